@@ -1,0 +1,91 @@
+"""CIFAR-10 in the paper's setting: f = 4, D = 16, K = 512, S = 5.
+
+  python train.py --config=configs/cifar10.py:lasers --workdir=runs/lasers
+
+The argument chooses the bottleneck: lasers (the default) or vq. TFDS_DATA_DIR
+says where the data set is. Half an hour on two CPU cores; README.md has the
+numbers to expect.
+"""
+
+from ml_collections import ConfigDict
+
+from lasers_jax.errors import InputError
+
+
+def get_config(bottleneck: str = 'lasers') -> ConfigDict:
+  if bottleneck not in BOTTLENECKS:
+    raise InputError(
+      f'this config knows {", ".join(BOTTLENECKS)}, not {bottleneck!r}'
+    )
+  config = ConfigDict()
+  config.seed = 0
+  config.steps = 3_000
+  config.batch_size = 128
+
+  config.data = ConfigDict()
+  config.data.name = 'cifar10'
+  config.data.side = 32
+  config.data.train = 'train[:49000]'
+  config.data.validation = 'train[49000:]'
+  config.data.test = 'test'
+  config.data.flip = True
+  config.data.workers = 0
+
+  config.network = ConfigDict()
+  config.network.name = 'vqvae'  # the paper's, section 3.5
+  config.network.D = 16
+  config.network.f = 4
+  config.network.width = 128
+  config.network.residual_width = 32
+  config.network.residual_blocks = 2
+  config.network.dtype = 'float32'
+
+  config.bottleneck = ConfigDict(BOTTLENECKS[bottleneck])
+
+  config.loss = ConfigDict()
+  config.loss.pixel = 'mse'
+  config.loss.weights = ConfigDict(WEIGHTS[bottleneck])
+
+  config.optimizer = ConfigDict()
+  config.optimizer.name = 'adam'
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.dictionary_learning_rate = 1e-3
+  config.optimizer.warmup = 100
+  config.optimizer.final = 0.0
+  config.optimizer.clip = 1.0
+  config.optimizer.accumulate = 1
+  config.optimizer.ema = 0.999
+
+  config.mesh = ConfigDict(dict(data=-1, fsdp=1, model=1))
+
+  config.log_every = 50
+  config.evaluate_every = 1_000
+  config.checkpoint_every = 500
+  return config
+
+
+BOTTLENECKS = {
+  'lasers': dict(
+    name='lasers',
+    K=512,
+    S=5,
+    learning='gradient',  # or 'online', 'fixed'
+    coefficient_bits=8,
+    patch=1,
+    progressive=False,
+    revive_every=50,
+    revive_below=0.02,
+  ),
+  'vq': dict(
+    name='vq',
+    K=512,
+    learning='ema',  # or 'loss'; then give loss.weights a codebook
+    decay=0.99,
+    revive_every=50,
+    revive_below=0.02,
+  ),
+}
+WEIGHTS = {
+  'lasers': dict(pixel=10.0, dictionary=1.0, commitment=0.25),
+  'vq': dict(pixel=10.0, commitment=0.25),
+}

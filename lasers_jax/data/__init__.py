@@ -1,0 +1,24 @@
+"""Pictures: where they come from (sources) and how they are prepared."""
+
+from lasers_jax.data.pipeline import (
+  Remembered,
+  TrainPipeline,
+  center_crop,
+  eval_batches,
+  random_crop,
+  resize_shorter,
+)
+from lasers_jax.data.settings import DataSettings
+from lasers_jax.data.sources import Source, open_source
+
+__all__ = [
+  'DataSettings',
+  'Remembered',
+  'Source',
+  'TrainPipeline',
+  'center_crop',
+  'eval_batches',
+  'open_source',
+  'random_crop',
+  'resize_shorter',
+]

@@ -1,0 +1,286 @@
+"""How pictures are prepared: the one definition, for training and evaluation.
+
+Training draws batches by index: the batch at a step is a pure function of
+(seed, step), the same for any number of processes, so resuming is indexing.
+"""
+
+import collections
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from lasers_jax.data.sources import Source
+from lasers_jax.errors import InputError
+
+
+def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
+  """Resizes uint8 [h, w, 3] so that the shorter side is `side`.
+
+  Bicubic with antialiasing (PIL), the aspect ratio kept to the nearest pixel.
+  """
+  height, width = image.shape[:2]
+  shorter = min(height, width)
+  if shorter == side:
+    return image
+  size = round(width * side / shorter), round(height * side / shorter)
+  return np.asarray(
+    Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+  )
+
+
+def center_crop(image: np.ndarray, size: int) -> np.ndarray:
+  """Cuts the middle [size, size, 3] out of [h, w, 3].
+
+  An odd remainder leaves the extra pixel at the bottom or right. Raises
+  ValueError where the picture is smaller.
+  """
+  height, width = image.shape[:2]
+  if min(height, width) < size:
+    raise ValueError(f'no {size} x {size} crop in {height} x {width}')
+  top, left = (height - size) // 2, (width - size) // 2
+  return image[top : top + size, left : left + size]
+
+
+def random_crop(
+  image: np.ndarray, size: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Cuts [size, size, 3] out of [h, w, 3], each place equally likely.
+
+  Raises ValueError where the picture is smaller.
+  """
+  height, width = image.shape[:2]
+  if min(height, width) < size:
+    raise ValueError(f'no {size} x {size} crop in {height} x {width}')
+  top = rng.integers(height - size + 1)
+  left = rng.integers(width - size + 1)
+  return image[top : top + size, left : left + size]
+
+
+def _fit(image: np.ndarray, size: int | None, resize: int | None):
+  """Resizes to `resize`, or, without it, up to `size` where smaller."""
+  if resize is not None:
+    return resize_shorter(image, resize)
+  if size is not None and min(image.shape[:2]) < size:
+    return resize_shorter(image, size)
+  return image
+
+
+def _augment(item: dict, rng: np.random.Generator, size: int, flip: bool):
+  image = random_crop(item['image'], size, rng)
+  if flip and rng.random() < 0.5:
+    image = image[:, ::-1]
+  return {'image': image, 'label': np.int32(item['label'])}
+
+
+class Remembered:
+  """A source that keeps what it once prepared, up to a number of bytes.
+
+  `prepare` (image -> image, both uint8 [h, w, 3]) is applied once, before a
+  picture is kept. Filled as pictures are asked for; what no longer fits is
+  prepared anew each time. Safe to use from many threads.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    prepare: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+    budget: int = 2 << 30,
+  ):
+    self.name, self.split = source.name, source.split
+    self.classes = source.classes
+    self._source, self._prepare = source, prepare
+    self._kept: dict[int, dict] = {}
+    self._budget, self._left, self._lock = budget, budget, threading.Lock()
+
+  def __reduce__(self):  # a worker's copy starts empty
+    return Remembered, (self._source, self._prepare, self._budget)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict:
+    kept = self._kept.get(index)
+    if kept is not None:
+      return kept
+    item = dict(self._source[index])
+    item['image'] = np.ascontiguousarray(self._prepare(item['image']))
+    item['image'].flags.writeable = False  # all later readers share it
+    with self._lock:
+      if index not in self._kept and item['image'].nbytes <= self._left:
+        self._kept[index] = item
+        self._left -= item['image'].nbytes
+    return item
+
+
+class TrainPipeline:
+  """Batches for training: shuffled, endless, cropped, flipped, by index.
+
+  Element j of the batch at a step is element step * batch_size + j of the
+  shuffled, repeated source; its crop and flip are keyed by that number and the
+  seed. Process p of P gets the p-th P-th of the rows, so that the global batch
+  is the same, row for row, for every number of processes.
+
+  Args:
+    source: the pictures.
+    batch_size: rows of the global batch; a multiple of `process_count`.
+    size: side of the square crops.
+    resize: shorter side before the crop. None leaves a picture as it is, or
+      enlarges it to `size` where it is smaller.
+    flip: mirror a picture, left to right, with probability 1/2.
+    seed: of the order and the augmentation, 0 to 2**32 - 1.
+    process_index, process_count: which rows to make.
+    workers: 0 reads with threads and remembers up to `budget` bytes of
+      decoded, resized pictures; more reads with so many processes, which
+      remember nothing: for sets much larger than memory.
+    budget: bytes to remember.
+
+  Raises InputError where sizes do not fit together.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    batch_size: int,
+    size: int,
+    resize: int | None = None,
+    flip: bool = True,
+    seed: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+    budget: int = 2 << 30,
+  ):
+    import grain  # seconds to import: only who trains waits for it
+
+    _check_sizes(source, batch_size, size, resize, process_count)
+    self._workers = workers
+    fit = functools.partial(_fit, size=size, resize=resize)
+    source = Remembered(source, fit, budget=0 if workers else budget)
+    augment = functools.partial(_augment, size=size, flip=flip)
+    elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    # Batches of one process's rows are cut first and dealt out second.
+    self._batches = elements.random_map(augment).batch(
+      batch_size // process_count, drop_remainder=True
+    )[process_index::process_count]
+
+  def batch(self, step: int) -> dict[str, np.ndarray]:
+    """Makes this process's rows of the batch at `step`, b of them.
+
+    {'image': uint8 [b, size, size, 3], 'label': int32 [b]}.
+    """
+    return self._batches[step]
+
+  def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batch(start_step), batch(start_step + 1), ... without an end.
+
+    Made ahead by threads, or by `workers` processes.
+    """
+    import grain
+
+    threads = min(8, os.cpu_count() or 1)
+    options = grain.ReadOptions(threads, prefetch_buffer_size=2 * threads)
+    batches = self._batches[start_step:].to_iter_dataset(options)
+    if self._workers:
+      if not flags.FLAGS.is_parsed():  # Grain reads its own, also in notebooks
+        flags.FLAGS.mark_as_parsed()
+      batches = batches.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=self._workers)
+      )
+    return iter(batches)
+
+
+def eval_batches(
+  source: Source,
+  batch_size: int,
+  size: int | None,
+  resize: int | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  multiple: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields every picture once, in batches whose last rows may be padding.
+
+  {'image': uint8 [b, h, w, 3], 'mask': bool [b], 'height', 'width', 'index':
+  int32 [b]}: `height` and `width` are of the picture inside the padding,
+  `index` its place in the source. A padding row is zeros, with mask False,
+  index -1 and the height and width of the batch. Process p of P gets the p-th
+  P-th of each batch's rows; all processes yield equally many batches.
+
+  With a `size`: in order, resized (as in `TrainPipeline`) and cropped to the
+  middle. With `size` None: whole pictures, in groups of one shape after the
+  edge is repeated at the bottom and right up to a `multiple`; a group comes
+  when it is full, what is left at the end. Raises InputError where sizes do
+  not fit together.
+  """
+  _check_sizes(source, batch_size, size, resize, process_count)
+  rows = batch_size // process_count
+  mine = slice(process_index * rows, (process_index + 1) * rows)
+
+  def prepare(index: int) -> dict:
+    image = _fit(source[index]['image'], size, resize)
+    if size is not None:
+      image = center_crop(image, size)
+    height, width = image.shape[:2]
+    padding = (0, -height % multiple), (0, -width % multiple), (0, 0)
+    if size is None:
+      image = np.pad(image, padding, mode='edge')
+    return {'image': image, 'height': height, 'width': width, 'index': index}
+
+  return _grouped(len(source), prepare, batch_size, mine)
+
+
+def _grouped(count: int, prepare, batch_size: int, mine: slice):
+  """Collects prepared pictures by shape; yields the rows `mine` of a batch."""
+  import grain
+
+  groups = collections.defaultdict(list)
+  threads = min(8, os.cpu_count() or 1)
+  options = grain.ReadOptions(threads, prefetch_buffer_size=4 * threads)
+  prepared = grain.MapDataset.range(count).map(prepare)
+  for item in prepared.to_iter_dataset(options):
+    group = groups[item['image'].shape]
+    group.append(item)
+    if len(group) == batch_size:
+      yield _padded_batch(group, batch_size, mine)
+      group.clear()
+  for group in groups.values():
+    if group:
+      yield _padded_batch(group, batch_size, mine)
+
+
+def _padded_batch(group: list[dict], batch_size: int, mine: slice):
+  height, width = group[0]['image'].shape[:2]
+  blank = {
+    'image': np.zeros_like(group[0]['image']),
+    'height': height,
+    'width': width,
+    'index': -1,
+  }
+  rows = (group + [blank] * (batch_size - len(group)))[mine]
+  batch = {
+    key: np.array([row[key] for row in rows], np.int32)
+    for key in ('height', 'width', 'index')
+  }
+  batch['mask'] = batch['index'] >= 0
+  batch['image'] = np.stack([row['image'] for row in rows])
+  return batch
+
+
+def _check_sizes(source, batch_size, size, resize, process_count):
+  if len(source) == 0:
+    raise InputError(f'the split {source.split!r} of {source.name} is empty')
+  if batch_size < 1 or batch_size % process_count:
+    raise InputError(
+      f'batch_size {batch_size} cannot be shared by {process_count} '
+      f'processes: make it a multiple of {process_count}'
+    )
+  if size is not None and resize is not None and resize < size:
+    raise InputError(
+      f'resize {resize} is smaller than the crop {size}: make resize at least '
+      f'{size}, or leave it out'
+    )

@@ -1,0 +1,205 @@
+"""The protocol: the whole split, one value per image, bits beside quality."""
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from lasers_jax.evaluation import metrics, pictures
+from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.training.sharding import put_batch, replicated
+from lasers_jax.training.step import to_float
+
+PROTOCOL = {
+  'colour': 'RGB in [0, 1]',
+  'reconstruction': 'clipped and rounded to uint8',
+  'psnr': 'dB, peak 1, mean of one value per image',
+  'ssim': 'Gaussian 11x11, sigma 1.5, range 1, mean of one value per image',
+  'interval': '95 % percentile bootstrap of the mean, 1000 draws',
+  'usage': 'distinct codes over the whole split / K',
+  'perplexity': 'exponential of the entropy of the same histogram',
+}
+
+
+class Measured(NamedTuple):
+  """The sums that results are made of."""
+
+  psnr: np.ndarray  # float64, one per image, in the order of the split
+  ssim: np.ndarray
+  counts: np.ndarray  # int64 [K]
+  bits: float | None  # of all images, at fixed length
+  pixels: int
+
+
+def evaluate(
+  model: Autoencoder,
+  variables: Any,
+  batches: Iterable[dict[str, np.ndarray]],
+  mesh: Mesh,
+) -> dict[str, Any]:
+  """Measures a model over all images of a split.
+
+  Args:
+    model: the autoencoder; variables: its params and codebook.
+    batches: of `data.evaluation_batches`; each process gives its own rows.
+    mesh: where to compute; the numbers do not depend on it.
+
+  Returns:
+    psnr and ssim (each mean, low, high, count), usage, perplexity, and
+    bits_per_pixel: fixed_length, or 'continuous'.
+  """
+  measured = _measure(model, variables, batches, mesh)
+  bits = measured.bits
+  fixed = 'continuous' if bits is None else bits / measured.pixels
+  return {
+    'psnr': metrics.summarize(measured.psnr),
+    'ssim': metrics.summarize(measured.ssim),
+    'usage': metrics.usage(measured.counts),
+    'perplexity': metrics.perplexity(measured.counts),
+    'bits_per_pixel': {'fixed_length': fixed},
+  }
+
+
+def _measure(model, variables, batches, mesh) -> Measured:
+  values: dict[int, tuple[float, float]] = {}
+  counts = np.zeros(model.bottleneck.K, np.int64)
+  bits, pixels = 0.0, 0
+  for batch in batches:
+    rows = {name: batch[name] for name in ('image', 'mask', 'index')}
+    size = (int(batch['height'][0]), int(batch['width'][0]))
+    result = jax.device_get(
+      _measure_batch(model, size, mesh, variables, put_batch(rows, mesh))
+    )
+    real = result['mask']
+    for i, psnr, ssim in zip(
+      result['index'][real],
+      result['psnr'][real],
+      result['ssim'][real],
+      strict=True,
+    ):
+      values[int(i)] = (psnr, ssim)
+    counts += np.bincount(result['codes'][real].ravel(), minlength=len(counts))
+    _, h, w, _ = batch['image'].shape
+    sites = h * w // model.encoder.f**2
+    if bits is not None and model.bottleneck.bits_per_site is not None:
+      bits += real.sum() * sites * model.bottleneck.bits_per_site
+    else:
+      bits = None
+    pixels += int(real.sum()) * size[0] * size[1]
+  psnr, ssim = np.array([values[i] for i in sorted(values)], np.float64).T
+  return Measured(psnr, ssim, counts, bits, pixels)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _measure_batch(model, size, mesh, variables, batch) -> dict[str, Array]:
+  """One value per image; every process gets the values of all."""
+  images = to_float(batch['image'])
+  output = model.apply(variables, images)
+  h, w = size
+  rounded = metrics.to_uint8_range(output.images)[:, :h, :w]
+  images = images[:, :h, :w]
+  codes = model.bottleneck.indices(output.latent.codes)
+  result = {
+    'psnr': metrics.psnr(images, rounded),
+    'ssim': metrics.ssim(images, rounded),
+    'codes': codes.reshape(codes.shape[0], -1),
+    'mask': batch['mask'],
+    'index': batch['index'],
+  }
+  return jax.lax.with_sharding_constraint(result, replicated(mesh))
+
+
+def one_line(results: dict[str, Any]) -> str:
+  """Says the results on one line, quality never without bits."""
+  bits = results['bits_per_pixel']['fixed_length']
+  bits = bits if isinstance(bits, str) else f'{bits:.4g} bits per pixel'
+  psnr, ssim = results['psnr'], results['ssim']
+  return (
+    f'PSNR {psnr["mean"]:.2f} dB ({psnr["low"]:.2f} to {psnr["high"]:.2f}), '
+    f'SSIM {ssim["mean"]:.4f}, {bits}, usage {results["usage"]:.1%}, '
+    f'perplexity {results["perplexity"]:.1f}, {psnr["count"]} images'
+  )
+
+
+def scalars(results: dict[str, Any], prefix: str) -> dict[str, float]:
+  """The results as scalars for a log, named prefix/name."""
+  values = {
+    'psnr': results['psnr']['mean'],
+    'ssim': results['ssim']['mean'],
+    'usage': results['usage'],
+    'perplexity': results['perplexity'],
+    'bits_per_pixel': results['bits_per_pixel']['fixed_length'],
+  }
+  return {
+    f'{prefix}/{name}': value
+    for name, value in values.items()
+    if not isinstance(value, str)
+  }
+
+
+def picture(
+  model: Autoencoder,
+  variables: Any,
+  images: list[np.ndarray],
+  mesh: Mesh,
+) -> np.ndarray:
+  """Draws images, their reconstructions, the errors, and decoded atoms.
+
+  Args:
+    images: uint8 [h, w, 3] each, of any size from the factor up.
+
+  Returns:
+    uint8 [H, W, 3].
+  """
+  multiple = model.encoder.f * model.bottleneck.patch_side
+  copies = []
+  for image in images:
+    h, w, _ = image.shape
+    pad = ((0, -h % multiple), (0, -w % multiple), (0, 0))
+    padded = np.pad(image, pad, mode='edge')[None]
+    copy = _reconstruct(model, mesh, variables, padded)
+    copies.append(np.asarray(copy)[0, :h, :w])
+  atoms = np.asarray(_decode_atoms(model, mesh, variables))
+  return pictures.reconstructions(images, copies, atoms)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _reconstruct(model, mesh, variables, images) -> Array:
+  output = model.apply(variables, to_float(images))
+  rounded = metrics.to_uint8_range(output.images)
+  return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _decode_atoms(model, mesh, variables) -> Array:
+  """Shows what single atoms add to an image: [K, h, w, 3] in [0, 1].
+
+  Each stands alone in the middle of a latent of zeros, is decoded, and has
+  what zeros decode to taken off; the contrast of each is stretched to the full
+  range around grey.
+  """
+  bound = model.bind(variables)
+  atoms = bound.bottleneck.atoms()[: pictures.MOST_ATOMS]
+  n, p, _, d = atoms.shape
+  # Five patches a side: an odd number has a middle.
+  empty = jnp.zeros((n, 5 * p, 5 * p, d))
+  latents = empty.at[:, 2 * p : 3 * p, 2 * p : 3 * p].set(atoms)
+  shown = bound.decode_latent(latents) - bound.decode_latent(empty[:1])
+  peak = jnp.max(jnp.abs(shown), axis=(1, 2, 3), keepdims=True)
+  shown = 0.5 + 0.5 * shown / jnp.maximum(peak, 1e-6)
+  return jax.lax.with_sharding_constraint(shown, replicated(mesh))
+
+
+def weights_hash(variables: Any) -> str:
+  """Names weights by the SHA-256 of their arrays: 16 hexadecimal digits."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+  return digest.hexdigest()[:16]

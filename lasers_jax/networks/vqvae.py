@@ -1,0 +1,90 @@
+"""The small network of VQ-VAE and of LASERS: strides of 2, two residual blocks.
+
+LASERS, arXiv 2409.11184, section 4; van den Oord et al., arXiv 1711.00937.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lasers_jax.errors import InputError
+from lasers_jax.networks import layers
+
+
+def _halvings(f):
+  if f < 2 or f & (f - 1):
+    raise InputError(f'f = {f} is not a power of two: use 2, 4, 8, ...')
+  return f.bit_length() - 1
+
+
+class ResidualStack(nn.Module):
+  """`blocks` times x + conv1x1(relu(conv3x3(relu(x)))), then a ReLU.
+
+  [B, H, W, C] -> [B, H, W, C]; the convolutions have no bias.
+  """
+
+  width: int
+  blocks: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    for _ in range(self.blocks):
+      h = layers.conv(self.width, 3, self.dtype, use_bias=False)(nn.relu(x))
+      h = layers.conv(x.shape[-1], 1, self.dtype, use_bias=False)(nn.relu(h))
+      x = x + h
+    return nn.relu(x)
+
+
+class VQVAEEncoder(nn.Module):
+  """Encodes images: [B, f*H, f*W, 3] -> latents [B, H, W, D] float32.
+
+  Images lie about in [-0.5, 0.5]; any sides that divide by f, a power of two,
+  will do. Computes in `dtype`. By default it has the 363,840 parameters of the
+  paper before the layer `to_latent`. Raises InputError where f is no power of
+  two or a side does not divide by it.
+  """
+
+  D: int
+  width: int = 128
+  residual_width: int = 32
+  residual_blocks: int = 2
+  f: int = 4
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x, halvings = images.astype(self.dtype), _halvings(self.f)
+    layers.check_sides(images, self.f)
+    for left in reversed(range(halvings)):
+      features = self.width // 2 if left else self.width
+      x = nn.relu(layers.DownConv(features, self.dtype)(x))
+    x = layers.conv(self.width, 3, self.dtype)(x)
+    x = ResidualStack(self.residual_width, self.residual_blocks, self.dtype)(x)
+    z = layers.conv(self.D, 1, self.dtype, name='to_latent')(x)
+    return z.astype(jnp.float32)
+
+
+class VQVAEDecoder(nn.Module):
+  """Decodes latents: [B, H, W, D] -> images [B, f*H, f*W, 3] float32.
+
+  The mirror of `VQVAEEncoder`, with the same fields; nothing bounds the output.
+  Raises ValueError where the latent does not have D channels.
+  """
+
+  D: int
+  width: int = 128
+  residual_width: int = 32
+  residual_blocks: int = 2
+  f: int = 4
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, z: jax.Array) -> jax.Array:
+    layers.check_width(z, self.D)
+    x = layers.conv(self.width, 3, self.dtype)(z.astype(self.dtype))
+    x = ResidualStack(self.residual_width, self.residual_blocks, self.dtype)(x)
+    for _ in range(_halvings(self.f) - 1):
+      x = nn.relu(layers.UpConv(self.width // 2, self.dtype)(x))
+    x = layers.UpConv(3, self.dtype)(x)
+    return x.astype(jnp.float32)

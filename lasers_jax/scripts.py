@@ -1,0 +1,100 @@
+"""What the scripts share: flags, log lines, one-line errors."""
+
+import difflib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import jax
+from absl import app, flags
+from absl import logging as absl_logging
+
+from lasers_jax.errors import InputError, TrainingError
+from lasers_jax.training.sharding import initialize_distributed
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses the flags and runs a script's main function.
+
+  Exit codes: 0; 2 for what the user can mend (one line on stderr says what);
+  1 for a run that failed.
+  """
+
+  def parse(argv: list[str]) -> list[str]:
+    try:
+      rest = flags.FLAGS(argv)
+      if rest[1:]:
+        raise InputError(f'not a flag: {rest[1]}')
+      return rest
+    except Exception as error:  # A config file may raise anything.
+      _fail(_unknown_key(argv) or error, 2)
+
+  def guarded(_) -> None:
+    set_up_logging()
+    try:
+      main()
+    except InputError as error:
+      _fail(error, 2)
+    except TrainingError as error:
+      _fail(error, 1)
+
+  app.run(guarded, flags_parser=parse)
+
+
+def _unknown_key(argv: list[str]) -> InputError | None:
+  """Finds the --config.KEY=VALUE whose key the config does not have."""
+  overrides = [arg for arg in argv if arg.startswith('--config.')]
+  try:
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([arg for arg in argv if arg not in overrides])
+    known = flags.FLAGS.config.to_dict()
+  except Exception:  # Then something else is wrong.
+    return None
+  for override in overrides:
+    path = override.removeprefix('--config.').partition('=')[0]
+    section = known
+    for key in path.split('.'):
+      if not isinstance(section, dict) or key not in section:
+        keys = section if isinstance(section, dict) else ()
+        close = difflib.get_close_matches(key, keys, 1)
+        hint = f'; did you mean {close[0]}?' if close else ''
+        return InputError(f'the config has no key {path}{hint}')
+      section = section[key]
+  return None
+
+
+def set_up_logging() -> None:
+  """Log lines are plain; libraries speak only when something is wrong."""
+  logging.basicConfig(
+    level=logging.INFO, format='%(message)s', stream=sys.stderr, force=True
+  )
+  absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+def set_up_jax() -> None:
+  """Joins the other processes, and keeps compiled programs between runs."""
+  initialize_distributed()
+  if not jax.config.jax_compilation_cache_dir:
+    cache = os.path.expanduser('~/.cache/lasers_jax')
+    jax.config.update('jax_compilation_cache_dir', cache)
+
+
+def commit() -> str | None:
+  """Names the commit of the code; None outside a git checkout."""
+  folder = os.path.dirname(os.path.abspath(__file__))
+  result = subprocess.run(
+    ['git', 'describe', '--always', '--dirty', '--abbrev=12'],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return result.stdout.strip() or None
+
+
+def _fail(error: Exception, code: int) -> None:
+  line = ' '.join(str(error).split()) or type(error).__name__
+  print(f'error: {line}', file=sys.stderr, flush=True)
+  sys.exit(code)

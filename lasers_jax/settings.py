@@ -1,0 +1,192 @@
+"""From plain dictionaries, as a config holds them, to checked objects."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.data import DataSettings
+from lasers_jax.errors import InputError
+from lasers_jax.networks import NETWORKS
+from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.training.objective import LossSettings
+from lasers_jax.training.optimizer import OptimizerSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+  """Devices along each axis of the mesh; data = -1 takes what is left."""
+
+  data: int = -1
+  fsdp: int = 1
+  model: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+  """How a model is measured; the numbers do not depend on it.
+
+  Attributes:
+    batch_size: images at a time.
+    pictures: images in the picture of reconstructions.
+  """
+
+  batch_size: int = 128
+  pictures: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """A whole run.
+
+  Attributes:
+    seed: everything random is a pure function of it.
+    steps: batches in all.
+    batch_size: images in a batch, over all devices.
+    log_every, evaluate_every, checkpoint_every: in steps; 0 never.
+    checkpoints_kept: older ones are removed.
+    tensorboard: write TensorBoard files, where TensorFlow is installed.
+    model: the autoencoder, not yet initialized.
+  """
+
+  seed: int
+  steps: int
+  batch_size: int
+  data: DataSettings
+  model: Autoencoder
+  loss: LossSettings
+  optimizer: OptimizerSettings
+  mesh: MeshSettings
+  evaluation: EvaluationSettings
+  log_every: int = 50
+  evaluate_every: int = 0
+  checkpoint_every: int = 500
+  checkpoints_kept: int = 2
+  tensorboard: bool = True
+
+  @property
+  def multiple(self) -> int:
+    """What the sides of an image must be a multiple of: f·p."""
+    return self.model.encoder.f * self.model.bottleneck.patch_side
+
+  @property
+  def bits_per_pixel(self) -> float | None:
+    """Fixed-length bits per pixel of the code; None where it is continuous."""
+    bits = self.model.bottleneck.bits_per_site
+    return None if bits is None else bits / self.model.encoder.f**2
+
+
+_SECTIONS = {
+  'data': DataSettings,
+  'loss': LossSettings,
+  'optimizer': OptimizerSettings,
+  'mesh': MeshSettings,
+  'evaluation': EvaluationSettings,
+}
+
+
+def from_config(config: Mapping[str, Any]) -> Settings:
+  """Builds a run from a config.
+
+  Args:
+    config: nested dictionaries; see `configs/` for examples.
+
+  Raises:
+    InputError: a key is unknown (so nothing would read it), missing, or has a
+      value that cannot be used.
+  """
+  config = dict(config)
+  sections = {
+    key: _build(section, config.pop(key, {}), key)
+    for key, section in _SECTIONS.items()
+  }
+  model = build_model(config.pop('network', {}), config.pop('bottleneck', {}))
+  known = {'network', 'bottleneck'}
+  settings = _build(
+    Settings, {**config, **sections, 'model': model}, '', known
+  )
+  if settings.data.side % settings.multiple:
+    raise InputError(
+      f'data.side={settings.data.side} is not a multiple of '
+      f'{settings.multiple} (factor {model.encoder.f} × latent patch '
+      f'{model.bottleneck.patch_side})'
+    )
+  return settings
+
+
+def build_model(network: Mapping, bottleneck: Mapping) -> Autoencoder:
+  """Builds the autoencoder from its two sections.
+
+  Raises:
+    InputError: an unknown name or key, or values that contradict.
+  """
+  encoder, decoder = _choose(NETWORKS, network, 'network')
+  network = {k: v for k, v in network.items() if k != 'name'}
+  if 'dtype' in network:
+    network['dtype'] = _dtype(network['dtype'])
+  kind = _choose(BOTTLENECKS, bottleneck, 'bottleneck')
+  bottleneck = {k: v for k, v in bottleneck.items() if k != 'name'}
+  model = Autoencoder(
+    encoder=_build(encoder, network, 'network'),
+    bottleneck=_build(
+      kind, {**bottleneck, 'D': network.get('D')}, 'bottleneck'
+    ),
+    decoder=_build(decoder, network, 'network'),
+  )
+  try:
+    model.bottleneck.check()
+  except ValueError as error:
+    raise InputError(f'bottleneck: {error}') from error
+  return model
+
+
+def _choose(table: Mapping[str, Any], section: Mapping, where: str):
+  name = section.get('name')
+  if name not in table:
+    raise InputError(
+      f'{where}.name must be one of {", ".join(table)}: {name!r}'
+      + _nearest(str(name), table)
+    )
+  return table[name]
+
+
+def _dtype(name: str):
+  if name not in ('float32', 'bfloat16'):
+    raise InputError(f'network.dtype must be float32 or bfloat16: {name!r}')
+  return jnp.dtype(name)
+
+
+def _build(kind: type, section: Mapping, where: str, also=()):
+  """Builds a dataclass (or module) from a section that names its fields."""
+  fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+  if issubclass(kind, nn.Module):  # These two are Linen's own.
+    del fields['parent'], fields['name']
+  for key in section:
+    if key not in fields:
+      path = f'{where}.{key}' if where else key
+      raise InputError(
+        f'nothing reads the config key {path}'
+        + _nearest(key, [*fields, *also], f'{where}.' if where else '')
+      )
+  missing = [
+    name
+    for name, f in fields.items()
+    if f.default is f.default_factory is dataclasses.MISSING
+    and name not in section
+  ]
+  if missing:
+    raise InputError(
+      f'the config has no {where + "." if where else ""}{missing[0]}'
+    )
+  return kind(
+    **{k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
+  )
+
+
+def _nearest(word: str, words, prefix: str = '') -> str:
+  close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+  return f'; did you mean {prefix}{close[0]}?' if close else ''

@@ -1,0 +1,211 @@
+"""Checkpoints that survive: written in the background, damaged ones passed."""
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from lasers_jax.errors import InputError
+from lasers_jax.training.state import TrainState
+
+
+class Checkpoints:
+  """The checkpoints of a workdir, one folder a step.
+
+  Use it as a context: leaving it waits for what is being written. Every
+  process of a run makes the same calls.
+  """
+
+  def __init__(self, workdir: str, keep: int = 2, read_only: bool = False):
+    self._directory = os.path.join(os.path.abspath(workdir), 'checkpoints')
+    self._read_only = read_only
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, read_only=read_only
+      ),
+      item_handlers=ocp.StandardCheckpointHandler(),
+    )
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    # What is being written must not hide the error that ends the run.
+    try:
+      self.wait()
+    except Exception:
+      if kind is None:
+        raise
+    finally:
+      self._manager.close()
+
+  @property
+  def steps(self) -> list[int]:
+    """The steps that have a checkpoint, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, state: TrainState) -> None:
+    """Starts to write the state; returns when it may be donated.
+
+    Raises:
+      InputError: the disk is full (also for an earlier write).
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    with _clear_disk_errors(self._directory):
+      self._manager.save(step, args=ocp.args.StandardSave(_sealed(state)))
+
+  def wait(self) -> None:
+    """Waits for the write under way, and raises what went wrong with it."""
+    with _clear_disk_errors(self._directory):
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+
+  def restore(
+    self, target: TrainState, step: int | None = None
+  ) -> TrainState | None:
+    """Reads the newest checkpoint that is whole, or that of a step.
+
+    Damaged ones are passed over, one line of the log says so, and they are
+    moved aside to `checkpoints-damaged` unless this is read-only.
+
+    Args:
+      target: the state's shapes, dtypes and shardings (jax.ShapeDtypeStruct).
+      step: which one; None tries them from the newest on.
+
+    Returns:
+      The state on the target's devices; None where there is no checkpoint.
+
+    Raises:
+      InputError: no checkpoint of that step, or one of another model, or none
+        that is whole.
+    """
+    steps = self.steps
+    if step is not None and step not in steps:
+      raise InputError(
+        f'no checkpoint of step {step} in {self._directory}; there are: {steps}'
+      )
+    for candidate in reversed(steps if step is None else [step]):
+      self._check_shapes(candidate, target)
+      try:
+        return self._read(candidate, target)
+      except Exception as error:  # Orbax raises many kinds for damage.
+        reason = str(error).strip().splitlines()[0][:120]
+        if step is not None:
+          raise InputError(
+            f'the checkpoint of step {step} is damaged: {reason}'
+          ) from error
+        self._set_aside(candidate, reason)
+    if steps:
+      raise InputError(f'every checkpoint in {self._directory} was damaged')
+    return None
+
+  def _read(self, step: int, target: TrainState) -> TrainState:
+    args = ocp.args.StandardRestore(_sealed(target))
+    item = self._manager.restore(step, args=args)
+    sums = jax.device_get(_checksums(item['state']))
+    if (sums != jax.device_get(item['checksums'])).any():
+      raise ValueError('checksums differ')
+    state = item['state']
+    return state.replace(key=jax.random.wrap_key_data(state.key))
+
+  def _check_shapes(self, step: int, target: TrainState) -> None:
+    """Raises InputError where a checkpoint is of another model."""
+    try:
+      stored = _shapes(self._manager.item_metadata(step))
+    except Exception:  # Damage, which `restore` deals with.
+      return
+    wanted = _shapes(_sealed(target))
+    if not stored or stored == wanted:
+      return
+    for name in sorted(stored.keys() | wanted.keys()):
+      if stored.get(name) != wanted.get(name):
+        raise InputError(
+          f'the checkpoint of step {step} is of another model: {name} is '
+          f'{stored.get(name, "missing")} there and '
+          f'{wanted.get(name, "missing")} in the config'
+        )
+
+  def _set_aside(self, step: int, reason: str) -> None:
+    logging.warning(
+      'checkpoint of step %d is damaged and passed over (%s)', step, reason
+    )
+    if self._read_only:
+      return
+    if jax.process_index() == 0:
+      aside = self._directory + '-damaged'
+      os.makedirs(aside, exist_ok=True)
+      target = os.path.join(aside, str(step))
+      shutil.rmtree(target, ignore_errors=True)
+      os.rename(os.path.join(self._directory, str(step)), target)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('set aside')
+    self._manager.reload()
+
+
+def _sealed(state: TrainState) -> dict:
+  """What is stored: the state, its key as integers, and checksums.
+
+  TensorStore does not notice a changed byte in an array that it reads.
+  """
+  if not isinstance(state.key, jax.ShapeDtypeStruct):
+    state = state.replace(key=jax.random.key_data(state.key))
+    return {'state': state, 'checksums': _checksums(state)}
+  home = state.key.sharding
+  raw = jax.eval_shape(jax.random.key_data, state.key)
+  key = jax.ShapeDtypeStruct(raw.shape, raw.dtype, sharding=home)
+  state = state.replace(key=key)
+  sums = jax.eval_shape(_checksums, state)
+  sums = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=home)
+  return {'state': state, 'checksums': sums}
+
+
+@jax.jit
+def _checksums(state: TrainState) -> jax.Array:
+  """The sum of each array's words, modulo 2^32: uint32 [arrays]."""
+  words = [
+    jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+    for leaf in jax.tree.leaves(state)
+  ]
+  return jnp.stack([jnp.sum(word, dtype=jnp.uint32) for word in words])
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+  """The shape of each array by its path."""
+
+  def name(entry) -> str:
+    for kind in ('name', 'key', 'idx'):
+      if hasattr(entry, kind):
+        return str(getattr(entry, kind))
+    return str(entry)
+
+  return {
+    '/'.join(map(name, path)): tuple(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+@contextlib.contextmanager
+def _clear_disk_errors(directory: str):
+  """Turns the many forms of a full disk into one clear error."""
+  try:
+    yield
+  except Exception as error:
+    full = isinstance(error, OSError) and error.errno in (
+      errno.ENOSPC,
+      errno.EDQUOT,
+    )
+    if full or 'No space left' in str(error) or 'quota' in str(error):
+      raise InputError(
+        f'the disk is full: no checkpoint could be written to {directory}; '
+        'the last complete one is kept; make room and run the same command'
+      ) from error
+    raise

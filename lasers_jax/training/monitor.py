@@ -1,0 +1,152 @@
+"""What a run tells: log lines, metrics.jsonl, TensorBoard, a progress bar."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+_FIRST = ('loss', 'psnr', 'usage', 'perplexity')
+
+
+class Monitor:
+  """Writes the metrics of a run; only on the process that leads.
+
+  Use it as a context: leaving it closes the files.
+  """
+
+  def __init__(self, workdir: str, run: Any, start: int):
+    """Opens the files.
+
+    Args:
+      run: has steps, batch_size, log_every and tensorboard.
+      start: the step that the run goes on from.
+    """
+    self._run, self._lead = run, jax.process_index() == 0
+    self._last_step, self._last_time, self._waited = start, time.time(), 0.0
+    self._file = self._writer = self._bar = None
+    if not self._lead:
+      return
+    path = os.path.join(workdir, 'metrics.jsonl')
+    _drop_lines_after(path, start)
+    self._file = open(path, 'a')
+    if run.tensorboard:
+      self._writer = _tensorboard_writer(os.path.join(workdir, 'tensorboard'))
+    if sys.stderr.isatty():
+      self._bar = tqdm(
+        total=run.steps, initial=start, unit='step', dynamic_ncols=True
+      )
+
+  def __enter__(self) -> 'Monitor':
+    return self
+
+  def __exit__(self, *_) -> None:
+    for part in (self._bar, self._writer, self._file):
+      if part:
+        part.close()
+
+  def time_waiting(self, function: Callable[[], Any]) -> Any:
+    """Calls a function that waits for data, and counts the time."""
+    started = time.time()
+    result = function()
+    self._waited += time.time() - started
+    return result
+
+  def step(self, step: int, metrics: dict[str, float]) -> None:
+    """Takes the metrics of a step; writes them where a line is due."""
+    if self._bar:
+      self._bar.update(step - self._bar.n)
+    every = self._run.log_every
+    if step == self._run.steps or (every > 0 and step % every == 0):
+      self._log(step, metrics)
+
+  def _log(self, step: int, metrics: dict[str, float]) -> None:
+    """Writes the metrics of a step, and the speed since the last line."""
+    now = time.time()
+    seconds = max(now - self._last_time, 1e-9)
+    done = step - self._last_step
+    speed = {
+      'images_per_second': done * self._run.batch_size / seconds,
+      'waiting_for_data': self._waited / seconds,
+    }
+    eta = (self._run.steps - step) * seconds / max(done, 1)
+    self._last_step, self._last_time, self._waited = step, now, 0.0
+    if not self._lead:
+      return
+    if self._bar:
+      self._bar.clear()
+    logging.info(_line(step, self._run.steps, metrics, speed, eta))
+    self.write(step, {**metrics, **speed})
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Writes metrics to metrics.jsonl and TensorBoard alone."""
+    if not self._lead:
+      return
+    self._file.write(json.dumps({'step': step, **metrics}) + '\n')
+    self._file.flush()
+    if self._writer:
+      self._writer.write_scalars(step, metrics)
+
+  def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+    """Shows a picture uint8 [H, W, 3] in TensorBoard."""
+    if self._writer:
+      self._writer.write_images(step, {name: picture[None]})
+
+  def restart_clock(self) -> None:
+    """Leaves what came since the last line out of the speed."""
+    self._last_time, self._waited = time.time(), 0.0
+
+
+def _line(step, steps, metrics, speed, eta) -> str:
+  names = [n for n in _FIRST if n in metrics]
+  names += [n for n in metrics if n not in _FIRST]
+  values = ' '.join(f'{n} {metrics[n]:.4g}' for n in names)
+  minutes, seconds = divmod(round(eta), 60)
+  hours, minutes = divmod(minutes, 60)
+  return (
+    f'step {step}/{steps} {values} '
+    f'| {speed["images_per_second"]:.0f} images/s, '
+    f'ETA {hours}:{minutes:02}:{seconds:02}, '
+    f'{speed["waiting_for_data"]:.0%} waiting for data'
+  )
+
+
+def _drop_lines_after(path: str, step: int) -> None:
+  """Forgets what a run that was cut off wrote beyond its last checkpoint."""
+  if not os.path.exists(path):
+    return
+  kept = []
+  with open(path) as file:
+    for line in file:
+      try:
+        if json.loads(line)['step'] <= step:
+          kept.append(line)
+      except (ValueError, KeyError):  # A half-written line.
+        continue
+  with open(path, 'w') as file:
+    file.writelines(kept)
+
+
+def _tensorboard_writer(directory: str):
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+  try:
+    from clu import metric_writers
+  except ImportError:
+    logging.info(
+      'no TensorBoard file: TensorFlow is not installed (metrics.jsonl is '
+      "written; pip install 'lasers_jax[tensorboard]' adds it)"
+    )
+    return None
+  import tensorflow
+
+  tensorflow.config.set_visible_devices([], 'GPU')
+  return metric_writers.AsyncMultiWriter(
+    [metric_writers.SummaryWriter(directory)]
+  )

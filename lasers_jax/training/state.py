@@ -1,0 +1,74 @@
+"""Everything that the next step needs."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from lasers_jax.networks.autoencoder import Autoencoder
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """The state of a run; a checkpoint holds all of it, and nothing else."""
+
+  step: Array  # int32, steps done
+  params: Any
+  codebook: Any  # the bottleneck's statistics
+  opt_state: Any
+  ema_params: Any  # averaged weights, for evaluation
+  key: Array
+
+
+def create_train_state(
+  model: Autoencoder,
+  optimizer: optax.GradientTransformation,
+  images: Array,
+  seed: Array,
+) -> TrainState:
+  """Draws weights, and lets the bottleneck start from a first batch.
+
+  Args:
+    images: [B, h, w, 3] in [0, 1].
+    seed: an integer; the state is a pure function of it and the images.
+  """
+  key = jax.random.key(seed)
+  init_key, data_key, run_key = jax.random.split(key, 3)
+  variables = model.init({'params': init_key}, images[:1])
+  _, fitted = model.apply(
+    variables,
+    images,
+    method='initialize',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': data_key},
+  )
+  variables = {'codebook': {}, **variables, **fitted}
+  params = variables['params']
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    codebook=variables['codebook'],
+    opt_state=optimizer.init(params),
+    ema_params=jax.tree.map(jnp.copy, params),
+    key=run_key,
+  )
+
+
+def state_shapes(
+  model: Autoencoder, optimizer: optax.GradientTransformation, side: int
+) -> TrainState:
+  """The shapes and dtypes of a run's state, of which nothing is computed."""
+  images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+  seed = jax.ShapeDtypeStruct((), jnp.uint32)
+
+  def create(images, seed):
+    return create_train_state(model, optimizer, images, seed)
+
+  return jax.eval_shape(create, images, seed)
+
+
+def evaluation_variables(state: TrainState) -> dict[str, Any]:
+  """The variables that evaluation uses: averaged weights, last statistics."""
+  return {'params': state.ema_params, 'codebook': state.codebook}

@@ -1,0 +1,263 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from lasers_jax.evaluation import metrics
+
+SHAPE = (3, 24, 20, 3)
+
+
+def _smooth(rng, shape=SHAPE):
+  """Random images with structure: coarse blocks plus a little noise."""
+  batch, height, width, channels = shape
+  coarse = rng.uniform(0.2, 0.8, (batch, height // 4, width // 4, channels))
+  images = coarse.repeat(4, axis=1).repeat(4, axis=2)
+  return np.clip(images + rng.normal(0, 0.02, shape), 0, 1).astype(np.float32)
+
+
+def _noisy(images, rng, sigma):
+  noisy = images + sigma * rng.standard_normal(images.shape)
+  return np.clip(noisy, 0, 1).astype(np.float32)
+
+
+@pytest.fixture
+def pair():
+  rng = np.random.default_rng(0)
+  images = _smooth(rng)
+  return images, _noisy(images, rng, 0.1)
+
+
+def _skimage_psnr(a, b):
+  return peak_signal_noise_ratio(
+    a.astype(np.float64), b.astype(np.float64), data_range=1
+  )
+
+
+def _skimage_ssim(a, b):
+  return structural_similarity(
+    a.astype(np.float64),
+    b.astype(np.float64),
+    gaussian_weights=True,
+    sigma=1.5,
+    use_sample_covariance=False,
+    data_range=1,
+    channel_axis=-1,
+  )
+
+
+def test_to_uint8_range_is_what_a_file_holds():
+  x = np.array([-0.5, 0, 0.499 / 255, 0.501 / 255, 0.3, 1, 7], np.float32)
+  file = np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)
+  np.testing.assert_array_equal(
+    metrics.to_uint8_range(x), file.astype(np.float32) / 255
+  )
+  np.testing.assert_array_equal(file, [0, 0, 0, 1, 76, 255, 255])
+
+
+def test_to_uint8_range_changes_no_file_value():
+  levels = np.arange(256, dtype=np.uint8)
+  once = metrics.to_uint8_range(levels)
+  np.testing.assert_array_equal(np.round(np.asarray(once) * 255), levels)
+  np.testing.assert_array_equal(metrics.to_uint8_range(once), once)
+  assert once.dtype == jnp.float32
+
+
+def test_to_uint8_range_of_bfloat16_is_float32():
+  x = metrics.to_uint8_range(jnp.array([0.7], jnp.bfloat16))
+  assert x.dtype == jnp.float32
+  # 0.69921875 is the nearest bfloat16; 178 / 255 is none.
+  np.testing.assert_array_equal(x, np.float32([178 / 255]))
+
+
+@pytest.mark.parametrize(
+  'ours, theirs, tolerance',
+  [
+    (metrics.psnr, _skimage_psnr, 1e-4),
+    (metrics.ssim, _skimage_ssim, 2e-5),
+  ],
+)
+def test_agrees_with_skimage(ours, theirs, tolerance, pair):
+  a, b = pair
+  expected = [theirs(x, y) for x, y in zip(a, b, strict=True)]
+  assert ours(a, b).shape == (len(a),)
+  assert np.ptp(expected) > 10 * tolerance
+  np.testing.assert_allclose(ours(a, b), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize('measure', [metrics.psnr, metrics.ssim])
+class TestPerImage:
+  def test_uint8_equals_float(self, measure, pair):
+    a, b = (np.round(x * 255).astype(np.uint8) for x in pair)
+    floats = (x.astype(np.float32) / 255 for x in (a, b))
+    np.testing.assert_allclose(measure(a, b), measure(*floats), rtol=1e-6)
+
+  def test_symmetric(self, measure, pair):
+    a, b = pair
+    np.testing.assert_allclose(measure(a, b), measure(b, a), rtol=1e-6)
+
+  def test_each_image_for_itself(self, measure, pair):
+    a, b = pair
+    order = [2, 0, 1]
+    np.testing.assert_allclose(
+      measure(a[order], b[order]), measure(a, b)[np.array(order)], rtol=1e-6
+    )
+
+  def test_falls_with_noise(self, measure):
+    images = _smooth(np.random.default_rng(1))
+    values = [
+      measure(images, _noisy(images, np.random.default_rng(2), sigma))
+      for sigma in (0, 0.01, 0.03, 0.1, 0.3)
+    ]
+    assert np.all(np.diff(np.stack(values), axis=0) < 0)
+
+  def test_shapes_must_agree(self, measure, pair):
+    a, b = pair
+    with pytest.raises(ValueError, match='one shape'):
+      measure(a, b[:1])
+    with pytest.raises(ValueError, match='one shape'):
+      measure(a[0], b[0])
+
+  def test_integers_other_than_uint8_are_refused(self, measure, pair):
+    a, b = (np.round(x * 255).astype(np.int32) for x in pair)
+    with pytest.raises(ValueError, match='uint8 or float'):
+      measure(a, b)
+
+
+def test_identical_images(pair):
+  a, _ = pair
+  np.testing.assert_array_equal(metrics.psnr(a, a), np.full(len(a), 100.0))
+  np.testing.assert_allclose(metrics.ssim(a, a), np.ones(len(a)), atol=1e-6)
+
+
+def test_psnr_of_a_known_error():
+  black = np.zeros(SHAPE, np.float32)
+  np.testing.assert_allclose(
+    metrics.psnr(black, black + 0.1), np.full(3, 20.0), atol=1e-4
+  )
+  np.testing.assert_allclose(
+    metrics.psnr(black, black + 1), np.zeros(3), atol=1e-4
+  )
+
+
+def test_psnr_of_large_images_is_exact_in_float32():
+  rng = np.random.default_rng(3)
+  a = rng.random((1, 512, 512, 3), np.float32)
+  b = _noisy(a, rng, 0.05)
+  np.testing.assert_allclose(
+    metrics.psnr(a, b), [_skimage_psnr(a[0], b[0])], atol=1e-3
+  )
+
+
+def test_ssim_of_constant_images_compares_luminance():
+  a, b = 0.25, 0.75
+  flat = np.ones(SHAPE, np.float32)
+  expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
+  np.testing.assert_allclose(
+    metrics.ssim(a * flat, b * flat), np.full(3, expected), atol=1e-5
+  )
+  np.testing.assert_allclose(
+    metrics.ssim(b * flat, b * flat), np.ones(3), atol=1e-6
+  )
+
+
+def test_ssim_needs_one_window():
+  one = np.full((1, 11, 11, 3), 0.5, np.float32)
+  assert metrics.ssim(one, one).shape == (1,)
+  with pytest.raises(ValueError, match='at least 11x11'):
+    metrics.ssim(one[:, :10], one[:, :10])
+  with pytest.raises(ValueError, match='at least 11x11'):
+    metrics.ssim(one[:, :, :10], one[:, :, :10])
+
+
+@pytest.mark.parametrize('size', [1, 2, 512])
+def test_uniform_histogram(size):
+  counts = np.full(size, 7)
+  assert metrics.usage(counts) == 1
+  assert metrics.perplexity(counts) == pytest.approx(size, rel=1e-12)
+  assert metrics.entropy_bits(counts) == pytest.approx(np.log2(size))
+
+
+def test_one_code_in_use():
+  counts = np.array([0, 0, 9, 0])
+  assert metrics.usage(counts) == 0.25
+  assert metrics.perplexity(counts) == 1
+  assert metrics.entropy_bits(counts) == 0
+
+
+def test_nothing_counted():
+  counts = np.zeros(4)
+  assert metrics.usage(counts) == 0
+  assert metrics.perplexity(counts) == 0
+  assert metrics.entropy_bits(counts) == 0
+
+
+def test_entropy_of_a_known_histogram():
+  counts = [4, 2, 0, 1, 1]
+  assert metrics.usage(counts) == pytest.approx(0.8)
+  assert metrics.entropy_bits(counts) == pytest.approx(1.75, rel=1e-12)
+  assert metrics.perplexity(counts) == pytest.approx(2**1.75, rel=1e-12)
+
+
+def test_histograms_have_no_order_and_no_scale():
+  counts = np.random.default_rng(4).integers(0, 50, 64)
+  expected = metrics.perplexity(counts)
+  assert metrics.perplexity(counts[::-1]) == pytest.approx(expected)
+  assert metrics.perplexity(counts * 1000) == pytest.approx(expected)
+  # Sums beyond int32 do not wrap.
+  big = jnp.full(8, 2**30, jnp.int32)
+  assert metrics.perplexity(big) == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+  'measure', [metrics.usage, metrics.perplexity, metrics.entropy_bits]
+)
+@pytest.mark.parametrize('counts', [[], [[1, 2]], [1, -1], [1, np.nan]])
+def test_what_is_no_histogram_is_refused(measure, counts):
+  with pytest.raises(ValueError, match='counts must be'):
+    measure(counts)
+
+
+def test_bootstrap_agrees_with_the_normal_approximation():
+  values = np.random.default_rng(5).normal(30, 4, 4000)
+  half = 1.96 * values.std() / np.sqrt(len(values))
+  low, high = metrics.bootstrap_interval(values)
+  assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+  assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_bootstrap_is_a_function_of_values_and_seed():
+  values = np.random.default_rng(6).random(200)
+  interval = metrics.bootstrap_interval(values)
+  assert interval == metrics.bootstrap_interval(values[::-1])
+  assert interval != metrics.bootstrap_interval(values, seed=1)
+  assert all(type(end) is float for end in interval)
+
+
+def test_bootstrap_narrows_with_more_images():
+  values = np.random.default_rng(7).random(3200)
+  widths = [
+    np.diff(metrics.bootstrap_interval(values[:n]))[0] for n in (50, 400, 3200)
+  ]
+  assert widths[0] > 1.5 * widths[1] > 1.5**2 * widths[2] > 0
+
+
+def test_bootstrap_of_one_value_and_of_none():
+  assert metrics.bootstrap_interval([23.5]) == (23.5, 23.5)
+  with pytest.raises(ValueError, match='no values'):
+    metrics.bootstrap_interval([])
+
+
+def test_summarize():
+  values = np.random.default_rng(8).random(100).astype(np.float32)
+  summary = metrics.summarize(jnp.asarray(values))
+  assert list(summary) == ['mean', 'low', 'high', 'count']
+  assert summary['mean'] == pytest.approx(values.astype(np.float64).mean())
+  assert (summary['low'], summary['high']) == metrics.bootstrap_interval(values)
+  assert summary['low'] < summary['mean'] < summary['high']
+  assert summary['count'] == 100
+  assert summary == metrics.summarize(values[::-1])
+
+
+def test_a_broken_image_shows_in_the_summary():
+  assert np.isnan(metrics.summarize([20.0, np.nan])['mean'])

@@ -1,0 +1,208 @@
+"""Trains an autoencoder, or goes on where a run stopped.
+
+  python train.py --config=configs/photos.py:lasers --workdir=runs/photos
+
+The same command resumes. What can be set stands in the config files; each key
+is also a flag: --config.SECTION.KEY=VALUE.
+"""
+
+import logging
+import os
+import time
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+from ml_collections import config_flags
+
+from lasers_jax import scripts, settings
+from lasers_jax.errors import InputError, TrainingError
+from lasers_jax.evaluation import pictures, protocol
+from lasers_jax.training import sharding, workdir
+from lasers_jax.training.checkpoint import Checkpoints
+from lasers_jax.training.monitor import Monitor
+from lasers_jax.training.objective import check_weights
+from lasers_jax.training.optimizer import make_optimizer
+from lasers_jax.training.state import (
+  TrainState,
+  create_train_state,
+  evaluation_variables,
+  state_shapes,
+)
+from lasers_jax.training.step import make_train_step, to_float
+from lasers_jax.training.stop import stop_requests
+
+_CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+
+
+def train_and_evaluate(config: dict, path: str) -> TrainState:
+  """Runs a config in a workdir: the whole story of a run, top to bottom.
+
+  Args:
+    config: nested dictionaries, as the files of `configs/` make them.
+    path: the workdir; a run that stopped there goes on.
+
+  Returns:
+    The last state.
+
+  Raises:
+    InputError: something that the user can mend.
+    TrainingError: the loss is not finite.
+  """
+  run = settings.from_config(config)
+  check_weights(run.model, run.loss, run.data.side)
+
+  # Devices and data
+  mesh = sharding.make_mesh(**vars(run.mesh))
+  sharding.check_batch(run.batch_size, mesh, 'batch_size')
+  sharding.check_batch(run.evaluation.batch_size, mesh, 'evaluation.batch_size')
+  train = run.data.train_pipeline(run.batch_size, run.seed)
+  validation = run.data.open(run.data.validation)
+
+  # The state: shapes first, so that each array is created in its place
+  optimizer = make_optimizer(run.optimizer, run.steps)
+
+  shapes = state_shapes(run.model, optimizer, run.data.side)
+  places = sharding.state_shardings(shapes, mesh, run.model.bottleneck.K)
+  target = sharding.with_shardings(shapes, places)
+
+  def create(images):
+    return create_train_state(run.model, optimizer, to_float(images), run.seed)
+
+  # The step
+  step_function = make_train_step(
+    run.model, optimizer, run.loss, run.optimizer.ema
+  )
+  train_step = jax.jit(
+    step_function,
+    in_shardings=(places, sharding.batch_sharding(mesh)),
+    out_shardings=(places, sharding.replicated(mesh)),
+    donate_argnums=0,
+  )
+
+  with (
+    workdir.hold(path, config),
+    Checkpoints(path, run.checkpoints_kept) as checkpoints,
+    stop_requests() as stop_requested,
+  ):
+    # Go on, or start
+    state = checkpoints.restore(target)
+    if state is None:
+      first = put_images(train.batch(0), mesh)
+      state = jax.jit(create, out_shardings=places)(first)
+    step = int(state.step)
+    describe(run, mesh, state)
+
+    # The loop; metrics are looked at one step late, while the next one runs
+    batches = train.iterate(step)
+    late = None
+    with Monitor(path, run, step) as monitor:
+      while step < run.steps:
+        batch = monitor.time_waiting(lambda: next(batches))
+        state, metrics = train_step(state, put_images(batch, mesh))
+        step += 1
+        if late:
+          settle(late, train, path, monitor)
+        late = step, metrics
+        stopping = stop_requested(step)
+        last = stopping or step == run.steps
+        if last or is_due(step, run.checkpoint_every):
+          # A state behind a loss that is not finite is never saved.
+          settle(late, train, path, monitor)
+          late = None
+          checkpoints.save(state)
+        if is_due(step, run.evaluate_every) and not stopping:
+          watch(run, mesh, state, validation, path, monitor)
+        if stopping:
+          logging.info('asked to stop: saved step %d', step)
+          break
+  return state
+
+
+def put_images(batch: dict[str, np.ndarray], mesh: Mesh) -> jax.Array:
+  """Puts this process's images of a batch on its devices."""
+  return sharding.put_batch({'image': batch['image']}, mesh)['image']
+
+
+def is_due(step: int, every: int) -> bool:
+  """Whether something that happens every so many steps (0: never) is due."""
+  return every > 0 and step % every == 0
+
+
+def settle(late, train, path: str, monitor: Monitor) -> None:
+  """Looks at the metrics of a step, and stops the run if one is not finite."""
+  step, metrics = late
+  metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
+  bad = [name for name, x in metrics.items() if not np.isfinite(x)]
+  if not bad:
+    monitor.step(step, metrics)
+    return
+  # The total is not finite either: name the term that began it.
+  term = next((name for name in bad if name != 'loss'), 'loss')
+  kept = workdir.save_failure(path, step, term, train.batch(step - 1))
+  raise TrainingError(
+    f'{term} is {metrics[term]} at step {step}; the batch is kept in {kept}, '
+    'and the last checkpoint is good'
+  )
+
+
+def watch(run, mesh, state, validation, path: str, monitor: Monitor) -> None:
+  """Measures the validation split, and keeps a picture of it."""
+  started = time.time()
+  variables = evaluation_variables(state)
+  batches = run.data.evaluation_batches(
+    validation, run.evaluation.batch_size, run.multiple
+  )
+  results = protocol.evaluate(run.model, variables, batches, mesh)
+  step = int(state.step)
+  logging.info(
+    'validation at step %d: %s (%.0f s)',
+    step,
+    protocol.one_line(results),
+    time.time() - started,
+  )
+  monitor.write(step, protocol.scalars(results, 'validation'))
+  images = run.data.first_images(validation, run.evaluation.pictures)
+  picture = protocol.picture(run.model, variables, images, mesh)
+  if jax.process_index() == 0:
+    folder = os.path.join(path, 'pictures')
+    os.makedirs(folder, exist_ok=True)
+    pictures.save_png(os.path.join(folder, f'{step}.png'), picture)
+  monitor.picture(step, 'validation', picture)
+  monitor.restart_clock()
+
+
+def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
+  """Logs what is about to run, and where."""
+  if jax.process_index():
+    return
+  kinds = sorted({d.device_kind for d in mesh.devices.flat})
+  parts = ', '.join(
+    f'{name} {sum(x.size for x in jax.tree.leaves(part)):,}'
+    for name, part in state.params.items()
+  )
+  bits = run.bits_per_pixel
+  lines = {
+    'processes': jax.process_count(),
+    'devices': f'{mesh.size} × {", ".join(kinds)}',
+    'mesh': ' × '.join(f'{k}={v}' for k, v in mesh.shape.items()),
+    'parameters': parts,
+    'code': f'{bits:.4g} bits per pixel' if bits else 'continuous',
+    'state': f'{sharding.bytes_per_device(state):,} bytes per device',
+    'steps': f'{int(state.step)} of {run.steps} done',
+  }
+  for name, text in lines.items():
+    logging.info('%-10s %s', name, text)
+
+
+def main() -> None:
+  if not _CONFIG.value or not _WORKDIR.value:
+    raise InputError('--config=FILE and --workdir=FOLDER are needed')
+  scripts.set_up_jax()
+  train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value)
+
+
+if __name__ == '__main__':
+  scripts.run(main)
