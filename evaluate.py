@@ -31,9 +31,9 @@ _STEP = flags.DEFINE_integer('step', None, 'Checkpoint; the newest if unset.')
 _DATA = flags.DEFINE_string(
   'data', None, 'Other data: photos, a tfds name, or folder:PATH.'
 )
-_SPLIT = flags.DEFINE_string('split', None, 'Split; that of the config if unset.')
+_SPLIT = flags.DEFINE_string('split', None, 'Split; by default the test one.')
 _WHOLE = flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
-_S = flags.DEFINE_integer('S', None, 'Atoms for a site, other than in training.')
+_S = flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
 
 

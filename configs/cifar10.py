@@ -19,8 +19,8 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
     )
   config = ConfigDict()
   config.seed = 0
-  config.steps = 3_000
-  config.batch_size = 128
+  config.steps = 10_000
+  config.batch_size = 32  # at equal compute, better than 64 and 128
 
   config.data = ConfigDict()
   config.data.name = 'cifar10'
@@ -48,9 +48,9 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
 
   config.optimizer = ConfigDict()
   config.optimizer.name = 'adam'
-  config.optimizer.learning_rate = 1e-3
+  config.optimizer.learning_rate = 2e-3
   config.optimizer.dictionary_learning_rate = 1e-3
-  config.optimizer.warmup = 100
+  config.optimizer.warmup = 200
   config.optimizer.final = 0.0
   config.optimizer.clip = 1.0
   config.optimizer.accumulate = 1
@@ -58,9 +58,9 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
 
   config.mesh = ConfigDict(dict(data=-1, fsdp=1, model=1))
 
-  config.log_every = 50
-  config.evaluate_every = 1_000
-  config.checkpoint_every = 500
+  config.log_every = 100
+  config.evaluate_every = 2_500
+  config.checkpoint_every = 1_000
   return config
 
 

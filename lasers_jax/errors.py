@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-  """What the user gave cannot be used; the message says what and how to mend it.
+  """What the user gave cannot be used; the message says how to mend it.
 
   The scripts print it and exit with code 2.
   """

@@ -212,10 +212,10 @@ def eval_batches(
   P-th of each batch's rows; all processes yield equally many batches.
 
   With a `size`: in order, resized (as in `TrainPipeline`) and cropped to the
-  middle. With `size` None: whole pictures, in groups of one shape after the
-  edge is repeated at the bottom and right up to a `multiple`; a group comes
-  when it is full, what is left at the end. Raises InputError where sizes do
-  not fit together.
+  middle. With `size` None: whole pictures, in groups of one size, the edge
+  repeated at the bottom and right up to a `multiple`; a group comes when it is
+  full, what is left at the end. Raises InputError where sizes do not fit
+  together.
   """
   _check_sizes(source, batch_size, size, resize, process_count)
   rows = batch_size // process_count
@@ -235,7 +235,7 @@ def eval_batches(
 
 
 def _grouped(count: int, prepare, batch_size: int, mine: slice):
-  """Collects prepared pictures by shape; yields the rows `mine` of a batch."""
+  """Collects prepared pictures by size; yields the rows `mine` of a batch."""
   import grain
 
   groups = collections.defaultdict(list)
@@ -243,7 +243,7 @@ def _grouped(count: int, prepare, batch_size: int, mine: slice):
   options = grain.ReadOptions(threads, prefetch_buffer_size=4 * threads)
   prepared = grain.MapDataset.range(count).map(prepare)
   for item in prepared.to_iter_dataset(options):
-    group = groups[item['image'].shape]
+    group = groups[item['height'], item['width']]
     group.append(item)
     if len(group) == batch_size:
       yield _padded_batch(group, batch_size, mine)

@@ -81,7 +81,9 @@ def training_psnr(images: Array, reconstructions: Array) -> Array:
   return -10 * jnp.log10(PIXEL_LOSSES['mse'](images, clipped) + 1e-12)
 
 
-def check_weights(model: Autoencoder, settings: LossSettings, side: int) -> None:
+def check_weights(
+  model: Autoencoder, settings: LossSettings, side: int
+) -> None:
   """Raises InputError unless there is just one weight for each term."""
   images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)

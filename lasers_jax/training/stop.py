@@ -20,7 +20,9 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
     yield multihost_utils.reached_preemption_sync_point
     return
   received = []
-  before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+  before = signal.signal(
+    signal.SIGTERM, lambda number, _: received.append(number)
+  )
   try:
     yield lambda step: bool(received)
   finally:

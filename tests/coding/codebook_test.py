@@ -46,7 +46,8 @@ def test_nearest_code_depends_on_the_signal_alone():
   signals, codebook = problem(2)
   together = coding.nearest_code(signals, codebook)
   alone = [
-    coding.nearest_code(signals[i : i + 1], codebook)[0] for i in range(0, N, 50)
+    coding.nearest_code(signals[i : i + 1], codebook)[0]
+    for i in range(0, N, 50)
   ]
   np.testing.assert_array_equal(together[::50], alone)
 
