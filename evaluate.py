@@ -26,7 +26,6 @@ from lasers_jax.training.state import (
   state_shapes,
 )
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _STEP = flags.DEFINE_integer('step', None, 'Checkpoint; the newest if unset.')
 _DATA = flags.DEFINE_string(
   'data', None, 'Other data: photos, a tfds name, or folder:PATH.'
@@ -117,7 +116,7 @@ def restore(
 
 
 def main() -> None:
-  if not _WORKDIR.value:
+  if not scripts.WORKDIR.value:
     raise InputError('--workdir=FOLDER is needed')
   scripts.set_up_jax()
   data_changes = {
@@ -126,7 +125,7 @@ def main() -> None:
     'whole': _WHOLE.value,
   }
   results = evaluate(
-    _WORKDIR.value,
+    scripts.WORKDIR.value,
     _STEP.value,
     {k: v for k, v in data_changes.items() if v is not None},
     {'S': _S.value} if _S.value is not None else {},

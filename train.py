@@ -12,7 +12,6 @@ import time
 
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
@@ -34,7 +33,6 @@ from lasers_jax.training.step import make_train_step, to_float
 from lasers_jax.training.stop import stop_requests
 
 _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 
 
 def train_and_evaluate(config: dict, path: str) -> TrainState:
@@ -107,13 +105,16 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
           settle(late, train, path, monitor)
         late = step, metrics
         stopping = stop_requested(step)
-        last = stopping or step == run.steps
-        if last or is_due(step, run.checkpoint_every):
+        save = stopping or step == run.steps
+        save = save or is_due(step, run.checkpoint_every)
+        look = is_due(step, run.evaluate_every) and not stopping
+        if save or look:
           # A state behind a loss that is not finite is never saved.
           settle(late, train, path, monitor)
           late = None
+        if save:
           checkpoints.save(state)
-        if is_due(step, run.evaluate_every) and not stopping:
+        if look:
           watch(run, mesh, state, validation, path, monitor)
         if stopping:
           logging.info('asked to stop: saved step %d', step)
@@ -171,7 +172,7 @@ def watch(run, mesh, state, validation, path: str, monitor: Monitor) -> None:
     os.makedirs(folder, exist_ok=True)
     pictures.save_png(os.path.join(folder, f'{step}.png'), picture)
   monitor.picture(step, 'validation', picture)
-  monitor.restart_clock()
+  monitor.restart_clock(step)
 
 
 def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
@@ -198,10 +199,10 @@ def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
 
 
 def main() -> None:
-  if not _CONFIG.value or not _WORKDIR.value:
+  if not _CONFIG.value or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
   scripts.set_up_jax()
-  train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value)
+  train_and_evaluate(_CONFIG.value.to_dict(), scripts.WORKDIR.value)
 
 
 if __name__ == '__main__':

@@ -9,14 +9,10 @@ reports two that it has not seen, whole.
 
 from ml_collections import ConfigDict
 
-from lasers_jax.errors import InputError
+from configs import bottlenecks
 
 
 def get_config(bottleneck: str = 'lasers') -> ConfigDict:
-  if bottleneck not in BOTTLENECKS:
-    raise InputError(
-      f'this config knows {", ".join(BOTTLENECKS)}, not {bottleneck!r}'
-    )
   config = ConfigDict()
   config.seed = 0
   config.steps = 600
@@ -30,7 +26,7 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config.data.validation = 'validation'
   config.data.test = 'test'
   config.data.held_out = ConfigDict(
-    dict(validation=('rocket',), test=('chelsea', 'flower'))
+    dict(validation=('rocket',), test=('chelsea', 'coffee'))
   )
   config.data.flip = True
   config.data.whole = True
@@ -45,11 +41,9 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config.network.residual_blocks = 2
   config.network.dtype = 'float32'
 
-  config.bottleneck = ConfigDict(BOTTLENECKS[bottleneck])
-
   config.loss = ConfigDict()
+  config.bottleneck, config.loss.weights = bottlenecks.choose(bottleneck)
   config.loss.pixel = 'mse'
-  config.loss.weights = ConfigDict(WEIGHTS[bottleneck])
 
   config.optimizer = ConfigDict()
   config.optimizer.name = 'adam'
@@ -67,14 +61,5 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config.log_every = 50
   config.evaluate_every = 300
   config.checkpoint_every = 200
+  config.checkpoints_kept = 2
   return config
-
-
-BOTTLENECKS = {
-  'lasers': dict(name='lasers', K=512, S=5, learning='gradient'),
-  'vq': dict(name='vq', K=512, learning='ema'),
-}
-WEIGHTS = {
-  'lasers': dict(pixel=10.0, dictionary=1.0, commitment=0.25),
-  'vq': dict(pixel=10.0, commitment=0.25),
-}

@@ -14,6 +14,9 @@ from absl import logging as absl_logging
 from lasers_jax.errors import InputError, TrainingError
 from lasers_jax.training.sharding import initialize_distributed
 
+# Here, since absl lets only one module define a flag.
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+
 
 def run(main: Callable[[], None]) -> None:
   """Parses the flags and runs a script's main function.
@@ -70,6 +73,7 @@ def set_up_logging() -> None:
   logging.basicConfig(
     level=logging.INFO, format='%(message)s', stream=sys.stderr, force=True
   )
+  logging.getLogger('jax').setLevel(logging.WARNING)
   absl_logging.set_verbosity(absl_logging.ERROR)
 
 

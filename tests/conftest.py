@@ -1,7 +1,101 @@
 """The suite runs on the CPU, as eight devices, and strictly."""
 
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+import types
+
 import jax
+import pytest
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Programs are compiled once for all tests and for the processes they start.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _cache = tempfile.mkdtemp(prefix='lasers_jax_tests_')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache
+  atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+jax.config.update(
+  'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
+)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(scope='session')
+def pictures(tmp_path_factory):
+  """A folder of pictures with the splits train and test."""
+  from tests import tiny
+
+  return tiny.make_pictures(tmp_path_factory.mktemp('pictures'))
+
+
+@pytest.fixture(scope='session')
+def tiny_run(pictures, tmp_path_factory):
+  """One finished run that many tests look at, and none changes.
+
+  Has config, workdir, state (the last one, on the host), lines (of the log)
+  and traces (of the step).
+  """
+  import train
+  from tests import tiny
+
+  config = tiny.config(pictures, evaluate_every=6)
+  workdir = tmp_path_factory.mktemp('tiny') / 'run'
+  traces, make = [], train.make_train_step
+
+  def make_counted(*args):
+    step = make(*args)
+
+    def counted(state, images):
+      traces.append(1)
+      return step(state, images)
+
+    return counted
+
+  with pytest.MonkeyPatch.context() as patch, captured_log() as lines:
+    patch.setattr(train, 'make_train_step', make_counted)
+    state = train.train_and_evaluate(config, str(workdir))
+  return types.SimpleNamespace(
+    config=config,
+    workdir=workdir,
+    state=tiny.on_host(state),
+    lines=lines,
+    traces=len(traces),
+  )
+
+
+@pytest.fixture
+def copied_run(tiny_run, tmp_path):
+  """A copy of the finished run, to damage or to go on with."""
+  return shutil.copytree(tiny_run.workdir, tmp_path / 'run')
+
+
+@pytest.fixture
+def log():
+  """The lines that are logged during a test."""
+  with captured_log() as lines:
+    yield lines
+
+
+class captured_log(logging.Handler):
+  """A context that gives the list of lines logged in it at INFO and above."""
+
+  def __enter__(self):
+    self.lines = []
+    root = logging.getLogger()
+    self._level = root.level
+    root.addHandler(self)
+    root.setLevel(logging.INFO)
+    return self.lines
+
+  def emit(self, record):
+    if record.name == 'root':  # Ours; libraries log under their names.
+      self.lines.append(record.getMessage())
+
+  def __exit__(self, *_):
+    logging.getLogger().removeHandler(self)
+    logging.getLogger().setLevel(self._level)

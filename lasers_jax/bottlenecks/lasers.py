@@ -70,6 +70,8 @@ class Lasers(Bottleneck):
       raise ValueError(f'S must be from 1 to K = {self.K}, got S = {self.S}')
     if self.coefficient_bits is not None and self.coefficient_bits < 2:
       raise ValueError('coefficient_bits must be None or at least 2')
+    if self.patch < 1:
+      raise ValueError(f'patch must be at least 1, got {self.patch}')
 
   @property
   def _home(self) -> str:
@@ -102,14 +104,14 @@ class Lasers(Bottleneck):
       lax.stop_gradient(signals), lax.stop_gradient(atoms), self.S
     )
     code = SparseCode(chosen, path[:, -1])
-    if self.tracks(train):
-      self._track(lax.stop_gradient(signals), code)
     quantized = from_patches(
       self._as_map(z, coding.reconstruct(code, atoms)), self.patch
     )
     latent = self._latent(z, quantized.astype(z.dtype), self._store(z, code))
     if self.progressive:
       latent.losses.update(self._progressive_losses(signals, chosen, path))
+    if self.tracks(train):  # last, since it changes dictionary and scales
+      self._track(lax.stop_gradient(signals), code)
     return latent.replace(quantized=straight_through(z, latent.quantized))
 
   def encode(self, z: Array) -> SparseCode:
@@ -161,9 +163,10 @@ class Lasers(Bottleneck):
     )
     which, dead = revival.which, revival.dead
     new = coding.normalize_atoms(residuals[revival.rows].T)
-    new = jnp.where(dead[None], new, atoms[:, which])
-    atoms = atoms.at[:, which].set(new)
-    self.put_variable(self._home, 'dictionary', atoms)
+    stored = self.get_variable(self._home, 'dictionary')
+    new = jnp.where(dead[None], new, stored[:, which])
+    stored = stored.at[:, which].set(new)
+    self.put_variable(self._home, 'dictionary', stored)
     use = jnp.where(dead, 1.0, self.use.value[which])
     self.use.value = self.use.value.at[which].set(use)
     if self.learning == 'online':

@@ -254,13 +254,7 @@ def _grouped(count: int, prepare, batch_size: int, mine: slice):
 
 
 def _padded_batch(group: list[dict], batch_size: int, mine: slice):
-  height, width = group[0]['image'].shape[:2]
-  blank = {
-    'image': np.zeros_like(group[0]['image']),
-    'height': height,
-    'width': width,
-    'index': -1,
-  }
+  blank = {**group[0], 'image': np.zeros_like(group[0]['image']), 'index': -1}
   rows = (group + [blank] * (batch_size - len(group)))[mine]
   batch = {
     key: np.array([row[key] for row in rows], np.int32)

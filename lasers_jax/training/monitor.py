@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from lasers_jax.training.workdir import write_text
+
 _FIRST = ('loss', 'psnr', 'usage', 'perplexity')
 
 
@@ -98,9 +100,9 @@ class Monitor:
     if self._writer:
       self._writer.write_images(step, {name: picture[None]})
 
-  def restart_clock(self) -> None:
-    """Leaves what came since the last line out of the speed."""
-    self._last_time, self._waited = time.time(), 0.0
+  def restart_clock(self, step: int) -> None:
+    """Leaves what came before this moment out of the speed."""
+    self._last_step, self._last_time, self._waited = step, time.time(), 0.0
 
 
 def _line(step, steps, metrics, speed, eta) -> str:
@@ -126,11 +128,10 @@ def _drop_lines_after(path: str, step: int) -> None:
     for line in file:
       try:
         if json.loads(line)['step'] <= step:
-          kept.append(line)
+          kept.append(line.rstrip('\n') + '\n')
       except (ValueError, KeyError):  # A half-written line.
         continue
-  with open(path, 'w') as file:
-    file.writelines(kept)
+  write_text(path, ''.join(kept))
 
 
 def _tensorboard_writer(directory: str):

@@ -88,7 +88,7 @@ def make_optimizer(
       settings.b1,
       settings.b2,
       weight_decay=settings.weight_decay,
-      mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+      mask=_kernels,
     )
   if settings.clip:
     weights = optax.chain(optax.clip_by_global_norm(settings.clip), weights)
@@ -100,6 +100,12 @@ def make_optimizer(
     optimizer = optax.MultiSteps(optimizer, settings.accumulate)
     optimizer = optimizer.gradient_transformation()
   return optimizer
+
+
+def _kernels(params):
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key == 'kernel', params
+  )
 
 
 def _labels(params):

@@ -92,8 +92,12 @@ def load_config(workdir: str) -> dict:
 def save_failure(
   workdir: str, step: int, term: str, batch: dict[str, np.ndarray]
 ) -> str:
-  """Keeps the batch of a step whose loss was not finite; returns the path."""
-  path = os.path.join(workdir, f'failure-{step}.npz')
+  """Keeps the batch of a step whose loss was not finite; returns the path.
+
+  Of several processes each keeps its own rows: failure-STEP-PROCESS.npz.
+  """
+  process = f'-{jax.process_index()}' if jax.process_count() > 1 else ''
+  path = os.path.join(workdir, f'failure-{step}{process}.npz')
   np.savez(path, step=step, term=term, **batch)
   return path
 

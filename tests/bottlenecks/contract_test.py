@@ -1,0 +1,452 @@
+"""What every bottleneck keeps, held for each row of ROWS.
+
+Most tests run op by op: the functions of `coding` are compiled, and all rows
+share them. Shapes are chosen so that there are few.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
+from lasers_jax.training import sharding
+
+D, K, S = 8, 16, 3
+SHAPE = (8, 4, 4, D)
+SPARSE = {'name': 'lasers', 'S': S}
+ROWS = {
+  'lasers': SPARSE,
+  'lasers-online': {**SPARSE, 'learning': 'online'},
+  'lasers-fixed': {**SPARSE, 'learning': 'fixed'},
+  'lasers-float': {**SPARSE, 'coefficient_bits': None},
+  'lasers-patch': {**SPARSE, 'patch': 2},
+  'lasers-progressive': {**SPARSE, 'progressive': True},
+  'vq-ema': {'name': 'vq', 'learning': 'ema'},
+  'vq-loss': {'name': 'vq', 'learning': 'loss'},
+}
+
+
+def build(name: str, **fields) -> Bottleneck:
+  return BOTTLENECKS[name](**{'D': D, 'K': K, **fields})
+
+
+class Case(NamedTuple):
+  """A bottleneck that started from z, and what it is called with."""
+
+  module: Bottleneck
+  drawn: dict  # the variables before it saw data
+  variables: dict
+  z: jax.Array
+
+  def apply(self, *args, **options):
+    return self.module.apply(self.variables, *args, **options)
+
+  @property
+  def home(self) -> str:
+    return 'params' if 'params' in self.variables else 'codebook'
+
+
+def start(module: Bottleneck) -> Case:
+  z = 3 * jax.random.normal(jax.random.key(0), SHAPE)
+  drawn = module.init(jax.random.key(1), z, train=False)
+  _, fitted = module.apply(
+    drawn,
+    z,
+    method='initialize',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': jax.random.key(2)},
+  )
+  return Case(module, drawn, {**drawn, **fitted}, z)
+
+
+@pytest.fixture(scope='module', params=ROWS)
+def case(request) -> Case:
+  return start(build(**ROWS[request.param]))
+
+
+def train(case: Case, z: jax.Array) -> tuple[Any, Any]:
+  """Returns the forward pass in training, and the codebook after it."""
+  latent, updates = case.apply(z, train=True, mutable=['codebook'])
+  return latent, updates['codebook']
+
+
+def revive(case: Case, z: jax.Array) -> Case:
+  _, changed = case.apply(
+    z,
+    method='revive',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': jax.random.key(3)},
+  )
+  return case._replace(variables={**case.variables, **changed})
+
+
+def assert_same(a, b):
+  """Bit for bit, and of the same structure and dtypes."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
+def assert_close(a, b, tolerance=1e-5):
+  """As far as the order of sums can change; integers bit for bit."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    exact = jnp.issubdtype(x.dtype, jnp.integer)
+    np.testing.assert_allclose(x, y, tolerance, 0 if exact else tolerance)
+
+
+def rows_of(codes, which):
+  return jax.tree.map(lambda x: x[which], codes)
+
+
+def test_every_bottleneck_has_a_row():
+  assert {row['name'] for row in ROWS.values()} == set(BOTTLENECKS)
+
+
+# Coding
+
+
+def test_decoded_codes_are_the_forward_pass(case):
+  codes = case.apply(case.z, method='encode')
+  latent = case.apply(case.z, train=False)
+  assert_same(latent.codes, codes)
+  assert_same(latent.quantized, case.apply(codes, method='decode'))
+
+
+def test_decoded_codes_are_the_forward_pass_when_compiled(case):
+  forward, encode, decode = (
+    jax.jit(functools.partial(case.module.apply, **options))
+    for options in ({'train': False}, {'method': 'encode'}, {'method': 'decode'})
+  )
+  codes, latent = encode(case.variables, case.z), forward(case.variables, case.z)
+  assert_same(latent.codes, codes)
+  assert_same(latent.quantized, decode(case.variables, codes))
+
+  by_op = case.apply(case.z, train=False)
+  assert_close(codes, by_op.codes)
+  assert_close(latent.quantized, by_op.quantized)
+
+
+def test_a_site_is_coded_alike_whatever_comes_along(case):
+  # More sites than are coded at once.
+  z = 3 * jax.random.normal(jax.random.key(4), (2, 24, 48, D))
+  codes = case.apply(z, method='encode')
+  reverse = case.apply(z[::-1], method='encode')
+  assert_same(reverse, rows_of(codes, slice(None, None, -1)))
+  for i in range(2):
+    alone = case.apply(z[i : i + 1], method='encode')
+    assert_same(alone, rows_of(codes, slice(i, i + 1)))
+
+
+@pytest.mark.parametrize('lead', [(), (8,), (2, 4)])
+def test_leading_dimensions_are_free(case, lead):
+  together = case.apply(case.z, train=False)
+  # Without any, the images stand on top of each other.
+  shape = lead + SHAPE[1:] if lead else (32, 4, D)
+  z = case.z.reshape(shape)
+  for training in (False, True):
+    latent = case.apply(z, train=training)
+    assert latent.quantized.shape == shape
+    for a, b in zip(
+      jax.tree.leaves(latent.codes), jax.tree.leaves(together.codes), strict=True
+    ):
+      p = case.module.patch_side
+      sites = *shape[:-3], shape[-3] // p, shape[-2] // p
+      assert a.shape[: len(sites)] == sites
+      np.testing.assert_array_equal(a.ravel(), b.ravel())
+  quantized = case.apply(z, train=False).quantized
+  np.testing.assert_array_equal(quantized.ravel(), together.quantized.ravel())
+
+
+def test_bfloat16_is_coded_in_float32(case):
+  z = case.z.astype(jnp.bfloat16)
+  exact = case.apply(z.astype(jnp.float32), train=False)
+  for training in (False, True):
+    latent = case.apply(z, train=training)
+    assert latent.quantized.dtype == jnp.bfloat16
+    assert_same(latent.codes, exact.codes)
+  quantized = case.apply(z, train=False).quantized
+  assert_same(quantized, exact.quantized.astype(jnp.bfloat16))
+
+
+def test_zero_is_coded_without_nan(case):
+  latent, codebook = train(case, jnp.zeros_like(case.z))
+  leaves = jax.tree.leaves((latent, codebook))
+  assert all(np.isfinite(x).all() for x in leaves)
+
+
+def test_indices_name_atoms(case):
+  codes = case.apply(case.z, method='encode')
+  indices = case.apply(codes, method='indices')
+  assert indices.dtype == jnp.int32
+  assert 0 <= indices.min() and indices.max() < K
+  assert len(np.unique(indices)) > K / 2
+
+
+def test_atoms_are_squares_of_sites(case):
+  p = case.module.patch_side
+  assert case.apply(method='atoms').shape == (K, p, p, D)
+
+
+@pytest.mark.parametrize(
+  'bits, fields',
+  [
+    (5 * (9 + 8), {'name': 'lasers', 'K': 512, 'S': 5}),
+    (5 * (9 + 8), {'name': 'lasers', 'K': 500, 'S': 5}),
+    (5 * (9 + 8) / 4, {'name': 'lasers', 'K': 512, 'S': 5, 'patch': 2}),
+    (
+      5 * (9 + 32),
+      {'name': 'lasers', 'K': 512, 'S': 5, 'coefficient_bits': None},
+    ),
+    (9, {'name': 'vq', 'K': 512}),
+    (9, {'name': 'vq', 'K': 500}),
+    (10, {'name': 'vq', 'K': 513}),
+  ],
+)
+def test_bits_per_site(bits, fields):
+  assert build(**fields).bits_per_site == bits
+
+
+def test_bits_are_those_of_the_codes(case):
+  """The nominal bits leave room for every integer that is stored."""
+  codes = jax.tree.leaves(case.apply(case.z, method='encode'))
+  sites = np.prod(SHAPE[:-1])
+  bits = sum(
+    x.size * (32 if x.dtype == jnp.float32 else int(np.ptp(x)).bit_length())
+    for x in codes
+  )
+  assert bits / sites <= case.module.bits_per_site
+
+
+# Training
+
+
+def test_evaluation_writes_nothing(case):
+  _, updates = case.apply(case.z, train=False, mutable=['codebook'])
+  assert_same(updates['codebook'], case.variables['codebook'])
+
+
+def test_training_writes_the_codebook_and_only_that(case):
+  _, updates = case.apply(case.z, train=True, mutable=['params', 'codebook'])
+  before = case.variables['codebook']['use']
+  assert np.any(updates['codebook']['use'] != before)
+  if 'params' in case.variables:
+    assert_same(updates['params'], case.variables['params'])
+
+
+def test_training_codes_as_evaluation_does(case):
+  latent, _ = train(case, case.z)
+  plain = case.apply(case.z, train=False)
+  assert_same(latent.codes, plain.codes)
+  # Coefficients may be decoded before they are rounded.
+  np.testing.assert_allclose(latent.quantized, plain.quantized, atol=0.1)
+
+
+def test_straight_through_forwards_the_very_codes(case):
+  if getattr(case.module, 'coefficient_bits', None) is not None:
+    pytest.skip('training decodes coefficients before they are rounded')
+  latent = case.apply(case.z, train=True)
+  assert_same(latent.quantized, case.apply(latent.codes, method='decode'))
+
+
+def test_straight_through_passes_the_gradient_unchanged(case):
+  c = jax.random.normal(jax.random.key(5), SHAPE)
+
+  def total(z):
+    return jnp.sum(case.apply(z, train=True).quantized * c)
+
+  assert_same(jax.grad(total)(case.z), c)
+
+
+def test_losses_reach_only_what_they_are_for(case):
+  def losses(params, z):
+    variables = {**case.variables, 'params': params}
+    return case.module.apply(variables, z, train=True).losses
+
+  params = case.variables.get('params', {})
+  to_params = jax.jacrev(losses, 0)(params, case.z)
+  to_z = jax.jacrev(losses, 1)(params, case.z)
+
+  def reached(gradient) -> bool:
+    return any(np.any(x != 0) for x in jax.tree.leaves(gradient))
+
+  assert reached(to_z['commitment']) and not reached(to_params['commitment'])
+  learns = case.module.learning in ('gradient', 'loss')
+  assert bool(params) == learns
+  for name in ('dictionary', 'codebook'):
+    if name in to_z:
+      assert not reached(to_z[name])
+      assert reached(to_params[name]) == learns
+  assert not learns or len(to_z) == 2
+
+
+def test_initialize_starts_from_the_data(case):
+  before = case.module.apply(case.drawn, method='atoms')
+  atoms = case.apply(method='atoms').reshape(K, -1)
+  assert np.all(np.abs(atoms - before.reshape(K, -1)).max(axis=1) > 0.1)
+  # Codes are signals, and atoms have the direction of one.
+  signals = signals_of(case)
+  if case.module.patch_side == 1 and 'codes' in case.variables[case.home]:
+    distances = np.linalg.norm(atoms[:, None] - signals[None], axis=-1)
+    assert np.all(distances.min(axis=1) < 0.3)
+    return
+  np.testing.assert_allclose(norms(stored(case)), 1, rtol=1e-5)
+  cosines = unit(atoms) @ unit(signals).T
+  assert np.all(cosines.max(axis=1) > 0.99)
+
+
+def signals_of(case) -> np.ndarray:
+  p = case.module.patch_side
+  z = np.asarray(case.z).reshape(8, 4 // p, p, 4 // p, p, D)
+  return z.transpose(0, 1, 3, 2, 4, 5).reshape(-1, p * p * D)
+
+
+def norms(x):
+  return np.linalg.norm(x, axis=-1)
+
+
+def unit(x):
+  return x / norms(x)[:, None]
+
+
+def stored(case) -> np.ndarray:
+  """The atoms or codes as they are kept: [K, ...]."""
+  arrays = case.variables[case.home]
+  return np.asarray(
+    arrays['codes'] if 'codes' in arrays else arrays['dictionary'].T
+  )
+
+
+# Revival
+
+
+DEAD = np.array([2, 7, 11])
+ALIVE = np.setdiff1d(np.arange(K), DEAD)
+
+
+def after_steps(case: Case) -> Case:
+  """Two steps, so that all statistics have something in them."""
+  for _ in range(2):
+    _, codebook = train(case, case.z)
+    case = case._replace(variables={**case.variables, 'codebook': codebook})
+  return case
+
+
+def with_dead(case: Case, which) -> Case:
+  codebook = dict(case.variables['codebook'])
+  codebook['use'] = codebook['use'].at[np.array(which)].set(1e-6)
+  return case._replace(variables={**case.variables, 'codebook': codebook})
+
+
+def learns(case: Case) -> bool:
+  return case.module.learning != 'fixed'
+
+
+@pytest.fixture(scope='module')
+def revived(case) -> tuple[Case, Case]:
+  before = with_dead(after_steps(case), DEAD)
+  return before, revive(before, case.z)
+
+
+def test_revive_replaces_the_dead_and_nothing_else(revived):
+  before, after = revived
+  changed = np.any(stored(before) != stored(after), axis=1)
+  expected = DEAD if learns(before) else []
+  np.testing.assert_array_equal(np.flatnonzero(changed), expected)
+
+  use = [x.variables['codebook']['use'] for x in revived]
+  np.testing.assert_array_equal(use[1][ALIVE], use[0][ALIVE])
+  if learns(before):
+    np.testing.assert_array_equal(use[1][DEAD], 1)
+
+
+def test_revived_atoms_are_made_of_signals(revived):
+  before, after = revived
+  if not learns(before):
+    assert_same(before.variables, after.variables)
+    return
+  new = stored(after)[DEAD]
+  if 'codes' in after.variables[after.home]:
+    signals = signals_of(after)
+    assert all((signals == code).all(axis=1).any() for code in new)
+  else:
+    np.testing.assert_allclose(norms(new), 1, rtol=1e-5)
+  assert norms(new[0] - new[1]) > 0.1 and norms(new[1] - new[2]) > 0.1
+
+
+def test_revived_atoms_forget_their_statistics(revived):
+  before, after = revived
+  if before.module.learning != 'online':
+    pytest.skip('has no statistics of pairs of atoms')
+  old, new = (x.variables['codebook']['statistics'] for x in revived)
+  assert np.all(np.diagonal(old.codes)[DEAD] > 0)
+  assert not np.any(new.codes[DEAD]) and not np.any(new.codes[:, DEAD])
+  assert not np.any(new.products[:, DEAD])
+  np.testing.assert_array_equal(
+    new.codes[np.ix_(ALIVE, ALIVE)], old.codes[np.ix_(ALIVE, ALIVE)]
+  )
+  np.testing.assert_array_equal(new.products[:, ALIVE], old.products[:, ALIVE])
+
+
+def test_revived_atoms_stay(revived):
+  """A step that uses none of them neither kills them nor takes them back."""
+  _, after = revived
+  if not learns(after):
+    pytest.skip('a fixed dictionary has no revival')
+  # One signal again and again: all but a few atoms rest.
+  z = jnp.broadcast_to(after.z[:1, :1, :1] + 0.0, SHAPE)
+  latent, codebook = train(after, z)
+  later = after._replace(variables={**after.variables, 'codebook': codebook})
+  used = after.apply(latent.codes, method='indices')
+  resting = np.setdiff1d(DEAD, used)
+  assert len(resting)
+  np.testing.assert_allclose(
+    stored(later)[resting], stored(after)[resting], rtol=1e-4, atol=1e-5
+  )
+  assert np.all(codebook['use'][DEAD] > 0.9)
+  again = revive(later, after.z)
+  np.testing.assert_array_equal(stored(again), stored(later))
+
+
+def test_revive_limit(case):
+  if not learns(case):
+    pytest.skip('a fixed dictionary has no revival')
+  before = with_dead(case, np.arange(5))
+  before = before._replace(module=case.module.clone(revive_limit=2))
+  after = revive(before, case.z)
+  changed = np.any(stored(before) != stored(after), axis=1)
+  assert changed.sum() == 2 and not changed[5:].any()
+  assert np.sum(after.variables['codebook']['use'] < 0.5) == 3
+
+
+# Devices
+
+
+def test_devices_do_not_change_the_numbers(case):
+  """Sites are split over `data`, atoms over `model`."""
+
+  def step(variables, z):
+    latent, updates = case.module.apply(
+      variables, z, train=True, mutable=['codebook']
+    )
+    return latent.codes, latent.losses, updates['codebook']
+
+  mesh = sharding.make_mesh(data=4, model=2)
+  places = sharding.state_shardings(
+    {'bottleneck': case.variables}, mesh, case.module.K
+  )['bottleneck']
+  codes, losses, codebook = step(case.variables, case.z)
+  sharded_step = jax.jit(
+    step, in_shardings=(places, sharding.batch_sharding(mesh))
+  )
+  sharded = sharded_step(
+    jax.device_put(case.variables, places),
+    jax.device_put(case.z, sharding.batch_sharding(mesh)),
+  )
+  assert 'model' in str(jax.tree.leaves(places))
+  assert_close(sharded, (codes, losses, codebook))

@@ -1,0 +1,154 @@
+"""A whole run: what it leaves, and that it survives."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+import train
+from lasers_jax.errors import TrainingError
+from lasers_jax.training import objective
+from tests import tiny
+
+
+def run(config, workdir) -> dict[str, np.ndarray]:
+  return tiny.on_host(train.train_and_evaluate(config, str(workdir)))
+
+
+def test_a_run_leaves_its_files(tiny_run):
+  assert tiny.checkpoints(tiny_run.workdir) == [4, 6]
+  assert (tiny_run.workdir / 'pictures' / '6.png').exists()
+  stored = json.loads((tiny_run.workdir / 'config.json').read_text())
+  assert stored == tiny_run.config
+  lines = tiny.metrics(tiny_run.workdir)
+  assert [x['step'] for x in lines] == [1, 2, 3, 4, 5, 6, 6]
+  assert {'validation/psnr', 'validation/bits_per_pixel'} < lines[-1].keys()
+
+
+def test_a_run_says_what_it_is(tiny_run):
+  text = '\n'.join(tiny_run.lines)
+  for expected in (
+    'processes  1',
+    'devices    8 × cpu',
+    'mesh       data=8 × fsdp=1 × model=1',
+    'bottleneck 64, decoder',  # D · K parameters
+    # S (log2 K + 8) bits for a site of 16 pixels
+    f'code       {2 * (4 + 8) / 16:.4g} bits per pixel',
+    'bytes per device',
+    'steps      0 of 6 done',
+    'validation at step 6: PSNR',
+  ):
+    assert expected in text
+
+
+def test_the_step_is_compiled_once(tiny_run):
+  assert tiny_run.traces == 1
+
+
+def test_going_on_gives_the_run_that_never_stopped(tiny_run, copied_run, log):
+  shutil.rmtree(copied_run / 'checkpoints' / '6')
+  state = run({**tiny_run.config, 'evaluate_every': 0}, copied_run)
+  assert 'steps      4 of 6 done' in log
+  tiny.assert_identical(state, tiny_run.state)
+  assert tiny.losses(copied_run) == tiny.losses(tiny_run.workdir)
+
+
+def test_a_finished_run_has_nothing_to_do(tiny_run, copied_run):
+  tiny.assert_identical(run(tiny_run.config, copied_run), tiny_run.state)
+  assert tiny.metrics(copied_run) == tiny.metrics(tiny_run.workdir)
+
+
+def test_sigterm_saves_between_two_steps(tiny_run, tmp_path, monkeypatch, log):
+  config = {**tiny_run.config, 'evaluate_every': 0, 'checkpoint_every': 0}
+  batches, put = [], train.put_images
+
+  def put_and_interrupt(batch, mesh):
+    batches.append(batch)
+    if len(batches) == 4:  # One is for the start: the third step.
+      os.kill(os.getpid(), signal.SIGTERM)
+    return put(batch, mesh)
+
+  monkeypatch.setattr(train, 'put_images', put_and_interrupt)
+  assert run(config, tmp_path)['.step'] == 3
+  assert tiny.checkpoints(tmp_path) == [3]
+  assert 'asked to stop: saved step 3' in log
+  tiny.assert_identical(run(config, tmp_path), tiny_run.state)
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+  'mesh',
+  [dict(data=1, fsdp=1, model=1), dict(data=2, fsdp=2, model=2)],
+  ids=['1', '2x2x2'],
+)
+def test_any_mesh_gives_the_same_numbers(tiny_run, tmp_path, mesh):
+  config = {**tiny_run.config, 'mesh': mesh, 'steps': 3, 'evaluate_every': 0}
+  run(config, tmp_path)
+  np.testing.assert_allclose(
+    tiny.losses(tmp_path), tiny.losses(tiny_run.workdir)[:3], rtol=1e-5
+  )
+
+
+def test_other_devices_take_over(tiny_run, copied_run):
+  shutil.rmtree(copied_run / 'checkpoints' / '6')
+  mesh = dict(data=2, fsdp=2, model=1)
+  run({**tiny_run.config, 'mesh': mesh, 'evaluate_every': 0}, copied_run)
+  np.testing.assert_allclose(
+    tiny.losses(copied_run), tiny.losses(tiny_run.workdir), rtol=1e-5
+  )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+  tiny_run, copied_run, monkeypatch
+):
+  shutil.rmtree(copied_run / 'checkpoints' / '6')
+  config = {**tiny_run.config, 'evaluate_every': 0}
+  with monkeypatch.context() as patch:
+    broken = lambda x, y: np.nan * objective.jnp.mean(y, axis=(1, 2, 3))
+    patch.setitem(objective.PIXEL_LOSSES, 'mse', broken)
+    with pytest.raises(TrainingError, match='pixel is nan at step 5.*-5.npz'):
+      run(config, copied_run)
+  kept = np.load(copied_run / 'failure-5.npz')
+  assert kept['step'] == 5 and kept['term'] == 'pixel'
+  assert kept['image'].shape == (8, 16, 16, 3)
+  assert tiny.checkpoints(copied_run) == [4]
+  tiny.assert_identical(run(config, copied_run), tiny_run.state)
+
+
+def test_sigkill_then_a_second_process_then_sigterm(
+  tiny_run, pictures, tmp_path
+):
+  """The three things that happen to processes, to one run after another."""
+  workdir = tmp_path / 'run'
+  flags = tiny.train_flags(pictures, workdir, steps=1_000_000)
+
+  killed = tiny.start('train.py', *flags)
+  tiny.wait_for(lambda: max(tiny.checkpoints(workdir), default=0) > 3, killed)
+  killed.kill()
+  killed.communicate()
+  kept = tiny.checkpoints(workdir)[-1]
+
+  again = tiny.start('train.py', *flags)
+  tiny.wait_for(lambda: tiny.checkpoints(workdir)[-1] > kept, again)
+  refused = tiny.start('train.py', *flags)
+  _, complaint = refused.communicate(timeout=240)
+  assert refused.returncode == 2
+  assert complaint.splitlines() == [
+    f'error: another process is training in {workdir}; wait for it, end it, '
+    'or choose another --workdir'
+  ]
+  again.terminate()
+  _, log = again.communicate(timeout=240)
+  assert again.returncode == 0, log
+  last = tiny.checkpoints(workdir)[-1]
+  assert f'asked to stop: saved step {last}' in log
+  steps = [line['step'] for line in tiny.metrics(workdir)]
+  assert steps == list(range(1, last + 1))
+  assert tiny.losses(workdir)[:6] == tiny.losses(tiny_run.workdir)
+
+  config = tiny.config(pictures, steps=last, log_every=0, checkpoint_every=0)
+  never_stopped = run(config, tmp_path / 'other')
+  tiny.assert_identical(run(config, workdir), never_stopped)
