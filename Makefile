@@ -26,7 +26,7 @@ demo: install
 	@echo $(WORKDIR)/results.png
 
 test: install
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -33,6 +33,7 @@ _DATA = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string('split', None, 'Split; by default the test one.')
 _WHOLE = flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
 _S = flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
+_BATCH = flags.DEFINE_integer('batch_size', None, 'Images at a time.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
 
 
@@ -41,6 +42,7 @@ def evaluate(
   step: int | None = None,
   data_changes: dict | None = None,
   bottleneck_changes: dict | None = None,
+  batch_size: int | None = None,
   output: str | None = None,
 ) -> dict:
   """Evaluates a checkpoint of a workdir, and writes the results.
@@ -50,6 +52,7 @@ def evaluate(
     step: the checkpoint; None takes the newest that is whole.
     data_changes, bottleneck_changes: keys of these sections of the config that
       are to differ from training.
+    batch_size: images at a time; None takes that of the config.
     output: the folder to write to; None is the workdir.
 
   Returns:
@@ -65,7 +68,7 @@ def evaluate(
   run = settings.from_config(config)
 
   # The model, and where it is computed
-  size = run.evaluation.batch_size
+  size = batch_size or run.evaluation.batch_size
   mesh = sharding.make_mesh(data=math.gcd(size, jax.device_count()))
   state = restore(trained, path, step, mesh)
   variables = evaluation_variables(state)
@@ -121,6 +124,7 @@ def main() -> None:
   scripts.set_up_jax()
   data_changes = {
     'name': _DATA.value,
+    'held_out': {} if _DATA.value else None,
     'test': _SPLIT.value,
     'whole': _WHOLE.value,
   }
@@ -129,6 +133,7 @@ def main() -> None:
     _STEP.value,
     {k: v for k, v in data_changes.items() if v is not None},
     {'S': _S.value} if _S.value is not None else {},
+    _BATCH.value,
     _OUTPUT.value,
   )
   if jax.process_index() == 0:

@@ -102,7 +102,7 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
         state, metrics = train_step(state, put_images(batch, mesh))
         step += 1
         if late:
-          settle(late, train, path, monitor)
+          settle(late, run, train, path, monitor)
         late = step, metrics
         stopping = stop_requested(step)
         save = stopping or step == run.steps
@@ -110,7 +110,7 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
         look = is_due(step, run.evaluate_every) and not stopping
         if save or look:
           # A state behind a loss that is not finite is never saved.
-          settle(late, train, path, monitor)
+          settle(late, run, train, path, monitor)
           late = None
         if save:
           checkpoints.save(state)
@@ -132,7 +132,7 @@ def is_due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
 
-def settle(late, train, path: str, monitor: Monitor) -> None:
+def settle(late, run, train, path: str, monitor: Monitor) -> None:
   """Looks at the metrics of a step, and stops the run if one is not finite."""
   step, metrics = late
   metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
@@ -140,8 +140,9 @@ def settle(late, train, path: str, monitor: Monitor) -> None:
   if not bad:
     monitor.step(step, metrics)
     return
-  # The total is not finite either: name the term that began it.
-  term = next((name for name in bad if name != 'loss'), 'loss')
+  # Name the one that broke first in the pass: the code, then the pixels.
+  code = [name for name in run.loss.weights if name != 'pixel']
+  term = next(name for name in [*code, 'pixel', 'loss', *bad] if name in bad)
   kept = workdir.save_failure(path, step, term, train.batch(step - 1))
   raise TrainingError(
     f'{term} is {metrics[term]} at step {step}; the batch is kept in {kept}, '

@@ -100,15 +100,14 @@ def from_config(config: Mapping[str, Any]) -> Settings:
       value that cannot be used.
   """
   config = dict(config)
-  sections = {
-    key: _build(section, config.pop(key, {}), key)
-    for key, section in _SECTIONS.items()
+  names = (*_SECTIONS, 'network', 'bottleneck')
+  given = {name: _section(config.pop(name, {}), name) for name in names}
+  model = build_model(given.pop('network'), given.pop('bottleneck'))
+  parts = {
+    name: _build(_SECTIONS[name], section, name)
+    for name, section in given.items()
   }
-  model = build_model(config.pop('network', {}), config.pop('bottleneck', {}))
-  known = {'network', 'bottleneck'}
-  settings = _build(
-    Settings, {**config, **sections, 'model': model}, '', known
-  )
+  settings = _build(Settings, config, '', {**parts, 'model': model}, names)
   if settings.data.side % settings.multiple:
     raise InputError(
       f'data.side={settings.data.side} is not a multiple of '
@@ -132,9 +131,7 @@ def build_model(network: Mapping, bottleneck: Mapping) -> Autoencoder:
   bottleneck = {k: v for k, v in bottleneck.items() if k != 'name'}
   model = Autoencoder(
     encoder=_build(encoder, network, 'network'),
-    bottleneck=_build(
-      kind, {**bottleneck, 'D': network.get('D')}, 'bottleneck'
-    ),
+    bottleneck=_build(kind, bottleneck, 'bottleneck', {'D': network.get('D')}),
     decoder=_build(decoder, network, 'network'),
   )
   try:
@@ -142,6 +139,12 @@ def build_model(network: Mapping, bottleneck: Mapping) -> Autoencoder:
   except ValueError as error:
     raise InputError(f'bottleneck: {error}') from error
   return model
+
+
+def _section(section: Any, name: str) -> Mapping:
+  if not isinstance(section, Mapping):
+    raise InputError(f'{name} must be a section of keys, not {section!r}')
+  return section
 
 
 def _choose(table: Mapping[str, Any], section: Mapping, where: str):
@@ -160,9 +163,19 @@ def _dtype(name: str):
   return jnp.dtype(name)
 
 
-def _build(kind: type, section: Mapping, where: str, also=()):
-  """Builds a dataclass (or module) from a section that names its fields."""
-  fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+def _build(kind: type, section: Mapping, where: str, given=None, also=()):
+  """Builds a dataclass (or module) from a section that names its fields.
+
+  Args:
+    given: fields that come from elsewhere; the section must not name them.
+    also: keys that are read elsewhere, to know the nearest name.
+  """
+  given = given or {}
+  fields = {
+    f.name: f
+    for f in dataclasses.fields(kind)
+    if f.init and f.name not in given
+  }
   if issubclass(kind, nn.Module):  # These two are Linen's own.
     del fields['parent'], fields['name']
   for key in section:
@@ -182,9 +195,10 @@ def _build(kind: type, section: Mapping, where: str, also=()):
     raise InputError(
       f'the config has no {where + "." if where else ""}{missing[0]}'
     )
-  return kind(
-    **{k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
-  )
+  values = {
+    k: tuple(v) if isinstance(v, list) else v for k, v in section.items()
+  }
+  return kind(**values, **given)
 
 
 def _nearest(word: str, words, prefix: str = '') -> str:

@@ -1,6 +1,7 @@
 """The suite runs on the CPU, as eight devices, and strictly."""
 
 import atexit
+import functools
 import logging
 import os
 import shutil
@@ -13,6 +14,12 @@ import pytest
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Compiling is most of the time that tests take, and this halves it at least;
+# tests/coding, which hold results to the last bit, turn it off again. The
+# processes that tests start read it from the environment.
+jax.config.update('jax_disable_most_optimizations', True)
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 # Programs are compiled once for all tests and for the processes they start.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
@@ -37,8 +44,8 @@ def pictures(tmp_path_factory):
 def tiny_run(pictures, tmp_path_factory):
   """One finished run that many tests look at, and none changes.
 
-  Has config, workdir, state (the last one, on the host), lines (of the log)
-  and traces (of the step).
+  Has config, workdir, first and state (the first and the last one, on the
+  host), lines (of the log) and traces (of the step).
   """
   import train
   from tests import tiny
@@ -46,22 +53,30 @@ def tiny_run(pictures, tmp_path_factory):
   config = tiny.config(pictures, evaluate_every=6)
   workdir = tmp_path_factory.mktemp('tiny') / 'run'
   traces, make = [], train.make_train_step
+  seen, describe = [], train.describe
 
   def make_counted(*args):
     step = make(*args)
 
+    @functools.wraps(step)  # The cache knows programs by name.
     def counted(state, images):
       traces.append(1)
       return step(state, images)
 
     return counted
 
+  def look(run, mesh, state):
+    seen.append(tiny.copied(state))
+    describe(run, mesh, state)
+
   with pytest.MonkeyPatch.context() as patch, captured_log() as lines:
+    patch.setattr(train, 'describe', look)
     patch.setattr(train, 'make_train_step', make_counted)
     state = train.train_and_evaluate(config, str(workdir))
   return types.SimpleNamespace(
     config=config,
     workdir=workdir,
+    first=seen[0],
     state=tiny.on_host(state),
     lines=lines,
     traces=len(traces),

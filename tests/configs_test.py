@@ -1,0 +1,82 @@
+"""Every config builds, and takes a step."""
+
+import importlib
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from lasers_jax import settings
+from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.training.objective import check_weights
+from lasers_jax.training.optimizer import make_optimizer
+from lasers_jax.training.state import state_shapes
+from lasers_jax.training.step import make_train_step
+
+CONFIGS = sorted(
+  path.stem
+  for path in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')
+  if path.stem != 'bottlenecks'
+)
+
+
+def get_config(name, bottleneck):
+  return importlib.import_module(f'configs.{name}').get_config(bottleneck)
+
+
+@pytest.mark.parametrize('bottleneck', BOTTLENECKS)
+@pytest.mark.parametrize('name', CONFIGS)
+def test_takes_a_step(name, bottleneck):
+  config = get_config(name, bottleneck)
+  config.network.width = 16
+  if config.network.name == 'resnet':
+    config.network.update(multipliers=(1, 2), blocks=1, attention=(2,))
+  config.bottleneck.K = 16
+  config.data.side = 16
+  config.data.resize = None
+  config = config.to_dict()
+  if bottleneck == 'lasers':
+    config['bottleneck']['S'] = 2
+  run = settings.from_config(config)
+  check_weights(run.model, run.loss, run.data.side)
+  optimizer = make_optimizer(run.optimizer, run.steps)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
+
+  def draw(shape):  # To compile how weights start takes longer than the step.
+    return 0.1 * rng.standard_normal(shape.shape).astype(shape.dtype)
+
+  state = state_shapes(run.model, optimizer, run.data.side)
+  state = state.replace(
+    step=np.int32(0),
+    key=jax.random.key(0),
+    params=jax.tree.map(draw, state.params),
+    ema_params=jax.tree.map(draw, state.ema_params),
+    codebook=jax.tree.map(draw, state.codebook),
+    opt_state=jax.tree.map(
+      lambda x: np.zeros(x.shape, x.dtype), state.opt_state
+    ),
+  )
+  step = make_train_step(run.model, optimizer, run.loss, run.optimizer.ema)
+  state, metrics = jax.jit(step)(state, images)
+  assert int(state.step) == 1
+  assert all(np.isfinite(x) for x in jax.tree.leaves(metrics))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_bottleneck_can_be_asked_for(name):
+  for bottleneck in BOTTLENECKS:
+    assert get_config(name, bottleneck).bottleneck.name == bottleneck
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_unknown_bottlenecks_are_refused(name):
+  with pytest.raises(settings.InputError, match="lasers, vq, not 'qv'"):
+    get_config(name, 'qv')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_opens_with_the_command_that_runs_it(name):
+  module = importlib.import_module(f'configs.{name}')
+  assert f'python train.py --config=configs/{name}.py:lasers' in module.__doc__

@@ -1,0 +1,143 @@
+"""Which way the arrows point: read from the imports, nothing is imported."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+LIBRARY = sorted((ROOT / 'lasers_jax').rglob('*.py'))
+FILES = [*LIBRARY, *sorted(ROOT.glob('*.py')), *sorted(ROOT.glob('configs/*'))]
+FILES = [path for path in FILES if path.suffix == '.py']
+
+# What each room of the library may import of the library.
+ROOMS = {
+  'coding': {'coding'},
+  'bottlenecks': {'bottlenecks', 'coding', 'errors'},
+  'networks': {'networks', 'bottlenecks.base', 'coding', 'errors'},
+  'diffusion': {'diffusion', 'networks', 'coding', 'errors'},
+  'sampling': {'sampling', 'networks', 'coding', 'errors'},
+  'codec': {'codec', 'bottlenecks', 'coding', 'errors'},
+  'data': {'data', 'errors'},
+  'training': {
+    'training',
+    'bottlenecks',
+    'networks',
+    'diffusion',
+    'sampling',
+    'codec',
+    'coding',
+    'errors',
+  },
+}
+# Measurement shares the mesh and the pixels' scale with training.
+ROOMS['evaluation'] = ROOMS['training'] | {'evaluation'}
+
+SCRIPTS = ('train.py', 'evaluate.py', 'lasers_jax/scripts.py', 'configs/')
+# Packages that few may know: where files with such a prefix alone import them.
+KNOWN_ONLY_BY = {
+  # Grain's worker processes read absl's flags, so the pipeline sees to it that
+  # they are parsed where no script did so; it defines and reads none.
+  'absl': (*SCRIPTS, 'lasers_jax/data/pipeline.py'),
+  'ml_collections': SCRIPTS,
+  'tensorflow_datasets': ('lasers_jax/data/',),
+  'grain': ('lasers_jax/data/',),
+  'orbax': ('lasers_jax/training/checkpoint.py',),
+  'clu': ('lasers_jax/training/monitor.py',),
+  'tensorflow': ('lasers_jax/training/monitor.py',),
+  'lasers_jax.data': (*SCRIPTS, 'lasers_jax/settings.py', 'lasers_jax/data/'),
+  'lasers_jax.settings': SCRIPTS,
+  'lasers_jax.scripts': SCRIPTS,
+  'train': (),
+  'evaluate': (),
+  'configs': ('configs/',),
+  'tests': (),
+}
+
+
+def is_module(name: str) -> bool:
+  path = ROOT.joinpath(*name.split('.'))
+  return path.is_dir() or path.with_suffix('.py').is_file()
+
+
+def imports(source: str) -> set[str]:
+  """The modules that a file imports, at the top or inside a function."""
+  names = set()
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, 'relative imports hide where an arrow points'
+      inside = {f'{node.module}.{alias.name}' for alias in node.names}
+      modules = {name for name in inside if is_module(name)}
+      # `from package import Name` is of the package itself.
+      names |= modules | ({node.module} if modules != inside else set())
+  return names
+
+
+def is_within(name: str, package: str) -> bool:
+  return name == package or name.startswith(package + '.')
+
+
+def title(path: pathlib.Path) -> str:
+  return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize('path', FILES, ids=title)
+def test_packages_are_known_only_where_they_should_be(path):
+  for name in imports(path.read_text()):
+    for package, known_by in KNOWN_ONLY_BY.items():
+      if is_within(name, package):
+        assert title(path).startswith(tuple(known_by)), name
+
+
+@pytest.mark.parametrize('path', LIBRARY, ids=title)
+def test_arrows_point_one_way(path):
+  room = path.relative_to(ROOT / 'lasers_jax').parts[0]
+  if room.endswith('.py'):
+    pytest.skip('not in a room')
+  for name in imports(path.read_text()):
+    if is_within(name, 'lasers_jax'):
+      allowed = [f'lasers_jax.{x}' for x in ROOMS[room]]
+      assert any(is_within(name, x) for x in allowed), name
+
+
+def test_coding_imports_jax_and_nothing_else():
+  allowed = {'jax', 'numpy', 'lasers_jax', *sys.stdlib_module_names}
+  for path in (ROOT / 'lasers_jax/coding').glob('*.py'):
+    assert {x.split('.')[0] for x in imports(path.read_text())} <= allowed
+
+
+def test_only_the_autoencoder_knows_bottlenecks_among_networks():
+  for path in (ROOT / 'lasers_jax/networks').glob('*.py'):
+    knows = any(
+      is_within(x, 'lasers_jax.bottlenecks') for x in imports(path.read_text())
+    )
+    assert knows == (path.name == 'autoencoder.py')
+
+
+def test_errors_import_nothing():
+  assert not imports((ROOT / 'lasers_jax/errors.py').read_text())
+
+
+def test_files_are_short():
+  lengths = {title(path): len(path.read_text().splitlines()) for path in FILES}
+  assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+@pytest.mark.parametrize(
+  'source, expected',
+  [
+    ('import jax.numpy as jnp', {'jax.numpy'}),
+    ('from lasers_jax import coding', {'lasers_jax.coding'}),
+    ('from lasers_jax.errors import InputError', {'lasers_jax.errors'}),
+    (
+      'from lasers_jax.networks.autoencoder import Autoencoder',
+      {'lasers_jax.networks.autoencoder'},
+    ),
+    ('def f():\n  from absl import app, flags', {'absl'}),
+  ],
+)
+def test_imports_are_read(source, expected):
+  assert imports(source) == expected

@@ -1,0 +1,203 @@
+import importlib
+import pathlib
+
+import pytest
+
+from lasers_jax import settings
+from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.errors import InputError
+from lasers_jax.networks import NETWORKS
+from lasers_jax.training.objective import check_weights
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+CONFIGS = sorted(
+  path.stem
+  for path in (ROOT / 'configs').glob('*.py')
+  if 'def get_config' in path.read_text()
+)
+
+
+def minimal() -> dict:
+  """All that a config must say, and no more."""
+  return {
+    'seed': 0,
+    'steps': 1,
+    'batch_size': 2,
+    'data': {'name': 'photos', 'side': 32},
+    'network': {'name': 'vqvae', 'D': 16},
+    'bottleneck': {'name': 'lasers'},
+  }
+
+
+def changed(**changes) -> dict:
+  """The minimal config with `section__key=value`; None takes a key away."""
+  config = minimal()
+  for path, value in changes.items():
+    *sections, key = path.split('__')
+    place = config
+    for section in sections:
+      place = place.setdefault(section, {})
+    if value is None:
+      del place[key]
+    else:
+      place[key] = value
+  return config
+
+
+def message(config) -> str:
+  with pytest.raises(InputError) as error:
+    settings.from_config(config)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('bottleneck', BOTTLENECKS)
+def test_configs_build(name, bottleneck):
+  config = importlib.import_module(f'configs.{name}').get_config(bottleneck)
+  run = settings.from_config(config.to_dict())
+  assert isinstance(run.model.bottleneck, BOTTLENECKS[bottleneck])
+  for key, value in config.bottleneck.items():
+    if key != 'name':
+      assert getattr(run.model.bottleneck, key) == value
+  check_weights(run.model, run.loss, run.data.side)
+
+
+def test_what_a_config_leaves_out_has_its_default():
+  run = settings.from_config(minimal())
+  assert run.model.bottleneck == BOTTLENECKS['lasers'](D=16)
+  assert run.optimizer == settings.OptimizerSettings()
+  assert run.mesh == settings.MeshSettings()
+  assert run.multiple == 4
+  assert run.bits_per_pixel == 85 / 16
+
+
+def test_lists_become_tuples_which_modules_need():
+  config = changed(network__name='resnet')
+  config['network']['multipliers'] = [1, 1, 2]
+  encoder = settings.from_config(config).model.encoder
+  assert encoder.multipliers == (1, 1, 2)
+  hash(encoder)
+
+
+def test_config_is_not_changed():
+  config = minimal()
+  settings.from_config(config)
+  assert config == minimal()
+
+
+@pytest.mark.parametrize(
+  'changes, key, nearest',
+  [
+    ({'stepps': 1}, 'stepps', 'steps'),
+    ({'botleneck': {}}, 'botleneck', 'bottleneck'),
+    ({'data__sid': 32}, 'data.sid', 'data.side'),
+    ({'network__widht': 8}, 'network.widht', 'network.width'),
+    (
+      {'bottleneck__revive_evry': 1},
+      'bottleneck.revive_evry',
+      'bottleneck.revive_every',
+    ),
+    ({'loss__weigths': {}}, 'loss.weigths', 'loss.weights'),
+    (
+      {'optimizer__learning_rat': 1},
+      'optimizer.learning_rat',
+      'optimizer.learning_rate',
+    ),
+    ({'mesh__dat': 1}, 'mesh.dat', 'mesh.data'),
+    (
+      {'evaluation__batchsize': 1},
+      'evaluation.batchsize',
+      'evaluation.batch_size',
+    ),
+  ],
+)
+def test_unknown_keys(changes, key, nearest):
+  assert message(changed(**changes)) == (
+    f'nothing reads the config key {key}; did you mean {nearest}?'
+  )
+
+
+@pytest.mark.parametrize(
+  'changes, key',
+  [
+    ({'bottleneck': {'name': 'vq', 'S': 5}}, 'bottleneck.S'),
+    ({'bottleneck': {'name': 'vq', 'patch': 2}}, 'bottleneck.patch'),
+    # These are set from elsewhere.
+    ({'bottleneck__D': 8}, 'bottleneck.D'),
+    ({'bottleneck__parent': 1}, 'bottleneck.parent'),
+    ({'model': {}}, 'model'),
+  ],
+)
+def test_keys_that_nothing_reads(changes, key):
+  start = message(changed(**changes)).partition(';')[0]
+  assert start == f'nothing reads the config key {key}'
+
+
+@pytest.mark.parametrize(
+  'path', ['seed', 'steps', 'batch_size', 'data__name', 'data__side']
+)
+def test_missing_keys(path):
+  key = path.replace('__', '.')
+  assert message(changed(**{path: None})) == f'the config has no {key}'
+
+
+def test_missing_width_of_the_latent():
+  assert message(changed(network__D=None)) == 'the config has no network.D'
+
+
+def test_unknown_names():
+  assert message(changed(bottleneck__name='laser')) == (
+    f"bottleneck.name must be one of {', '.join(BOTTLENECKS)}: 'laser'; "
+    'did you mean lasers?'
+  )
+  assert message(changed(network__name='vqva')) == (
+    f"network.name must be one of {', '.join(NETWORKS)}: 'vqva'; "
+    'did you mean vqvae?'
+  )
+  for section in ('network', 'bottleneck'):
+    assert message(changed(**{section: None})).startswith(
+      f'{section}.name must be one of '
+    )
+
+
+@pytest.mark.parametrize(
+  'changes, expected',
+  [
+    (
+      {'bottleneck__S': 600},
+      'bottleneck: S must be from 1 to K = 512, got S = 600',
+    ),
+    (
+      {'bottleneck__patch': 0},
+      'bottleneck: patch must be at least 1, got 0',
+    ),
+    (
+      {'data__side': 30},
+      'data.side=30 is not a multiple of 4 (factor 4 × latent patch 1)',
+    ),
+    (
+      {'data__side': 36, 'bottleneck__patch': 2},
+      'data.side=36 is not a multiple of 8 (factor 4 × latent patch 2)',
+    ),
+    (
+      {'network__dtype': 'float16'},
+      "network.dtype must be float32 or bfloat16: 'float16'",
+    ),
+    (
+      {'loss__pixel': 'l2'},
+      'loss.pixel must be one of ',
+    ),
+    (
+      {'optimizer__name': 'sgd'},
+      "optimizer.name must be one of ('adam', 'adamw'): 'sgd'",
+    ),
+    # A section that is not one.
+    ({'data': 'photos'}, "data must be a section of keys, not 'photos'"),
+    ({'network': 'vqvae'}, "network must be a section of keys, not 'vqvae'"),
+  ],
+)
+def test_values_that_cannot_be_used(changes, expected):
+  assert message(changed(**changes)).startswith(expected)

@@ -1,0 +1,168 @@
+"""One step: what it changes, and what it gives."""
+
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import train
+from lasers_jax.bottlenecks import Latent
+from lasers_jax.networks.autoencoder import Output
+from lasers_jax.settings import from_config
+from lasers_jax.training import sharding
+from lasers_jax.training.objective import LossSettings
+from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
+from lasers_jax.training.state import TrainState
+from lasers_jax.training.step import make_train_step, to_float
+from tests import tiny
+
+
+class Toy(nn.Module):
+  """Stands for an autoencoder: a linear map of each pixel, no code."""
+
+  @property
+  def bottleneck(self):
+    return types.SimpleNamespace(revive_every=0)
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    x = nn.Dense(3)(images)
+    self.variable('codebook', 'seen', jnp.zeros, ())
+    return Output(x, x, Latent(x, None, {}, {}))
+
+
+def toy_state(optimizer):
+  variables = Toy().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+  params = variables['params']
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    codebook=variables['codebook'],
+    opt_state=optimizer.init(params),
+    ema_params=params,
+    key=jax.random.key(1),
+  )
+
+
+def toy_steps(batches, ema=0.9, **optimizer):
+  optimizer = make_optimizer(OptimizerSettings(**optimizer), 100)
+  step = jax.jit(make_train_step(Toy(), optimizer, LossSettings(), ema))
+  states, metrics = [toy_state(optimizer)], []
+  for batch in batches:
+    state, values = step(states[-1], batch)
+    states.append(state)
+    metrics.append(values)
+  return states, metrics
+
+
+def assert_close(a, b, **tolerance):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b
+  )
+
+
+def test_two_half_batches_are_one_batch():
+  images = tiny.images(8)
+  _, half, full = toy_steps([images[:4], images[4:]], accumulate=2)[0]
+  first, once = toy_steps([images])[0]
+  assert_close(half.params, first.params, rtol=0)
+  assert_close(full.params, once.params, atol=1e-6)
+
+
+def test_averaged_weights_follow_fast_and_then_slowly():
+  batches = [tiny.images(4, seed=i) for i in range(3)]
+  states, _ = toy_steps(batches, ema=0.15, learning_rate=0.1)
+  for t, (before, after) in enumerate(zip(states, states[1:], strict=False)):
+    decay = min(0.15, (1 + t) / (10 + t))
+    expected = jax.tree.map(
+      lambda a, p, d=decay: d * a + (1 - d) * p,
+      before.ema_params,
+      after.params,
+    )
+    assert_close(after.ema_params, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_gradient_norm_is_before_clipping():
+  images = tiny.images(4)
+  states, (metrics,) = toy_steps([images], clip=1e-3)
+
+  def loss(params):
+    x = to_float(jnp.asarray(images))
+    output = Toy().apply({**variables, 'params': params}, x)
+    return jnp.mean((output.images - x) ** 2)
+
+  variables = {'codebook': states[0].codebook}
+  leaves = jax.tree.leaves(jax.grad(loss)(states[0].params))
+  norm = np.sqrt(sum(np.sum(np.square(x)) for x in leaves))
+  np.testing.assert_allclose(metrics['gradient_norm'], norm, rtol=1e-5)
+  assert norm > 1e-2
+
+
+def test_images_become_floats_in_0_1():
+  x = to_float(jnp.asarray([0, 51, 255], jnp.uint8))
+  assert x.dtype == jnp.float32
+  np.testing.assert_allclose(x, [0, 0.2, 1])
+
+
+@pytest.fixture(scope='module')
+def tiny_steps(tiny_run):
+  """Three steps from the first state of the tiny run, on eight devices."""
+  run = from_config(tiny_run.config)
+  mesh = sharding.make_mesh()
+  places = sharding.state_shardings(tiny_run.first, mesh, 16)
+  optimizer = make_optimizer(run.optimizer, run.steps)
+  step = jax.jit(
+    make_train_step(run.model, optimizer, run.loss, run.optimizer.ema),
+    in_shardings=(places, sharding.batch_sharding(mesh)),
+    out_shardings=(places, sharding.replicated(mesh)),
+    donate_argnums=0,
+  )
+  state = jax.device_put(tiny_run.first, places)
+  states, metrics = [tiny_run.first], []
+  for i in range(3):
+    images = {'image': tiny.images(8, seed=i)}
+    state, values = step(state, train.put_images(images, mesh))
+    states.append(tiny.copied(state))
+    metrics.append(jax.device_get(values))
+  return types.SimpleNamespace(step=step, states=states, metrics=metrics)
+
+
+def test_a_step_is_compiled_once(tiny_steps):
+  assert tiny_steps.step._cache_size() == 1
+
+
+def test_a_step_counts_and_moves_all_weights(tiny_steps):
+  assert [int(s.step) for s in tiny_steps.states] == [0, 1, 2, 3]
+  # Warm-up: the rate of the very first step is zero.
+  for name in 'params', 'ema_params':
+    before, after = (getattr(tiny_steps.states[i], name) for i in (1, 2))
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
+    assert all(jax.tree.leaves(moved)), moved
+
+
+def test_atoms_stay_on_the_sphere(tiny_steps):
+  for state in tiny_steps.states:
+    atoms = np.float64(state.params['bottleneck']['dictionary'])
+    np.testing.assert_allclose(np.linalg.norm(atoms, axis=0), 1, atol=1e-6)
+
+
+def test_a_step_keeps_the_key(tiny_steps):
+  first, *_, last = tiny_steps.states
+  assert (jax.random.key_data(first.key) == jax.random.key_data(last.key)).all()
+
+
+def test_golden_losses(tiny_steps):
+  losses = [float(m['loss']) for m in tiny_steps.metrics]
+  golden = [0, 0, 0]
+  np.testing.assert_allclose(
+    losses,
+    golden,
+    rtol=1e-3,
+    err_msg='The numbers of training have changed: of the initial weights, '
+    'the dictionary taken from the first batch, the forward pass, the loss or '
+    'the optimizer. Runs that stopped before this change go on differently. '
+    'If that is meant, write the new losses here and say why in the commit.',
+  )
