@@ -1,7 +1,6 @@
 """The suite runs on the CPU, as eight devices, and strictly."""
 
 import atexit
-import functools
 import logging
 import os
 import shutil
@@ -45,33 +44,26 @@ def tiny_run(pictures, tmp_path_factory):
   """One finished run that many tests look at, and none changes.
 
   Has config, workdir, first and state (the first and the last one, on the
-  host), lines (of the log) and traces (of the step).
+  host), lines (of the log) and compiled (the names of what was).
   """
   import train
   from tests import tiny
 
   config = tiny.config(pictures, evaluate_every=6)
   workdir = tmp_path_factory.mktemp('tiny') / 'run'
-  traces, make = [], train.make_train_step
   seen, describe = [], train.describe
-
-  def make_counted(*args):
-    step = make(*args)
-
-    @functools.wraps(step)  # The cache knows programs by name.
-    def counted(state, images):
-      traces.append(1)
-      return step(state, images)
-
-    return counted
 
   def look(run, mesh, state):
     seen.append(tiny.copied(state))
     describe(run, mesh, state)
 
-  with pytest.MonkeyPatch.context() as patch, captured_log() as lines:
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    captured_log() as lines,
+    captured_log('jax._src.interpreters.pxla') as compiled,
+    jax.log_compiles(),
+  ):
     patch.setattr(train, 'describe', look)
-    patch.setattr(train, 'make_train_step', make_counted)
     state = train.train_and_evaluate(config, str(workdir))
   return types.SimpleNamespace(
     config=config,
@@ -79,7 +71,7 @@ def tiny_run(pictures, tmp_path_factory):
     first=seen[0],
     state=tiny.on_host(state),
     lines=lines,
-    traces=len(traces),
+    compiled=[line.split()[1] for line in compiled],
   )
 
 
@@ -97,10 +89,16 @@ def log():
 
 
 class captured_log(logging.Handler):
-  """A context that gives the list of lines logged in it at INFO and above."""
+  """A context that gives the list of lines logged in it at INFO and above.
+
+  By one logger alone; ours is the root, libraries log under their names.
+  """
+
+  def __init__(self, name='root'):
+    super().__init__()
+    self._name, self.lines = name, []
 
   def __enter__(self):
-    self.lines = []
     root = logging.getLogger()
     self._level = root.level
     root.addHandler(self)
@@ -108,7 +106,7 @@ class captured_log(logging.Handler):
     return self.lines
 
   def emit(self, record):
-    if record.name == 'root':  # Ours; libraries log under their names.
+    if record.name == self._name:
       self.lines.append(record.getMessage())
 
   def __exit__(self, *_):

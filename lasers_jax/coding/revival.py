@@ -35,4 +35,6 @@ def choose_revivals(
   negative_use, which = lax.top_k(-use, m)
   noise = jax.random.gumbel(key, errors.shape)
   _, rows = lax.top_k(jnp.log(errors + 1e-30) + noise, m)
-  return Revival(which, -negative_use < below * jnp.mean(use), rows)
+  # A signal without error has nothing to give.
+  dead = (-negative_use < below * jnp.mean(use)) & (errors[rows] > 0)
+  return Revival(which, dead, rows)

@@ -116,3 +116,11 @@ def test_revivals_never_take_a_signal_twice():
     jax.random.key(0), jnp.zeros(50), jnp.ones(30), 0.1, 40
   )
   assert len(set(revival.rows.tolist())) == len(revival.rows) == 30
+
+
+def test_signals_without_error_revive_nothing():
+  use = jnp.array([0.0, 0.0, 0.0, 1.0])
+  revival = coding.choose_revivals(
+    jax.random.key(0), use, jnp.array([0.0, 2.0, 0.0]), 0.1, 3
+  )
+  assert revival.dead.tolist() == (revival.rows == 1).tolist()

@@ -1,0 +1,185 @@
+import errno
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from lasers_jax import settings
+from lasers_jax.errors import InputError
+from lasers_jax.training import sharding
+from lasers_jax.training.checkpoint import Checkpoints
+from lasers_jax.training.optimizer import make_optimizer
+from lasers_jax.training.state import state_shapes
+from tests import tiny
+
+
+def target(**changes):
+  run = settings.from_config(tiny.config('unused', **changes))
+  mesh = sharding.make_mesh(data=1)
+  shapes = state_shapes(
+    run.model, make_optimizer(run.optimizer, run.steps), tiny.SIDE
+  )
+  places = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
+  return sharding.with_shardings(shapes, places)
+
+
+@pytest.fixture(scope='module')
+def whole():
+  return target()
+
+
+def restore(workdir, whole, step=None, read_only=False):
+  with Checkpoints(str(workdir), read_only=read_only) as checkpoints:
+    return checkpoints.restore(whole, step)
+
+
+def largest_file(folder: pathlib.Path) -> pathlib.Path:
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+def flip_a_byte(folder):
+  file = largest_file(folder)
+  data = bytearray(file.read_bytes())
+  data[len(data) // 2] ^= 255
+  file.write_bytes(data)
+
+
+def cut_off(folder):
+  file = largest_file(folder)
+  os.truncate(file, file.stat().st_size // 2)
+
+
+def lose_the_data(folder):
+  largest_file(folder).unlink()
+
+
+def lose_the_metadata(folder):
+  shutil.rmtree(folder / 'default')
+
+
+DAMAGES = [flip_a_byte, cut_off, lose_the_data, lose_the_metadata]
+
+
+def test_the_newest_comes_back_bit_for_bit(tiny_run, whole):
+  state = restore(tiny_run.workdir, whole, read_only=True)
+  tiny.assert_identical(tiny.on_host(state), tiny_run.state)
+
+
+def test_a_chosen_step_comes_back(tiny_run, whole):
+  assert restore(tiny_run.workdir, whole, 4, read_only=True).step == 4
+
+
+def test_no_checkpoint_is_none(tmp_path, whole):
+  assert restore(tmp_path, whole) is None
+
+
+def test_a_step_that_is_not_there_is_an_error(tiny_run, whole):
+  with pytest.raises(InputError, match=r'no checkpoint of step 5 .*\[4, 6\]'):
+    restore(tiny_run.workdir, whole, 5, read_only=True)
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_damaged_one_is_passed_over(copied_run, whole, log, damage):
+  damage(copied_run / 'checkpoints' / '6')
+  assert restore(copied_run, whole).step == 4
+  assert len(log) == 1, log
+  assert 'checkpoint of step 6 is damaged and passed over (' in log[0]
+  assert tiny.checkpoints(copied_run) == [4]
+  assert (copied_run / 'checkpoints-damaged' / '6').exists()
+
+
+def test_reading_alone_moves_nothing(copied_run, whole, log):
+  flip_a_byte(copied_run / 'checkpoints' / '6')
+  assert restore(copied_run, whole, read_only=True).step == 4
+  assert len(log) == 1
+  assert tiny.checkpoints(copied_run) == [4, 6]
+
+
+def test_a_half_written_one_is_no_checkpoint(copied_run, whole):
+  folder = copied_run / 'checkpoints'
+  (folder / '6').rename(folder / '6.orbax-checkpoint-tmp')
+  assert restore(copied_run, whole).step == 4
+
+
+def test_the_step_asked_for_is_never_replaced(copied_run, whole):
+  flip_a_byte(copied_run / 'checkpoints' / '6')
+  with pytest.raises(InputError, match='step 6 is damaged: '):
+    restore(copied_run, whole, 6)
+
+
+def test_when_all_are_damaged_the_run_stops(copied_run, whole):
+  for step in '4', '6':
+    flip_a_byte(copied_run / 'checkpoints' / step)
+  with pytest.raises(InputError, match='every checkpoint in .* was damaged'):
+    restore(copied_run, whole)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    (
+      dict(bottleneck__K=32),
+      r'another model: codebook/bottleneck/use is \(16,\) there and \(32,\)',
+    ),
+    (
+      dict(network__residual_blocks=1),
+      r'another model: .*ResidualStack.*kernel is missing there and \(',
+    ),
+  ],
+)
+def test_another_model_is_named_and_nothing_moved(copied_run, changes, said):
+  with pytest.raises(InputError, match=said):
+    restore(copied_run, target(**changes))
+  assert tiny.checkpoints(copied_run) == [4, 6]
+
+
+def test_the_last_ones_are_kept(tiny_run, tmp_path, whole):
+  state = restore(tiny_run.workdir, whole, read_only=True)
+  with Checkpoints(str(tmp_path), keep=2) as checkpoints:
+    for step in 7, 8, 9:
+      checkpoints.save(state.replace(step=np.int32(step)))
+    checkpoints.save(state.replace(step=np.int32(9)))  # A second time.
+  assert tiny.checkpoints(tmp_path) == [8, 9]
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(errno.ENOSPC, 'No space left on device'),
+    OSError(errno.EDQUOT, 'Disk quota exceeded'),
+    ValueError('RESOURCE_EXHAUSTED: write failed: No space left on device'),
+  ],
+)
+@pytest.mark.parametrize('method', ['save', 'wait_until_finished'])
+def test_a_full_disk_is_one_clear_error(
+  copied_run, whole, monkeypatch, error, method
+):
+  def fail(*_, **__):
+    raise error
+
+  with (
+    pytest.raises(InputError, match='the disk is full.*last complete one'),
+    Checkpoints(str(copied_run)) as checkpoints,
+  ):
+    state = checkpoints.restore(whole)
+    with monkeypatch.context() as patch:
+      patch.setattr(ocp.CheckpointManager, method, fail)
+      checkpoints.save(state.replace(step=np.int32(7)))
+      checkpoints.wait()
+  assert restore(copied_run, whole, 6).step == 6
+
+
+def test_another_error_is_not_hidden(copied_run, whole, monkeypatch):
+  def fail(*_, **__):
+    raise OSError(errno.EIO, 'Input/output error')
+
+  with Checkpoints(str(copied_run)) as checkpoints:
+    state = checkpoints.restore(whole)
+    monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
+    with pytest.raises(OSError, match='Input/output'):
+      checkpoints.save(state.replace(step=np.int32(7)))
