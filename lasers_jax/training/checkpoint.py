@@ -120,10 +120,10 @@ class Checkpoints:
   def _check_shapes(self, step: int, target: TrainState) -> None:
     """Raises InputError where a checkpoint is of another model."""
     try:
-      stored = _shapes(self._manager.item_metadata(step))
+      stored = _shapes(self._manager.item_metadata(step)['state'])
     except Exception:  # Damage, which `restore` deals with.
       return
-    wanted = _shapes(_sealed(target))
+    wanted = _shapes(_sealed(target)['state'])
     if not stored or stored == wanted:
       return
     for name in sorted(stored.keys() | wanted.keys()):

@@ -5,128 +5,38 @@ share them. Shapes are chosen so that there are few.
 """
 
 import functools
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
+from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.training import sharding
-
-D, K, S = 8, 16, 2
-B, SIDE = 8, 4
-SPARSE = {'name': 'lasers', 'S': S}
-ROWS = {
-  'lasers': SPARSE,
-  'lasers-online': {**SPARSE, 'learning': 'online'},
-  'lasers-fixed': {**SPARSE, 'learning': 'fixed'},
-  'lasers-float': {**SPARSE, 'coefficient_bits': None},
-  'lasers-patch': {**SPARSE, 'patch': 2, 'D': 2},  # signals of 8 again
-  'lasers-progressive': {**SPARSE, 'progressive': True},
-  'vq-ema': {'name': 'vq', 'learning': 'ema'},
-  'vq-loss': {'name': 'vq', 'learning': 'loss'},
-}
-# Those of which no other is almost the same program, for what compiles whole.
-UNLIKE = {
-  'compiled': ('lasers-float', 'lasers-patch', 'vq-ema'),
-  'devices': ('lasers-online', 'vq-ema'),
-}
-
-
-def build(name: str, **fields) -> Bottleneck:
-  return BOTTLENECKS[name](**{'D': D, 'K': K, **fields})
-
-
-class Case(NamedTuple):
-  """A bottleneck that started from z, and what it is called with."""
-
-  module: Bottleneck
-  drawn: dict  # the variables before it saw data
-  variables: dict
-  z: jax.Array
-
-  def apply(self, *args, **options):
-    return self.module.apply(self.variables, *args, **options)
-
-  @property
-  def home(self) -> str:
-    return 'params' if 'params' in self.variables else 'codebook'
-
-
-def normal(shape, seed=0) -> jax.Array:
-  generator = np.random.default_rng(seed)
-  return jnp.asarray(3 * generator.standard_normal(shape), jnp.float32)
-
-
-def shape_of(module: Bottleneck, b=B, height=SIDE, width=SIDE):
-  """Of latents that have so many signals."""
-  p = module.patch_side
-  return b, height * p, width * p, module.D
-
-
-def start(module: Bottleneck) -> Case:
-  z = normal(shape_of(module))
-  drawn = module.init(jax.random.key(1), z, train=False)
-  _, fitted = module.apply(
-    drawn,
-    z,
-    method='initialize',
-    mutable=['params', 'codebook'],
-    rngs={'bottleneck': jax.random.key(2)},
-  )
-  return Case(module, drawn, {**drawn, **fitted}, z)
+from tests.bottlenecks.rows import (
+  ROWS,
+  UNLIKE,
+  Case,
+  K,
+  assert_close,
+  assert_same,
+  build,
+  flat,
+  normal,
+  norms,
+  rows_of,
+  shape_of,
+  signals_of,
+  start_row,
+  stored,
+  train,
+  unit,
+)
 
 
 @pytest.fixture(scope='module', params=ROWS)
 def case(request) -> Case:
   return start_row(request.param)
-
-
-@functools.cache
-def start_row(row: str) -> Case:
-  return start(build(**ROWS[row]))
-
-
-def train(case: Case, z: jax.Array) -> tuple[Any, Any]:
-  """Returns the forward pass in training, and the codebook after it."""
-  latent, updates = case.apply(z, train=True, mutable=['codebook'])
-  return latent, updates['codebook']
-
-
-def revive(case: Case, z: jax.Array) -> Case:
-  _, changed = case.apply(
-    z,
-    method='revive',
-    mutable=['params', 'codebook'],
-    rngs={'bottleneck': jax.random.key(3)},
-  )
-  return case._replace(variables={**case.variables, **changed})
-
-
-def assert_same(a, b):
-  """Bit for bit, and of the same structure and dtypes."""
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    assert x.dtype == y.dtype
-    np.testing.assert_array_equal(x, y)
-
-
-def assert_close(a, b, tolerance=1e-5):
-  """As far as the order of sums can change; integers bit for bit."""
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    exact = jnp.issubdtype(x.dtype, jnp.integer)
-    np.testing.assert_allclose(x, y, tolerance, 0 if exact else tolerance)
-
-
-def flat(tree):
-  return jax.tree.map(jnp.ravel, tree)
-
-
-def rows_of(codes, which):
-  return jax.tree.map(lambda x: x[which], codes)
 
 
 def test_every_bottleneck_has_a_row():
@@ -322,129 +232,6 @@ def test_initialize_starts_from_the_data(case):
   cosines = unit(atoms) @ unit(signals).T
   assert np.all(cosines.max(axis=1) > 0.99)
 
-
-def signals_of(case) -> np.ndarray:
-  p, d = case.module.patch_side, case.module.D
-  z = np.asarray(case.z).reshape(B, SIDE, p, SIDE, p, d)
-  return z.transpose(0, 1, 3, 2, 4, 5).reshape(-1, p * p * d)
-
-
-def norms(x):
-  return np.linalg.norm(x, axis=-1)
-
-
-def unit(x):
-  return x / norms(x)[:, None]
-
-
-def stored(case) -> np.ndarray:
-  """The atoms or codes as they are kept: [K, ...]."""
-  arrays = case.variables[case.home]
-  return np.asarray(
-    arrays['codes'] if 'codes' in arrays else arrays['dictionary'].T
-  )
-
-
-# Revival
-
-
-DEAD = np.array([2, 7, 11])
-ALIVE = np.setdiff1d(np.arange(K), DEAD)
-
-
-def after_steps(case: Case) -> Case:
-  """Two steps, so that all statistics have something in them."""
-  for _ in range(2):
-    _, codebook = train(case, case.z)
-    case = case._replace(variables={**case.variables, 'codebook': codebook})
-  return case
-
-
-def with_dead(case: Case, which) -> Case:
-  codebook = dict(case.variables['codebook'])
-  codebook['use'] = codebook['use'].at[np.array(which)].set(1e-6)
-  return case._replace(variables={**case.variables, 'codebook': codebook})
-
-
-def learns(case: Case) -> bool:
-  return case.module.learning != 'fixed'
-
-
-@pytest.fixture(scope='module')
-def revived(case) -> tuple[Case, Case]:
-  before = with_dead(after_steps(case), DEAD)
-  return before, revive(before, case.z)
-
-
-def test_revive_replaces_the_dead_and_nothing_else(revived):
-  before, after = revived
-  changed = np.any(stored(before) != stored(after), axis=1)
-  expected = DEAD if learns(before) else []
-  np.testing.assert_array_equal(np.flatnonzero(changed), expected)
-
-  use = [x.variables['codebook']['use'] for x in revived]
-  np.testing.assert_array_equal(use[1][ALIVE], use[0][ALIVE])
-  if learns(before):
-    np.testing.assert_array_equal(use[1][DEAD], 1)
-
-
-def test_revived_atoms_are_made_of_signals(revived):
-  before, after = revived
-  if not learns(before):
-    assert_same(before.variables, after.variables)
-    return
-  new = stored(after)[DEAD]
-  if 'codes' in after.variables[after.home]:
-    signals = signals_of(after)
-    assert all((signals == code).all(axis=1).any() for code in new)
-  else:
-    np.testing.assert_allclose(norms(new), 1, rtol=1e-5)
-  assert norms(new[0] - new[1]) > 0.1 and norms(new[1] - new[2]) > 0.1
-
-
-def test_revived_atoms_forget_their_statistics(revived):
-  before, after = revived
-  if before.module.learning != 'online':
-    pytest.skip('has no statistics of pairs of atoms')
-  old, new = (x.variables['codebook']['statistics'] for x in revived)
-  assert np.all(np.diagonal(old.codes)[DEAD] > 0)
-  assert not np.any(new.codes[DEAD]) and not np.any(new.codes[:, DEAD])
-  assert not np.any(new.products[:, DEAD])
-  np.testing.assert_array_equal(
-    new.codes[np.ix_(ALIVE, ALIVE)], old.codes[np.ix_(ALIVE, ALIVE)]
-  )
-  np.testing.assert_array_equal(new.products[:, ALIVE], old.products[:, ALIVE])
-
-
-def test_revived_atoms_stay(revived):
-  """A step that uses none of them neither kills them nor takes them back."""
-  _, after = revived
-  if not learns(after):
-    pytest.skip('a fixed dictionary has no revival')
-  # One signal again and again: all but a few atoms rest.
-  z = jnp.broadcast_to(after.z[:1, :1, :1], after.z.shape)
-  latent, codebook = train(after, z)
-  later = after._replace(variables={**after.variables, 'codebook': codebook})
-  used = after.apply(latent.codes, method='indices')
-  resting = np.setdiff1d(DEAD, used)
-  assert len(resting)
-  np.testing.assert_allclose(
-    stored(later)[resting], stored(after)[resting], rtol=1e-4, atol=1e-5
-  )
-  assert np.all(codebook['use'][DEAD] > 0.9)
-  again = revive(later, after.z)
-  np.testing.assert_array_equal(stored(again), stored(later))
-
-
-def test_revive_limit(case):
-  if not learns(case):
-    pytest.skip('a fixed dictionary has no revival')
-  before = with_dead(case, np.arange(5))
-  before = before._replace(module=case.module.clone(revive_limit=2))
-  after = revive(before, case.z)
-  changed = np.any(stored(before) != stored(after), axis=1)
-  assert changed.sum() == 2 and not changed[5:].any()
-  assert np.sum(after.variables['codebook']['use'] < 0.5) == 3
 
 
 # Devices
