@@ -9,13 +9,14 @@ is also a flag: --config.SECTION.KEY=VALUE.
 import logging
 import os
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from lasers_jax import scripts, settings
+from lasers_jax import data, scripts, settings
 from lasers_jax.errors import InputError, TrainingError
 from lasers_jax.evaluation import pictures, protocol
 from lasers_jax.training import sharding, workdir
@@ -35,6 +36,16 @@ from lasers_jax.training.stop import stop_requests
 _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 
 
+class Work(NamedTuple):
+  """What the parts of a run share."""
+
+  run: settings.Settings
+  path: str  # the workdir
+  mesh: Mesh
+  train: data.TrainPipeline
+  validation: data.Source
+
+
 def train_and_evaluate(config: dict, path: str) -> TrainState:
   """Runs a config in a workdir: the whole story of a run, top to bottom.
 
@@ -51,6 +62,8 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   """
   run = settings.from_config(config)
   check_weights(run.model, run.loss, run.data.side)
+  if not run.data.whole:
+    protocol.check_size(run.data.side, run.data.side)
 
   # Devices and data
   mesh = sharding.make_mesh(**vars(run.mesh))
@@ -58,10 +71,10 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   sharding.check_batch(run.evaluation.batch_size, mesh, 'evaluation.batch_size')
   train = run.data.train_pipeline(run.batch_size, run.seed)
   validation = run.data.open(run.data.validation)
+  work = Work(run, path, mesh, train, validation)
 
   # The state: shapes first, so that each array is created in its place
   optimizer = make_optimizer(run.optimizer, run.steps)
-
   shapes = state_shapes(run.model, optimizer, run.data.side)
   places = sharding.state_shardings(shapes, mesh, run.model.bottleneck.K)
   target = sharding.with_shardings(shapes, places)
@@ -70,11 +83,8 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
     return create_train_state(run.model, optimizer, to_float(images), run.seed)
 
   # The step
-  step_function = make_train_step(
-    run.model, optimizer, run.loss, run.optimizer.ema
-  )
   train_step = jax.jit(
-    step_function,
+    make_train_step(run.model, optimizer, run.loss, run.optimizer.ema),
     in_shardings=(places, sharding.batch_sharding(mesh)),
     out_shardings=(places, sharding.replicated(mesh)),
     donate_argnums=0,
@@ -90,35 +100,40 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
     if state is None:
       first = put_images(train.batch(0), mesh)
       state = jax.jit(create, out_shardings=places)(first)
-    step = int(state.step)
     describe(run, mesh, state)
+    return loop(work, state, train_step, checkpoints, stop_requested)
 
-    # The loop; metrics are looked at one step late, while the next one runs
-    batches = train.iterate(step)
-    late = None
-    with Monitor(path, run, step) as monitor:
-      while step < run.steps:
-        batch = monitor.time_waiting(lambda: next(batches))
-        state, metrics = train_step(state, put_images(batch, mesh))
-        step += 1
-        if late:
-          settle(late, run, train, path, monitor)
-        late = step, metrics
-        stopping = stop_requested(step)
-        save = stopping or step == run.steps
-        save = save or is_due(step, run.checkpoint_every)
-        look = is_due(step, run.evaluate_every) and not stopping
-        if save or look:
-          # A state behind a loss that is not finite is never saved.
-          settle(late, run, train, path, monitor)
-          late = None
-        if save:
-          checkpoints.save(state)
-        if look:
-          watch(run, mesh, state, validation, path, monitor)
-        if stopping:
-          logging.info('asked to stop: saved step %d', step)
-          break
+
+def loop(
+  work: Work, state: TrainState, train_step, checkpoints, stop_requested
+) -> TrainState:
+  """Takes the steps that are left; saves, watches and stops when it is time."""
+  run, step = work.run, int(state.step)
+  batches = work.train.iterate(step)
+  late = None  # metrics, looked at while the next step runs
+  with Monitor(work.path, run, step) as monitor:
+    while step < run.steps:
+      batch = monitor.time_waiting(lambda: next(batches))
+      state, metrics = train_step(state, put_images(batch, work.mesh))
+      step += 1
+      if late:
+        settle(late, work, monitor)
+      late = step, metrics
+      stopping = stop_requested(step)
+      save = stopping or step == run.steps
+      save = save or is_due(step, run.checkpoint_every)
+      look = is_due(step, run.evaluate_every) and not stopping
+      if save or look:
+        # A state behind a loss that is not finite is never saved.
+        settle(late, work, monitor)
+        late = None
+      if save:
+        checkpoints.save(state)
+      if look:
+        watch(work, state, monitor)
+      if stopping:
+        logging.info('asked to stop: saved step %d', step)
+        break
   return state
 
 
@@ -132,7 +147,7 @@ def is_due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
 
-def settle(late, run, train, path: str, monitor: Monitor) -> None:
+def settle(late, work: Work, monitor: Monitor) -> None:
   """Looks at the metrics of a step, and stops the run if one is not finite."""
   step, metrics = late
   metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
@@ -141,18 +156,20 @@ def settle(late, run, train, path: str, monitor: Monitor) -> None:
     monitor.step(step, metrics)
     return
   # Name the one that broke first in the pass: the code, then the pixels.
-  code = [name for name in run.loss.weights if name != 'pixel']
+  code = [name for name in work.run.loss.weights if name != 'pixel']
   term = next(name for name in [*code, 'pixel', 'loss', *bad] if name in bad)
-  kept = workdir.save_failure(path, step, term, train.batch(step - 1))
+  batch = work.train.batch(step - 1)
+  kept = workdir.save_failure(work.path, step, term, batch)
   raise TrainingError(
     f'{term} is {metrics[term]} at step {step}; the batch is kept in {kept}, '
     'and the last checkpoint is good'
   )
 
 
-def watch(run, mesh, state, validation, path: str, monitor: Monitor) -> None:
+def watch(work: Work, state: TrainState, monitor: Monitor) -> None:
   """Measures the validation split, and keeps a picture of it."""
   started = time.time()
+  run, mesh, validation = work.run, work.mesh, work.validation
   variables = evaluation_variables(state)
   batches = run.data.evaluation_batches(
     validation, run.evaluation.batch_size, run.multiple
@@ -169,7 +186,7 @@ def watch(run, mesh, state, validation, path: str, monitor: Monitor) -> None:
   images = run.data.first_images(validation, run.evaluation.pictures)
   picture = protocol.picture(run.model, variables, images, mesh)
   if jax.process_index() == 0:
-    folder = os.path.join(path, 'pictures')
+    folder = os.path.join(work.path, 'pictures')
     os.makedirs(folder, exist_ok=True)
     pictures.save_png(os.path.join(folder, f'{step}.png'), picture)
   monitor.picture(step, 'validation', picture)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics, pictures
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.sharding import put_batch, replicated
@@ -66,6 +67,15 @@ def evaluate(
   }
 
 
+def check_size(height: int, width: int) -> None:
+  """Raises InputError where images are too small to be measured."""
+  if min(height, width) < metrics.SSIM_WINDOW:
+    least = f'{metrics.SSIM_WINDOW}x{metrics.SSIM_WINDOW}'
+    raise InputError(
+      f'SSIM needs images of at least {least} pixels, not {height}x{width}'
+    )
+
+
 def _measure(model, variables, batches, mesh) -> Measured:
   values: dict[int, tuple[float, float]] = {}
   counts = np.zeros(model.bottleneck.K, np.int64)
@@ -73,6 +83,7 @@ def _measure(model, variables, batches, mesh) -> Measured:
   for batch in batches:
     rows = {name: batch[name] for name in ('image', 'mask', 'index')}
     size = (int(batch['height'][0]), int(batch['width'][0]))
+    check_size(*size)
     result = jax.device_get(
       _measure_batch(model, size, mesh, variables, put_batch(rows, mesh))
     )

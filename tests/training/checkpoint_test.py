@@ -17,6 +17,12 @@ from lasers_jax.training.state import state_shapes
 from tests import tiny
 
 
+# TensorStore's other reads end after the one that failed has ended the loop.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
 def target(**changes):
   run = settings.from_config(tiny.config('unused', **changes))
   mesh = sharding.make_mesh(data=1)
