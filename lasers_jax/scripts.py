@@ -1,6 +1,7 @@
 """What the scripts share: flags, log lines, one-line errors."""
 
 import difflib
+import errno
 import logging
 import os
 import subprocess
@@ -42,6 +43,10 @@ def run(main: Callable[[], None]) -> None:
       _fail(error, 2)
     except TrainingError as error:
       _fail(error, 1)
+    except OSError as error:
+      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      _fail(f'{error.strerror}: {error.filename or "make room"}', 2)
 
   app.run(guarded, flags_parser=parse)
 
@@ -49,9 +54,11 @@ def run(main: Callable[[], None]) -> None:
 def _unknown_key(argv: list[str]) -> InputError | None:
   """Finds the --config.KEY=VALUE whose key the config does not have."""
   overrides = [arg for arg in argv if arg.startswith('--config.')]
+  # The flag of the config file looks for overrides in sys.argv itself.
+  sys.argv = [arg for arg in argv if arg not in overrides]
   try:
     flags.FLAGS.unparse_flags()
-    flags.FLAGS([arg for arg in argv if arg not in overrides])
+    flags.FLAGS(sys.argv)
     known = flags.FLAGS.config.to_dict()
   except Exception:  # Then something else is wrong.
     return None
@@ -74,7 +81,10 @@ def set_up_logging() -> None:
     level=logging.INFO, format='%(message)s', stream=sys.stderr, force=True
   )
   logging.getLogger('jax').setLevel(logging.WARNING)
-  absl_logging.set_verbosity(absl_logging.ERROR)
+  # A failed write is raised; here it would be told again, at great length.
+  absl_logging.set_verbosity(absl_logging.FATAL)
+  for name in ('asyncio', 'concurrent.futures'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def set_up_jax() -> None:
@@ -98,7 +108,7 @@ def commit() -> str | None:
   return result.stdout.strip() or None
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: Exception | str, code: int) -> None:
   line = ' '.join(str(error).split()) or type(error).__name__
   print(f'error: {line}', file=sys.stderr, flush=True)
   sys.exit(code)

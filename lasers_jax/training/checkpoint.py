@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,23 @@ from jax.experimental import multihost_utils
 
 from lasers_jax.errors import InputError
 from lasers_jax.training.state import TrainState
+
+
+@contextlib.contextmanager
+def _without_late_errors():
+  """Hides the other reads of a damaged checkpoint, which fail after the first.
+
+  Orbax has closed their event loop by then, and each would print a traceback.
+  """
+  logger, hook = logging.getLogger('asyncio'), sys.unraisablehook
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  sys.unraisablehook = lambda _: None
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
+    sys.unraisablehook = hook
 
 
 class Checkpoints:
@@ -60,6 +78,10 @@ class Checkpoints:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
+    self.wait()
+    # Looked at first: a write that fails half-way leaves more than one line.
+    if shutil.disk_usage(self._directory).free < _bytes(state):
+      raise _full(self._directory)
     with _clear_disk_errors(self._directory):
       self._manager.save(step, args=ocp.args.StandardSave(_sealed(state)))
 
@@ -69,6 +91,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
 
+  @_without_late_errors()
   def restore(
     self, target: TrainState, step: int | None = None
   ) -> TrainState | None:
@@ -204,8 +227,17 @@ def _clear_disk_errors(directory: str):
       errno.EDQUOT,
     )
     if full or 'No space left' in str(error) or 'quota' in str(error):
-      raise InputError(
-        f'the disk is full: no checkpoint could be written to {directory}; '
-        'the last complete one is kept; make room and run the same command'
-      ) from error
+      raise _full(directory) from error
     raise
+
+
+def _full(directory: str) -> InputError:
+  return InputError(
+    f'the disk is full: no checkpoint could be written to {directory}; the '
+    'last complete one is kept; make room and run the same command'
+  )
+
+
+def _bytes(state: TrainState) -> int:
+  """The bytes of a state, over all devices, each array once."""
+  return sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -43,26 +43,28 @@ def restore(workdir, whole, step=None, read_only=False):
     return checkpoints.restore(whole, step)
 
 
-def largest_file(folder: pathlib.Path) -> pathlib.Path:
-  files = [path for path in folder.rglob('*') if path.is_file()]
-  return max(files, key=lambda path: path.stat().st_size)
+def data_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files that hold arrays; which of them are read is up to TensorStore."""
+  files = [path for path in folder.rglob('d/*') if path.is_file()]
+  assert files
+  return files
 
 
 def flip_bytes(folder):
-  # One alone may hit what is never read: the files have gaps.
-  file = largest_file(folder)
-  data = bytearray(file.read_bytes())
-  data[500::1000] = [byte ^ 255 for byte in data[500::1000]]
-  file.write_bytes(data)
+  for file in data_files(folder):
+    data = bytearray(file.read_bytes())
+    data[::500] = [byte ^ 255 for byte in data[::500]]
+    file.write_bytes(data)
 
 
 def cut_off(folder):
-  file = largest_file(folder)
-  os.truncate(file, file.stat().st_size // 2)
+  for file in data_files(folder):
+    os.truncate(file, file.stat().st_size // 2)
 
 
 def lose_the_data(folder):
-  largest_file(folder).unlink()
+  for file in data_files(folder):
+    file.unlink()
 
 
 def lose_the_metadata(folder):

@@ -1,0 +1,168 @@
+"""What the user can mend gets one clear line, and loses nothing."""
+
+import errno
+import json
+import os
+
+import orbax.checkpoint as ocp
+import pytest
+
+import train
+from lasers_jax import scripts
+from lasers_jax.errors import InputError, TrainingError
+from tests import tiny
+
+
+def train_tiny(config, workdir):
+  return train.train_and_evaluate(config, str(workdir))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    (
+      dict(optimizer__learing_rate=1.0),
+      'nothing reads the config key optimizer.learing_rate; did you mean '
+      'optimizer.learning_rate?',
+    ),
+    (dict(epochs=5), 'nothing reads the config key epochs'),
+    (
+      dict(bottleneck__decoy=1),
+      'nothing reads the config key bottleneck.decoy; did you mean '
+      'bottleneck.decay?',
+    ),
+    (dict(loss__weights={'pixel': 1.0}), 'missing: commitment, dictionary'),
+    (dict(bottleneck__S=17), 'S must be from 1 to K = 16, got S = 17'),
+    (dict(data__side=15), 'data.side=15 is not a multiple of 2'),
+    (dict(data__side=10), 'SSIM needs images of at least 11x11 pixels'),
+    (dict(data__resize=12), 'resize 12 is smaller than the crop 16'),
+    (dict(network__f=3, data__side=18), 'f = 3 is not a power of two'),
+    (dict(network__name='vqave'), 'network.name must be one of vqvae, resnet'),
+    (dict(mesh__data=16), 'needs 16 devices, and there are 8'),
+    (dict(batch_size=12), 'batch_size=12 cannot be split 8 ways'),
+    (dict(evaluation__batch_size=6), 'evaluation.batch_size=6 cannot be split'),
+    (dict(data__train='tarin'), "has no split 'tarin'"),
+    (dict(data__name='folder:/no/such'), "no folder '/no/such': check"),
+    (dict(data__name='cifar11'), "no data set 'cifar11', did you mean 'cifar1"),
+  ],
+)
+def test_values_that_cannot_be_used(pictures, tmp_path, changes, said):
+  with pytest.raises(InputError) as error:
+    train_tiny(tiny.config(pictures, **changes), tmp_path / 'run')
+  assert said in str(error.value)
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_an_empty_folder(tmp_path):
+  (tmp_path / 'train').mkdir()
+  with pytest.raises(InputError, match='no picture in .*train.*looked for'):
+    train_tiny(tiny.config(tmp_path), tmp_path / 'run')
+
+
+def test_a_folder_that_cannot_be_read(pictures, tmp_path, monkeypatch):
+  def walk(top, onerror, followlinks):  # As for whom the folder is closed.
+    onerror(PermissionError(errno.EACCES, 'Permission denied', str(top)))
+    return iter(())
+
+  monkeypatch.setattr(os, 'walk', walk)
+  with pytest.raises(InputError, match="train' cannot be read: Permission"):
+    train_tiny(tiny.config(pictures), tmp_path / 'run')
+
+
+def test_pictures_that_cannot_be_read(tmp_path):
+  for split in 'train', 'test':
+    (tmp_path / split).mkdir()
+    (tmp_path / split / 'a.png').write_text('not a picture')
+  with pytest.raises(InputError, match='none of the 1 pictures .* can be read'):
+    train_tiny(tiny.config(tmp_path), tmp_path / 'run')
+
+
+def test_a_data_set_that_is_not_prepared(pictures, tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  config = tiny.config(pictures, data__name='cifar10')
+  with pytest.raises(InputError, match='cifar10 is not prepared .*run `'):
+    train_tiny(config, tmp_path / 'run')
+
+
+def test_a_workdir_of_another_config(tiny_run, copied_run):
+  config = {**tiny_run.config, 'seed': 1}
+  with pytest.raises(InputError, match='another config: seed is 0 there and 1'):
+    train_tiny(config, copied_run)
+  assert json.loads((copied_run / 'config.json').read_text())['seed'] == 0
+  assert tiny.checkpoints(copied_run) == [4, 6]
+
+
+def test_a_checkpoint_of_another_model(pictures, copied_run):
+  config = tiny.config(pictures, bottleneck__K=32)
+  (copied_run / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(InputError, match=r'another model: .* is \(16,\) there'):
+    train_tiny(config, copied_run)
+  assert tiny.checkpoints(copied_run) == [4, 6]
+
+
+def test_a_full_disk(tiny_run, copied_run, monkeypatch):
+  def fail(*_, **__):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  config = {**tiny_run.config, 'steps': 8, 'evaluate_every': 0}
+  with monkeypatch.context() as patch:
+    patch.setattr(ocp.CheckpointManager, 'save', fail)
+    with pytest.raises(InputError, match='the disk is full'):
+      train_tiny(config, copied_run)
+  assert tiny.checkpoints(copied_run) == [4, 6]
+  assert train_tiny(config, copied_run).step == 8
+
+
+@pytest.mark.parametrize(
+  ('error', 'code', 'said'),
+  [
+    (InputError('no such thing:\n  mend it'), 2, 'no such thing: mend it'),
+    (TrainingError('pixel is nan'), 1, 'pixel is nan'),
+    (OSError(errno.ENOSPC, 'No space left', 'a/b'), 2, 'No space left: a/b'),
+    (OSError(errno.EDQUOT, 'Over quota'), 2, 'Over quota: make room'),
+  ],
+)
+def test_errors_are_one_line(monkeypatch, capsys, error, code, said):
+  def main():
+    raise error
+
+  monkeypatch.setattr(scripts.app, 'run', lambda main, **_: main([]))
+  monkeypatch.setattr(scripts, 'set_up_logging', lambda: None)
+  with pytest.raises(SystemExit) as exit_:
+    scripts.run(main)
+  assert exit_.value.code == code
+  assert capsys.readouterr().err == f'error: {said}\n'
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+  def main():
+    raise OSError(errno.EIO, 'Input/output error')
+
+  monkeypatch.setattr(scripts.app, 'run', lambda main, **_: main([]))
+  monkeypatch.setattr(scripts, 'set_up_logging', lambda: None)
+  with pytest.raises(OSError, match='Input/output'):
+    scripts.run(main)
+
+
+@pytest.mark.parametrize(
+  ('script', 'flags', 'said'),
+  [
+    (
+      'train.py',
+      ['--workdir=unused', '--config.optimizer.learing_rate=1'],
+      'the config has no key optimizer.learing_rate; did you mean '
+      'learning_rate?',
+    ),
+    ('evaluate.py', ['--workdir=/no/such'], '/no/such is no workdir of a run'),
+  ],
+)
+def test_one_line_and_exit_code_2(pictures, script, flags, said):
+  if script == 'train.py':
+    flags = tiny.train_flags(pictures, 'unused')[:1] + flags
+  process = tiny.start(script, *flags)
+  out, log = process.communicate(timeout=240)
+  assert process.returncode == 2
+  (line,) = log.splitlines()
+  assert line.startswith(f'error: {said}')
+  assert out == ''
