@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 
 import orbax.checkpoint as ocp
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import train
 from lasers_jax import scripts
 from lasers_jax.errors import InputError, TrainingError
+from lasers_jax.training import workdir
 from tests import tiny
 
 
@@ -105,13 +107,16 @@ def test_a_full_disk(tiny_run, copied_run, monkeypatch):
   def fail(*_, **__):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  config = {**tiny_run.config, 'steps': 8, 'evaluate_every': 0}
+  shutil.rmtree(copied_run / 'checkpoints' / '6')
+  config = {**tiny_run.config, 'evaluate_every': 0}
   with monkeypatch.context() as patch:
     patch.setattr(ocp.CheckpointManager, 'save', fail)
     with pytest.raises(InputError, match='the disk is full'):
       train_tiny(config, copied_run)
-  assert tiny.checkpoints(copied_run) == [4, 6]
-  assert train_tiny(config, copied_run).step == 8
+  assert tiny.checkpoints(copied_run) == [4]
+  tiny.assert_identical(
+    tiny.on_host(train_tiny(config, copied_run)), tiny_run.state
+  )
 
 
 @pytest.mark.parametrize(
@@ -145,24 +150,22 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     scripts.run(main)
 
 
-@pytest.mark.parametrize(
-  ('script', 'flags', 'said'),
-  [
-    (
-      'train.py',
-      ['--workdir=unused', '--config.optimizer.learing_rate=1'],
+def test_the_scripts_say_one_line_and_exit_with_2(pictures, tmp_path):
+  config, flags = tiny.config(pictures), tiny.train_flags(pictures, tmp_path)
+  typing_error = '--config.optimizer.learing_rate=1'
+  with workdir.hold(str(tmp_path), config):
+    processes = {
       'the config has no key optimizer.learing_rate; did you mean '
-      'learning_rate?',
-    ),
-    ('evaluate.py', ['--workdir=/no/such'], '/no/such is no workdir of a run'),
-  ],
-)
-def test_one_line_and_exit_code_2(pictures, script, flags, said):
-  if script == 'train.py':
-    flags = tiny.train_flags(pictures, 'unused')[:1] + flags
-  process = tiny.start(script, *flags)
-  out, log = process.communicate(timeout=240)
-  assert process.returncode == 2
-  (line,) = log.splitlines()
-  assert line.startswith(f'error: {said}')
-  assert out == ''
+      'learning_rate?': tiny.start('train.py', *flags, typing_error),
+      f'another process is training in {tmp_path}; wait for it, end it, or '
+      'choose another --workdir': tiny.start('train.py', *flags),
+      '/no/such is no workdir of a run': tiny.start(
+        'evaluate.py', '--workdir=/no/such'
+      ),
+    }
+    for said, process in processes.items():
+      out, log = process.communicate(timeout=240)
+      assert process.returncode == 2, log
+      (line,) = log.splitlines()
+      assert line.startswith(f'error: {said}')
+      assert out == ''

@@ -1,6 +1,8 @@
 """Two processes of four devices each, on one machine, against one of eight."""
 
 import json
+import os
+import signal
 import socket
 import types
 
@@ -50,7 +52,7 @@ def run_of_two(pictures, tmp_path_factory):
   """A run of two processes, of which one was asked to stop."""
   workdir = tmp_path_factory.mktemp('two') / 'run'
   changes = dict(
-    steps=1_000_000, evaluate_every=3, mesh__fsdp=2, mesh__model=2
+    steps=tiny.ENDLESS, evaluate_every=3, mesh__fsdp=2, mesh__model=2
   )
   flags = tiny.train_flags(pictures, workdir, **changes)
   processes = start_two('train.py', *flags)
@@ -115,9 +117,16 @@ def test_two_processes_write_one_set_of_results(run_of_two, tmp_path):
     assert two[name] == one[name]
 
 
-def test_one_process_takes_over(run_of_two, pictures):
+def test_one_process_takes_over(run_of_two, pictures, monkeypatch):
   last = tiny.checkpoints(run_of_two.workdir)[-1]
-  config = tiny.config(pictures, steps=last + 1)
+  config = tiny.config(pictures, steps=tiny.ENDLESS)
+  put = train.put_images
+
+  def put_and_interrupt(batch, mesh):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return put(batch, mesh)
+
+  monkeypatch.setattr(train, 'put_images', put_and_interrupt)
   state = train.train_and_evaluate(config, str(run_of_two.workdir))
   assert state.step == last + 1
   assert tiny.metrics(run_of_two.workdir)[-1]['step'] == last + 1

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 SIDE = 16
+ENDLESS = 1_000_000  # steps of a run that is going to be stopped
 TRAIN, TEST = 12, 10  # pictures; no batch of 8 divides the ten
 
 

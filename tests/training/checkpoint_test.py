@@ -16,7 +16,6 @@ from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import state_shapes
 from tests import tiny
 
-
 # TensorStore's other reads end after the one that failed has ended the loop.
 pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
