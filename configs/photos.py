@@ -15,7 +15,7 @@ from configs import bottlenecks
 def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
-  config.steps = 500
+  config.steps = 600
   config.batch_size = 32
 
   config.data = ConfigDict()
@@ -59,7 +59,7 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config.evaluation = ConfigDict(dict(batch_size=1, pictures=2))
 
   config.log_every = 50
-  config.evaluate_every = 500
-  config.checkpoint_every = 250
+  config.evaluate_every = 600
+  config.checkpoint_every = 300
   config.checkpoints_kept = 2
   return config
