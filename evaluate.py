@@ -89,18 +89,19 @@ def evaluate(
     'commit': scripts.commit(),
     'seconds': round(time.time() - started, 1),
   }
-
-  # What remains of it
   images = run.data.first_images(source, run.evaluation.pictures)
   picture = protocol.picture(run.model, variables, images, mesh)
   if jax.process_index() == 0:
-    output = output or path
-    os.makedirs(output, exist_ok=True)
-    workdir.write_text(
-      os.path.join(output, 'results.json'), json.dumps(results, indent=2) + '\n'
-    )
-    pictures.save_png(os.path.join(output, 'results.png'), picture)
+    keep(results, picture, output or path)
   return results
+
+
+def keep(results: dict, picture, folder: str) -> None:
+  """Writes results.json and results.png."""
+  os.makedirs(folder, exist_ok=True)
+  text = json.dumps(results, indent=2) + '\n'
+  workdir.write_text(os.path.join(folder, 'results.json'), text)
+  pictures.save_png(os.path.join(folder, 'results.png'), picture)
 
 
 def restore(

@@ -1,0 +1,6 @@
+"""Image autoencoders with coded latents: train, evaluate, count the bits.
+
+Letters in shapes: B batch, H and W sides of the latent, N = B·H·W sites, D
+width of a latent vector, K atoms or codes, S atoms used for a site, f the
+factor between the sides of an image and of its latent.
+"""
