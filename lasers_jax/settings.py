@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.data import DataSettings
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation.metrics import SSIM_WINDOW
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.objective import LossSettings
@@ -109,11 +108,6 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     for name, section in given.items()
   }
   settings = _build(Settings, config, '', {**parts, 'model': model}, names)
-  if settings.data.side < SSIM_WINDOW:
-    raise InputError(
-      f'data.side={settings.data.side} is too small: SSIM needs at least '
-      f'{SSIM_WINDOW} pixels'
-    )
   if settings.data.side % settings.multiple:
     raise InputError(
       f'data.side={settings.data.side} is not a multiple of '

@@ -175,10 +175,6 @@ def test_unknown_names():
       'bottleneck: patch must be at least 1, got 0',
     ),
     (
-      {'data__side': 8},
-      'data.side=8 is too small: SSIM needs at least 11 pixels',
-    ),
-    (
       {'data__side': 30},
       'data.side=30 is not a multiple of 4 (factor 4 × latent patch 1)',
     ),
