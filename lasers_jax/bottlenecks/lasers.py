@@ -18,7 +18,7 @@ from lasers_jax.bottlenecks.base import (
   use_stats,
 )
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
-from lasers_jax.coding import OnlineStatistics, SparseCode
+from lasers_jax.coding import SparseCode
 
 LEARNING = ('gradient', 'online', 'fixed')
 
@@ -148,32 +148,28 @@ class Lasers(Bottleneck):
     self.scales.value = _largest_magnitudes(code)
 
   def revive(self, z: Array) -> None:
-    """Replaces dead atoms by the residuals of badly coded signals."""
+    """Replaces dead atoms and twins by residuals of badly coded signals."""
     if self.learning == 'fixed':
       return
     signals, atoms = self._signals(z), self._atoms()
     code = coding.batch_omp(signals, atoms, self.S)
     residuals = signals - coding.reconstruct(code, atoms)
-    revival = coding.choose_revivals(
+    atoms, revived = coding.revive_atoms(
       self.make_rng('bottleneck'),
+      atoms,
       self.use.value,
-      jnp.sum(residuals**2, axis=1),
+      residuals,
       self.revive_below,
       self.revive_limit,
     )
-    which, dead = revival.which, revival.dead
-    new = coding.normalize_atoms(residuals[revival.rows].T)
     stored = self.get_variable(self._home, 'dictionary')
-    new = jnp.where(dead[None], new, stored[:, which])
-    stored = stored.at[:, which].set(new)
+    stored = jnp.where(revived[None], atoms, stored)
     self.put_variable(self._home, 'dictionary', stored)
-    use = jnp.where(dead, 1.0, self.use.value[which])
-    self.use.value = self.use.value.at[which].set(use)
+    self.use.value = jnp.where(revived, 1.0, self.use.value)
     if self.learning == 'online':
-      keep = jnp.ones(self.K).at[which].set(1.0 - dead)
-      a, b = self.statistics.value
-      a = a * keep[:, None] * keep[None]
-      self.statistics.value = OnlineStatistics(a, b * keep[None])
+      self.statistics.value = coding.forget_atoms(
+        self.statistics.value, revived
+      )
 
   def _signals(self, z: Array) -> Array:
     """The signals [N, p·p·D] of z [..., H, W, D]."""

@@ -8,6 +8,7 @@ from lasers_jax.coding.codebook import (
 )
 from lasers_jax.coding.dictionary import (
   OnlineStatistics,
+  forget_atoms,
   init_statistics,
   normalize_atoms,
   pick_signals,
@@ -15,32 +16,60 @@ from lasers_jax.coding.dictionary import (
   update_dictionary,
   update_statistics,
 )
+from lasers_jax.coding.learning import (
+  Learner,
+  LearnerState,
+  Revive,
+  exact,
+  gradient,
+  ksvd,
+  ksvd_sweep,
+  online,
+)
 from lasers_jax.coding.omp import (
+  CountedCode,
   SparseCode,
   batch_omp,
   batch_omp_path,
   reconstruct,
 )
-from lasers_jax.coding.revival import Revival, choose_revivals
+from lasers_jax.coding.revival import (
+  Revival,
+  choose_revivals,
+  find_twins,
+  revive_atoms,
+)
 from lasers_jax.coding.scalar import dequantize, quantize
 
 __all__ = [
   'CodebookStatistics',
+  'CountedCode',
+  'Learner',
+  'LearnerState',
   'OnlineStatistics',
   'Revival',
+  'Revive',
   'SparseCode',
   'batch_omp',
   'batch_omp_path',
   'choose_revivals',
   'dequantize',
+  'exact',
+  'find_twins',
+  'forget_atoms',
+  'gradient',
   'histogram',
   'init_statistics',
+  'ksvd',
+  'ksvd_sweep',
   'nearest_code',
   'normalize_atoms',
+  'online',
   'pick_signals',
   'quantize',
   'random_dictionary',
   'reconstruct',
+  'revive_atoms',
   'update_codebook',
   'update_dictionary',
   'update_statistics',

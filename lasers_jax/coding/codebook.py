@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax.coding.search import in_blocks, largest
+from lasers_jax.coding.search import block_size, in_blocks, largest
 
 
 @jax.jit
@@ -30,7 +30,8 @@ def nearest_code(signals: Array, codebook: Array) -> Array:
   def search(block: Array) -> Array:
     return largest(block @ codebook.T - half_norms[None])
 
-  return in_blocks(search, signals.astype(jnp.float32), codebook.shape[0])
+  signals = signals.astype(jnp.float32)
+  return in_blocks(search, signals, block_size(codebook.shape[0]))
 
 
 def histogram(indices: Array, k: int) -> Array:

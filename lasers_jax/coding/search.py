@@ -1,13 +1,16 @@
 """The index of the best atom or code for each site, and the sites in blocks."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# A block of signals times K atoms that stays in the cache of a CPU core.
-_ENTRIES_PER_BLOCK = 2**18
+# A block of signals times K atoms that stays near the cores of a CPU.
+_ENTRIES_PER_BLOCK = 2**19
+# The longest reduction over pairs that XLA:CPU still turns into vector code.
+_PAIRS = 16
 
 
 def largest(scores: Array) -> Array:
@@ -19,42 +22,112 @@ def largest(scores: Array) -> Array:
   Returns:
     int32 [N], in [0, K).
   """
-  n, k = scores.shape
+  if jax.default_backend() != 'cpu':
+    return jnp.argmax(scores, axis=1).astype(jnp.int32)
   # XLA:CPU runs argmax as a scalar loop and max as vector code: so find the
-  # best group of columns by max, and the column inside that group by argmax.
-  width = next(w for w in (32, 16, 8, 4, 2, 1) if k % w == 0)
-  groups = scores.reshape(n, k // width, width)
-  group = jnp.argmax(jnp.max(groups, axis=2), axis=1)
-  inside = jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
-  return (group * width + jnp.argmax(inside, axis=1)).astype(jnp.int32)
+  # best group of columns by max, and the column inside that group after it.
+  groups = _in_groups(scores)
+  group = _first_of_largest(jnp.max(groups, axis=2))
+  return _best_inside(groups, group)
 
 
-def in_blocks(function: Callable[[Array], tuple], signals: Array, k: int):
-  """Applies a function of signals block by block where that is faster.
+def largest_two(scores: Array) -> tuple[Array, Array]:
+  """Finds the best columns of the two best groups of columns of each row.
+
+  The groups are those of `largest`: the first is its result, the second is a
+  rival from elsewhere, not always the second largest entry of all.
+
+  Args:
+    scores: float32 [N, K], none negative.
+
+  Returns:
+    int32 [N] and [N]; twice the same where K makes one group alone.
+  """
+  groups = _in_groups(scores)
+  maxima = jnp.max(groups, axis=2)
+  first = _first_of_largest(maxima)
+  others = jnp.arange(maxima.shape[1])[None] != first[:, None]
+  second = _first_of_largest(jnp.where(others, maxima, -1.0))
+  return _best_inside(groups, first), _best_inside(groups, second)
+
+
+def take(x: Array, indices: Array) -> Array:
+  """Is x[indices] for indices that are known to be within bounds."""
+  return x.at[indices].get(mode='promise_in_bounds')
+
+
+def _in_groups(scores: Array) -> Array:
+  n, k = scores.shape
+  count = next(c for c in (16, 8, 4, 2, 1) if k % c == 0)
+  return scores.reshape(n, count, k // count)
+
+
+def _best_inside(groups: Array, group: Array) -> Array:
+  n, count, width = groups.shape
+  rows = groups.reshape(n * count, width)
+  inside = take(rows, jnp.arange(n, dtype=jnp.int32) * count + group)
+  return group * width + _first_of_largest(inside)
+
+
+def _first_of_largest(scores: Array) -> Array:
+  """Is argmax of [N, K] in rounds of short reductions over (score, index)."""
+  # An index has no gradient, and a reduction of pairs no rule to say so.
+  scores = lax.stop_gradient(scores)
+  indices = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+  nothing = jnp.float32(-jnp.inf), jnp.int32(2**31 - 1)
+
+  def better(x, y):
+    first = (x[0] > y[0]) | ((x[0] == y[0]) & (x[1] < y[1]))
+    return jnp.where(first, x[0], y[0]), jnp.where(first, x[1], y[1])
+
+  while (k := scores.shape[1]) > _PAIRS:
+    short = -(-k // _PAIRS) * _PAIRS - k
+    scores, indices = lax.reduce(
+      tuple(
+        jnp.pad(x, ((0, 0), (0, short)), constant_values=fill).reshape(
+          -1, (k + short) // _PAIRS, _PAIRS
+        )
+        for x, fill in zip((scores, indices), nothing, strict=True)
+      ),
+      nothing,
+      better,
+      (2,),
+    )
+  return lax.reduce((scores, indices), nothing, better, (1,))[1]
+
+
+def block_size(k: int) -> int:
+  """Returns how many signals at once are compared with K atoms on a CPU."""
+  return max(64, min(1024, _ENTRIES_PER_BLOCK // k))
+
+
+def in_blocks(function: Callable[[Any], Any], sites: Any, block: int) -> Any:
+  """Applies a function of sites block by block where that is faster.
 
   On a CPU each block has the same shape whatever N is, so that the arithmetic
   of a signal, to the last bit, does not depend on how many others came along.
 
   Args:
-    function: maps [block, D] to a pytree of arrays [block, ...].
-    signals: [N, D].
-    k: the number of atoms that each signal is compared with.
+    function: maps a pytree of arrays [block, ...] to another.
+    sites: a pytree of arrays [N, ...], as the function takes.
+    block: sites at once.
 
   Returns:
-    What `function` returns for all signals: a pytree of arrays [N, ...].
+    What `function` returns for all sites: a pytree of arrays [N, ...].
   """
   if jax.default_backend() != 'cpu':
-    return function(signals)
-  n, d = signals.shape
-  block = min(max(64, _ENTRIES_PER_BLOCK // (1 << (k - 1).bit_length())), 1024)
+    return function(sites)
+  n = jax.tree.leaves(sites)[0].shape[0]
   count = -(-n // block)
-  padded = jnp.pad(signals, ((0, count * block - n), (0, 0)))
-  # The rows of a block lie `count` apart: where a mesh splits N, each device
-  # then holds its share of every block.
-  blocks = padded.reshape(block, count, d).swapaxes(0, 1)
-  results = lax.map(function, blocks)
+
+  def split(x: Array) -> Array:
+    padding = ((0, count * block - n), *[(0, 0)] * (x.ndim - 1))
+    # The rows of a block lie `count` apart: where a mesh splits N, each device
+    # then holds its share of every block.
+    x = jnp.pad(x, padding)
+    return x.reshape(block, count, *x.shape[1:]).swapaxes(0, 1)
 
   def join(x: Array) -> Array:
     return x.swapaxes(0, 1).reshape(count * block, *x.shape[2:])[:n]
 
-  return jax.tree.map(join, results)
+  return jax.tree.map(join, lax.map(function, jax.tree.map(split, sites)))

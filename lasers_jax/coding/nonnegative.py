@@ -1,0 +1,61 @@
+"""Non-negative least squares, for many tiny problems at once.
+
+J. Kim and H. Park, "Fast nonnegative matrix factorization: an active-set-like
+method and comparisons", SIAM J. Sci. Comput. 33(6), 2011 (algorithm 2: block
+principal pivoting).
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+# Exchanges of everything at once without progress, before single ones.
+_PATIENCE = 3
+
+
+def nonnegative_least_squares(products: Array, targets: Array) -> Array:
+  """Minimizes x'Hx / 2 - c'x over x >= 0.
+
+  Args:
+    products: H, float32 [N, S, S], symmetric and positive definite.
+    targets: c, float32 [N, S].
+
+  Returns:
+    x, float32 [N, S].
+  """
+  n, s = targets.shape
+  tolerance = 1e-6 * jnp.max(jnp.abs(targets), axis=1, keepdims=True)
+
+  def infeasible(free: Array) -> tuple[Array, Array]:
+    x = _solve_free(products, targets, free)
+    slope = jnp.einsum('nst,nt->ns', products, x) - targets
+    return x, jnp.where(free, x, slope) < -tolerance
+
+  def exchange(carry):
+    free, _, wrong, best, patience, step = carry
+    count = jnp.sum(wrong, axis=1)
+    progress = count < best
+    patience = jnp.where(progress, _PATIENCE, patience - 1)
+    last = s - 1 - jnp.argmax(wrong[:, ::-1], axis=1)
+    single = wrong & (jnp.arange(s)[None] == last[:, None])
+    swap = jnp.where((patience >= 0)[:, None], wrong, single)
+    free = free ^ swap
+    best = jnp.minimum(best, count)
+    return free, *infeasible(free), best, patience, step + 1
+
+  def going(carry):
+    return jnp.any(carry[2]) & (carry[-1] < 20 * s)
+
+  free = jnp.ones((n, s), bool)
+  start = free, *infeasible(free)
+  counters = jnp.full(n, s + 1), jnp.full(n, _PATIENCE), 0
+  free, x, *_ = lax.while_loop(going, exchange, (*start, *counters))
+  return jnp.where(free, jnp.maximum(x, 0.0), 0.0)
+
+
+def _solve_free(products: Array, targets: Array, free: Array) -> Array:
+  """Solves H x = c over the free entries; the others are 0."""
+  both = free[:, :, None] & free[:, None]
+  identity = jnp.eye(free.shape[1])[None]
+  matrix = jnp.where(both, products, identity)
+  right = jnp.where(free, targets, 0.0)
+  return jnp.linalg.solve(matrix, right[:, :, None])[:, :, 0]

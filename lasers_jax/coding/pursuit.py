@@ -1,0 +1,335 @@
+"""The pursuit behind `batch_omp`: one step at a time, a block of signals.
+
+In this file the small arrays have the signals last, [S, b] or [S, S, b], and
+`chosen` is what a pursuit knows of the atoms it has: see `Chosen`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.coding.nonnegative import nonnegative_least_squares
+from lasers_jax.coding.search import (
+  block_size,
+  in_blocks,
+  largest,
+  largest_two,
+  take,
+)
+
+# A pursuit stops where the best atom would explain less than this share of the
+# signal's norm, or where it lies this close (squared sine) to the span of the
+# chosen atoms; both are what float32 can tell from nothing.
+_CORRELATION_FLOOR = 1e-6
+_SQUARED_SINE_FLOOR = 1e-6
+
+SELECTIONS = ('omp', 'ols')
+PRECISIONS = ('float32', 'bfloat16')
+
+
+class Options(NamedTuple):
+  """What a compiled pursuit depends on; see `batch_omp`."""
+
+  sparsity: int
+  selection: str = 'omp'
+  precision: str = 'float32'
+  rescore: bool = True
+  positive: bool = False
+  path: bool = False  # keep the coefficients of every step
+
+  def check(self, k: int) -> None:
+    if not 1 <= self.sparsity <= k:
+      raise ValueError(
+        f'the sparsity S must be from 1 to K = {k}, got {self.sparsity}'
+      )
+    if self.selection not in SELECTIONS:
+      raise ValueError(
+        f'selection must be one of {SELECTIONS}, got {self.selection!r}'
+      )
+    if self.precision not in PRECISIONS:
+      raise ValueError(
+        f'precision must be one of {PRECISIONS}, got {self.precision!r}'
+      )
+    if self.selection == 'ols' and self.positive:
+      raise ValueError("positive coefficients go with selection='omp' only")
+    if self.selection == 'ols' and self.precision == 'bfloat16':
+      raise ValueError("precision='bfloat16' goes with selection='omp' only")
+
+
+class Pursuit(NamedTuple):
+  """What a pursuit ends with."""
+
+  atoms: Array  # int32 [N, S]
+  coefficients: Array  # float32 [N, S], or [N, S, S] after each step
+  count: Array  # int32 [N], atoms in use
+
+
+class Chosen(NamedTuple):
+  """The first k atoms of each pursuit.
+
+  `inverse` is the inverse of the Cholesky factor of the atoms' Gram matrix,
+  which grows by a row a step: row j holds the weights of the atoms in the j-th
+  vector of their orthonormal basis. So no triangular system is ever solved.
+  """
+
+  atoms: Array  # int32 [k, b]
+  coefficients: Array  # [k, b]
+  inverse: Array  # [k, k, b]
+
+
+def pursue(signals, dictionary, gram, tolerance, limit, options) -> Pursuit:
+  """Codes signals [N, D] over a dictionary [D, K]; see `batch_omp`.
+
+  Args:
+    signals: [N, D]; dictionary: [D, K]; gram: [K, K] or None.
+    tolerance: float32 [N] or None; limit: int [N] or None.
+    options: of the pursuit.
+  """
+  dictionary = dictionary.astype(jnp.float32)
+  known = jnp.all(jnp.isfinite(dictionary), axis=0, keepdims=True)
+  dictionary = jnp.where(known, dictionary, 0.0)
+  k = dictionary.shape[1]
+  if not _by_gram(k, gram is not None, options):
+    gram = None
+  elif gram is None:
+    gram = _matmul(dictionary.T, dictionary)
+  else:
+    gram = jnp.where(known & known.T, gram.astype(jnp.float32), 0.0)
+  sites = (signals.astype(jnp.float32), tolerance, limit)
+  return in_blocks(
+    lambda block: _pursue_block(*block, dictionary, gram, options),
+    sites,
+    block_size(k) if gram is None else _gram_block_size(k),
+  )
+
+
+def _gram_block_size(k: int) -> int:
+  """Smaller the more of the caches the Gram matrix takes (measured)."""
+  return max(64, min(1024, 2**29 // k**2))
+
+
+def _by_gram(k: int, given: bool, options: Options) -> bool:
+  """Whether to gather rows of the Gram matrix, or to multiply residuals.
+
+  On a CPU the rows cost less than the S - 1 products of the residuals with the
+  dictionary, once a usual batch pays for the matrix. The number of signals is
+  no part of the rule, so that it changes no code. An accelerator, and
+  bfloat16, are made for products.
+  """
+  if options.precision == 'bfloat16':
+    return False
+  on_cpu = jax.default_backend() == 'cpu'
+  return given or (on_cpu and k <= 512 * (options.sparsity - 1))
+
+
+def _pursue_block(signals, tolerance, limit, dictionary, gram, options):
+  """Runs the pursuits of signals [b, D]."""
+  signals, exponent, norm = _normalize(signals)
+  if gram is None:
+    form = _Residual(signals, dictionary, options)
+  else:
+    form = _Gram(signals, dictionary, gram, options)
+  s, b = options.sparsity, signals.shape[0]
+  # Rows are written in place: XLA:CPU would otherwise compute the small arrays
+  # again inside each of their uses. A pursuit that has stopped goes on with
+  # weights of zero.
+  atoms, coefficients = jnp.zeros((s, b), jnp.int32), jnp.zeros((s, b))
+  inverse, basis = jnp.zeros((s, s, b)), jnp.zeros((s, b))
+  fit = _NonnegativeFit(s, b)
+  going, count, path = norm > 0, jnp.zeros(b, jnp.int32), []
+  for k in range(s):
+    chosen = Chosen(atoms[:k], coefficients[:k], inverse[:k, :k])
+    atom = form.choose(chosen)
+    start, products, square = form.inspect(atom, chosen)
+    best = start - sum(coefficients[j] * products[j] for j in range(k))
+    along = sum(inverse[:k, j] * products[None, j] for j in range(k))
+    basis = basis.at[:k].set(along)
+    squared_sine = square - sum(basis[j] ** 2 for j in range(k))
+    gain = best if options.positive else jnp.abs(best)
+    going &= (gain > _CORRELATION_FLOOR * norm)
+    going &= squared_sine > _SQUARED_SINE_FLOOR
+    if tolerance is not None:
+      rest = signals - _combine(dictionary.T, chosen)
+      going &= _norm(rest) > jnp.ldexp(tolerance, -exponent)
+    if limit is not None:
+      going &= k < limit
+    count += going
+    atoms = atoms.at[k].set(atom)
+    scale = jnp.where(going, lax.rsqrt(jnp.where(going, squared_sine, 1.0)), 0)
+    row = sum(basis[None, j] * inverse[j, :k] for j in range(k))
+    inverse = inverse.at[k, :k].set(-scale[None] * row).at[k, k].set(scale)
+    if options.positive:
+      fit.add(k, going, start, products, square)
+      coefficients = coefficients.at[: k + 1].set(fit.coefficients(k + 1))
+    else:
+      step = (best * scale)[None] * inverse[k, : k + 1]
+      coefficients = coefficients.at[: k + 1].add(step)
+    path.append(coefficients)
+  unscale = exponent.reshape(1, 1, b) if options.path else exponent[None]
+  result = jnp.ldexp(jnp.stack(path) if options.path else path[-1], unscale)
+  atoms = lax.cond(jnp.all(count == s), lambda a, _: a, _fill, atoms, count)
+  return Pursuit(atoms.T, jnp.moveaxis(result, -1, 0), count)
+
+
+class _Gram:
+  """Correlations from rows of the Gram matrix: D'r = D'x - sum c_j G[i_j]."""
+
+  def __init__(self, signals, dictionary, gram, options):
+    self._gram, self._options = gram, options
+    self._start = _matmul(signals, dictionary)
+
+  def choose(self, chosen: Chosen) -> Array:
+    """Returns the next atom [b]."""
+    rows = [take(self._gram, atom) for atom in chosen.atoms]
+    scores = self._start
+    for weight, row in zip(chosen.coefficients, rows, strict=True):
+      scores -= weight[:, None] * row
+    if self._options.positive:
+      return largest(scores)
+    if self._options.selection == 'omp' or not rows:
+      return largest(_magnitude(scores))
+    rest = 1.0  # the squared norm of each atom beyond the span of the chosen
+    for p in range(len(rows)):
+      rest -= _weighted(chosen.inverse[p, : p + 1], rows[: p + 1]) ** 2
+    return largest(_ols_scores(scores, rest))
+
+  def inspect(self, atom: Array, chosen: Chosen):
+    """Returns <d, x> [b], <d, d_j> for the chosen [k, b], and <d, d> [b]."""
+    b, k = self._start.shape
+    sites = jnp.arange(b, dtype=jnp.int32)
+    gram = self._gram.reshape(-1)
+    start = take(self._start.reshape(-1), sites * k + atom)
+    products = take(gram, chosen.atoms * k + atom[None])
+    return start, products, take(gram, atom * (k + 1))
+
+
+class _Residual:
+  """Correlations from residuals: D'(x - D_I c). No array is [K, K]."""
+
+  def __init__(self, signals, dictionary, options):
+    self._signals, self._dictionary = signals, dictionary
+    self._rows, self._options = dictionary.T, options
+    self._rest = 1.0  # as in _Gram, one vector of the basis after the other
+
+  def choose(self, chosen: Chosen) -> Array:
+    residual = self._signals - _combine(self._rows, chosen)
+    if self._options.precision == 'bfloat16':
+      return self._choose_roughly(residual)
+    scores = _matmul(residual, self._dictionary)
+    if self._options.positive:
+      return largest(scores)
+    if self._options.selection == 'omp' or not chosen.atoms.shape[0]:
+      return largest(_magnitude(scores))
+    last = chosen._replace(coefficients=chosen.inverse[-1])
+    last = _combine(self._rows, last)
+    self._rest -= _matmul(last, self._dictionary) ** 2
+    return largest(_ols_scores(scores, self._rest))
+
+  def _choose_roughly(self, residual: Array) -> Array:
+    """Chooses by products in bfloat16, the best two compared in float32."""
+    scores = jnp.dot(
+      residual.astype(jnp.bfloat16),
+      self._dictionary.astype(jnp.bfloat16),
+      preferred_element_type=jnp.float32,
+    )
+    size = jax.nn.relu if self._options.positive else _magnitude
+    if not self._options.rescore:
+      return largest(size(scores))
+    first, second = largest_two(size(scores))
+    one, two = (
+      size(jnp.sum(take(self._rows, atom) * residual, axis=1))
+      for atom in (first, second)
+    )
+    second_wins = (two > one) | ((two == one) & (second < first))
+    return jnp.where(second_wins, second, first)
+
+  def inspect(self, atom: Array, chosen: Chosen):
+    row = take(self._rows, atom)
+    start = jnp.sum(row * self._signals, axis=1)
+    products = jnp.zeros(chosen.atoms.shape)
+    for j, atom in enumerate(chosen.atoms):
+      other = take(self._rows, atom)
+      products = products.at[j].set(jnp.sum(row * other, axis=1))
+    return start, products, jnp.sum(row**2, axis=1)
+
+
+class _NonnegativeFit:
+  """The normal equations of the chosen atoms, solved for x >= 0."""
+
+  def __init__(self, s: int, b: int):
+    self._products, self._targets = jnp.zeros((s, s, b)), jnp.zeros((s, b))
+
+  def add(self, k, going, start, products, square):
+    """Adds the k-th atom; one of a pursuit that stopped has no target."""
+    products = jnp.where(going[None], products, 0.0)
+    square = jnp.where(going, square, 1.0)
+    self._products = (
+      self._products.at[k, :k].set(products).at[:k, k].set(products)
+    ).at[k, k].set(square)
+    self._targets = self._targets.at[k].set(jnp.where(going, start, 0.0))
+
+  def coefficients(self, k: int) -> Array:
+    """Returns the coefficients [k, b] of the first k atoms."""
+    products = self._products[:k, :k].transpose(2, 0, 1)
+    return nonnegative_least_squares(products, self._targets[:k].T).T
+
+
+def _matmul(a: Array, b: Array) -> Array:
+  """Multiplies in float32 on every device, as their defaults do not."""
+  return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _magnitude(scores: Array) -> Array:
+  """Is |scores|, by a selection: XLA:CPU would draw `abs` into the search, and
+  compute what the scores are made of inside of it, slowly."""
+  return jnp.where(scores < 0, -scores, scores)
+
+
+def _norm(x: Array) -> Array:
+  return jnp.sqrt(jnp.sum(x**2, axis=1))
+
+
+def _weighted(weights: Array, rows: list[Array]) -> Array | float:
+  """Sums rows [b, K], each by a weight [b]."""
+  pairs = zip(weights, rows, strict=True)
+  return sum((weight[:, None] * row for weight, row in pairs), start=0.0)
+
+
+def _combine(rows: Array, chosen: Chosen) -> Array | float:
+  """Sums the chosen atoms by their coefficients: [b, D]."""
+  atoms = [take(rows, atom) for atom in chosen.atoms]
+  return _weighted(chosen.coefficients, atoms)
+
+
+def _ols_scores(correlations: Array, rest: Array) -> Array:
+  """How much each atom would lower the squared error; 0 within the span."""
+  far = rest > _SQUARED_SINE_FLOOR
+  return jnp.where(far, correlations**2 / jnp.where(far, rest, 1.0), 0.0)
+
+
+def _normalize(signals: Array) -> tuple[Array, Array, Array]:
+  """Brings signals near 1 by powers of two, which rounds nothing.
+
+  Without it the squares of signals below 1e-19 or above 1e19 leave float32.
+
+  Returns:
+    signals [b, D] with entries up to 1, the exponents int32 [b] that undo the
+    scaling, and the norms [b] of the scaled signals.
+  """
+  finite = jnp.all(jnp.isfinite(signals), axis=1, keepdims=True)
+  signals = jnp.where(finite, signals, 0.0)
+  _, exponent = jnp.frexp(jnp.max(jnp.abs(signals), axis=1))
+  signals = jnp.ldexp(signals, -exponent[:, None])
+  return signals, exponent, _norm(signals)
+
+
+def _fill(atoms: Array, count: Array) -> Array:
+  """Puts the lowest atoms not in use into slots [S, b] from `count` on."""
+  candidates = jnp.arange(atoms.shape[0], dtype=jnp.int32)
+  for k in range(atoms.shape[0]):
+    taken = atoms[:k, None] == candidates[None, : k + 1, None]
+    free = jnp.argmin(jnp.any(taken, axis=0), axis=0).astype(jnp.int32)
+    atoms = atoms.at[k].set(jnp.where(k < count, atoms[k], free))
+  return atoms
