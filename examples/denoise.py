@@ -59,7 +59,7 @@ def denoise(noisy, sigma, model):
   return (picture + share * noisy) / (1 + share)
 
 
-def inpaint(damaged, known, model, rounds=8):
+def inpaint(damaged, known, model, rounds=6):
   """Fills in missing pixels: guesses them, codes the guess, guesses better.
 
   Each round learns from patches of the last guess, codes all of them, to a
@@ -241,7 +241,7 @@ def main(arguments=None):
 
   original, random = load(flags.picture), np.random.default_rng(0)
   model = DictionaryLearning(
-    ATOMS, max_iter=4, tol=0, sparse_output=True, random_state=0
+    ATOMS, max_iter=3, tol=0, sparse_output=True, random_state=0
   )
   noisy, denoised = compare_denoising(
     original, flags.sigma / 255, random, model
