@@ -67,7 +67,7 @@ class Method(NamedTuple):
 
   run: Callable[[], Any]
   scale: float = 1.0
-  once: Callable[[], Any] = lambda: None
+  once: Callable[[], Any] | None = None
 
 
 def random_problem(n: int, d: int, k: int, s: int) -> Problem:
@@ -164,10 +164,13 @@ def torch_package(problem: Problem) -> Method:
   return Method(run, len(problem.signals) / part)
 
 
-def seconds(function: Callable[[], Any]) -> float:
-  start = time.perf_counter()
-  function()
-  return time.perf_counter() - start
+def seconds(function: Callable[[], Any], least: float = 0.1) -> float:
+  """The mean over as many calls as take `least` seconds, one at least."""
+  calls, start = 0, time.perf_counter()
+  while not calls or time.perf_counter() - start < least:
+    function()
+    calls += 1
+  return (time.perf_counter() - start) / calls
 
 
 def measure(methods: dict[str, Method], rounds: int):
@@ -176,16 +179,18 @@ def measure(methods: dict[str, Method], rounds: int):
   Returns:
     The seconds of each method's rounds, and of its first call.
   """
-  first = {name: seconds(method.run) for name, method in methods.items()}
+  first = {name: seconds(method.run, 0) for name, method in methods.items()}
   times = {name: [] for name in methods}
   spent = dict.fromkeys(methods, 0.0)
   for _ in range(rounds):
     for name, method in methods.items():
       if spent[name] < _PATIENCE.value:
+        start = time.perf_counter()
         time.sleep(0.02)  # threads of the one before spin for a while
-        once, run = seconds(method.once), seconds(method.run)
-        times[name].append(once + method.scale * run)
-        spent[name] += once + run
+        method.run()  # caches forget while others run
+        once = seconds(method.once) if method.once else 0.0
+        times[name].append(once + method.scale * seconds(method.run))
+        spent[name] += time.perf_counter() - start
   return times, first
 
 

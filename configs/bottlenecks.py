@@ -24,6 +24,7 @@ _BOTTLENECKS = {
     K=512,
     S=5,
     learning='gradient',  # or 'online', 'fixed'
+    gradient='straight_through',  # or 'refit'
     coefficient_bits=8,
     patch=1,
     progressive=False,

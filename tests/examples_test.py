@@ -15,7 +15,7 @@ def original():
 
 def model():
   return DictionaryLearning(
-    64, 4, batch_size=512, max_iter=3, sparse_output=True, random_state=0
+    64, 4, max_iter=3, tol=0, sparse_output=True, random_state=0
   )
 
 

@@ -9,6 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / 'lasers_jax').rglob('*.py'))
 FILES = [*LIBRARY, *sorted(ROOT.glob('*.py')), *sorted(ROOT.glob('configs/*'))]
+FILES += sorted(ROOT.glob('examples/*'))
 FILES = [path for path in FILES if path.suffix == '.py']
 
 # What each room of the library may import of the library.
@@ -46,12 +47,15 @@ KNOWN_ONLY_BY = {
   'orbax': ('lasers_jax/training/checkpoint.py',),
   'clu': ('lasers_jax/training/monitor.py',),
   'tensorflow': ('lasers_jax/training/monitor.py',),
+  # `import lasers_jax` is not to wait for it.
+  'sklearn': ('lasers_jax/estimator.py', 'examples/'),
   'lasers_jax.data': (*SCRIPTS, 'lasers_jax/settings.py', 'lasers_jax/data/'),
   'lasers_jax.settings': SCRIPTS,
   'lasers_jax.scripts': SCRIPTS,
   'train': (),
   'evaluate': (),
   'configs': ('configs/',),
+  'examples': (),
   'tests': (),
 }
 
@@ -115,6 +119,14 @@ def test_only_the_autoencoder_knows_bottlenecks_among_networks():
       is_within(x, 'lasers_jax.bottlenecks') for x in imports(path.read_text())
     )
     assert knows == (path.name == 'autoencoder.py')
+
+
+def test_the_estimator_stands_on_coding_alone():
+  names = imports((ROOT / 'lasers_jax/estimator.py').read_text())
+  assert {x for x in names if is_within(x, 'lasers_jax')} == {
+    'lasers_jax.coding',
+    'lasers_jax.errors',
+  }
 
 
 def test_errors_import_nothing():

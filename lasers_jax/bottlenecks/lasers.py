@@ -21,6 +21,7 @@ from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
 
 LEARNING = ('gradient', 'online', 'fixed')
+GRADIENTS = ('straight_through', 'refit')
 
 
 class Lasers(Bottleneck):
@@ -34,6 +35,10 @@ class Lasers(Bottleneck):
     learning: how the dictionary learns. 'gradient': a parameter, moved by the
       dictionary loss; 'online': by Mairal et al. 2009 from the running
       statistics of codes and signals, in the step; 'fixed': not at all.
+    gradient: what reaches z from the decoder. 'straight_through': all of its
+      gradient, as in the paper; 'refit': the exact gradient of the fit by the
+      chosen atoms, which is the part within their span. It also reaches the
+      dictionary, where that is a parameter.
     coefficient_bits: bits of a stored coefficient, at least 2; None stores
       float32, and counts 32. Training decodes the coefficients before they
       are rounded, evaluation decodes what would be stored.
@@ -46,6 +51,7 @@ class Lasers(Bottleneck):
 
   S: int = 5
   learning: str = 'gradient'
+  gradient: str = 'straight_through'
   coefficient_bits: int | None = 8
   patch: int = 1
   progressive: bool = False
@@ -66,6 +72,10 @@ class Lasers(Bottleneck):
   def check(self) -> None:
     if self.learning not in LEARNING:
       raise ValueError(f'learning must be one of {LEARNING}: {self.learning!r}')
+    if self.gradient not in GRADIENTS:
+      raise ValueError(
+        f'gradient must be one of {GRADIENTS}: {self.gradient!r}'
+      )
     if not 1 <= self.S <= self.K:
       raise ValueError(f'S must be from 1 to K = {self.K}, got S = {self.S}')
     if self.coefficient_bits is not None and self.coefficient_bits < 2:
@@ -100,19 +110,19 @@ class Lasers(Bottleneck):
       quantized = self.decode(codes).astype(z.dtype)
       return self._latent(z, quantized, codes)
     signals, atoms = self._signals(z), self._atoms()
-    chosen, path = coding.batch_omp_path(
-      lax.stop_gradient(signals), lax.stop_gradient(atoms), self.S
-    )
-    code = SparseCode(chosen, path[:, -1])
-    quantized = from_patches(
-      self._as_map(z, coding.reconstruct(code, atoms)), self.patch
-    )
-    latent = self._latent(z, quantized.astype(z.dtype), self._store(z, code))
+    code = coding.batch_omp(signals, atoms, self.S)
+    held = lax.stop_gradient(code)
+    quantized = self._decode_signals(z, held, atoms)
+    latent = self._latent(z, quantized, self._store(z, held))
     if self.progressive:
-      latent.losses.update(self._progressive_losses(signals, chosen, path))
+      latent.losses.update(self._progressive_losses(signals))
+    if self.gradient == 'refit':
+      quantized = self._decode_signals(z, code, atoms)
+    else:
+      quantized = straight_through(z, quantized)
     if self.tracks(train):  # last, since it changes dictionary and scales
-      self._track(lax.stop_gradient(signals), code)
-    return latent.replace(quantized=straight_through(z, latent.quantized))
+      self._track(lax.stop_gradient(signals), held)
+    return latent.replace(quantized=quantized)
 
   def encode(self, z: Array) -> SparseCode:
     """Codes z [..., H, W, D] as it would be stored.
@@ -176,6 +186,10 @@ class Lasers(Bottleneck):
     patches = to_patches(z.astype(jnp.float32), self.patch)
     return patches.reshape(-1, patches.shape[-1])
 
+  def _decode_signals(self, z: Array, code: SparseCode, atoms: Array) -> Array:
+    signals = self._as_map(z, coding.reconstruct(code, atoms))
+    return from_patches(signals, self.patch).astype(z.dtype)
+
   def _as_map(self, z: Array, rows: Array) -> Array:
     """Gives rows [N, ...] the dimensions [..., H/p, W/p, ...] of z's sites."""
     *lead, h, w, _ = z.shape
@@ -214,9 +228,12 @@ class Lasers(Bottleneck):
       atoms = coding.update_dictionary(self._atoms(), self.statistics.value)
       self.put_variable('codebook', 'dictionary', atoms)
 
-  def _progressive_losses(self, signals, chosen, path) -> dict[str, Array]:
+  def _progressive_losses(self, signals: Array) -> dict[str, Array]:
     """Averages the losses over the prefixes, as RQ-VAE does over depths."""
     atoms, each = self._atoms(), []
+    chosen, path = coding.batch_omp_path(
+      *lax.stop_gradient((signals, atoms)), self.S
+    )
     for s in range(1, self.S + 1):
       prefix = SparseCode(chosen[:, :s], path[:, s - 1, :s])
       each.append(_losses(signals, coding.reconstruct(prefix, atoms)))

@@ -101,13 +101,8 @@ def pursue(signals, dictionary, gram, tolerance, limit, options) -> Pursuit:
   return in_blocks(
     lambda block: _pursue_block(*block, dictionary, gram, options),
     sites,
-    block_size(k) if gram is None else _gram_block_size(k),
+    block_size(k),
   )
-
-
-def _gram_block_size(k: int) -> int:
-  """Smaller the more of the caches the Gram matrix takes (measured)."""
-  return max(64, min(1024, 2**29 // k**2))
 
 
 def _by_gram(k: int, given: bool, options: Options) -> bool:
@@ -152,7 +147,7 @@ def _pursue_block(signals, tolerance, limit, dictionary, gram, options):
     going &= squared_sine > _SQUARED_SINE_FLOOR
     if tolerance is not None:
       rest = signals - _combine(dictionary.T, chosen)
-      going &= _norm(rest) > jnp.ldexp(tolerance, -exponent)
+      going &= _norm(rest) > _scale(tolerance, -exponent)
     if limit is not None:
       going &= k < limit
     count += going
@@ -167,8 +162,8 @@ def _pursue_block(signals, tolerance, limit, dictionary, gram, options):
       step = (best * scale)[None] * inverse[k, : k + 1]
       coefficients = coefficients.at[: k + 1].add(step)
     path.append(coefficients)
-  unscale = exponent.reshape(1, 1, b) if options.path else exponent[None]
-  result = jnp.ldexp(jnp.stack(path) if options.path else path[-1], unscale)
+  result = jnp.stack(path) if options.path else path[-1]
+  result = _scale(result, exponent.reshape([1] * (result.ndim - 1) + [b]))
   atoms = lax.cond(jnp.all(count == s), lambda a, _: a, _fill, atoms, count)
   return Pursuit(atoms.T, jnp.moveaxis(result, -1, 0), count)
 
@@ -321,8 +316,20 @@ def _normalize(signals: Array) -> tuple[Array, Array, Array]:
   finite = jnp.all(jnp.isfinite(signals), axis=1, keepdims=True)
   signals = jnp.where(finite, signals, 0.0)
   _, exponent = jnp.frexp(jnp.max(jnp.abs(signals), axis=1))
-  signals = jnp.ldexp(signals, -exponent[:, None])
+  signals = _scale(signals, -exponent[:, None])
   return signals, exponent, _norm(signals)
+
+
+def _scale(x: Array, exponent: Array) -> Array:
+  """Is x 2^exponent. In two steps, since one factor may leave float32; and
+  not by `ldexp` of all of x, which costs as much as a step of a pursuit."""
+  half = exponent // 2
+  return x * _power_of_two(half) * _power_of_two(exponent - half)
+
+
+def _power_of_two(exponent: Array) -> Array:
+  """Is 2^exponent, from -126 to 127: these bits of a float32 are its exponent."""
+  return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
 
 
 def _fill(atoms: Array, count: Array) -> Array:

@@ -98,7 +98,7 @@ def _first_of_largest(scores: Array) -> Array:
 
 def block_size(k: int) -> int:
   """Returns how many signals at once are compared with K atoms on a CPU."""
-  return max(64, min(1024, _ENTRIES_PER_BLOCK // k))
+  return max(64, min(2048, _ENTRIES_PER_BLOCK // k))
 
 
 def in_blocks(function: Callable[[Any], Any], sites: Any, block: int) -> Any:

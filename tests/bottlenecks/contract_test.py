@@ -191,6 +191,8 @@ def test_straight_through_forwards_the_very_codes(case):
 
 
 def test_straight_through_passes_the_gradient_unchanged(case):
+  if getattr(case.module, 'gradient', 'straight_through') == 'refit':
+    pytest.skip('it passes the gradient of the fit')
   c = normal(case.z.shape, seed=5)
 
   def total(z):

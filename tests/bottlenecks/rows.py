@@ -18,6 +18,7 @@ ROWS = {
   'lasers-fixed': {**SPARSE, 'learning': 'fixed'},
   'lasers-float': {**SPARSE, 'coefficient_bits': None},
   'lasers-patch': {**SPARSE, 'patch': 2, 'D': 2},  # signals of 8 again
+  'lasers-refit': {**SPARSE, 'gradient': 'refit'},
   'lasers-progressive': {**SPARSE, 'progressive': True},
   'vq-ema': {'name': 'vq', 'learning': 'ema'},
   'vq-loss': {'name': 'vq', 'learning': 'loss'},
