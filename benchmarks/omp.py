@@ -36,7 +36,7 @@ from absl import app, flags
 from lasers_jax.coding import batch_omp, reconstruct
 
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of the interleaved run.')
-_PATIENCE = flags.DEFINE_float('patience', 4, 'Seconds a method, at a shape.')
+_PATIENCE = flags.DEFINE_float('patience', 12, 'Seconds a method, at a shape.')
 _SHAPES = flags.DEFINE_list(
   'shapes',
   '16384x16x128x4,16384x64x512x4,16384x64x1024x8,4096x256x2048x8,'

@@ -37,8 +37,6 @@ D, K, S = 16, 512, 5
 class Nothing(Bottleneck):
   """Passes the latent on: what is left of a step without a bottleneck."""
 
-  revive_every: int = 0
-
   def __call__(self, z, train):
     return Latent(z, z, {}, {})
 

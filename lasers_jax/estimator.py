@@ -31,7 +31,7 @@ _LEARNERS = {
   'ksvd': coding.ksvd,
 }
 _SAMPLE = 4096  # signals that give the first atoms and measure error_
-# Signals coded at once, the last of them padded: each size is compiled once.
+# Signals coded at once, the last ones padded: each size is compiled once.
 _CHUNKS = (64, 256, 1024, 4096, 16384)
 _FORMAT = 'lasers_jax.DictionaryLearning, format 1'
 _FITTED = 'n_features_in_ feature_names_in_ n_iter_ n_steps_ error_'.split()
@@ -253,14 +253,12 @@ class DictionaryLearning(
     """Yields (start, atoms [n, S], coefficients [n, S]) for the rows of X."""
     k = len(self.components_)
     s = self._sparsity(k)
-    options = {} if self.selection == 'omp' else {'selection': self.selection}
-    if tolerance is not None:
-      options['tolerance'] = float(tolerance)
+    options = {'selection': self.selection, 'tolerance': tolerance}
     dictionary = jax.numpy.asarray(self.components_.T)
-    for start in range(0, len(X), _CHUNKS[-1]):
-      rows = _rows(X, slice(start, start + _CHUNKS[-1]))
-      n = len(rows)
-      chunk = _padded(rows, next(size for size in _CHUNKS if size >= n))
+    size = next((x for x in _CHUNKS if x >= len(X)), _CHUNKS[-1])
+    for start in range(0, len(X), size):
+      rows = _rows(X, slice(start, start + size))
+      chunk, n = _padded(rows, size), len(rows)
       code = coding.batch_omp(chunk, dictionary, s, **options)
       yield start, np.asarray(code.atoms)[:n], np.asarray(code.coefficients)[:n]
 

