@@ -5,8 +5,10 @@ from ml_collections import ConfigDict
 from lasers_jax.errors import InputError
 
 
-def choose(name: str) -> tuple[ConfigDict, ConfigDict]:
+def choose(name: str, K: int = 512) -> tuple[ConfigDict, ConfigDict]:
   """Returns the sections `bottleneck` and `loss.weights` of a bottleneck.
+
+  K is for those that have a codebook, and for what others are copies of.
 
   The pixel loss weighs 10 because it is a mean over [0, 1], and small.
   """
@@ -16,7 +18,11 @@ def choose(name: str) -> tuple[ConfigDict, ConfigDict]:
       f'not {name!r}'
     )
   weights = dict(pixel=10.0, **_WEIGHTS[name])
-  return ConfigDict(dict(name=name, **_BOTTLENECKS[name])), ConfigDict(weights)
+  section = ConfigDict(dict(name=name, **_BOTTLENECKS[name]))
+  for part in (section, section.get('inner', {})):
+    if 'K' in part:
+      part.K = K
+  return section, ConfigDict(weights)
 
 
 _BOTTLENECKS = {
@@ -33,13 +39,66 @@ _BOTTLENECKS = {
   ),
   'vq': dict(
     K=512,
-    learning='ema',  # or 'loss', which needs the weight codebook=1.0
+    learning='ema',  # or 'alternated', or 'loss' with the weight codebook=1.0
+    distance='euclidean',  # or 'cosine'
+    start='data',  # or 'kmeans'
+    assignment='nearest',  # or 'sinkhorn'
+    gradient='straight_through',  # or 'rotation'
+    affine=0.0,  # 'loss' alone, as is the next; 2 to 10 in the paper
+    synchronized=0.0,
+    rate=50.0,  # of 'alternated'
     decay=0.99,
     revive_every=50,
     revive_below=0.02,
   ),
+  'simvq': dict(K=512),
+  'ibq': dict(K=512, entropy_temperature=0.01),
+  'cvq': dict(
+    K=512,
+    distance='cosine',  # or 'euclidean'
+    anchors='probrandom',  # or 'closest', 'random'
+    decay=0.99,
+    revive_every=1,
+  ),
+  'hypervq': dict(K=512, curvature=1.0, temperature=1.0),
+  'fsq': dict(levels=(8, 8, 8)),
+  'lfq': dict(bits=9, temperature=0.01, gamma=1.0),
+  'bsq': dict(bits=9, temperature=1.0, gamma=1.0),
+  'lattice': dict(K=512, limit=7),
+  'scq': dict(K=512, penalty=0.1, keep=None, weight_bits=8),
+  'lista': dict(
+    K=512,
+    steps=16,
+    penalty=0.1,
+    learning='gradient',  # or 'fixed', to the DCT
+    keep=None,
+    coefficient_bits=8,
+  ),
+  'kl': dict(),
+  'none': dict(),
 }
+# Made of copies of another, which `inner` is.
+_BOTTLENECKS['residual'] = dict(
+  depth=4, dropout=0.0, inner=dict(name='vq', **_BOTTLENECKS['vq'])
+)
+_BOTTLENECKS['product'] = dict(
+  groups=4, inner=dict(name='vq', **_BOTTLENECKS['vq'])
+)
 _WEIGHTS = {
   'lasers': dict(dictionary=1.0, commitment=0.25),
   'vq': dict(commitment=0.25),
+  'simvq': dict(codebook=1.0, commitment=0.25),
+  'ibq': dict(double=1.0, codebook=1.0, commitment=0.25, entropy=0.05),
+  'cvq': dict(codebook=1.0, commitment=0.25),
+  'hypervq': dict(),
+  'fsq': dict(),
+  'lfq': dict(entropy=0.1, commitment=0.25),
+  'bsq': dict(entropy=0.1, commitment=0.0),
+  'lattice': dict(codebook=1.0, commitment=0.25, size=0.01),
+  'residual': dict(commitment=0.25),
+  'product': dict(commitment=0.25),
+  'scq': dict(quantization=1.0),
+  'lista': dict(latent=1.0),
+  'kl': dict(kl=1e-4),
+  'none': dict(),
 }

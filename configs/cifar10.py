@@ -2,9 +2,9 @@
 
   python train.py --config=configs/cifar10.py:lasers --workdir=runs/lasers
 
-The argument chooses the bottleneck: lasers (the default) or vq. TFDS_DATA_DIR
-says where the data set is. Half an hour on two CPU cores; README.md has the
-numbers to expect.
+The argument chooses the bottleneck, see bottlenecks.py. TFDS_DATA_DIR says
+where the data set is. Half an hour on two CPU cores; README.md has the numbers
+to expect.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
   python train.py --config=configs/folder.py:lasers --workdir=runs/mine \
     --config.data.name=folder:/my/pictures
 
-The argument chooses the bottleneck: lasers (the default) or vq. The network is
-the VQGAN family's, f = 8; `network.multipliers` sets the factor, one doubling
+The argument chooses the bottleneck, see bottlenecks.py. The network is the
+VQGAN family's, f = 8; `network.multipliers` sets the factor, one doubling
 a level after the first. On an accelerator; for two CPU cores see photos.py.
 """
 
@@ -40,8 +40,9 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config.network.dtype = 'bfloat16'
 
   config.loss = ConfigDict()
-  config.bottleneck, config.loss.weights = bottlenecks.choose(bottleneck)
-  config.bottleneck.K = 1024
+  config.bottleneck, config.loss.weights = bottlenecks.choose(
+    bottleneck, K=1024
+  )
   config.loss.pixel = 'mse'  # or 'l1'
 
   config.optimizer = ConfigDict()

@@ -2,9 +2,9 @@
 
   python train.py --config=configs/photos.py:lasers --workdir=runs/photos
 
-The argument chooses the bottleneck: lasers (the default) or vq. Trains on
-random crops of seven photographs, some minutes on two CPU cores, and reports
-two that it has not seen, whole: about 30 dB at 5.33 bits per pixel.
+The argument chooses the bottleneck, see bottlenecks.py. Trains on random crops
+of seven photographs, some minutes on two CPU cores, and reports two that it has
+not seen, whole: about 30 dB at 5.33 bits per pixel.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.data import DataSettings
 from lasers_jax.errors import InputError
 from lasers_jax.networks import NETWORKS
@@ -127,11 +127,9 @@ def build_model(network: Mapping, bottleneck: Mapping) -> Autoencoder:
   network = {k: v for k, v in network.items() if k != 'name'}
   if 'dtype' in network:
     network['dtype'] = _dtype(network['dtype'])
-  kind = _choose(BOTTLENECKS, bottleneck, 'bottleneck')
-  bottleneck = {k: v for k, v in bottleneck.items() if k != 'name'}
   model = Autoencoder(
     encoder=_build(encoder, network, 'network'),
-    bottleneck=_build(kind, bottleneck, 'bottleneck', {'D': network.get('D')}),
+    bottleneck=_build_bottleneck(bottleneck, network.get('D'), 'bottleneck'),
     decoder=_build(decoder, network, 'network'),
   )
   try:
@@ -139,6 +137,18 @@ def build_model(network: Mapping, bottleneck: Mapping) -> Autoencoder:
   except ValueError as error:
     raise InputError(f'bottleneck: {error}') from error
   return model
+
+
+def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
+  """Builds a bottleneck for latents of width d, and the one inside it."""
+  kind = _choose(BOTTLENECKS, section, where)
+  fields = {k: v for k, v in section.items() if k != 'name'}
+  given = {'D': d}
+  if 'inner' in fields:
+    inner = _section(fields.pop('inner'), f'{where}.inner')
+    width = d // fields.get('groups', 1)
+    given['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
+  return _build(kind, fields, where, given)
 
 
 def _section(section: Any, name: str) -> Mapping:

@@ -53,15 +53,26 @@ def message(config) -> str:
   return str(error.value)
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-@pytest.mark.parametrize('bottleneck', BOTTLENECKS)
+# Each bottleneck with one config, and each config with some bottlenecks.
+PAIRS = [('cifar10', bottleneck) for bottleneck in BOTTLENECKS]
+PAIRS += [(x, y) for x in ('folder', 'photos') for y in ('lasers', 'fsq')]
+PAIRS += [('folder', 'residual'), ('folder', 'product')]
+
+
+def assert_fields(module, section):
+  for key, value in section.items():
+    if key == 'inner':
+      assert_fields(module.inner, value)
+    elif key != 'name':
+      assert getattr(module, key) == value
+
+
+@pytest.mark.parametrize('name, bottleneck', PAIRS)
 def test_configs_build(name, bottleneck):
   config = importlib.import_module(f'configs.{name}').get_config(bottleneck)
   run = settings.from_config(config.to_dict())
   assert isinstance(run.model.bottleneck, BOTTLENECKS[bottleneck])
-  for key, value in config.bottleneck.items():
-    if key != 'name':
-      assert getattr(run.model.bottleneck, key) == value
+  assert_fields(run.model.bottleneck, config.bottleneck)
   check_weights(run.model, run.loss, run.data.side)
 
 

@@ -1,9 +1,57 @@
 """What stands between encoder and decoder, behind one contract."""
 
 from lasers_jax.bottlenecks.base import Bottleneck, Latent
+from lasers_jax.bottlenecks.binary import BSQ, LFQ
+from lasers_jax.bottlenecks.continuous import KL, Identity
+from lasers_jax.bottlenecks.cvq import CVQ
+from lasers_jax.bottlenecks.fsq import FSQ
+from lasers_jax.bottlenecks.hypervq import HyperVQ
+from lasers_jax.bottlenecks.ibq import IBQ
 from lasers_jax.bottlenecks.lasers import Lasers
+from lasers_jax.bottlenecks.lattice import Lattice
+from lasers_jax.bottlenecks.lista import Lista
+from lasers_jax.bottlenecks.scq import SCQ
+from lasers_jax.bottlenecks.simvq import SimVQ
 from lasers_jax.bottlenecks.vq import VQ
+from lasers_jax.bottlenecks.wrappers import Product, Residual
 
-BOTTLENECKS: dict[str, type[Bottleneck]] = {'lasers': Lasers, 'vq': VQ}
+BOTTLENECKS: dict[str, type[Bottleneck]] = {
+  'lasers': Lasers,
+  'vq': VQ,
+  'simvq': SimVQ,
+  'ibq': IBQ,
+  'cvq': CVQ,
+  'hypervq': HyperVQ,
+  'fsq': FSQ,
+  'lfq': LFQ,
+  'bsq': BSQ,
+  'lattice': Lattice,
+  'residual': Residual,
+  'product': Product,
+  'scq': SCQ,
+  'lista': Lista,
+  'kl': KL,
+  'none': Identity,
+}
 
-__all__ = ['BOTTLENECKS', 'Bottleneck', 'Latent', 'Lasers', 'VQ']
+__all__ = [
+  'BOTTLENECKS',
+  'BSQ',
+  'CVQ',
+  'FSQ',
+  'IBQ',
+  'KL',
+  'LFQ',
+  'SCQ',
+  'VQ',
+  'Bottleneck',
+  'HyperVQ',
+  'Identity',
+  'Lasers',
+  'Latent',
+  'Lattice',
+  'Lista',
+  'Product',
+  'Residual',
+  'SimVQ',
+]

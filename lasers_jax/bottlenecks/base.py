@@ -9,8 +9,6 @@ import flax.struct
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax import coding
-
 
 @flax.struct.dataclass
 class Latent:
@@ -25,30 +23,33 @@ class Latent:
 class Bottleneck(nn.Module):
   """The contract: `z` is channels last, with any leading dimensions.
 
-  A subclass defines `encode`, `decode`, `__call__(z, train)`, `bits_per_site`,
-  `indices`, and, where it has atoms or codes to learn, `initialize` and
-  `revive`. Gradients touch `params` alone; statistics live in the collection
-  `codebook`, which is written only in training. Random draws take the key
-  stream `bottleneck`.
+  A subclass defines `encode`, `decode` and `__call__(z, train, mask=None)`,
+  where `mask`, bool [..., H, W], says which sites count in losses, statistics
+  and learning (the others are padding, and coded all the same); where its code
+  is discrete also `bits_per_site`, `symbols` and `indices`; where it has atoms
+  or codes to learn also `initialize` and `revive`. Gradients touch `params`
+  alone; statistics live in the collection `codebook`, which is written only in
+  training. Random draws take the key stream `bottleneck`.
 
   Attributes:
     D: width of a latent vector.
-    K: atoms or codes.
+    K: atoms or codes of a codebook; a field of those that have one.
     revive_every: steps from one `revive` to the next; 0 never.
-    revive_below: an atom is dead below this share of the mean use.
-    revive_limit: atoms revived at once, at most.
   """
 
   D: int = 16
-  K: int = 512
-  revive_every: int = 50
-  revive_below: float = 0.02
-  revive_limit: int = 16
+  K = 0
+  revive_every = 0
 
   @property
   def bits_per_site(self) -> float | None:
     """Bits of fixed length for a site; None where codes are continuous."""
     return None
+
+  @property
+  def symbols(self) -> int:
+    """How many values `indices` may take; 0 where codes are continuous."""
+    return self.K
 
   @property
   def patch_side(self) -> int:
@@ -59,11 +60,11 @@ class Bottleneck(nn.Module):
     """Raises ValueError where the fields contradict each other."""
 
   def atoms(self) -> Array:
-    """What one atom or code stands for at a usual size: [K, p, p, D]."""
-    raise NotImplementedError
+    """What one atom or code stands for at a usual size: [M, p, p, D]."""
+    return jnp.zeros((0, 1, 1, self.D))
 
   def indices(self, codes: Any) -> Array:
-    """Returns the atoms or codes in use, int32 with values in [0, K)."""
+    """Returns the atoms or codes in use: int32 in [0, symbols)."""
     return codes
 
   def initialize(self, z: Array) -> None:
@@ -89,10 +90,20 @@ class Bottleneck(nn.Module):
     return train and mutable and not self.is_initializing()
 
 
-def straight_through(z: Array, quantized: Array) -> Array:
-  """Passes `quantized` forwards, and the gradient back to `z` unchanged."""
-  # The usual z + sg(quantized - z) rounds, in bfloat16 visibly; this adds zero.
-  return lax.stop_gradient(quantized) + (z - lax.stop_gradient(z))
+class Codebook(Bottleneck):
+  """A bottleneck with K atoms or codes that die and are revived.
+
+  Attributes:
+    revive_below: an atom is dead below this share of the mean use.
+    revive_limit: atoms revived at once, at most.
+    decay: of the moving average of use.
+  """
+
+  K: int = 512
+  revive_every: int = 50
+  revive_below: float = 0.02
+  revive_limit: int = 16
+  decay: float = 0.99
 
 
 def fixed_length_bits(k: int) -> int:
@@ -100,21 +111,59 @@ def fixed_length_bits(k: int) -> int:
   return math.ceil(math.log2(k))
 
 
-def use_stats(indices: Array, k: int) -> tuple[Array, dict[str, Array]]:
+def use_stats(
+  indices: Array, k: int, mask: Array | None = None
+) -> tuple[Array, dict[str, Array]]:
   """Counts the codes of a batch.
+
+  Args:
+    indices: int32 [..., G], in [0, K); or [...], one for each site.
+    k: how many values they may take.
+    mask: bool [...], the sites that count.
 
   Returns:
     The counts [K] scaled to a mean of 1, and the statistics `usage`, the share
     of codes in use, and `perplexity`, the exponential of their entropy: both
     of this batch, so bounded by its number of sites.
   """
-  counts = coding.histogram(indices, k)
-  p = counts / jnp.sum(counts)
+  weights = jnp.ones(indices.shape)
+  if mask is not None:
+    extra = indices.ndim - mask.ndim
+    weights *= mask.reshape(mask.shape + (1,) * extra)
+  counts = jnp.zeros(k).at[indices.reshape(-1)].add(weights.reshape(-1))
+  p = counts / jnp.maximum(jnp.sum(counts), 1e-30)
   entropy = -jnp.sum(p * jnp.log(jnp.maximum(p, 1e-30)))
   stats = {'usage': jnp.mean(counts > 0), 'perplexity': jnp.exp(entropy)}
   return p * k, stats
 
 
-def relative_error(z: Array, quantized: Array) -> Array:
+def site_mean(values: Array, mask: Array | None = None) -> Array:
+  """The mean over the sites [...] that count, and over what else there is.
+
+  Args:
+    values: [..., any], of each site.
+    mask: bool [...], the sites that count; None for all.
+  """
+  if mask is None:
+    return jnp.mean(values)
+  extra = values.ndim - mask.ndim
+  values = jnp.mean(values, axis=tuple(range(mask.ndim, mask.ndim + extra)))
+  return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def codebook_losses(
+  z: Array, quantized: Array, mask: Array | None = None
+) -> dict[str, Array]:
+  """Returns `codebook`, mean |sg(z) - q|², and `commitment`, |z - sg(q)|²."""
+  return {
+    'codebook': site_mean((quantized - lax.stop_gradient(z)) ** 2, mask),
+    'commitment': site_mean((z - lax.stop_gradient(quantized)) ** 2, mask),
+  }
+
+
+def relative_error(
+  z: Array, quantized: Array, mask: Array | None = None
+) -> Array:
   """The share of the energy of z that the code loses, in [0, inf)."""
-  return jnp.sum((z - quantized) ** 2) / (jnp.sum(z**2) + 1e-20)
+  error = site_mean((z - quantized) ** 2, mask)
+  return error / (site_mean(z**2, mask) + 1e-20)

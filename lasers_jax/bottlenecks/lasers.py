@@ -10,13 +10,14 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
-  Bottleneck,
+  Codebook,
   Latent,
+  codebook_losses,
   fixed_length_bits,
   relative_error,
-  straight_through,
   use_stats,
 )
+from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
 
@@ -24,7 +25,7 @@ LEARNING = ('gradient', 'online', 'fixed')
 GRADIENTS = ('straight_through', 'refit')
 
 
-class Lasers(Bottleneck):
+class Lasers(Codebook):
   """Codes each site with S of K atoms (LASERS section 3: the DL bottleneck).
 
   Losses: `dictionary`, mean |sg(z) - q|², which reaches the dictionary alone,
@@ -56,7 +57,6 @@ class Lasers(Bottleneck):
   patch: int = 1
   progressive: bool = False
   forgetting: float = 0.98
-  decay: float = 0.99
 
   def setup(self):
     self.check()
@@ -104,24 +104,24 @@ class Lasers(Bottleneck):
   def indices(self, codes: SparseCode) -> Array:
     return codes.atoms
 
-  def __call__(self, z: Array, train: bool) -> Latent:
+  def __call__(self, z: Array, train: bool, mask: Array | None = None):
     if not train:
       codes = self.encode(z)
       quantized = self.decode(codes).astype(z.dtype)
-      return self._latent(z, quantized, codes)
+      return self._latent(z, quantized, codes, mask)
     signals, atoms = self._signals(z), self._atoms()
     code = coding.batch_omp(signals, atoms, self.S)
     held = lax.stop_gradient(code)
     quantized = self._decode_signals(z, held, atoms)
-    latent = self._latent(z, quantized, self._store(z, held))
+    latent = self._latent(z, quantized, self._store(z, held), mask)
     if self.progressive:
-      latent.losses.update(self._progressive_losses(signals))
+      latent.losses.update(self._progressive_losses(z, mask))
     if self.gradient == 'refit':
       quantized = self._decode_signals(z, code, atoms)
     else:
       quantized = straight_through(z, quantized)
     if self.tracks(train):  # last, since it changes dictionary and scales
-      self._track(lax.stop_gradient(signals), held)
+      self._track(lax.stop_gradient(signals), held, self._patch_mask(mask))
     return latent.replace(quantized=quantized)
 
   def encode(self, z: Array) -> SparseCode:
@@ -215,10 +215,19 @@ class Lasers(Bottleneck):
     steps = jnp.minimum(jnp.arange(self.S), trained.shape[0] - 1)
     return jnp.maximum(trained[steps], 1e-12)
 
-  def _track(self, signals: Array, code: SparseCode) -> None:
-    """Updates the statistics, and in 'online' learning the dictionary."""
-    use, _ = use_stats(code.atoms, self.K)
+  def _patch_mask(self, mask: Array | None) -> Array | None:
+    """Says which signals count, [N]: those of which every site does."""
+    if mask is None:
+      return None
+    return jnp.all(to_patches(mask[..., None], self.patch), axis=-1).reshape(-1)
+
+  def _track(self, signals: Array, code: SparseCode, mask) -> None:
+    """Updates the statistics and, in 'online' learning, the dictionary."""
+    use, _ = use_stats(code.atoms, self.K, mask)
     self.use.value += (1 - self.decay) * (use - self.use.value)
+    if mask is not None:
+      coefficients = jnp.where(mask[:, None], code.coefficients, 0.0)
+      code = code._replace(coefficients=coefficients)
     largest = _largest_magnitudes(code)
     self.scales.value += (1 - self.decay) * (largest - self.scales.value)
     if self.learning == 'online':
@@ -228,27 +237,30 @@ class Lasers(Bottleneck):
       atoms = coding.update_dictionary(self._atoms(), self.statistics.value)
       self.put_variable('codebook', 'dictionary', atoms)
 
-  def _progressive_losses(self, signals: Array) -> dict[str, Array]:
+  def _progressive_losses(self, z: Array, mask) -> dict[str, Array]:
     """Averages the losses over the prefixes, as RQ-VAE does over depths."""
     atoms, each = self._atoms(), []
     chosen, path = coding.batch_omp_path(
-      *lax.stop_gradient((signals, atoms)), self.S
+      *lax.stop_gradient((self._signals(z), atoms)), self.S
     )
     for s in range(1, self.S + 1):
       prefix = SparseCode(chosen[:, :s], path[:, s - 1, :s])
-      each.append(_losses(signals, coding.reconstruct(prefix, atoms)))
+      each.append(_losses(z, self._decode_signals(z, prefix, atoms), mask))
     return {name: sum(x[name] for x in each) / self.S for name in each[0]}
 
-  def _latent(self, z: Array, quantized: Array, codes: SparseCode) -> Latent:
-    _, stats = use_stats(codes.atoms, self.K)
-    stats['relative_error'] = relative_error(z, quantized)
-    return Latent(quantized, codes, _losses(z, quantized), stats)
+  def _latent(self, z: Array, quantized: Array, codes: SparseCode, mask):
+    _, stats = use_stats(
+      codes.atoms.reshape(-1, self.S), self.K, self._patch_mask(mask)
+    )
+    stats['relative_error'] = relative_error(z, quantized, mask)
+    return Latent(quantized, codes, _losses(z, quantized, mask), stats)
 
 
-def _losses(z: Array, quantized: Array) -> dict[str, Array]:
+def _losses(z: Array, quantized: Array, mask) -> dict[str, Array]:
+  losses = codebook_losses(z, quantized, mask)
   return {
-    'dictionary': jnp.mean((quantized - lax.stop_gradient(z)) ** 2),
-    'commitment': jnp.mean((lax.stop_gradient(quantized) - z) ** 2),
+    'dictionary': losses['codebook'],
+    'commitment': losses['commitment'],
   }
 
 

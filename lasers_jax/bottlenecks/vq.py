@@ -1,7 +1,11 @@
 """Vector quantization.
 
 A. van den Oord, O. Vinyals and K. Kavukcuoglu, "Neural discrete
-representation learning", NeurIPS 2017.
+representation learning", NeurIPS 2017. The options `affine`, `synchronized` and
+learning 'alternated' are those of M. Huh et al., "Straightening out the
+straight-through estimator", ICML 2023; unlike in its released code, a revived
+code lands where it should under `affine`, and the commitment and the codebook
+term are weighted by the trainer alone.
 """
 
 import jax.numpy as jnp
@@ -9,31 +13,56 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
-  Bottleneck,
+  Codebook,
   Latent,
+  codebook_losses,
   fixed_length_bits,
   relative_error,
-  straight_through,
   use_stats,
 )
+from lasers_jax.bottlenecks.gradients import GRADIENTS
 from lasers_jax.coding import CodebookStatistics
 
-LEARNING = ('ema', 'loss')
+CHOICES = {
+  'learning': ('ema', 'loss', 'alternated'),
+  'distance': ('euclidean', 'cosine'),
+  'start': ('data', 'kmeans'),
+  'assignment': ('nearest', 'sinkhorn'),
+  'gradient': tuple(GRADIENTS),
+}
 
 
-class VQ(Bottleneck):
+class VQ(Codebook):
   """Codes each site with the nearest of K codes (VQ-VAE section 3.2).
 
   Losses: `commitment`, mean |z - sg(q)|² (equation 3, third term, without its
   weight), and with learning 'loss' also `codebook`, mean |sg(z) - q|².
 
   Attributes:
-    learning: 'ema', K-means by moving sums (appendix A.1), or 'loss'.
-    decay: of the moving sums and of the use of codes.
+    learning: 'ema', K-means by moving sums (appendix A.1); 'loss', by the
+      codebook loss; 'alternated', by a step of gradient descent on it before
+      the decoder, which receives the moved codes (Huh et al. section 4.3).
+    distance: 'euclidean', or 'cosine': latents and codes have norm 1.
+    start: codes begin as signals ('data') or as their clusters ('kmeans').
+    assignment: in training; 'nearest', or 'sinkhorn', which spreads the signals
+      of a batch evenly over the codes (OptVQ, arXiv 2412.15195). Evaluation
+      takes the nearest code.
+    gradient: what reaches z from the decoder, see gradients.py.
+    affine: codes are (1 + a s) C + a b with learned s and b for all, where a is
+      this; 0 for C itself. Goes with learning 'loss'.
+    synchronized: ν, the share of the decoder's gradient that also reaches the
+      codes. Goes with learning 'loss'.
+    rate: of the descent in 'alternated' learning.
   """
 
   learning: str = 'ema'
-  decay: float = 0.99
+  distance: str = 'euclidean'
+  start: str = 'data'
+  assignment: str = 'nearest'
+  gradient: str = 'straight_through'
+  affine: float = 0.0
+  synchronized: float = 0.0
+  rate: float = 50.0
 
   def setup(self):
     self.check()
@@ -42,13 +71,22 @@ class VQ(Bottleneck):
     if self.learning == 'ema':
       # Their counts are `use`.
       self.sums = self.variable('codebook', 'sums', jnp.zeros, shape)
+    if self.affine:
+      zeros = lambda key, shape: jnp.zeros(shape)  # noqa: E731
+      self.stretch = self.param('stretch', zeros, (self.D,))
+      self.shift = self.param('shift', zeros, (self.D,))
     self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
 
   def check(self) -> None:
-    if self.learning not in LEARNING:
-      raise ValueError(f'learning must be one of {LEARNING}: {self.learning!r}')
+    for field, choices in CHOICES.items():
+      value = getattr(self, field)
+      if value not in choices:
+        raise ValueError(f'{field} must be one of {choices}: {value!r}')
     if self.K < 2:
       raise ValueError(f'K must be at least 2, got K = {self.K}')
+    for field in ('affine', 'synchronized'):
+      if getattr(self, field) and self.learning != 'loss':
+        raise ValueError(f"{field} goes with learning='loss' only")
 
   @property
   def _home(self) -> str:
@@ -61,19 +99,28 @@ class VQ(Bottleneck):
   def atoms(self) -> Array:
     return self._codes()[:, None, None]
 
-  def __call__(self, z: Array, train: bool) -> Latent:
-    codes = self.encode(lax.stop_gradient(z))
-    quantized = self.decode(codes).astype(z.dtype)
-    losses = {'commitment': jnp.mean((lax.stop_gradient(quantized) - z) ** 2)}
-    if self.learning == 'loss':
-      losses['codebook'] = jnp.mean((quantized - lax.stop_gradient(z)) ** 2)
-    _, stats = use_stats(codes, self.K)
-    stats['relative_error'] = relative_error(z, quantized)
+  def __call__(self, z: Array, train: bool, mask: Array | None = None):
+    signals, codes = self._signals(z), self._codes()
+    held = lax.stop_gradient(signals)
+    weights = None if mask is None else mask.reshape(-1).astype(jnp.float32)
+    indices = self._assign(held, lax.stop_gradient(codes), weights, train)
+    if train and self.learning == 'alternated':
+      codes = self._descend(codes, held, indices, weights)
+    z_signals = signals.reshape(z.shape)
+    quantized = codes[indices].reshape(z.shape)
+    losses = codebook_losses(z_signals, quantized, mask)
+    if self.learning != 'loss':
+      del losses['codebook']
+    indices = indices.reshape(z.shape[:-1])
+    _, stats = use_stats(indices, self.K, mask)
+    stats['relative_error'] = relative_error(z_signals, quantized, mask)
     if self.tracks(train):
-      self._track(lax.stop_gradient(self._signals(z)), codes.reshape(-1))
+      self._track(held, indices, mask, weights, codes)
     if train:
-      quantized = straight_through(z, quantized)
-    return Latent(quantized, codes, losses, stats)
+      passed = GRADIENTS[self.gradient](z_signals, quantized)
+      along = quantized - lax.stop_gradient(quantized)  # zero, but a path
+      quantized = passed + self.synchronized * along
+    return Latent(quantized.astype(z.dtype), indices, losses, stats)
 
   def encode(self, z: Array) -> Array:
     """Codes z [..., D]: int32 [...], in [0, K)."""
@@ -85,9 +132,15 @@ class VQ(Bottleneck):
     return self._codes()[codes]
 
   def initialize(self, z: Array) -> None:
-    """Takes signals of a first batch as codes."""
-    key = self.make_rng('bottleneck')
-    self._set_codes(coding.pick_signals(key, self._signals(z), self.K))
+    """Takes signals of a first batch as codes, or the clusters of it."""
+    key, signals = self.make_rng('bottleneck'), self._signals(z)
+    if self.start == 'kmeans':
+      codes, self.use.value = coding.kmeans(key, signals, self.K)
+    else:
+      codes = coding.pick_signals(key, signals, self.K)
+    self.put_variable(self._home, 'codes', self._as_stored(codes))
+    if self.learning == 'ema':
+      self.sums.value = codes * self.use.value[:, None]
 
   def revive(self, z: Array) -> None:
     """Replaces dead codes by badly coded signals."""
@@ -100,36 +153,81 @@ class VQ(Bottleneck):
       self.revive_below,
       self.revive_limit,
     )
-    which, dead = revival.which, revival.dead
-    new = jnp.where(dead[:, None], signals[revival.rows], codes[which])
-    use = jnp.where(dead, 1.0, self.use.value[which])
+    which, dead = revival.which, revival.dead[:, None]
+    new = self._as_stored(signals[revival.rows])
+
+    def replaced(rows: Array) -> Array:
+      return rows.at[which].set(jnp.where(dead, new, rows[which]))
+
+    stored = self.get_variable(self._home, 'codes')
+    self.put_variable(self._home, 'codes', replaced(stored))
+    use = jnp.where(revival.dead, 1.0, self.use.value[which])
     self.use.value = self.use.value.at[which].set(use)
-    self._set_codes(codes.at[which].set(new))
-
-  def _signals(self, z: Array) -> Array:
-    return z.reshape(-1, self.D).astype(jnp.float32)
-
-  def _codes(self) -> Array:
-    return self.get_variable(self._home, 'codes')
-
-  def _set_codes(self, codes: Array) -> None:
-    self.put_variable(self._home, 'codes', codes)
     if self.learning == 'ema':
       # The sums must agree, or the next step undoes the change.
-      self.sums.value = codes * self.use.value[:, None]
+      self.sums.value = replaced(self.sums.value)
 
-  def _track(self, signals: Array, indices: Array) -> None:
-    """Updates the use of codes and, in 'ema' learning, the codes."""
-    if self.learning == 'loss':
-      use, _ = use_stats(indices, self.K)
+  def _signals(self, z: Array) -> Array:
+    signals = z.reshape(-1, self.D).astype(jnp.float32)
+    return _unit(signals) if self.distance == 'cosine' else signals
+
+  def _codes(self) -> Array:
+    """The codes [K, D] as they are compared and decoded."""
+    codes = self.get_variable(self._home, 'codes')
+    if self.affine:
+      codes = codes * self._stretched()[None] + self.affine * self.shift[None]
+    return _unit(codes) if self.distance == 'cosine' else codes
+
+  def _stretched(self) -> Array:
+    return 1 + self.affine * self.stretch
+
+  def _as_stored(self, codes: Array) -> Array:
+    """Undoes the affine map."""
+    if not self.affine:
+      return codes
+    codes = codes - self.affine * self.shift[None]
+    return codes / self._stretched()[None]
+
+  def _assign(self, signals, codes, weights, train: bool) -> Array:
+    if not (train and self.assignment == 'sinkhorn'):
+      return coding.nearest_code(signals, codes)
+    squares = jnp.sum(signals**2, axis=1, keepdims=True)
+    squares += jnp.sum(codes**2, axis=1)[None] - 2 * signals @ codes.T
+    costs = jnp.sqrt(jnp.maximum(squares, 0.0))
+    plan = coding.sinkhorn(costs, weights=weights)
+    return jnp.argmax(plan, axis=1).astype(jnp.int32)
+
+  def _descend(self, codes, signals, indices, weights) -> Array:
+    """Moves codes down the slope of the codebook loss, at these indices."""
+    errors = codes[indices] - signals
+    if weights is not None:
+      errors *= weights[:, None]
+    count = signals.shape[0] if weights is None else jnp.sum(weights)
+    slope = jnp.zeros_like(codes).at[indices].add(errors)
+    slope *= 2 / (jnp.maximum(count, 1) * self.D)
+    return lax.stop_gradient(codes - self.rate * slope)
+
+  def _track(self, signals, indices, mask, weights, codes) -> None:
+    """Updates the use of codes and, unless by a loss, the codes."""
+    if self.learning == 'ema':
+      statistics, codes = coding.update_codebook(
+        CodebookStatistics(self.use.value, self.sums.value),
+        signals,
+        indices.reshape(-1),
+        self.decay,
+        weights=weights,
+      )
+      self.use.value, self.sums.value = statistics
+    else:
+      use, _ = use_stats(indices, self.K, mask)
       self.use.value += (1 - self.decay) * (use - self.use.value)
-      return
-    statistics = CodebookStatistics(self.use.value, self.sums.value)
-    statistics, codes = coding.update_codebook(
-      statistics, signals, indices, self.decay
-    )
-    self.use.value, self.sums.value = statistics
-    self.put_variable('codebook', 'codes', codes)
+    if self.learning != 'loss':
+      self.put_variable('codebook', 'codes', codes)
+
+
+def _unit(rows: Array) -> Array:
+  squares = jnp.sum(rows**2, axis=-1, keepdims=True)
+  return rows * lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 def _unit_normal(key: Array, shape: tuple[int, int]) -> Array:

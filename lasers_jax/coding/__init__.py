@@ -3,7 +3,9 @@
 from lasers_jax.coding.codebook import (
   CodebookStatistics,
   histogram,
+  kmeans,
   nearest_code,
+  sinkhorn,
   update_codebook,
 )
 from lasers_jax.coding.dictionary import (
@@ -60,6 +62,7 @@ __all__ = [
   'gradient',
   'histogram',
   'init_statistics',
+  'kmeans',
   'ksvd',
   'ksvd_sweep',
   'nearest_code',
@@ -70,6 +73,7 @@ __all__ = [
   'random_dictionary',
   'reconstruct',
   'revive_atoms',
+  'sinkhorn',
   'update_codebook',
   'update_dictionary',
   'update_statistics',

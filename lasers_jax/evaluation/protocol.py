@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 
   psnr: np.ndarray  # float64, one per image, in the order of the split
   ssim: np.ndarray
-  counts: np.ndarray  # int64 [K]
+  counts: np.ndarray  # int64 [symbols]
   bits: float | None  # of all images, at fixed length
   pixels: int
 
@@ -52,8 +52,8 @@ def evaluate(
     mesh: where to compute; the numbers do not depend on it.
 
   Returns:
-    psnr and ssim (each mean, low, high, count), usage, perplexity, and
-    bits_per_pixel: fixed_length, or 'continuous'.
+    psnr and ssim (each mean, low, high, count), bits_per_pixel: fixed_length,
+    or 'continuous', and of a code that is not, usage and perplexity.
   """
   measured = _measure(model, variables, batches, mesh)
   bits = measured.bits
@@ -61,10 +61,17 @@ def evaluate(
   return {
     'psnr': metrics.summarize(measured.psnr),
     'ssim': metrics.summarize(measured.ssim),
-    'usage': metrics.usage(measured.counts),
-    'perplexity': metrics.perplexity(measured.counts),
+    **_use(measured.counts),
     'bits_per_pixel': {'fixed_length': fixed},
   }
+
+
+def _use(counts: np.ndarray) -> dict[str, float]:
+  """Usage and perplexity; nothing for a continuous code."""
+  if not len(counts):
+    return {}
+  usage, perplexity = metrics.usage(counts), metrics.perplexity(counts)
+  return {'usage': usage, 'perplexity': perplexity}
 
 
 def check_size(height: int, width: int) -> None:
@@ -78,7 +85,7 @@ def check_size(height: int, width: int) -> None:
 
 def _measure(model, variables, batches, mesh) -> Measured:
   values: dict[int, tuple[float, float]] = {}
-  counts = np.zeros(model.bottleneck.K, np.int64)
+  counts = np.zeros(model.bottleneck.symbols, np.int64)
   bits, pixels = 0.0, 0
   for batch in batches:
     rows = {name: batch[name] for name in ('image', 'mask', 'index')}
@@ -95,7 +102,9 @@ def _measure(model, variables, batches, mesh) -> Measured:
       strict=True,
     ):
       values[int(i)] = (psnr, ssim)
-    counts += np.bincount(result['codes'][real].ravel(), minlength=len(counts))
+    if len(counts):
+      codes = result['codes'][real].ravel()
+      counts += np.bincount(codes, minlength=len(counts))
     _, h, w, _ = batch['image'].shape
     sites = h * w // model.encoder.f**2
     if bits is not None and model.bottleneck.bits_per_site is not None:
@@ -115,14 +124,15 @@ def _measure_batch(model, size, mesh, variables, batch) -> dict[str, Array]:
   h, w = size
   rounded = metrics.to_uint8_range(output.images)[:, :h, :w]
   images = images[:, :h, :w]
-  codes = model.bottleneck.indices(output.latent.codes)
   result = {
     'psnr': metrics.psnr(images, rounded),
     'ssim': metrics.ssim(images, rounded),
-    'codes': codes.reshape(codes.shape[0], -1),
     'mask': batch['mask'],
     'index': batch['index'],
   }
+  if model.bottleneck.symbols:
+    codes = model.bottleneck.indices(output.latent.codes)
+    result['codes'] = codes.reshape(codes.shape[0], -1)
   return jax.lax.with_sharding_constraint(result, replicated(mesh))
 
 
@@ -131,11 +141,15 @@ def one_line(results: dict[str, Any]) -> str:
   bits = results['bits_per_pixel']['fixed_length']
   bits = bits if isinstance(bits, str) else f'{bits:.4g} bits per pixel'
   psnr, ssim = results['psnr'], results['ssim']
-  return (
-    f'PSNR {psnr["mean"]:.2f} dB ({psnr["low"]:.2f} to {psnr["high"]:.2f}), '
-    f'SSIM {ssim["mean"]:.4f}, {bits}, usage {results["usage"]:.1%}, '
-    f'perplexity {results["perplexity"]:.1f}, {psnr["count"]} images'
-  )
+  parts = [
+    f'PSNR {psnr["mean"]:.2f} dB ({psnr["low"]:.2f} to {psnr["high"]:.2f})',
+    f'SSIM {ssim["mean"]:.4f}',
+    bits,
+  ]
+  if 'usage' in results:
+    parts.append(f'usage {results["usage"]:.1%}')
+    parts.append(f'perplexity {results["perplexity"]:.1f}')
+  return ', '.join([*parts, f'{psnr["count"]} images'])
 
 
 def scalars(results: dict[str, Any], prefix: str) -> dict[str, float]:
@@ -143,9 +157,8 @@ def scalars(results: dict[str, Any], prefix: str) -> dict[str, float]:
   values = {
     'psnr': results['psnr']['mean'],
     'ssim': results['ssim']['mean'],
-    'usage': results['usage'],
-    'perplexity': results['perplexity'],
     'bits_per_pixel': results['bits_per_pixel']['fixed_length'],
+    **{x: results[x] for x in ('usage', 'perplexity') if x in results},
   }
   return {
     f'{prefix}/{name}': value

@@ -1,5 +1,6 @@
 """The bottlenecks that the contract is held for; a new one joins ROWS."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -22,16 +23,52 @@ ROWS = {
   'lasers-progressive': {**SPARSE, 'progressive': True},
   'vq-ema': {'name': 'vq', 'learning': 'ema'},
   'vq-loss': {'name': 'vq', 'learning': 'loss'},
+  'vq-alternated': {'name': 'vq', 'learning': 'alternated', 'rate': 5.0},
+  'vq-cosine': {'name': 'vq', 'distance': 'cosine', 'start': 'kmeans'},
+  'vq-rotation': {'name': 'vq', 'gradient': 'rotation'},
+  'vq-sinkhorn': {'name': 'vq', 'assignment': 'sinkhorn'},
+  'vq-affine': {
+    'name': 'vq', 'learning': 'loss', 'affine': 2.0, 'synchronized': 0.5
+  },
+  'simvq': {'name': 'simvq'},
+  'ibq': {'name': 'ibq'},
+  'cvq': {'name': 'cvq'},
+  'hypervq': {'name': 'hypervq'},
+  'fsq': {'name': 'fsq', 'levels': (4, 5)},
+  'lfq': {'name': 'lfq', 'bits': 4},
+  'bsq': {'name': 'bsq', 'bits': 20},
+  'lattice': {'name': 'lattice', 'limit': 3},
+  'residual': {'name': 'residual', 'depth': 2, 'inner': {'name': 'vq'}},
+  'product': {
+    'name': 'product',
+    'groups': 2,
+    'inner': {'name': 'vq', 'learning': 'loss', 'D': D // 2},
+  },
+  'scq': {'name': 'scq'},
+  'scq-kept': {'name': 'scq', 'keep': 3},
+  'lista': {'name': 'lista', 'steps': 4},
+  'lista-kept': {'name': 'lista', 'steps': 4, 'keep': 3},
+  'kl': {'name': 'kl'},
+  'none': {'name': 'none'},
 }
+# Those whose atoms die and are revived: the suites of codebooks go by them.
+CODEBOOKS = tuple(x for x in ROWS if x.split('-')[0] in ('lasers', 'vq'))
 # Those of which no other is almost the same program, for what compiles whole.
 UNLIKE = {
-  'compiled': ('lasers-float', 'lasers-patch', 'vq-ema'),
-  'devices': ('lasers-online', 'vq-ema'),
+  'compiled': ('lasers-float', 'lasers-patch', 'vq-ema', 'fsq'),
+  'devices': (
+    'lasers-online', 'vq-ema', 'ibq', 'cvq', 'bsq', 'residual', 'scq-kept'
+  ),
 }
 
 
 def build(name: str, **fields) -> Bottleneck:
-  return BOTTLENECKS[name](**{'D': D, 'K': K, **fields})
+  kind = BOTTLENECKS[name]
+  if 'inner' in fields:
+    fields['inner'] = build(**fields['inner'])
+  known = {field.name for field in dataclasses.fields(kind)}
+  given = {'D': D, 'K': K} if 'K' in known else {'D': D}
+  return kind(**{**given, **fields})
 
 
 class Case(NamedTuple):
@@ -43,7 +80,8 @@ class Case(NamedTuple):
   z: jax.Array
 
   def apply(self, *args, **options):
-    return self.module.apply(self.variables, *args, **options)
+    rngs = {'bottleneck': jax.random.key(9)}
+    return self.module.apply(self.variables, *args, rngs=rngs, **options)
 
   @property
   def home(self) -> str:
@@ -82,11 +120,12 @@ def start_row(row: str) -> Case:
 def train(case: Case, z: jax.Array) -> tuple[Any, Any]:
   """Returns the forward pass in training, and the codebook after it."""
   latent, updates = case.apply(z, train=True, mutable=['codebook'])
-  return latent, updates['codebook']
+  return latent, updates.get('codebook', {})
 
 
 def revive(case: Case, z: jax.Array) -> Case:
-  _, changed = case.apply(
+  _, changed = case.module.apply(
+    case.variables,
     z,
     method='revive',
     mutable=['params', 'codebook'],

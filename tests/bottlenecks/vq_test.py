@@ -110,10 +110,154 @@ def test_stats(z):
   )
 
 
+def fresh(z, **fields):
+  """A module started from z, and its variables."""
+  module = VQ(D=D, K=K, **fields)
+  variables = module.init(jax.random.key(1), z, train=False)
+  _, started = module.apply(
+    variables,
+    z,
+    method='initialize',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': jax.random.key(2)},
+  )
+  return module, {**variables, **started}
+
+
+def test_alternated_learning_descends_before_it_decodes(z):
+  module = VQ(D=D, K=K, learning='alternated', rate=7.0)
+  start = variables_of('codebook')
+  del start['codebook']['sums']
+  latent, updates = train(module, start, z)
+  signals, chosen = z.reshape(-1, D), np.asarray(latent.codes).ravel()
+  codes = start['codebook']['codes']
+
+  def loss(codes):
+    return jnp.mean((codes[chosen] - signals) ** 2)
+
+  moved = codes - 7.0 * jax.grad(loss)(codes)
+  np.testing.assert_allclose(updates['codebook']['codes'], moved, atol=1e-6)
+  np.testing.assert_array_equal(
+    latent.quantized.reshape(-1, D), updates['codebook']['codes'][chosen]
+  )
+  # The indices are those of the codes before.
+  np.testing.assert_array_equal(chosen, cdist(signals, codes).argmin(axis=1))
+
+
+def test_cosine_compares_directions(z):
+  module, variables = fresh(z, distance='cosine')
+  latent = module.apply(variables, z, train=False)
+  signals = np.asarray(z).reshape(-1, D)
+  codes = np.asarray(variables['codebook']['codes'])
+  similar = 1 - cdist(signals, codes, 'cosine')
+  np.testing.assert_array_equal(latent.codes.ravel(), similar.argmax(axis=1))
+  lengths = np.linalg.norm(latent.quantized, axis=-1)
+  np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+  longer = module.apply(variables, 9 * z, train=False)
+  np.testing.assert_array_equal(longer.codes, latent.codes)
+
+
+def test_kmeans_starts_nearer_than_data_does(z):
+  errors = {}
+  for start in ('data', 'kmeans'):
+    module, variables = fresh(z, start=start)
+    latent = module.apply(variables, z, train=False)
+    errors[start] = float(latent.stats['relative_error'])
+  assert errors['kmeans'] < 0.9 * errors['data']
+  # The sums are means times counts, so that the next step undoes nothing.
+  book = variables['codebook']
+  np.testing.assert_allclose(
+    book['sums'], book['codes'] * book['use'][:, None], rtol=1e-6
+  )
+  _, updates = train(module, variables, z)
+  moved = updates['codebook']['codes'] - book['codes']
+  assert np.abs(moved).max() < 0.05
+
+
+def test_sinkhorn_uses_all_codes_where_the_nearest_are_few(z):
+  # Codes that lie apart from the signals: but one, all are far from all.
+  codes = variables_of('codebook')['codebook']['codes']
+  start = variables_of('codebook')
+  start['codebook']['codes'] = 0.01 * codes + 5 * (jnp.arange(K) > 0)[:, None]
+  nearest, _ = train(VQ(D=D, K=K), start, z)
+  spread, _ = train(VQ(D=D, K=K, assignment='sinkhorn'), start, z)
+  assert nearest.stats['usage'] == 1 / K
+  assert spread.stats['usage'] > 0.8
+  still = VQ(D=D, K=K, assignment='sinkhorn').apply(start, z, train=False)
+  np.testing.assert_array_equal(still.codes, nearest.codes)
+
+
+def affine_variables():
+  start = variables_of('params')
+  start['params']['stretch'] = jnp.linspace(-0.2, 0.3, D)
+  start['params']['shift'] = jnp.linspace(0.1, -0.1, D)
+  return start
+
+
+def test_affine_codes_share_a_scale_and_a_shift(z):
+  module = VQ(D=D, K=K, learning='loss', affine=2.0)
+  start = affine_variables()
+  codes, stretch, shift = (
+    np.asarray(start['params'][x]) for x in ('codes', 'stretch', 'shift')
+  )
+  found = module.apply(start, method='atoms').reshape(K, D)
+  np.testing.assert_allclose(
+    found, (1 + 2 * stretch) * codes + 2 * shift, rtol=1e-5
+  )
+
+  def loss(params):
+    return module.apply({**start, 'params': params}, z, train=True).losses[
+      'codebook'
+    ]
+
+  gradient = jax.grad(loss)(start['params'])
+  assert np.all(gradient['stretch'] != 0) and np.all(gradient['shift'] != 0)
+
+
+def test_a_code_revived_under_an_affine_map_lands_on_a_signal(z):
+  module = VQ(D=D, K=K, learning='loss', affine=2.0)
+  start = affine_variables()
+  start['codebook']['use'] = start['codebook']['use'].at[3].set(0)
+  _, changed = module.apply(
+    start,
+    z,
+    method='revive',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': jax.random.key(0)},
+  )
+  code = module.apply({**start, **changed}, method='atoms')[3].reshape(1, D)
+  assert cdist(code, np.asarray(z).reshape(-1, D)).min() < 1e-5
+
+
+def test_synchronized_codes_receive_a_share_of_the_decoders_gradient(z):
+  start = variables_of('params')
+
+  def total(params, synchronized):
+    module = VQ(D=D, K=K, learning='loss', synchronized=synchronized)
+    latent = module.apply({**start, 'params': params}, z, train=True)
+    return jnp.sum(latent.quantized[..., 0])
+
+  assert not np.any(jax.grad(total)(start['params'], 0.0)['codes'])
+  gradient = jax.grad(total)(start['params'], 0.5)['codes']
+  latent = VQ(D=D, K=K, learning='loss').apply(start, z, train=False)
+  counts = np.bincount(np.asarray(latent.codes).ravel(), minlength=K)
+  np.testing.assert_allclose(gradient[:, 0], 0.5 * counts, rtol=1e-6)
+  assert not np.any(gradient[:, 1:])
+
+
 @pytest.mark.parametrize(
   'fields, message',
   [
-    ({'learning': 'emma'}, "learning must be one of ('ema', 'loss'): 'emma'"),
+    (
+      {'learning': 'emma'},
+      "learning must be one of ('ema', 'loss', 'alternated'): 'emma'",
+    ),
+    (
+      {'gradient': 'reflection'},
+      "gradient must be one of ('straight_through', 'rotation'): 'reflection'",
+    ),
+    ({'affine': 2.0}, "affine goes with learning='loss' only"),
+    ({'synchronized': 1.0}, "synchronized goes with learning='loss' only"),
     ({'K': 1}, 'K must be at least 2, got K = 1'),
   ],
 )

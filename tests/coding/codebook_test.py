@@ -124,3 +124,45 @@ def test_signals_without_error_revive_nothing():
     jax.random.key(0), use, jnp.array([0.0, 2.0, 0.0]), 0.1, 3
   )
   assert revival.dead.tolist() == (revival.rows == 1).tolist()
+
+
+def test_kmeans_agrees_with_scikit_learn():
+  cluster = pytest.importorskip('sklearn.cluster')
+  rng = np.random.default_rng(0)
+  signals = rng.standard_normal((200, 3)).astype(np.float32)
+  start = coding.pick_signals(jax.random.key(0), signals, 5)
+  codes, use = coding.kmeans(jax.random.key(0), signals, 5, rounds=100)
+  reference = cluster.KMeans(5, init=np.asarray(start), n_init=1, tol=0)
+  reference.fit(signals)
+  np.testing.assert_allclose(codes, reference.cluster_centers_, atol=1e-5)
+  counts = np.bincount(reference.labels_, minlength=5)
+  np.testing.assert_allclose(use, counts * 5 / 200, rtol=1e-6)
+
+
+def test_kmeans_leaves_codes_that_nothing_chooses():
+  signals = np.zeros((4, 2), np.float32)
+  codes, use = coding.kmeans(jax.random.key(0), signals, 8)
+  assert np.isfinite(codes).all() and np.abs(codes).max() < 0.1
+  assert use.sum() == pytest.approx(8)
+
+
+@pytest.mark.parametrize('scale', [1.0, 0.0, 1e6])
+def test_sinkhorn_has_the_marginals_of_a_plan(scale):
+  rng = np.random.default_rng(0)
+  costs = jnp.asarray(scale * rng.uniform(size=(60, 6)), jnp.float32)
+  plan = coding.sinkhorn(costs, rounds=50)
+  np.testing.assert_allclose(plan.sum(axis=1), 1 / 60, rtol=1e-4)
+  np.testing.assert_allclose(plan.sum(axis=0), 1 / 6, rtol=1e-3)
+
+
+def test_sinkhorn_is_the_fixed_point_of_scaling():
+  rng = np.random.default_rng(0)
+  costs = rng.uniform(size=(12, 4))
+  standard = (costs - costs.mean()) / (costs.std() + 1e-6)
+  plan = np.exp(-10 * (standard - standard.min()))
+  for _ in range(5):
+    plan /= 4 * plan.sum(axis=0)
+    plan /= 12 * plan.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(
+    coding.sinkhorn(jnp.asarray(costs, jnp.float32)), plan, rtol=1e-4
+  )

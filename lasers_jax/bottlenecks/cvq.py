@@ -1,0 +1,128 @@
+"""Vector quantization whose unused codes follow the data.
+
+C. Zheng and A. Vedaldi, "Online clustered codebook", ICCV 2023 (CVQ-VAE).
+Unlike the released code, codes start from signals of a first batch, as unused
+ones would after the first step; a step of the optimizer comes before that of
+the anchors and not after it; a random anchor is of this batch, not of a pool
+of earlier ones; and the batch of all devices is one.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax import coding
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  Latent,
+  codebook_losses,
+  fixed_length_bits,
+  relative_error,
+  use_stats,
+)
+from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.coding.anchors import ANCHORS, DISTANCES, anchor_rate
+
+
+class CVQ(Bottleneck):
+  """Codes each site with the nearest of K codes; the others go to anchors.
+
+  Losses: `codebook`, mean |sg(z) - q|², which reaches the codes alone, and
+  `commitment`, mean |z - sg(q)|², which reaches the encoder alone.
+
+  Codes are parameters and change twice in a step: by the optimizer, and by
+  C_k + α_k (anchor_k - C_k), with α_k near 1 for a code that is hardly used
+  and next to 0 for the others. The forward pass in training updates the use,
+  and `revive`, which the trainer calls after each step of the optimizer with
+  that step's z, moves the codes; the optimizer's moments know nothing of it.
+
+  Attributes:
+    K: codes.
+    distance: of the look-up and of the anchors: 'cosine' or 'euclidean'.
+    anchors: the signals that codes go to: 'closest', 'random', or
+      'probrandom', drawn with the softmax of the similarity to the code.
+    decay: of the moving average of use.
+    revive_every: steps from one move to the anchors to the next.
+  """
+
+  K: int = 512
+  distance: str = 'cosine'
+  anchors: str = 'probrandom'
+  decay: float = 0.99
+  revive_every: int = 1
+
+  def setup(self):
+    self.check()
+    self.codes = self.param('codes', self._draw_codes)
+    # From zero, as in the paper: what the first batch does not use moves.
+    self.use = self.variable('codebook', 'use', jnp.zeros, (self.K,))
+
+  def check(self) -> None:
+    if self.K < 2:
+      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    if self.distance not in DISTANCES:
+      raise ValueError(
+        f'distance must be one of {tuple(DISTANCES)}: {self.distance!r}'
+      )
+    if self.anchors not in ANCHORS:
+      raise ValueError(
+        f'anchors must be one of {tuple(ANCHORS)}: {self.anchors!r}'
+      )
+    if not 0 <= self.decay < 1:
+      raise ValueError(f'decay must be in [0, 1), got {self.decay}')
+
+  @property
+  def bits_per_site(self) -> float:
+    return fixed_length_bits(self.K)
+
+  def atoms(self) -> Array:
+    return self.codes[:, None, None]
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    codes = self.encode(lax.stop_gradient(z))
+    quantized = self.decode(codes)
+    exact = z.astype(jnp.float32)
+    losses = codebook_losses(exact, quantized, mask)
+    use, stats = use_stats(codes, self.K, mask)
+    stats['relative_error'] = relative_error(exact, quantized, mask)
+    if self.tracks(train):
+      self.use.value += (1 - self.decay) * (use - self.use.value)
+    quantized = quantized.astype(z.dtype)
+    if train:
+      quantized = straight_through(z, quantized)
+    return Latent(quantized, codes, losses, stats)
+
+  def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [...], in [0, K)."""
+    nearest = DISTANCES[self.distance].nearest
+    return nearest(self._signals(z), self.codes).reshape(z.shape[:-1])
+
+  def decode(self, codes: Array) -> Array:
+    """Looks up codes [...]: float32 [..., D]."""
+    return self.codes[codes]
+
+  def initialize(self, z: Array) -> None:
+    """Takes signals of a first batch as codes."""
+    key = self.make_rng('bottleneck')
+    picked = coding.pick_signals(key, self._signals(z), self.K)
+    self.put_variable('params', 'codes', picked)
+
+  def revive(self, z: Array) -> None:
+    """Moves codes towards their anchors, the further the less they are used."""
+    key, signals = self.make_rng('bottleneck'), self._signals(z)
+    rows = ANCHORS[self.anchors](
+      key, self.codes, signals, DISTANCES[self.distance]
+    )
+    rate = anchor_rate(self.use.value, self.decay)[:, None]
+    moved = self.codes + rate * (signals[rows] - self.codes)
+    self.put_variable('params', 'codes', moved)
+
+  def _signals(self, z: Array) -> Array:
+    return z.reshape(-1, self.D).astype(jnp.float32)
+
+  def _draw_codes(self, key: Array) -> Array:
+    """As the released code starts: uniform in [-1/K, 1/K]."""
+    shape = self.K, self.D
+    return jax.random.uniform(key, shape, minval=-1 / self.K, maxval=1 / self.K)

@@ -1,0 +1,163 @@
+"""Finite scalar quantization, and what it shares with binary codes.
+
+F. Mentzer, D. Minnen, E. Agustsson and M. Tschannen, "Finite scalar
+quantization: VQ-VAE made simple", ICLR 2024. The paper's model ends in as many
+channels as there are levels; here the linear maps to the scalars and back to D
+belong to the bottleneck, and are there even where D is that number.
+"""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  Latent,
+  fixed_length_bits,
+  relative_error,
+  use_stats,
+)
+from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.coding import finite
+
+# More codes than this are counted scalar by scalar.
+MOST_COUNTED = 2**18
+
+
+class Linear(nn.Module):
+  """A dense layer on sites [N, any], each mapped whatever comes along.
+
+  Attributes:
+    features: width of the output.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, sites: Array) -> Array:
+    shape = sites.shape[-1], self.features
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros, shape[1:])
+    return finite.linear(sites, kernel) + bias[None]
+
+
+class Scalars(Bottleneck):
+  """Maps a site to a few scalars, rounds each, and maps them back to D.
+
+  A subclass has `levels`, how many each scalar may take, and says how: by
+  `_place`, what is rounded, by `_digits`, which level that is, and `_values`,
+  what a level stands for; all of [N, d]. What is stored of a site is one
+  number: its levels in mixed radix. There is one index a site where there are
+  at most MOST_COUNTED codes, else one of each scalar and level.
+
+  Nothing asks the way back to be the inverse of the way there, so that
+  `relative_error` says little, and may exceed 1.
+  """
+
+  def setup(self):
+    self.check()
+    self.narrow = Linear(len(self.levels))
+    self.widen = Linear(self.D)
+
+  @property
+  def bits_per_site(self) -> float:
+    return fixed_length_bits(math.prod(self.levels))
+
+  @property
+  def symbols(self) -> int:
+    return math.prod(self.levels) if self._counted else sum(self.levels)
+
+  @property
+  def _counted(self) -> bool:
+    return math.prod(self.levels) <= MOST_COUNTED
+
+  def indices(self, codes: Array) -> Array:
+    if self._counted:
+      return codes
+    digits = finite.to_digits(codes.reshape(-1), self.levels)
+    starts = [sum(self.levels[:i]) for i in range(len(self.levels))]
+    digits += jnp.array(starts, jnp.int32)[None]
+    return digits.reshape(*codes.shape, -1)
+
+  def atoms(self) -> Array:
+    """What the lowest level of each scalar adds to a site: [d, 1, 1, D]."""
+    lowest = self._values(jnp.zeros((1, len(self.levels)), jnp.int32))
+    alone = jnp.eye(len(self.levels)) * lowest
+    added = self.widen(alone) - self.widen(jnp.zeros_like(alone))
+    return added[:, None, None]
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    placed = self._placed(z)
+    index = self._index(lax.stop_gradient(placed))
+    values = self._values(finite.to_digits(index, self.levels))
+    rows = None if mask is None else mask.reshape(-1)
+    losses = self._losses(placed, values, rows)
+    if train:
+      values = straight_through(placed, values)
+    quantized = self.widen(values).reshape(z.shape)
+    codes = index.reshape(z.shape[:-1])
+    _, stats = use_stats(self.indices(codes), self.symbols, mask)
+    stats['relative_error'] = relative_error(
+      z.astype(jnp.float32), quantized, mask
+    )
+    return Latent(quantized.astype(z.dtype), codes, losses, stats)
+
+  def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [...], from 0 to the product of levels less 1."""
+    return self._index(self._placed(z)).reshape(z.shape[:-1])
+
+  def decode(self, codes: Array) -> Array:
+    """Turns codes [...] back into quantized latents: float32 [..., D]."""
+    values = self._values(finite.to_digits(codes.reshape(-1), self.levels))
+    return self.widen(values).reshape(*codes.shape, self.D)
+
+  def _placed(self, z: Array) -> Array:
+    sites = z.reshape(-1, self.D).astype(jnp.float32)
+    return self._place(self.narrow(sites))
+
+  def _index(self, placed: Array) -> Array:
+    return finite.to_index(self._digits(placed), self.levels)
+
+  def _losses(
+    self, placed: Array, values: Array, mask: Array | None
+  ) -> dict[str, Array]:
+    return {}
+
+
+class FSQ(Scalars):
+  """Rounds a few bounded scalars of each site (FSQ section 3.1).
+
+  A scalar x with L levels becomes round(f(x)) / ⌊L/2⌋, where f bounds it, as
+  `coding.finite.bound` says; its gradient is that of f. Losses: none.
+
+  Attributes:
+    levels: of each scalar, 5 or more by the paper's advice; their product is
+      the number of codes.
+  """
+
+  levels: tuple[int, ...] = (8, 5, 5, 5)
+
+  def check(self) -> None:
+    most = finite.MOST_LEVELS
+    if not self.levels or not all(2 <= n <= most for n in self.levels):
+      raise ValueError(
+        f'levels must be numbers from 2 to {most}, got {tuple(self.levels)}'
+      )
+    if math.prod(self.levels) > 2**31:
+      raise ValueError(
+        'the product of levels must be at most 2^31, got '
+        f'{math.prod(self.levels)}'
+      )
+
+  def _place(self, scalars: Array) -> Array:
+    return finite.bound(scalars, self.levels)
+
+  def _digits(self, placed: Array) -> Array:
+    return finite.nearest_levels(placed, self.levels)
+
+  def _values(self, digits: Array) -> Array:
+    return finite.level_values(digits, self.levels)

@@ -1,0 +1,128 @@
+"""Vector quantization as a classification in hyperbolic space.
+
+N. Goswami, Y. Mukuta and T. Harada, "HyperVQ: MLR-based vector quantization in
+hyperbolic space", arXiv 2403.13015. No code of it was released: the logits are
+those of Shimizu et al. 2021, which it builds on, and codes start from data.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax import coding
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  Latent,
+  fixed_length_bits,
+  relative_error,
+  use_stats,
+)
+from lasers_jax.coding.hyperbolic import mlr_logits, most_likely_class
+from lasers_jax.coding.index_propagation import pass_through
+from lasers_jax.coding.search import largest
+
+
+class HyperVQ(Bottleneck):
+  """Codes each site with the class that a hyperbolic classifier gives it.
+
+  Class k has a direction z_k and an offset r_k, and stands for the point of
+  its hyperplane nearest to zero, exp0(r_k ẑ_k), of which the logarithm is
+  r_k ẑ_k: what the decoder receives. A code is not the one nearest to z.
+  There are no losses: all gradients come from the decoder.
+
+  Evaluation takes the class of the largest logit. Training always draws it, by
+  the straight-through Gumbel softmax, from the key stream `bottleneck`; the
+  codes it returns are those drawn, and what it decodes. The gradient reaches
+  z, all z_k and all r_k through the softmax, and those drawn through r_k ẑ_k.
+
+  Attributes:
+    K: classes.
+    curvature: c of the ball, at least 0; 0 is flat space.
+    temperature: of the Gumbel softmax, positive.
+  """
+
+  K: int = 512
+  curvature: float = 1.0
+  temperature: float = 1.0
+
+  def setup(self):
+    self.check()
+    self.directions = self.param('directions', _unit_rows, (self.K, self.D))
+    self.offsets = self.param('offsets', lambda _: jnp.ones(self.K))
+
+  def check(self) -> None:
+    if self.K < 2:
+      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    if self.curvature < 0:
+      raise ValueError(f'curvature must not be negative: {self.curvature}')
+    if self.temperature <= 0:
+      raise ValueError(f'temperature must be positive: {self.temperature}')
+
+  @property
+  def bits_per_site(self) -> float:
+    return fixed_length_bits(self.K)
+
+  def atoms(self) -> Array:
+    return self._table()[:, None, None]
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    if train:
+      quantized, codes = self._draw(z)
+    else:
+      codes = self.encode(z)
+      quantized = self.decode(codes)
+    _, stats = use_stats(codes, self.K, mask)
+    stats['relative_error'] = relative_error(
+      z.astype(jnp.float32), quantized, mask
+    )
+    return Latent(quantized.astype(z.dtype), codes, {}, stats)
+
+  def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [...], in [0, K)."""
+    classes = most_likely_class(
+      self._signals(z), self.directions, self.offsets, self.curvature
+    )
+    return classes.reshape(z.shape[:-1])
+
+  def decode(self, codes: Array) -> Array:
+    """Looks up codes [...]: float32 [..., D]."""
+    return self._table()[codes]
+
+  def initialize(self, z: Array) -> None:
+    """Takes directions of a first batch, and its mean length for all offsets.
+
+    With equal offsets each class wins at its own signal; with the lengths of
+    the signals, those with small offsets would win everywhere.
+    """
+    key, signals = self.make_rng('bottleneck'), self._signals(z)
+    picked = coding.pick_signals(key, signals, self.K)
+    length = jnp.sqrt(jnp.mean(jnp.sum(signals**2, axis=1)))
+    units = coding.normalize_atoms(picked.T).T
+    self.put_variable('params', 'directions', units)
+    self.put_variable('params', 'offsets', jnp.full(self.K, length))
+
+  def _signals(self, z: Array) -> Array:
+    return z.reshape(-1, self.D).astype(jnp.float32)
+
+  def _table(self) -> Array:
+    """What the classes stand for: r_k ẑ_k, [K, D]."""
+    units = coding.normalize_atoms(self.directions.T).T
+    return self.offsets[:, None] * units
+
+  def _draw(self, z: Array) -> tuple[Array, Array]:
+    """Draws classes: quantized [..., D], and codes [...]."""
+    logits = mlr_logits(
+      self._signals(z), self.directions, self.offsets, self.curvature
+    )
+    noise = jax.random.gumbel(self.make_rng('bottleneck'), logits.shape)
+    noisy = (logits + noise) / self.temperature
+    table, indices = self._table(), largest(noisy)
+    soft = jax.nn.softmax(noisy) @ lax.stop_gradient(table)
+    quantized = pass_through(soft, table, indices)
+    return quantized.reshape(z.shape), indices.reshape(z.shape[:-1])
+
+
+def _unit_rows(key: Array, shape: tuple[int, int]) -> Array:
+  return coding.random_dictionary(key, shape[::-1]).T

@@ -1,0 +1,106 @@
+"""Vector quantization whose choice of codes has a gradient.
+
+F. Shi et al., "Taming scalable visual tokenizer for autoregressive image
+generation", arXiv 2412.02692 (IBQ). Two terms of the double quantization loss
+have names of their own, so that the weight β goes where equation 10 puts it,
+on `commitment`; the released code has it on `codebook`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  Latent,
+  codebook_losses,
+  fixed_length_bits,
+  relative_error,
+  site_mean,
+  use_stats,
+)
+from lasers_jax.coding import index_propagation
+
+
+class IBQ(Bottleneck):
+  """Codes each site with the code of the largest inner product.
+
+  In training the decoder's gradient reaches z and all codes through
+  softmax(z·Cᵀ), of which the choice is the straight-through one-hot vector.
+  With q' the plain look-up and q the same with that gradient, the losses are
+  `double`, mean |q - z|², `codebook`, mean |q' - sg(z)|², `commitment`, mean
+  |z - sg(q')|², and `entropy`: the mean entropy of a site's softmax, less the
+  entropy of their mean, in nats.
+
+  There is no start from data: with a softmax of temperature 1 the size of the
+  codes is part of the method, and N(0, 1) is what the encoder grows towards.
+
+  Attributes:
+    K: codes.
+    entropy_temperature: of the softmax in the entropy loss.
+  """
+
+  K: int = 512
+  entropy_temperature: float = 0.01
+
+  def setup(self):
+    self.check()
+    self.codes = self.param('codes', jax.random.normal, (self.K, self.D))
+
+  def check(self) -> None:
+    if self.K < 2:
+      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    if self.entropy_temperature <= 0:
+      raise ValueError(
+        f'entropy_temperature must be positive: {self.entropy_temperature}'
+      )
+
+  @property
+  def bits_per_site(self) -> float:
+    return fixed_length_bits(self.K)
+
+  def atoms(self) -> Array:
+    return self.codes[:, None, None]
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    codes = self.encode(lax.stop_gradient(z))
+    plain = self.decode(codes)
+    quantized = self._propagate(z, codes) if train else plain
+    exact = z.astype(jnp.float32)
+    losses = {
+      'double': site_mean((quantized - exact) ** 2, mask),
+      **codebook_losses(exact, plain, mask),
+      'entropy': self._entropy_loss(z, mask),
+    }
+    _, stats = use_stats(codes, self.K, mask)
+    stats['relative_error'] = relative_error(exact, plain, mask)
+    return Latent(quantized.astype(z.dtype), codes, losses, stats)
+
+  def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [...], in [0, K)."""
+    indices = index_propagation.largest_product(self._signals(z), self.codes)
+    return indices.reshape(z.shape[:-1])
+
+  def decode(self, codes: Array) -> Array:
+    """Looks up codes [...]: float32 [..., D]."""
+    return self.codes[codes]
+
+  def _signals(self, z: Array) -> Array:
+    return z.reshape(-1, self.D).astype(jnp.float32)
+
+  def _propagate(self, z: Array, codes: Array) -> Array:
+    quantized = index_propagation.propagate(
+      self._signals(z), self.codes, codes.reshape(-1)
+    )
+    return quantized.reshape(z.shape)
+
+  def _entropy_loss(self, z: Array, mask: Array | None) -> Array:
+    signals = self._signals(z)
+    counts = jnp.ones(signals.shape[0]) if mask is None else mask.reshape(-1)
+    weights = counts / jnp.maximum(jnp.sum(counts), 1)
+    each, together = index_propagation.entropies(
+      signals, self.codes, weights, self.entropy_temperature
+    )
+    return each - together

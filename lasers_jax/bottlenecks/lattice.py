@@ -1,0 +1,124 @@
+"""Lattice quantization with a learned spacing.
+
+A. Khalil, R. Piechocki and R. Santos-Rodriguez, "LL-VQ-VAE: learnable lattice
+vector-quantization for efficient representations", arXiv 2310.09382.
+
+Unlike the released code, whose integers, basis and size term are unbounded
+(there, only a learning rate of 0 after the first epoch keeps it from running
+away): the integers are clipped, so that a site has a fixed number of bits; the
+basis is positive, so that nothing is divided by 0 (its sign changes nothing:
+the lattice is the same); and the size term rewards spacings up to B alone. The
+paper's dense variant is a negative weight of `size`; its own wider start is
+not here.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  Latent,
+  codebook_losses,
+  fixed_length_bits,
+  relative_error,
+  use_stats,
+)
+from lasers_jax.bottlenecks.gradients import straight_through
+
+_LEAST = 1e-4  # no spacing is below
+
+
+class Lattice(Bottleneck):
+  """Rounds each channel to multiples of its own spacing b.
+
+  k = round(z / b), which is Babai's rounding for a diagonal basis, clipped to
+  [-limit, limit], and q = b k. Losses: `codebook`, mean |sg(z) - q|², and
+  `size`, -sum of min(b, B) over the channels, which reach the basis alone, and
+  `commitment`, mean |z - sg(q)|², which reaches the encoder alone.
+
+  Once a spacing is so wide that k = 0 everywhere, the codebook loss has no
+  gradient for it; a size term without a bound would then widen it forever.
+  Beyond B, the widest spacing at the start, it has none either.
+
+  Attributes:
+    K: sets the spacings at the start and nothing else: they are drawn from
+      U(0, B), B = 1 / (K^(1/D) - 1), with which K points span a cube of side 1.
+    limit: the largest |k|; 2^m - 1 leaves little of its m + 1 bits unused.
+  """
+
+  K: int = 512
+  limit: int = 7
+
+  def setup(self):
+    self.check()
+    self.spacing = self.param('spacing', self._draw, (self.D,))
+
+  def check(self) -> None:
+    if self.K < 2:
+      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    if not 1 <= self.limit < 2**15:
+      raise ValueError(f'limit must be from 1 to 32767, got {self.limit}')
+
+  @property
+  def bits_per_site(self) -> float:
+    return self.D * fixed_length_bits(2 * self.limit + 1)
+
+  @property
+  def symbols(self) -> int:
+    return self.D * (2 * self.limit + 1)
+
+  @property
+  def widest(self) -> float:
+    """B, the widest spacing that the lattice starts with."""
+    return 1 / (self.K ** (1 / self.D) - 1)
+
+  def indices(self, codes: Array) -> Array:
+    """One of each channel and integer: int32 [..., D]."""
+    starts = jnp.arange(self.D, dtype=jnp.int32) * (2 * self.limit + 1)
+    return codes + self.limit + _like_sites(starts, codes)
+
+  def atoms(self) -> Array:
+    """One step along each channel: [D, 1, 1, D]."""
+    return jnp.diag(self._basis())[:, None, None]
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    exact = z.astype(jnp.float32)
+    codes = self.encode(lax.stop_gradient(z))
+    quantized = self.decode(codes)
+    losses = codebook_losses(exact, quantized, mask)
+    losses['size'] = -jnp.sum(jnp.minimum(self._basis(), self.widest))
+    _, stats = use_stats(self.indices(codes), self.symbols, mask)
+    stats['relative_error'] = relative_error(exact, quantized, mask)
+    quantized = quantized.astype(z.dtype)
+    if train:
+      quantized = straight_through(z, quantized)
+    return Latent(quantized, codes, losses, stats)
+
+  def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [..., D], in [-limit, limit]."""
+    steps = z.astype(jnp.float32) / _like_sites(self._basis(), z)
+    nearest = jnp.clip(jnp.round(steps), -self.limit, self.limit)
+    return nearest.astype(jnp.int32)
+
+  def decode(self, codes: Array) -> Array:
+    """Turns integers [..., D] into points of the lattice: float32 [..., D]."""
+    return codes.astype(jnp.float32) * _like_sites(self._basis(), codes)
+
+  def _basis(self) -> Array:
+    """The spacings b [D]."""
+    return jax.nn.softplus(self.spacing) + _LEAST
+
+  def _draw(self, key: Array, shape: tuple[int]) -> Array:
+    # A spacing too close to 0 has no gradient through softplus.
+    b = jax.random.uniform(
+      key, shape, minval=0.01 * self.widest, maxval=self.widest
+    )
+    return b + jnp.log(-jnp.expm1(-b))  # the inverse of softplus
+
+
+def _like_sites(row: Array, sites: Array) -> Array:
+  """Gives a row [D] the rank of sites [..., D]."""
+  return row.reshape((1,) * (sites.ndim - 1) + row.shape)

@@ -1,0 +1,105 @@
+"""Frozen codes seen through a learned linear map.
+
+Y. Zhu et al., "Addressing representation collapse in vector quantized models
+with one linear layer", arXiv 2411.02038 (SimVQ). Unlike the released code,
+stored codes are decoded by what they were coded with, C W + b and not C, and
+the map starts from the mean and the spread of a first batch: codes that lie
+far from the data, or around one point of it, are known to stay unused where
+there are few.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax import coding
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  Latent,
+  codebook_losses,
+  fixed_length_bits,
+  relative_error,
+  use_stats,
+)
+from lasers_jax.bottlenecks.gradients import straight_through
+
+
+class SimVQ(Bottleneck):
+  """Codes each site with the nearest row of C W + b, of which C is frozen.
+
+  The gradient of one chosen code moves them all: nothing dies, and nothing is
+  revived. Losses: `codebook`, mean |sg(z) - q|², which reaches W and b alone,
+  and `commitment`, mean |z - sg(q)|², which reaches the encoder alone.
+
+  Attributes:
+    K: codes.
+  """
+
+  K: int = 512
+
+  def setup(self):
+    self.check()
+    scale = self.D**-0.5
+    self.codes = self.variable('codebook', 'codes', self._draw_codes)
+    self.map = self.param('map', _uniform, (self.D, self.D), scale)
+    self.bias = self.param('bias', _uniform, (self.D,), scale)
+
+  def check(self) -> None:
+    if self.K < 2:
+      raise ValueError(f'K must be at least 2, got K = {self.K}')
+
+  @property
+  def bits_per_site(self) -> float:
+    return fixed_length_bits(self.K)
+
+  def atoms(self) -> Array:
+    return self._effective()[:, None, None]
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    codes = self.encode(lax.stop_gradient(z))
+    quantized = self.decode(codes)
+    exact = z.astype(jnp.float32)
+    losses = codebook_losses(exact, quantized, mask)
+    _, stats = use_stats(codes, self.K, mask)
+    stats['relative_error'] = relative_error(exact, quantized, mask)
+    quantized = quantized.astype(z.dtype)
+    if train:
+      quantized = straight_through(z, quantized)
+    return Latent(quantized, codes, losses, stats)
+
+  def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [...], in [0, K)."""
+    indices = coding.nearest_code(self._signals(z), self._effective())
+    return indices.reshape(z.shape[:-1])
+
+  def decode(self, codes: Array) -> Array:
+    """Looks up codes [...] after the map: float32 [..., D]."""
+    return self._effective()[codes]
+
+  def initialize(self, z: Array) -> None:
+    """Gives the effective codes the mean and the spread of the signals."""
+    signals = self._signals(z)
+    spread = jnp.std(signals, axis=0) + 1e-6
+    # The frozen codes have the spread D^-1/2.
+    self.put_variable('params', 'map', jnp.diag(self.D**0.5 * spread))
+    self.put_variable('params', 'bias', jnp.mean(signals, axis=0))
+
+  def _signals(self, z: Array) -> Array:
+    return z.reshape(-1, self.D).astype(jnp.float32)
+
+  def _effective(self) -> Array:
+    """The codes as they are used: C W + b, [K, D]."""
+    # At full precision, or coding and decoding might round differently.
+    product = jnp.matmul(self.codes.value, self.map, precision='highest')
+    return product + self.bias[None]
+
+  def _draw_codes(self) -> Array:
+    key = self.make_rng('params')
+    return self.D**-0.5 * jax.random.normal(key, (self.K, self.D))
+
+
+def _uniform(key: Array, shape: tuple[int, ...], limit: float) -> Array:
+  """As the paper's linear layer starts: uniform in [-limit, limit]."""
+  return jax.random.uniform(key, shape, minval=-limit, maxval=limit)

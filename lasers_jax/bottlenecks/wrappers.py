@@ -1,0 +1,283 @@
+"""Several codes for a site: of what others leave, or of slices of it.
+
+N. Zeghidour et al., "SoundStream: an end-to-end neural audio codec", TASLP 30,
+2022 (residual, with dropout of levels); D. Lee et al., "Autoregressive image
+generation using residual quantization", CVPR 2022 (its losses). Unlike in both,
+each level has codes of its own. H. Jégou, M. Douze and C. Schmid, "Product
+quantization for nearest neighbor search", PAMI 33(1), 2011 (slices).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  Latent,
+  relative_error,
+  site_mean,
+)
+
+
+class Copies(Bottleneck, kw_only=True):
+  """What is common to bottlenecks that are made of copies of another.
+
+  A subclass defines `count`. The index of an atom or code of a copy is offset
+  by the `symbols` of the copies before it.
+
+  Attributes:
+    inner: what is copied, with fields as a copy has them; its codes must be
+      discrete.
+  """
+
+  inner: Bottleneck
+
+  def setup(self):
+    self.check()
+    # Flax binds `inner` anyway, so it serves as the first copy.
+    others = [_copy(self.inner) for _ in range(self.count - 1)]
+    self.copies = [self.inner, *others]
+
+  def check(self) -> None:
+    self.inner.check()
+    if self.inner.bits_per_site is None:
+      raise ValueError(
+        'inner must have discrete codes, and those of '
+        f'{type(self.inner).__name__} are continuous'
+      )
+
+  @property
+  def count(self) -> int:
+    """How many copies there are."""
+    raise NotImplementedError
+
+  @property
+  def K(self) -> int:
+    return self.inner.K
+
+  @property
+  def revive_every(self) -> int:
+    return self.inner.revive_every
+
+  @property
+  def bits_per_site(self) -> float:
+    return self.count * self.inner.bits_per_site
+
+  @property
+  def symbols(self) -> int:
+    return self.count * self.inner.symbols
+
+  @property
+  def patch_side(self) -> int:
+    return self.inner.patch_side
+
+  def indices(self, codes: Sequence[Any]) -> Array:
+    """Returns the atoms or codes in use: int32 [..., any, copies]."""
+    each = [
+      copy.indices(code) + i * self.inner.symbols
+      for i, (copy, code) in enumerate(zip(self.copies, codes, strict=True))
+    ]
+    return jnp.stack(each, axis=-1)
+
+
+class Residual(Copies, kw_only=True):
+  """Codes each site by levels, each of them what those before it leave.
+
+  The decoder's gradient reaches z and codes as the first level passes it, and
+  through that one alone: the others add their values.
+
+  Losses: those of `inner`, a mean over the levels in use; each reaches z as if
+  the levels before were constant. So a commitment is of the partial sums of
+  codes (RQ-VAE equation 8). Statistics are means over the levels too, except
+  for `relative_error`.
+
+  Attributes:
+    depth: levels.
+    dropout: share of the images of a batch for which training uses the first
+      levels alone, from 1 to all of them with equal odds.
+  """
+
+  depth: int = 4
+  dropout: float = 0.0
+
+  @property
+  def count(self) -> int:
+    return self.depth
+
+  def check(self) -> None:
+    super().check()
+    if self.depth < 1:
+      raise ValueError(f'depth must be at least 1, got {self.depth}')
+    if not 0 <= self.dropout <= 1:
+      raise ValueError(f'dropout must be from 0 to 1, got {self.dropout}')
+    if self.inner.D != self.D:
+      raise ValueError(
+        f'inner must have D = {self.D}, as its levels do, got {self.inner.D}'
+      )
+
+  def atoms(self) -> Array:
+    return jnp.concatenate([level.atoms() for level in self.copies])
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    rest, quantized = z.astype(jnp.float32), None
+    used = self._draw_levels(z) if train and self.dropout else None
+    latents, shares = [], []
+    for i, level in enumerate(self.copies):
+      counted, share = mask, 1.0
+      if used is not None:
+        counted = used > i if mask is None else (used > i) & mask
+        share = site_mean((used > i).astype(jnp.float32), mask)
+      latent = level(rest, train, counted)
+      value = lax.stop_gradient(latent.quantized)
+      rest = rest - value
+      if used is not None:
+        value = jnp.where((used > i)[..., None], value, 0.0)
+      quantized = latent.quantized if i == 0 else quantized + value
+      latents.append(latent)
+      shares.append(share)
+    return _join(z, quantized, latents, shares, mask)
+
+  def encode(self, z: Array) -> tuple:
+    """Codes z [..., H, W, D]: the codes of each level, as `inner` codes."""
+    rest, codes = z.astype(jnp.float32), []
+    for level in self.copies:
+      codes.append(level.encode(rest))
+      rest = rest - level.decode(codes[-1])
+    return tuple(codes)
+
+  def decode(self, codes: Sequence[Any]) -> Array:
+    """Adds up the levels: float32 [..., H, W, D]."""
+    quantized = self.copies[0].decode(codes[0])
+    for level, code in zip(self.copies[1:], codes[1:], strict=True):
+      quantized = quantized + level.decode(code)
+    return quantized
+
+  def initialize(self, z: Array) -> None:
+    """Starts each level from what those before it leave of a first batch."""
+    self._for_each('initialize', z)
+
+  def revive(self, z: Array) -> None:
+    """Revives each level by what those before it leave."""
+    self._for_each('revive', z)
+
+  def _for_each(self, method: str, z: Array) -> None:
+    rest = z.astype(jnp.float32)
+    for level in self.copies:
+      getattr(level, method)(rest)
+      rest = rest - level.decode(level.encode(rest))
+
+  def _draw_levels(self, z: Array) -> Array:
+    """How many levels each site uses, by its image: int32 [..., H, W]."""
+    images = z.shape[:-3][:1]
+    which, many = jax.random.split(self.make_rng('bottleneck'))
+    drops = jax.random.bernoulli(which, self.dropout, images)
+    levels = jax.random.randint(many, images, 1, self.depth + 1)
+    levels = jnp.where(drops, levels, self.depth)
+    sites = z.shape[:-1]
+    levels = levels.reshape(images + (1,) * (len(sites) - len(images)))
+    return jnp.broadcast_to(levels, sites)
+
+
+class Product(Copies, kw_only=True):
+  """Codes each of equal slices of the channels by itself.
+
+  Losses and statistics: those of `inner`, means over the slices, except for
+  the statistic `relative_error`.
+
+  Attributes:
+    groups: slices; they divide D.
+  """
+
+  groups: int = 4
+
+  @property
+  def count(self) -> int:
+    return self.groups
+
+  def check(self) -> None:
+    super().check()
+    if self.groups < 1 or self.D % self.groups:
+      raise ValueError(
+        f'groups must divide D = {self.D}, got groups = {self.groups}'
+      )
+    if self.inner.D * self.groups != self.D:
+      raise ValueError(
+        f'inner must have D = {self.D // self.groups}, the width of a slice, '
+        f'got {self.inner.D}'
+      )
+
+  def atoms(self) -> Array:
+    """Those of each slice, with zeros in the others."""
+    d, each = self.inner.D, []
+    for i, copy in enumerate(self.copies):
+      around = [(0, 0)] * 3 + [(i * d, self.D - (i + 1) * d)]
+      each.append(jnp.pad(copy.atoms(), around))
+    return jnp.concatenate(each)
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    latents = [
+      copy(part, train, mask)
+      for copy, part in zip(self.copies, self._slices(z), strict=True)
+    ]
+    quantized = jnp.concatenate([x.quantized for x in latents], axis=-1)
+    return _join(z, quantized, latents, [1.0] * self.groups, mask)
+
+  def encode(self, z: Array) -> tuple:
+    """Codes z [..., H, W, D]: the codes of each slice, as `inner` codes."""
+    return tuple(
+      copy.encode(part)
+      for copy, part in zip(self.copies, self._slices(z), strict=True)
+    )
+
+  def decode(self, codes: Sequence[Any]) -> Array:
+    """Joins the slices: float32 [..., H, W, D]."""
+    parts = [
+      copy.decode(code) for copy, code in zip(self.copies, codes, strict=True)
+    ]
+    return jnp.concatenate(parts, axis=-1)
+
+  def initialize(self, z: Array) -> None:
+    for copy, part in zip(self.copies, self._slices(z), strict=True):
+      copy.initialize(part)
+
+  def revive(self, z: Array) -> None:
+    for copy, part in zip(self.copies, self._slices(z), strict=True):
+      copy.revive(part)
+
+  def _slices(self, z: Array) -> list[Array]:
+    return jnp.split(z, self.groups, axis=-1)
+
+
+def _copy(module: Bottleneck) -> Bottleneck:
+  # A plain clone of a copied one would share what that has inside.
+  parts = {}
+  if isinstance(module, Copies):
+    parts['inner'] = _copy(module.inner)
+  return module.clone(name=None, **parts)
+
+
+def _join(z, quantized, latents, shares, mask) -> Latent:
+  """Makes one latent of those of copies, which count by their shares."""
+
+  def mean(each: list[dict[str, Array]]) -> dict[str, Array]:
+    return {
+      name: sum(w * x[name] for w, x in zip(shares, each, strict=True))
+      / jnp.maximum(sum(shares), 1e-30)
+      for name in each[0]
+    }
+
+  stats = mean([x.stats for x in latents])
+  stats['relative_error'] = relative_error(z, quantized, mask)
+  return Latent(
+    quantized.astype(z.dtype),
+    tuple(x.codes for x in latents),
+    mean([x.losses for x in latents]),
+    stats,
+  )

@@ -1,0 +1,87 @@
+"""Signals as convex combinations of codes.
+
+T. Gautam, R. Pryzant, Z. Yang, C. Zhu and S. Sojoudi, "Soft convex
+quantization: revisiting vector quantization with convex optimization", L4DC
+2024, arXiv 2310.03004.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.coding.codebook import nearest_code
+from lasers_jax.coding.search import block_size, in_blocks
+
+# Of the trace of C'C: below this share, rounding in float32 outweighs lambda.
+_SMALLEST_SHARE = 1e-6
+
+
+@jax.jit
+def project_simplex(values: Array) -> Array:
+  """Finds the nearest point with entries that are >= 0 and sum to 1.
+
+  By sorting (Held, Wolfe and Crowder 1974). The gradient is that of the
+  projection on the face where the point lies.
+
+  Args:
+    values: float32 [..., K].
+
+  Returns:
+    [..., K].
+  """
+  # The projection does not see a shift, and numbers near zero are exact.
+  top = jnp.max(values, axis=-1, keepdims=True)
+  values = values - lax.stop_gradient(top)
+  held = lax.stop_gradient(values)
+  descending = -jnp.sort(-held, axis=-1)
+  counts = jnp.arange(1, values.shape[-1] + 1, dtype=jnp.float32)
+  counts = counts.reshape((1,) * (values.ndim - 1) + (-1,))
+  thresholds = (jnp.cumsum(descending, axis=-1) - 1) / counts
+  last = jnp.sum(descending > thresholds, axis=-1, keepdims=True) - 1
+  positive = held > jnp.take_along_axis(thresholds, last, axis=-1)
+  excess = jnp.sum(jnp.where(positive, values, 0.0), axis=-1, keepdims=True) - 1
+  threshold = excess / jnp.sum(positive, axis=-1, keepdims=True)
+  return jnp.where(positive, jnp.maximum(values - threshold, 0.0), 0.0)
+
+
+@jax.jit
+def convex_weights(signals: Array, codebook: Array, penalty: float) -> Array:
+  """Solves for the weights of the codes (algorithm 2, the relaxation).
+
+  That is the p which minimizes |z - C'p|² + lambda |p - q|², where q is 1 at
+  the nearest code and 0 elsewhere, projected on the simplex. The gradient goes
+  through solve and projection, to signals and codes; q is held.
+
+  The minimum is q + C (C'C + lambda I)⁻¹ (z - C'q), C [K, D] being the
+  codebook: by the Woodbury identity what the K×K system gives, without its
+  cost, and in this form without cancellation.
+
+  Args:
+    signals: [N, D]; codebook: [K, D]. Computed in float32.
+    penalty: lambda, at least 1e-3. It is raised to 1e-6 of the codebook's
+      squared norm where that is more.
+
+  Returns:
+    float32 [N, K], rows on the simplex.
+  """
+  signals = signals.astype(jnp.float32)
+  codebook = codebook.astype(jnp.float32)
+  nearest = nearest_code(*lax.stop_gradient((signals, codebook)))
+  gram = codebook.T @ codebook
+  least = _SMALLEST_SHARE * lax.stop_gradient(jnp.trace(gram))
+  gram = gram + jnp.maximum(penalty, least) * jnp.eye(gram.shape[0])
+  solver = jax.scipy.linalg.solve(gram, codebook.T, assume_a='pos')  # [D, K]
+
+  def solve(sites: tuple[Array, Array]) -> Array:
+    z, which = sites
+    start = jax.nn.one_hot(which, codebook.shape[0])
+    return project_simplex(start + (z - codebook[which]) @ solver)
+
+  block = block_size(codebook.shape[0])
+  return in_blocks(solve, (signals, nearest), block)
+
+
+@jax.jit
+def combine(weights: Array, rows: Array) -> Array:
+  """Adds up rows [K, D] by weights [N, K]: float32 [N, D]."""
+  return in_blocks(lambda x: x @ rows, weights, block_size(rows.shape[0]))

@@ -1,0 +1,70 @@
+"""Sparse codes by iterative soft thresholding, with a gradient through it.
+
+I. Daubechies, M. Defrise and C. De Mol, "An iterative thresholding algorithm
+for linear inverse problems with a sparsity constraint", CPAM 57(11), 2004.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.coding.dictionary import normalize_atoms
+from lasers_jax.coding.search import block_size, in_blocks
+
+
+def soft_threshold(x: Array, threshold: Array | float) -> Array:
+  """Moves each entry towards zero by a threshold, and not beyond."""
+  return x - jnp.clip(x, -threshold, threshold)
+
+
+@functools.partial(jax.jit, static_argnames='steps')
+def ista(
+  signals: Array, dictionary: Array, c: Array, penalty: float, steps: int
+) -> Array:
+  """Takes steps down |z - A s|² / 2 + lambda |s|₁, beginning at s = 0.
+
+  Each is s <- soft(s + A'(z - A s) / c, lambda / c). None goes up where c is
+  at least the largest eigenvalue of A A', and they converge where it is more
+  than half of that. Differentiable in all arrays; the gradient keeps the codes
+  of all steps.
+
+  Args:
+    signals: z, [N, D]; dictionary: A, [D, K]. Computed in float32.
+    c: scalar, positive.
+    penalty: lambda, not negative.
+    steps: how many.
+
+  Returns:
+    s, float32 [N, K].
+  """
+  signals = signals.astype(jnp.float32)
+  atoms = dictionary.astype(jnp.float32)
+
+  def solve(z: Array) -> Array:
+    def step(s: Array, _) -> tuple[Array, None]:
+      ahead = s + (z - s @ atoms.T) @ atoms / c
+      return soft_threshold(ahead, penalty / c), None
+
+    start = jnp.zeros((z.shape[0], atoms.shape[1]))
+    return lax.scan(step, start, length=steps)[0]
+
+  return in_blocks(solve, signals, block_size(atoms.shape[1]))
+
+
+def largest_eigenvalue(dictionary: Array) -> Array:
+  """The largest eigenvalue of A A', A [D, K]: a scalar without gradient."""
+  dictionary = lax.stop_gradient(dictionary)
+  return jnp.linalg.eigvalsh(dictionary @ dictionary.T)[-1]
+
+
+def dct_dictionary(d: int, k: int) -> Array:
+  """Returns cosines of K frequencies: unit-norm columns [D, K].
+
+  Atom j is cos(pi j (i + 1/2) / K), i = 0 ... D - 1. For K = D it is the
+  orthonormal DCT-II, for more K the overcomplete DCT.
+  """
+  places = jnp.arange(d, dtype=jnp.float32)[:, None] + 0.5
+  frequencies = jnp.arange(k, dtype=jnp.float32)[None] / k
+  return normalize_atoms(jnp.cos(jnp.pi * places * frequencies))

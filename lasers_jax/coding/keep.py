@@ -1,0 +1,44 @@
+"""A dense code made short: its largest entries, and shares as integers."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.coding.omp import SparseCode
+
+
+def keep_largest(values: Array, m: int) -> SparseCode:
+  """Keeps the m entries of largest magnitude, the largest first.
+
+  Args:
+    values: float32 [..., K].
+    m: from 1 to K.
+
+  Returns:
+    SparseCode of [..., m]; the lowest index wins a tie.
+  """
+  _, atoms = lax.top_k(jnp.abs(values), m)
+  kept = jnp.take_along_axis(values, atoms, axis=-1)
+  return SparseCode(atoms.astype(jnp.int32), kept)
+
+
+def quantize_shares(shares: Array, bits: int) -> Array:
+  """Rounds shares to integers of so many bits; the largest gets the highest.
+
+  Args:
+    shares: float32 [..., m], none negative, in any unit: only their ratios are
+      kept.
+    bits: b, at least 1.
+
+  Returns:
+    int32 [..., m] in [0, 2^b - 1].
+  """
+  largest = jnp.max(shares, axis=-1, keepdims=True)
+  ratios = shares / jnp.maximum(largest, 1e-30)
+  return jnp.round(ratios * (2**bits - 1)).astype(jnp.int32)
+
+
+def dequantize_shares(levels: Array) -> Array:
+  """Turns integers [..., m] back into shares that sum to 1."""
+  levels = levels.astype(jnp.float32)
+  total = jnp.sum(levels, axis=-1, keepdims=True)
+  return levels / jnp.maximum(total, 1.0)
