@@ -19,11 +19,6 @@ MODES = {
 }
 
 
-@pytest.fixture(scope='module', autouse=True)
-def full_optimization():
-  """Not here, where nothing is held to the last bit: it takes time."""
-
-
 @pytest.fixture(scope='module')
 def problem():
   return reference.random_problem(0, N, D, K)

@@ -17,11 +17,6 @@ OPTIONS = {
 SPLITS = {'N': (8, 1), 'K': (1, 8), 'N and K': (2, 4)}
 
 
-@pytest.fixture(scope='module', autouse=True)
-def full_optimization():
-  """Not here, where nothing is held to the last bit: it takes time."""
-
-
 def place(signals, atoms, split):
   mesh = jax.make_mesh(
     SPLITS[split],
