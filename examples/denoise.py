@@ -5,7 +5,7 @@
 
 One copy of the photograph gets noise, another one loses pixels; a dictionary is
 learned from that damaged copy and nothing else. Prints PSNR and seconds beside
-methods of scikit-image, and writes docs/denoise.png. Takes half a minute on
+methods of scikit-image, and writes docs/denoise.png. Takes under a minute on
 two CPU cores, most of it compilation.
 
 Noise: M. Elad and M. Aharon, "Image denoising via sparse and redundant
