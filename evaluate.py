@@ -6,13 +6,17 @@ Writes results.json and results.png into the workdir (or --output) and prints
 one line.
 """
 
+import dataclasses
 import json
 import math
 import os
 import time
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 
 from lasers_jax import scripts, settings
 from lasers_jax.errors import InputError
@@ -26,63 +30,40 @@ from lasers_jax.training.state import (
   state_shapes,
 )
 
-_STEP = flags.DEFINE_integer('step', None, 'Checkpoint; the newest if unset.')
-_DATA = flags.DEFINE_string(
-  'data', None, 'Other data: photos, a tfds name, or folder:PATH.'
-)
-_SPLIT = flags.DEFINE_string('split', None, 'Split; by default the test one.')
-_WHOLE = flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
-_S = flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
-_BATCH = flags.DEFINE_integer('batch_size', None, 'Images at a time.')
-_OUTPUT = flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
+
+class Model(NamedTuple):
+  """A trained model, and how it is to be measured."""
+
+  config: dict
+  run: settings.Settings
+  mesh: Mesh
+  step: int
+  variables: Any  # params and codebook
 
 
-def evaluate(
-  path: str,
-  step: int | None = None,
-  data_changes: dict | None = None,
-  bottleneck_changes: dict | None = None,
-  batch_size: int | None = None,
-  output: str | None = None,
-) -> dict:
+def evaluate(path: str, output: str | None = None, **changes) -> dict:
   """Evaluates a checkpoint of a workdir, and writes the results.
 
   Args:
     path: the workdir.
-    step: the checkpoint; None takes the newest that is whole.
-    data_changes, bottleneck_changes: keys of these sections of the config that
-      are to differ from training.
-    batch_size: images at a time; None takes that of the config.
     output: the folder to write to; None is the workdir.
+    changes: see `load`.
 
   Returns:
     The results, as in results.json.
-
-  Raises:
-    InputError: something that the user can mend.
   """
-  config = workdir.load_config(path)
-  trained = settings.from_config(config)
-  config['data'].update(data_changes or {})
-  config['bottleneck'].update(bottleneck_changes or {})
-  run = settings.from_config(config)
-
-  # The model, and where it is computed
-  size = batch_size or run.evaluation.batch_size
-  mesh = sharding.make_mesh(data=math.gcd(size, jax.device_count()))
-  state = restore(trained, path, step, mesh)
-  variables = evaluation_variables(state)
-
-  # The measurement
+  config, run, mesh, step, variables = load(path, **changes)
   started = time.time()
   source = run.data.open(run.data.test)
-  batches = run.data.evaluation_batches(source, size, run.multiple)
+  batches = run.data.evaluation_batches(
+    source, run.evaluation.batch_size, run.multiple
+  )
   results = protocol.evaluate(run.model, variables, batches, mesh)
   results['protocol'] = {
     **protocol.PROTOCOL,
     **run.data.describe(run.data.test),
     'count': len(source),
-    'step': int(state.step),
+    'step': step,
     'weights': protocol.weights_hash(variables),
     'averaged_weights': True,
     'bottleneck': config['bottleneck'],
@@ -96,12 +77,46 @@ def evaluate(
   return results
 
 
-def keep(results: dict, picture, folder: str) -> None:
+def load(
+  path: str,
+  step: int | None = None,
+  data_changes: dict | None = None,
+  bottleneck_changes: dict | None = None,
+  batch_size: int | None = None,
+) -> Model:
+  """Reads a checkpoint of a workdir.
+
+  Args:
+    path: the workdir.
+    step: the checkpoint; None takes the newest that is whole.
+    data_changes, bottleneck_changes: keys of these sections of the config that
+      are to differ from training.
+    batch_size: images at a time; None takes that of the config.
+
+  Raises:
+    InputError: something that the user can mend.
+  """
+  config = workdir.load_config(path)
+  trained = settings.from_config(config)
+  config['data'].update(data_changes or {})
+  config['bottleneck'].update(bottleneck_changes or {})
+  run = settings.from_config(config)
+  if batch_size:
+    changed = dataclasses.replace(run.evaluation, batch_size=batch_size)
+    run = dataclasses.replace(run, evaluation=changed)
+  devices = math.gcd(run.evaluation.batch_size, jax.device_count())
+  mesh = sharding.make_mesh(data=devices)
+  state = restore(trained, path, step, mesh)
+  variables = evaluation_variables(state)
+  return Model(config, run, mesh, int(state.step), variables)
+
+
+def keep(results: dict, picture: np.ndarray, folder: str) -> None:
   """Writes results.json and results.png."""
   os.makedirs(folder, exist_ok=True)
+  pictures.save_png(os.path.join(folder, 'results.png'), picture)
   text = json.dumps(results, indent=2) + '\n'
   workdir.write_text(os.path.join(folder, 'results.json'), text)
-  pictures.save_png(os.path.join(folder, 'results.png'), picture)
 
 
 def restore(
@@ -119,27 +134,39 @@ def restore(
   return state
 
 
+def define_flags() -> None:
+  flags.DEFINE_integer('step', None, 'Checkpoint; the newest if unset.')
+  flags.DEFINE_string('data', None, 'Other: photos, a tfds name, folder:PATH.')
+  flags.DEFINE_string('split', None, 'Split; by default the test one.')
+  flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
+  flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
+  flags.DEFINE_integer('batch_size', None, 'Images at a time.')
+  flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
+
+
 def main() -> None:
+  given = flags.FLAGS
   if not scripts.WORKDIR.value:
     raise InputError('--workdir=FOLDER is needed')
   scripts.set_up_jax()
   data_changes = {
-    'name': _DATA.value,
-    'held_out': {} if _DATA.value else None,
-    'test': _SPLIT.value,
-    'whole': _WHOLE.value,
+    'name': given.data,
+    'held_out': {} if given.data else None,
+    'test': given.split,
+    'whole': given.whole,
   }
   results = evaluate(
     scripts.WORKDIR.value,
-    _STEP.value,
-    {k: v for k, v in data_changes.items() if v is not None},
-    {'S': _S.value} if _S.value is not None else {},
-    _BATCH.value,
-    _OUTPUT.value,
+    given.output,
+    step=given.step,
+    data_changes={k: v for k, v in data_changes.items() if v is not None},
+    bottleneck_changes={'S': given.S} if given.S is not None else {},
+    batch_size=given.batch_size,
   )
   if jax.process_index() == 0:
     print(protocol.one_line(results))
 
 
 if __name__ == '__main__':
+  define_flags()
   scripts.run(main)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
@@ -32,8 +33,6 @@ from lasers_jax.training.state import (
 )
 from lasers_jax.training.step import make_train_step, to_float
 from lasers_jax.training.stop import stop_requests
-
-_CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 
 
 class Work(NamedTuple):
@@ -217,11 +216,13 @@ def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
 
 
 def main() -> None:
-  if not _CONFIG.value or not scripts.WORKDIR.value:
+  config = flags.FLAGS.config
+  if not config or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
   scripts.set_up_jax()
-  train_and_evaluate(_CONFIG.value.to_dict(), scripts.WORKDIR.value)
+  train_and_evaluate(config.to_dict(), scripts.WORKDIR.value)
 
 
 if __name__ == '__main__':
+  config_flags.DEFINE_config_file('config', lock_config=True)
   scripts.run(main)

@@ -8,21 +8,33 @@ from lasers_jax.errors import InputError
 def choose(name: str, K: int = 512) -> tuple[ConfigDict, ConfigDict]:
   """Returns the sections `bottleneck` and `loss.weights` of a bottleneck.
 
-  K is for those that have a codebook, and for what others are copies of.
+  A name such as product-fsq makes copies of another than vq. K is for those
+  that have a codebook, and for what others are copies of.
 
   The pixel loss weighs 10 because it is a mean over [0, 1], and small.
   """
+  outer, *inner = name.split('-', 1)
+  section = {'name': outer, **_known(outer)}
+  weights = _WEIGHTS[outer]
+  if inner:
+    if 'inner' not in section:
+      raise InputError(f'{outer} is not made of copies of another: {name!r}')
+    section['inner'] = {'name': inner[0], **_known(inner[0])}
+    weights = _WEIGHTS[inner[0]]
+  section = ConfigDict(section)
+  for part in (section, section.get('inner', {})):
+    if 'K' in part:
+      part.K = K
+  return section, ConfigDict(dict(pixel=10.0, **weights))
+
+
+def _known(name: str) -> dict:
   if name not in _BOTTLENECKS:
     raise InputError(
       f'the configs know the bottlenecks {", ".join(_BOTTLENECKS)}, '
       f'not {name!r}'
     )
-  weights = dict(pixel=10.0, **_WEIGHTS[name])
-  section = ConfigDict(dict(name=name, **_BOTTLENECKS[name]))
-  for part in (section, section.get('inner', {})):
-    if 'K' in part:
-      part.K = K
-  return section, ConfigDict(weights)
+  return _BOTTLENECKS[name]
 
 
 _BOTTLENECKS = {
@@ -74,8 +86,8 @@ _BOTTLENECKS = {
     keep=None,
     coefficient_bits=8,
   ),
-  'kl': dict(),
-  'none': dict(),
+  'kl': dict(bits=None),  # or those of each number, from 2 to 16
+  'none': dict(bits=None),  # the same
 }
 # Made of copies of another, which `inner` is.
 _BOTTLENECKS['residual'] = dict(
@@ -83,6 +95,10 @@ _BOTTLENECKS['residual'] = dict(
 )
 _BOTTLENECKS['product'] = dict(
   groups=4, inner=dict(name='vq', **_BOTTLENECKS['vq'])
+)
+# `inner` codes the sites that are kept.
+_BOTTLENECKS['mqvae'] = dict(
+  keep=0.25, blocks=2, width=64, inner=dict(name='vq', **_BOTTLENECKS['vq'])
 )
 _WEIGHTS = {
   'lasers': dict(dictionary=1.0, commitment=0.25),
@@ -97,6 +113,7 @@ _WEIGHTS = {
   'lattice': dict(codebook=1.0, commitment=0.25, size=0.01),
   'residual': dict(commitment=0.25),
   'product': dict(commitment=0.25),
+  'mqvae': dict(commitment=0.25),
   'scq': dict(quantization=1.0),
   'lista': dict(latent=1.0),
   'kl': dict(kl=1e-4),

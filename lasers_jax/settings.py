@@ -75,9 +75,13 @@ class Settings:
 
   @property
   def bits_per_pixel(self) -> float | None:
-    """Fixed-length bits per pixel of the code; None where it is continuous."""
-    bits = self.model.bottleneck.bits_per_site
-    return None if bits is None else bits / self.model.encoder.f**2
+    """Fixed-length bits per pixel of an image of `data.side`.
+
+    None where the code is continuous.
+    """
+    side = self.data.side // self.model.encoder.f
+    bits = self.model.bottleneck.map_bits(side, side)
+    return None if bits is None else bits / self.data.side**2
 
 
 _SECTIONS = {
@@ -127,10 +131,12 @@ def build_model(network: Mapping, bottleneck: Mapping) -> Autoencoder:
   network = {k: v for k, v in network.items() if k != 'name'}
   if 'dtype' in network:
     network['dtype'] = _dtype(network['dtype'])
+  ends = [_build(kind, network, 'network') for kind in (encoder, decoder)]
+  d = _from_1(network['D'], 'network.D')
   model = Autoencoder(
-    encoder=_build(encoder, network, 'network'),
-    bottleneck=_build_bottleneck(bottleneck, network.get('D'), 'bottleneck'),
-    decoder=_build(decoder, network, 'network'),
+    encoder=ends[0],
+    bottleneck=_build_bottleneck(bottleneck, d, 'bottleneck'),
+    decoder=ends[1],
   )
   try:
     model.bottleneck.check()
@@ -146,9 +152,16 @@ def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
   given = {'D': d}
   if 'inner' in fields:
     inner = _section(fields.pop('inner'), f'{where}.inner')
-    width = d // fields.get('groups', 1)
+    groups = fields.get('groups', getattr(kind, 'groups', 1))
+    width = d // _from_1(groups, f'{where}.groups')
     given['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
   return _build(kind, fields, where, given)
+
+
+def _from_1(value: Any, path: str) -> int:
+  if not isinstance(value, int) or value < 1:
+    raise InputError(f'{path} must be a whole number from 1, got {value!r}')
+  return value
 
 
 def _section(section: Any, name: str) -> Mapping:

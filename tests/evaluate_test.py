@@ -38,7 +38,7 @@ def test_the_results_carry_their_protocol(results, pictures):
   assert protocol['bottleneck']['S'] == 2
   assert protocol['colour'] == 'RGB in [0, 1]'
   assert {'psnr', 'ssim', 'interval', 'weights', 'commit'} < protocol.keys()
-  assert stored['bits_per_pixel']['fixed_length'] == 2 * (4 + 8) / 4
+  assert stored['bits_per_pixel']['fixed_length'] == (7 + 2 * 8) / 4
 
 
 def test_there_is_a_picture(results):
@@ -62,7 +62,9 @@ def test_any_batch_gives_the_same_numbers(tiny_run, results, tmp_path):
 
 
 def test_a_chosen_step(tiny_run, results, tmp_path):
-  other = evaluate.evaluate(str(tiny_run.workdir), 4, output=str(tmp_path))
+  other = evaluate.evaluate(
+    str(tiny_run.workdir), step=4, output=str(tmp_path)
+  )
   assert other['protocol']['step'] == 4
   assert other['protocol']['weights'] != results[0]['protocol']['weights']
   assert other['psnr']['mean'] != results[0]['psnr']['mean']
@@ -70,13 +72,14 @@ def test_a_chosen_step(tiny_run, results, tmp_path):
 
 def test_other_sparsity(tiny_run, results, tmp_path):
   psnr = {2: results[0]['psnr']['mean']}
-  for s in 1, 3:  # Less and more than in training.
+  # Less and more than in training; log2 of C(16, s), rounded up.
+  for s, of_atoms in (1, 4), (3, 10):
     other = evaluate.evaluate(
       str(tiny_run.workdir),
       bottleneck_changes={'S': s},
       output=str(tmp_path / str(s)),
     )
-    assert other['bits_per_pixel']['fixed_length'] == s * (4 + 8) / 4
+    assert other['bits_per_pixel']['fixed_length'] == (of_atoms + s * 8) / 4
     assert other['protocol']['bottleneck']['S'] == s
     assert other['protocol']['weights'] == results[0]['protocol']['weights']
     psnr[s] = other['psnr']['mean']
@@ -111,7 +114,7 @@ def test_no_checkpoint_is_an_error(tiny_run, tmp_path):
 
 def test_a_step_that_is_not_there_is_an_error(tiny_run):
   with pytest.raises(InputError, match=r'no checkpoint of step 5 .*\[4, 6\]'):
-    evaluate.evaluate(str(tiny_run.workdir), 5)
+    evaluate.evaluate(str(tiny_run.workdir), step=5)
 
 
 def test_too_many_atoms_are_an_error(tiny_run):

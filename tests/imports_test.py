@@ -35,7 +35,13 @@ ROOMS = {
 # Measurement shares the mesh and the pixels' scale with training.
 ROOMS['evaluation'] = ROOMS['training'] | {'evaluation'}
 
-SCRIPTS = ('train.py', 'evaluate.py', 'lasers_jax/scripts.py', 'configs/')
+SCRIPTS = (
+  'train.py',
+  'evaluate.py',
+  'compare.py',
+  'lasers_jax/scripts.py',
+  'configs/',
+)
 # Packages that few may know: where files with such a prefix alone import them.
 KNOWN_ONLY_BY = {
   # Grain's worker processes read absl's flags, so the pipeline sees to it that
@@ -52,9 +58,10 @@ KNOWN_ONLY_BY = {
   'lasers_jax.data': (*SCRIPTS, 'lasers_jax/settings.py', 'lasers_jax/data/'),
   'lasers_jax.settings': SCRIPTS,
   'lasers_jax.scripts': SCRIPTS,
-  'train': (),
-  'evaluate': (),
-  'configs': ('configs/',),
+  'train': ('compare.py',),
+  'evaluate': ('compare.py',),
+  'configs': ('configs/', 'compare.py'),
+  'matplotlib': ('lasers_jax/evaluation/comparison.py',),
   'examples': (),
   'tests': (),
 }

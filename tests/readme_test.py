@@ -51,7 +51,7 @@ def test_training_commands_name_configs_and_keys_that_exist(words):
     w.partition('=')[2] for w in words if w.startswith('--config=')
   ).partition(':')
   module = importlib.import_module(name.removesuffix('.py').replace('/', '.'))
-  config = module.get_config(argument)
+  config = module.get_config(*filter(None, [argument]))
   for word in words:
     if word.startswith('--config.'):
       path, _, value = word.removeprefix('--config.').partition('=')
@@ -67,18 +67,25 @@ def test_training_commands_name_configs_and_keys_that_exist(words):
   assert any(w.startswith('--workdir=') for w in words)
 
 
-def test_evaluation_commands_use_flags_that_exist():
-  source = (ROOT / 'evaluate.py').read_text()
+@pytest.mark.parametrize(
+  'script, least',
+  [
+    ('evaluate.py', {'workdir', 'S', 'data'}),
+    ('compare.py', {'workdir', 'config', 'bottlenecks', 'bits_per_pixel'}),
+  ],
+)
+def test_commands_use_flags_that_exist(script, least):
+  source = (ROOT / script).read_text()
   source += (ROOT / 'lasers_jax/scripts.py').read_text()
   flags = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source))
   used = {
     word.removeprefix('--').partition('=')[0]
     for words in commands()
-    if any('evaluate.py' in w for w in words)
+    if any(script in w for w in words)
     for word in words
-    if word.startswith('--')
+    if word.startswith('--') and not word.startswith('--config.')
   }
-  assert {'workdir', 'S', 'data'} <= used <= flags
+  assert least <= used <= flags
 
 
 @pytest.mark.parametrize('target', ['install', 'demo', 'test'])

@@ -82,7 +82,7 @@ def test_what_a_config_leaves_out_has_its_default():
   assert run.optimizer == settings.OptimizerSettings()
   assert run.mesh == settings.MeshSettings()
   assert run.multiple == 4
-  assert run.bits_per_pixel == 85 / 16
+  assert run.bits_per_pixel == 79 / 16
 
 
 def test_lists_become_tuples_which_modules_need():
@@ -156,7 +156,18 @@ def test_missing_keys(path):
 
 
 def test_missing_width_of_the_latent():
-  assert message(changed(network__D=None)) == 'the config has no network.D'
+  vq = {'name': 'vq'}
+  for section in (vq, {'name': 'residual', 'inner': vq}):
+    config = changed(network__D=None, bottleneck=section)
+    assert message(config) == 'the config has no network.D'
+
+
+def test_slices_of_the_latent_are_as_many_as_a_product_has_by_default():
+  config = changed(bottleneck={'name': 'product', 'inner': {'name': 'vq'}})
+  bottleneck = settings.from_config(config).model.bottleneck
+  assert bottleneck.inner.D * bottleneck.groups == bottleneck.D == 16
+  config['bottleneck']['groups'] = 2
+  assert settings.from_config(config).model.bottleneck.inner.D == 8
 
 
 def test_unknown_names():
@@ -204,6 +215,25 @@ def test_unknown_names():
     (
       {'optimizer__name': 'sgd'},
       "optimizer.name must be one of ('adam', 'adamw'): 'sgd'",
+    ),
+    (
+      {
+        'bottleneck': {
+          'name': 'product', 'groups': 0, 'inner': {'name': 'vq'}
+        }
+      },
+      'bottleneck.groups must be a whole number from 1, got 0',
+    ),
+    (
+      {'bottleneck': {'name': 'product', 'inner': {'name': 'vq'}, 'groups': 5}},
+      'bottleneck: groups must divide D = 16, got groups = 5',
+    ),
+    (
+      {
+        'network__D': 'wide',
+        'bottleneck': {'name': 'residual', 'inner': {'name': 'vq'}},
+      },
+      "network.D must be a whole number from 1, got 'wide'",
     ),
     # A section that is not one.
     ({'data': 'photos'}, "data must be a section of keys, not 'photos'"),

@@ -10,6 +10,7 @@ from lasers_jax.bottlenecks.ibq import IBQ
 from lasers_jax.bottlenecks.lasers import Lasers
 from lasers_jax.bottlenecks.lattice import Lattice
 from lasers_jax.bottlenecks.lista import Lista
+from lasers_jax.bottlenecks.mqvae import MQVAE
 from lasers_jax.bottlenecks.scq import SCQ
 from lasers_jax.bottlenecks.simvq import SimVQ
 from lasers_jax.bottlenecks.vq import VQ
@@ -28,6 +29,7 @@ BOTTLENECKS: dict[str, type[Bottleneck]] = {
   'lattice': Lattice,
   'residual': Residual,
   'product': Product,
+  'mqvae': MQVAE,
   'scq': SCQ,
   'lista': Lista,
   'kl': KL,
@@ -42,6 +44,7 @@ __all__ = [
   'IBQ',
   'KL',
   'LFQ',
+  'MQVAE',
   'SCQ',
   'VQ',
   'Bottleneck',

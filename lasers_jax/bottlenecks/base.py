@@ -1,4 +1,4 @@
-"""What every bottleneck shares: the contract, and the straight-through step."""
+"""What every bottleneck shares: the contract, statistics and losses."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,8 @@ import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
 from jax import Array, lax
+
+from lasers_jax import coding
 
 
 @flax.struct.dataclass
@@ -56,6 +58,11 @@ class Bottleneck(nn.Module):
     """Side of the square of sites that one code covers."""
     return 1
 
+  def map_bits(self, height: int, width: int) -> float | None:
+    """Bits of the code of a map of so many sites; None where continuous."""
+    bits = self.bits_per_site
+    return None if bits is None else bits * height * width
+
   def check(self) -> None:
     """Raises ValueError where the fields contradict each other."""
 
@@ -88,6 +95,41 @@ class Bottleneck(nn.Module):
     """Whether statistics are to be written."""
     mutable = self.is_mutable_collection('codebook')
     return train and mutable and not self.is_initializing()
+
+
+class LookUp(Bottleneck):
+  """Codes each site by one of K codes, and decodes it by looking that up.
+
+  A subclass has `codes` [K, D], or defines `_codes`.
+
+  Attributes:
+    K: codes.
+  """
+
+  K: int = 512
+
+  def check(self) -> None:
+    if self.K < 2:
+      raise ValueError(f'K must be at least 2, got K = {self.K}')
+
+  @property
+  def bits_per_site(self) -> float:
+    return fixed_length_bits(self.K)
+
+  def atoms(self) -> Array:
+    return self._codes()[:, None, None]
+
+  def decode(self, codes: Array) -> Array:
+    """Looks up codes [...]: float32 [..., D]."""
+    return self._codes()[codes]
+
+  def _codes(self) -> Array:
+    """What the codes stand for: [K, D]."""
+    return self.codes
+
+  def _signals(self, z: Array) -> Array:
+    """The sites of z [..., D]: float32 [N, D]."""
+    return z.reshape(-1, self.D).astype(jnp.float32)
 
 
 class Codebook(Bottleneck):
@@ -130,7 +172,7 @@ def use_stats(
   if mask is not None:
     extra = indices.ndim - mask.ndim
     weights *= mask.reshape(mask.shape + (1,) * extra)
-  counts = jnp.zeros(k).at[indices.reshape(-1)].add(weights.reshape(-1))
+  counts = coding.histogram(indices, k, weights)
   p = counts / jnp.maximum(jnp.sum(counts), 1e-30)
   entropy = -jnp.sum(p * jnp.log(jnp.maximum(p, 1e-30)))
   stats = {'usage': jnp.mean(counts > 0), 'perplexity': jnp.exp(entropy)}

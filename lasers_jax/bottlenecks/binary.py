@@ -31,7 +31,7 @@ class Binary(Scalars):
   see that two bits say the same. It may be negative.
 
   Attributes:
-    bits: width of the code, at most 30.
+    bits: width of the code, at most 32.
     temperature: of the distribution over codes.
     gamma: weight of the entropy of the mean, which asks for diverse codes.
   """
@@ -41,8 +41,8 @@ class Binary(Scalars):
   gamma: float = 1.0
 
   def check(self) -> None:
-    if not 1 <= self.bits <= 30:
-      raise ValueError(f'bits must be from 1 to 30, got {self.bits}')
+    if not 1 <= self.bits <= 32:
+      raise ValueError(f'bits must be from 1 to 32, got {self.bits}')
     if self.temperature <= 0:
       raise ValueError(f'temperature must be positive, got {self.temperature}')
 

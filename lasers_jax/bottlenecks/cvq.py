@@ -13,10 +13,9 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
-  Bottleneck,
   Latent,
+  LookUp,
   codebook_losses,
-  fixed_length_bits,
   relative_error,
   use_stats,
 )
@@ -24,7 +23,7 @@ from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.coding.anchors import ANCHORS, DISTANCES, anchor_rate
 
 
-class CVQ(Bottleneck):
+class CVQ(LookUp):
   """Codes each site with the nearest of K codes; the others go to anchors.
 
   Losses: `codebook`, mean |sg(z) - q|², which reaches the codes alone, and
@@ -45,7 +44,6 @@ class CVQ(Bottleneck):
     revive_every: steps from one move to the anchors to the next.
   """
 
-  K: int = 512
   distance: str = 'cosine'
   anchors: str = 'probrandom'
   decay: float = 0.99
@@ -58,8 +56,7 @@ class CVQ(Bottleneck):
     self.use = self.variable('codebook', 'use', jnp.zeros, (self.K,))
 
   def check(self) -> None:
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    super().check()
     if self.distance not in DISTANCES:
       raise ValueError(
         f'distance must be one of {tuple(DISTANCES)}: {self.distance!r}'
@@ -70,13 +67,6 @@ class CVQ(Bottleneck):
       )
     if not 0 <= self.decay < 1:
       raise ValueError(f'decay must be in [0, 1), got {self.decay}')
-
-  @property
-  def bits_per_site(self) -> float:
-    return fixed_length_bits(self.K)
-
-  def atoms(self) -> Array:
-    return self.codes[:, None, None]
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -99,10 +89,6 @@ class CVQ(Bottleneck):
     nearest = DISTANCES[self.distance].nearest
     return nearest(self._signals(z), self.codes).reshape(z.shape[:-1])
 
-  def decode(self, codes: Array) -> Array:
-    """Looks up codes [...]: float32 [..., D]."""
-    return self.codes[codes]
-
   def initialize(self, z: Array) -> None:
     """Takes signals of a first batch as codes."""
     key = self.make_rng('bottleneck')
@@ -118,9 +104,6 @@ class CVQ(Bottleneck):
     rate = anchor_rate(self.use.value, self.decay)[:, None]
     moved = self.codes + rate * (signals[rows] - self.codes)
     self.put_variable('params', 'codes', moved)
-
-  def _signals(self, z: Array) -> Array:
-    return z.reshape(-1, self.D).astype(jnp.float32)
 
   def _draw_codes(self, key: Array) -> Array:
     """As the released code starts: uniform in [-1/K, 1/K]."""

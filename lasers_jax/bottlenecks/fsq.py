@@ -21,6 +21,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.coding import finite
+from lasers_jax.coding.search import linear
 
 # More codes than this are counted scalar by scalar.
 MOST_COUNTED = 2**18
@@ -40,7 +41,7 @@ class Linear(nn.Module):
     shape = sites.shape[-1], self.features
     kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
     bias = self.param('bias', nn.initializers.zeros, shape[1:])
-    return finite.linear(sites, kernel) + bias[None]
+    return linear(sites, kernel) + bias[None]
 
 
 class Scalars(Bottleneck):
@@ -107,7 +108,10 @@ class Scalars(Bottleneck):
     return Latent(quantized.astype(z.dtype), codes, losses, stats)
 
   def encode(self, z: Array) -> Array:
-    """Codes z [..., D]: int32 [...], from 0 to the product of levels less 1."""
+    """Codes z [..., D]: [...], from 0 to the product of levels less 1.
+
+    The numbers are int32, or uint32 where the product exceeds 2^31.
+    """
     return self._index(self._placed(z)).reshape(z.shape[:-1])
 
   def decode(self, codes: Array) -> Array:
@@ -147,9 +151,9 @@ class FSQ(Scalars):
       raise ValueError(
         f'levels must be numbers from 2 to {most}, got {tuple(self.levels)}'
       )
-    if math.prod(self.levels) > 2**31:
+    if math.prod(self.levels) > finite.MOST_CODES:
       raise ValueError(
-        'the product of levels must be at most 2^31, got '
+        'the product of levels must be at most 2^32, got '
         f'{math.prod(self.levels)}'
       )
 

@@ -11,9 +11,8 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
-  Bottleneck,
   Latent,
-  fixed_length_bits,
+  LookUp,
   relative_error,
   use_stats,
 )
@@ -22,7 +21,7 @@ from lasers_jax.coding.index_propagation import pass_through
 from lasers_jax.coding.search import largest
 
 
-class HyperVQ(Bottleneck):
+class HyperVQ(LookUp):
   """Codes each site with the class that a hyperbolic classifier gives it.
 
   Class k has a direction z_k and an offset r_k, and stands for the point of
@@ -41,29 +40,21 @@ class HyperVQ(Bottleneck):
     temperature: of the Gumbel softmax, positive.
   """
 
-  K: int = 512
   curvature: float = 1.0
   temperature: float = 1.0
 
   def setup(self):
     self.check()
-    self.directions = self.param('directions', _unit_rows, (self.K, self.D))
+    shape = (self.K, self.D)
+    self.directions = self.param('directions', coding.random_codes, shape)
     self.offsets = self.param('offsets', lambda _: jnp.ones(self.K))
 
   def check(self) -> None:
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    super().check()
     if self.curvature < 0:
       raise ValueError(f'curvature must not be negative: {self.curvature}')
     if self.temperature <= 0:
       raise ValueError(f'temperature must be positive: {self.temperature}')
-
-  @property
-  def bits_per_site(self) -> float:
-    return fixed_length_bits(self.K)
-
-  def atoms(self) -> Array:
-    return self._table()[:, None, None]
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -86,10 +77,6 @@ class HyperVQ(Bottleneck):
     )
     return classes.reshape(z.shape[:-1])
 
-  def decode(self, codes: Array) -> Array:
-    """Looks up codes [...]: float32 [..., D]."""
-    return self._table()[codes]
-
   def initialize(self, z: Array) -> None:
     """Takes directions of a first batch, and its mean length for all offsets.
 
@@ -99,16 +86,13 @@ class HyperVQ(Bottleneck):
     key, signals = self.make_rng('bottleneck'), self._signals(z)
     picked = coding.pick_signals(key, signals, self.K)
     length = jnp.sqrt(jnp.mean(jnp.sum(signals**2, axis=1)))
-    units = coding.normalize_atoms(picked.T).T
+    units = coding.normalize_codes(picked)
     self.put_variable('params', 'directions', units)
     self.put_variable('params', 'offsets', jnp.full(self.K, length))
 
-  def _signals(self, z: Array) -> Array:
-    return z.reshape(-1, self.D).astype(jnp.float32)
-
-  def _table(self) -> Array:
+  def _codes(self) -> Array:
     """What the classes stand for: r_k ẑ_k, [K, D]."""
-    units = coding.normalize_atoms(self.directions.T).T
+    units = coding.normalize_codes(self.directions)
     return self.offsets[:, None] * units
 
   def _draw(self, z: Array) -> tuple[Array, Array]:
@@ -118,11 +102,7 @@ class HyperVQ(Bottleneck):
     )
     noise = jax.random.gumbel(self.make_rng('bottleneck'), logits.shape)
     noisy = (logits + noise) / self.temperature
-    table, indices = self._table(), largest(noisy)
+    table, indices = self._codes(), largest(noisy)
     soft = jax.nn.softmax(noisy) @ lax.stop_gradient(table)
     quantized = pass_through(soft, table, indices)
     return quantized.reshape(z.shape), indices.reshape(z.shape[:-1])
-
-
-def _unit_rows(key: Array, shape: tuple[int, int]) -> Array:
-  return coding.random_dictionary(key, shape[::-1]).T

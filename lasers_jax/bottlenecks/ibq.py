@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import (
-  Bottleneck,
   Latent,
+  LookUp,
   codebook_losses,
-  fixed_length_bits,
   relative_error,
   site_mean,
   use_stats,
@@ -22,7 +21,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.coding import index_propagation
 
 
-class IBQ(Bottleneck):
+class IBQ(LookUp):
   """Codes each site with the code of the largest inner product.
 
   In training the decoder's gradient reaches z and all codes through
@@ -40,7 +39,6 @@ class IBQ(Bottleneck):
     entropy_temperature: of the softmax in the entropy loss.
   """
 
-  K: int = 512
   entropy_temperature: float = 0.01
 
   def setup(self):
@@ -48,19 +46,11 @@ class IBQ(Bottleneck):
     self.codes = self.param('codes', jax.random.normal, (self.K, self.D))
 
   def check(self) -> None:
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    super().check()
     if self.entropy_temperature <= 0:
       raise ValueError(
         f'entropy_temperature must be positive: {self.entropy_temperature}'
       )
-
-  @property
-  def bits_per_site(self) -> float:
-    return fixed_length_bits(self.K)
-
-  def atoms(self) -> Array:
-    return self.codes[:, None, None]
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -82,13 +72,6 @@ class IBQ(Bottleneck):
     """Codes z [..., D]: int32 [...], in [0, K)."""
     indices = index_propagation.largest_product(self._signals(z), self.codes)
     return indices.reshape(z.shape[:-1])
-
-  def decode(self, codes: Array) -> Array:
-    """Looks up codes [...]: float32 [..., D]."""
-    return self.codes[codes]
-
-  def _signals(self, z: Array) -> Array:
-    return z.reshape(-1, self.D).astype(jnp.float32)
 
   def _propagate(self, z: Array, codes: Array) -> Array:
     quantized = index_propagation.propagate(

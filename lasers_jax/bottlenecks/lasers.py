@@ -2,7 +2,9 @@
 
 X. Li and A. D. Sarwate, "LASERS: latent space encoding for representations
 with sparsity for generative modeling", arXiv 2409.11184. Unlike the released
-code, a signal is one site of one image, never a mixture of several.
+code, a signal is one site of one image, never a mixture of several; the atoms
+of a site are stored as a set; and coefficients are stored as integers, in
+training too.
 """
 
 import jax.numpy as jnp
@@ -13,16 +15,26 @@ from lasers_jax.bottlenecks.base import (
   Codebook,
   Latent,
   codebook_losses,
-  fixed_length_bits,
   relative_error,
   use_stats,
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
+from lasers_jax.coding.positions import position_bits
+from lasers_jax.coding.scalar import (
+  Levels,
+  nearest_level,
+  spread_levels,
+  update_levels,
+)
 
 LEARNING = ('gradient', 'online', 'fixed')
 GRADIENTS = ('straight_through', 'refit')
+MOST_BITS = 12
+# Of the size of coefficients, which grow fast at first: where the outermost
+# level lags behind, commitment holds the latents back.
+SCALE_DECAY = 0.9
 
 
 class Lasers(Codebook):
@@ -40,14 +52,14 @@ class Lasers(Codebook):
       gradient, as in the paper; 'refit': the exact gradient of the fit by the
       chosen atoms, which is the part within their span. It also reaches the
       dictionary, where that is a parameter.
-    coefficient_bits: bits of a stored coefficient, at least 2; None stores
-      float32, and counts 32. Training decodes the coefficients before they
-      are rounded, evaluation decodes what would be stored.
+    coefficient_bits: bits b of a stored coefficient, which is one of 2^b
+      learned multiples of the usual size of coefficients, the same for all;
+      None stores float32, and counts 32.
     patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
     forgetting: of the online statistics, per step.
-    decay: of the moving averages of use and of coefficient scales.
+    decay: of the moving averages of use and of the levels.
   """
 
   S: int = 5
@@ -67,7 +79,11 @@ class Lasers(Codebook):
         'codebook', 'statistics', coding.init_statistics, *shape
       )
     self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
-    self.scales = self.variable('codebook', 'scales', jnp.ones, (self.S,))
+    self.scale = self.variable('codebook', 'scale', jnp.ones, ())
+    if self.coefficient_bits is not None:
+      self.levels = self.variable(
+        'codebook', 'levels', self._spread, jnp.linspace(-1.0, 1.0)
+      )
 
   def check(self) -> None:
     if self.learning not in LEARNING:
@@ -78,8 +94,13 @@ class Lasers(Codebook):
       )
     if not 1 <= self.S <= self.K:
       raise ValueError(f'S must be from 1 to K = {self.K}, got S = {self.S}')
-    if self.coefficient_bits is not None and self.coefficient_bits < 2:
-      raise ValueError('coefficient_bits must be None or at least 2')
+    if self.coefficient_bits is not None and not (
+      1 <= self.coefficient_bits <= MOST_BITS
+    ):
+      raise ValueError(
+        f'coefficient_bits must be None or from 1 to {MOST_BITS}, got '
+        f'{self.coefficient_bits}'
+      )
     if self.patch < 1:
       raise ValueError(f'patch must be at least 1, got {self.patch}')
 
@@ -90,7 +111,7 @@ class Lasers(Codebook):
   @property
   def bits_per_site(self) -> float:
     coefficient = self.coefficient_bits or 32
-    bits = self.S * (fixed_length_bits(self.K) + coefficient)
+    bits = position_bits(self.K, self.S) + self.S * coefficient
     return bits / self.patch**2
 
   @property
@@ -98,7 +119,7 @@ class Lasers(Codebook):
     return self.patch
 
   def atoms(self) -> Array:
-    rows = self._step_scales()[0] / 2 * self._atoms().T
+    rows = self.scale.value * self._atoms().T
     return rows.reshape(self.K, self.patch, self.patch, self.D)
 
   def indices(self, codes: SparseCode) -> Array:
@@ -110,37 +131,41 @@ class Lasers(Codebook):
       quantized = self.decode(codes).astype(z.dtype)
       return self._latent(z, quantized, codes, mask)
     signals, atoms = self._signals(z), self._atoms()
-    code = coding.batch_omp(signals, atoms, self.S)
-    held = lax.stop_gradient(code)
-    quantized = self._decode_signals(z, held, atoms)
+    code, path = self._pursue(*lax.stop_gradient((signals, atoms)))
+    held = _sorted(code)
+    rounded = self._round(held)
+    quantized = self._decode_signals(z, rounded, atoms)
     latent = self._latent(z, quantized, self._store(z, held), mask)
     if self.progressive:
-      latent.losses.update(self._progressive_losses(z, mask))
+      latent.losses.update(self._progressive_losses(z, code, path, mask))
     if self.gradient == 'refit':
-      quantized = self._decode_signals(z, code, atoms)
+      exact = coding.with_fit_gradient(held, signals, atoms).coefficients
+      passed = rounded.coefficients + (exact - held.coefficients)
+      rounded = rounded._replace(coefficients=passed)
+      quantized = self._decode_signals(z, rounded, atoms)
     else:
       quantized = straight_through(z, quantized)
     if self.tracks(train):  # last, since it changes dictionary and scales
-      self._track(lax.stop_gradient(signals), held, self._patch_mask(mask))
+      signals = lax.stop_gradient(signals)
+      rounded = lax.stop_gradient(rounded)
+      self._track(signals, held, rounded, self._patch_mask(mask))
     return latent.replace(quantized=quantized)
 
   def encode(self, z: Array) -> SparseCode:
     """Codes z [..., H, W, D] as it would be stored.
 
     Returns:
-      SparseCode of [..., H/p, W/p, S]: atoms int32, and coefficients int32
-      bins, or float32 where coefficient_bits is None.
+      SparseCode of [..., H/p, W/p, S]: atoms int32, ascending, and of their
+      coefficients the levels int32, or float32 where coefficient_bits is None.
     """
     code = coding.batch_omp(self._signals(z), self._atoms(), self.S)
-    return self._store(z, code)
+    return self._store(z, _sorted(code))
 
   def decode(self, codes: SparseCode) -> Array:
     """Turns stored codes back into quantized latents float32 [..., H, W, D]."""
     coefficients = codes.coefficients
     if self.coefficient_bits is not None:
-      coefficients = coding.dequantize(
-        coefficients, self._step_scales(), self.coefficient_bits
-      )
+      coefficients = self._values()[coefficients]
     flat = SparseCode(
       codes.atoms.reshape(-1, self.S), coefficients.reshape(-1, self.S)
     )
@@ -149,13 +174,16 @@ class Lasers(Codebook):
     return from_patches(signals, self.patch)
 
   def initialize(self, z: Array) -> None:
-    """Takes signals of a first batch as atoms, and fits the scales to it."""
+    """Takes signals of a first batch as atoms, and fits the levels to it."""
     signals = self._signals(z)
     picked = coding.pick_signals(self.make_rng('bottleneck'), signals, self.K)
     atoms = coding.normalize_atoms(picked.T)
     self.put_variable(self._home, 'dictionary', atoms)
     code = coding.batch_omp(signals, atoms, self.S)
-    self.scales.value = _largest_magnitudes(code)
+    self.scale.value = _size(code.coefficients)
+    if self.coefficient_bits is not None:
+      multiples = code.coefficients / self.scale.value
+      self.levels.value = self._spread(multiples)
 
   def revive(self, z: Array) -> None:
     """Replaces dead atoms and twins by residuals of badly coded signals."""
@@ -186,6 +214,13 @@ class Lasers(Codebook):
     patches = to_patches(z.astype(jnp.float32), self.patch)
     return patches.reshape(-1, patches.shape[-1])
 
+  def _pursue(self, signals, atoms) -> tuple[SparseCode, Array | None]:
+    """Codes signals; if `progressive`, with the coefficients of every step."""
+    if not self.progressive:
+      return coding.batch_omp(signals, atoms, self.S), None
+    chosen, path = coding.batch_omp_path(signals, atoms, self.S)
+    return SparseCode(chosen, path[:, -1]), path
+
   def _decode_signals(self, z: Array, code: SparseCode, atoms: Array) -> Array:
     signals = self._as_map(z, coding.reconstruct(code, atoms))
     return from_patches(signals, self.patch).astype(z.dtype)
@@ -199,21 +234,26 @@ class Lasers(Codebook):
     """The dictionary, normalized: averaged weights are not."""
     return coding.normalize_atoms(self.get_variable(self._home, 'dictionary'))
 
-  def _store(self, z: Array, code: SparseCode) -> SparseCode:
-    coefficients = code.coefficients
-    if self.coefficient_bits is not None:
-      coefficients = coding.quantize(
-        coefficients, self._step_scales(), self.coefficient_bits
-      )
-    return SparseCode(
-      self._as_map(z, code.atoms), self._as_map(z, coefficients)
-    )
+  def _spread(self, coefficients: Array) -> Levels:
+    return spread_levels(coefficients, 2**self.coefficient_bits)
 
-  def _step_scales(self) -> Array:
-    """The scales [S]; steps beyond those trained have the last one's."""
-    trained = self.scales.value
-    steps = jnp.minimum(jnp.arange(self.S), trained.shape[0] - 1)
-    return jnp.maximum(trained[steps], 1e-12)
+  def _round(self, code: SparseCode) -> SparseCode:
+    """Gives the coefficients the values that are decoded."""
+    if self.coefficient_bits is None:
+      return code
+    values = self._values()
+    bins = nearest_level(code.coefficients, values)
+    return code._replace(coefficients=values[bins])
+
+  def _values(self) -> Array:
+    """What the levels of coefficients stand for: [2^b], ascending."""
+    return self.scale.value * self.levels.value.values
+
+  def _store(self, z: Array, code: SparseCode) -> SparseCode:
+    atoms, coefficients = code
+    if self.coefficient_bits is not None:
+      coefficients = nearest_level(coefficients, self._values())
+    return SparseCode(self._as_map(z, atoms), self._as_map(z, coefficients))
 
   def _patch_mask(self, mask: Array | None) -> Array | None:
     """Says which signals count, [N]: those of which every site does."""
@@ -221,30 +261,36 @@ class Lasers(Codebook):
       return None
     return jnp.all(to_patches(mask[..., None], self.patch), axis=-1).reshape(-1)
 
-  def _track(self, signals: Array, code: SparseCode, mask) -> None:
+  def _track(self, signals, code, rounded, mask) -> None:
     """Updates the statistics and, in 'online' learning, the dictionary."""
+    counted = jnp.ones(len(signals)) if mask is None else mask * 1.0
     use, _ = use_stats(code.atoms, self.K, mask)
     self.use.value += (1 - self.decay) * (use - self.use.value)
-    if mask is not None:
-      coefficients = jnp.where(mask[:, None], code.coefficients, 0.0)
-      code = code._replace(coefficients=coefficients)
-    largest = _largest_magnitudes(code)
-    self.scales.value += (1 - self.decay) * (largest - self.scales.value)
+    weights = jnp.broadcast_to(counted[:, None], code.coefficients.shape)
+    if self.coefficient_bits is not None:
+      self.levels.value = update_levels(
+        self.levels.value,
+        code.coefficients / self.scale.value,
+        weights,
+        self.decay,
+      )
+    size = _size(code.coefficients, weights)
+    self.scale.value += (1 - SCALE_DECAY) * (size - self.scale.value)
     if self.learning == 'online':
+      coefficients = rounded.coefficients * counted[:, None]
+      rounded = rounded._replace(coefficients=coefficients)
       self.statistics.value = coding.update_statistics(
-        self.statistics.value, signals, code, self.forgetting
+        self.statistics.value, signals, rounded, self.forgetting
       )
       atoms = coding.update_dictionary(self._atoms(), self.statistics.value)
       self.put_variable('codebook', 'dictionary', atoms)
 
-  def _progressive_losses(self, z: Array, mask) -> dict[str, Array]:
+  def _progressive_losses(self, z, code, path, mask) -> dict[str, Array]:
     """Averages the losses over the prefixes, as RQ-VAE does over depths."""
     atoms, each = self._atoms(), []
-    chosen, path = coding.batch_omp_path(
-      *lax.stop_gradient((self._signals(z), atoms)), self.S
-    )
     for s in range(1, self.S + 1):
-      prefix = SparseCode(chosen[:, :s], path[:, s - 1, :s])
+      prefix = SparseCode(code.atoms[:, :s], path[:, s - 1, :s])
+      prefix = self._round(prefix)
       each.append(_losses(z, self._decode_signals(z, prefix, atoms), mask))
     return {name: sum(x[name] for x in each) / self.S for name in each[0]}
 
@@ -264,6 +310,14 @@ def _losses(z: Array, quantized: Array, mask) -> dict[str, Array]:
   }
 
 
-def _largest_magnitudes(code: SparseCode) -> Array:
-  """The largest |coefficient| of each step of the pursuit: [S]."""
-  return jnp.max(jnp.abs(code.coefficients), axis=0)
+def _sorted(code: SparseCode) -> SparseCode:
+  """Puts the atoms [N, S] in ascending order: a set is what is stored."""
+  order = jnp.argsort(code.atoms, axis=1)
+  return SparseCode(*(jnp.take_along_axis(x, order, axis=1) for x in code))
+
+
+def _size(coefficients: Array, weights: Array | float = 1.0) -> Array:
+  """The root of the mean square, and above zero."""
+  share = jnp.maximum(jnp.mean(weights), 1e-30)
+  squares = jnp.mean(weights * coefficients**2) / share
+  return jnp.maximum(jnp.sqrt(squares), 1e-12)

@@ -14,17 +14,16 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
-  Bottleneck,
   Latent,
+  LookUp,
   codebook_losses,
-  fixed_length_bits,
   relative_error,
   use_stats,
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 
 
-class SimVQ(Bottleneck):
+class SimVQ(LookUp):
   """Codes each site with the nearest row of C W + b, of which C is frozen.
 
   The gradient of one chosen code moves them all: nothing dies, and nothing is
@@ -35,25 +34,12 @@ class SimVQ(Bottleneck):
     K: codes.
   """
 
-  K: int = 512
-
   def setup(self):
     self.check()
     scale = self.D**-0.5
     self.codes = self.variable('codebook', 'codes', self._draw_codes)
     self.map = self.param('map', _uniform, (self.D, self.D), scale)
     self.bias = self.param('bias', _uniform, (self.D,), scale)
-
-  def check(self) -> None:
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
-
-  @property
-  def bits_per_site(self) -> float:
-    return fixed_length_bits(self.K)
-
-  def atoms(self) -> Array:
-    return self._effective()[:, None, None]
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -71,12 +57,8 @@ class SimVQ(Bottleneck):
 
   def encode(self, z: Array) -> Array:
     """Codes z [..., D]: int32 [...], in [0, K)."""
-    indices = coding.nearest_code(self._signals(z), self._effective())
+    indices = coding.nearest_code(self._signals(z), self._codes())
     return indices.reshape(z.shape[:-1])
-
-  def decode(self, codes: Array) -> Array:
-    """Looks up codes [...] after the map: float32 [..., D]."""
-    return self._effective()[codes]
 
   def initialize(self, z: Array) -> None:
     """Gives the effective codes the mean and the spread of the signals."""
@@ -86,10 +68,7 @@ class SimVQ(Bottleneck):
     self.put_variable('params', 'map', jnp.diag(self.D**0.5 * spread))
     self.put_variable('params', 'bias', jnp.mean(signals, axis=0))
 
-  def _signals(self, z: Array) -> Array:
-    return z.reshape(-1, self.D).astype(jnp.float32)
-
-  def _effective(self) -> Array:
+  def _codes(self) -> Array:
     """The codes as they are used: C W + b, [K, D]."""
     # At full precision, or coding and decoding might round differently.
     product = jnp.matmul(self.codes.value, self.map, precision='highest')

@@ -15,8 +15,8 @@ from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
   Codebook,
   Latent,
+  LookUp,
   codebook_losses,
-  fixed_length_bits,
   relative_error,
   use_stats,
 )
@@ -32,7 +32,7 @@ CHOICES = {
 }
 
 
-class VQ(Codebook):
+class VQ(LookUp, Codebook):
   """Codes each site with the nearest of K codes (VQ-VAE section 3.2).
 
   Losses: `commitment`, mean |z - sg(q)|² (equation 3, third term, without its
@@ -67,7 +67,7 @@ class VQ(Codebook):
   def setup(self):
     self.check()
     shape = (self.K, self.D)
-    self.declare(self._home, 'codes', _unit_normal, shape)
+    self.declare(self._home, 'codes', coding.random_codes, shape)
     if self.learning == 'ema':
       # Their counts are `use`.
       self.sums = self.variable('codebook', 'sums', jnp.zeros, shape)
@@ -82,8 +82,7 @@ class VQ(Codebook):
       value = getattr(self, field)
       if value not in choices:
         raise ValueError(f'{field} must be one of {choices}: {value!r}')
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    super().check()
     for field in ('affine', 'synchronized'):
       if getattr(self, field) and self.learning != 'loss':
         raise ValueError(f"{field} goes with learning='loss' only")
@@ -91,13 +90,6 @@ class VQ(Codebook):
   @property
   def _home(self) -> str:
     return 'params' if self.learning == 'loss' else 'codebook'
-
-  @property
-  def bits_per_site(self) -> float:
-    return fixed_length_bits(self.K)
-
-  def atoms(self) -> Array:
-    return self._codes()[:, None, None]
 
   def __call__(self, z: Array, train: bool, mask: Array | None = None):
     signals, codes = self._signals(z), self._codes()
@@ -115,7 +107,7 @@ class VQ(Codebook):
     _, stats = use_stats(indices, self.K, mask)
     stats['relative_error'] = relative_error(z_signals, quantized, mask)
     if self.tracks(train):
-      self._track(held, indices, mask, weights, codes)
+      self._track(held, indices.reshape(-1), weights, codes)
     if train:
       passed = GRADIENTS[self.gradient](z_signals, quantized)
       along = quantized - lax.stop_gradient(quantized)  # zero, but a path
@@ -126,10 +118,6 @@ class VQ(Codebook):
     """Codes z [..., D]: int32 [...], in [0, K)."""
     indices = coding.nearest_code(self._signals(z), self._codes())
     return indices.reshape(z.shape[:-1])
-
-  def decode(self, codes: Array) -> Array:
-    """Looks up codes [...]: float32 [..., D]."""
-    return self._codes()[codes]
 
   def initialize(self, z: Array) -> None:
     """Takes signals of a first batch as codes, or the clusters of it."""
@@ -168,15 +156,19 @@ class VQ(Codebook):
       self.sums.value = replaced(self.sums.value)
 
   def _signals(self, z: Array) -> Array:
-    signals = z.reshape(-1, self.D).astype(jnp.float32)
-    return _unit(signals) if self.distance == 'cosine' else signals
+    signals = super()._signals(z)
+    if self.distance == 'cosine':
+      return coding.normalize_codes(signals)
+    return signals
 
   def _codes(self) -> Array:
     """The codes [K, D] as they are compared and decoded."""
     codes = self.get_variable(self._home, 'codes')
     if self.affine:
       codes = codes * self._stretched()[None] + self.affine * self.shift[None]
-    return _unit(codes) if self.distance == 'cosine' else codes
+    if self.distance == 'cosine':
+      return coding.normalize_codes(codes)
+    return codes
 
   def _stretched(self) -> Array:
     return 1 + self.affine * self.stretch
@@ -207,28 +199,19 @@ class VQ(Codebook):
     slope *= 2 / (jnp.maximum(count, 1) * self.D)
     return lax.stop_gradient(codes - self.rate * slope)
 
-  def _track(self, signals, indices, mask, weights, codes) -> None:
+  def _track(self, signals, indices, weights, codes) -> None:
     """Updates the use of codes and, unless by a loss, the codes."""
     if self.learning == 'ema':
       statistics, codes = coding.update_codebook(
         CodebookStatistics(self.use.value, self.sums.value),
         signals,
-        indices.reshape(-1),
+        indices,
         self.decay,
         weights=weights,
       )
       self.use.value, self.sums.value = statistics
     else:
-      use, _ = use_stats(indices, self.K, mask)
+      use, _ = use_stats(indices, self.K, weights)
       self.use.value += (1 - self.decay) * (use - self.use.value)
     if self.learning != 'loss':
       self.put_variable('codebook', 'codes', codes)
-
-
-def _unit(rows: Array) -> Array:
-  squares = jnp.sum(rows**2, axis=-1, keepdims=True)
-  return rows * lax.rsqrt(jnp.maximum(squares, 1e-24))
-
-
-def _unit_normal(key: Array, shape: tuple[int, int]) -> Array:
-  return coding.random_dictionary(key, shape[::-1]).T

@@ -25,8 +25,8 @@ from lasers_jax.bottlenecks.base import (
 class Copies(Bottleneck, kw_only=True):
   """What is common to bottlenecks that are made of copies of another.
 
-  A subclass defines `count`. The index of an atom or code of a copy is offset
-  by the `symbols` of the copies before it.
+  A subclass defines `count`, how many there are. The index of an atom or code
+  of a copy is offset by the `symbols` of the copies before it.
 
   Attributes:
     inner: what is copied, with fields as a copy has them; its codes must be
@@ -50,11 +50,6 @@ class Copies(Bottleneck, kw_only=True):
       )
 
   @property
-  def count(self) -> int:
-    """How many copies there are."""
-    raise NotImplementedError
-
-  @property
   def K(self) -> int:
     return self.inner.K
 
@@ -65,6 +60,9 @@ class Copies(Bottleneck, kw_only=True):
   @property
   def bits_per_site(self) -> float:
     return self.count * self.inner.bits_per_site
+
+  def map_bits(self, height: int, width: int) -> float:
+    return self.count * self.inner.map_bits(height, width)
 
   @property
   def symbols(self) -> int:
@@ -77,8 +75,8 @@ class Copies(Bottleneck, kw_only=True):
   def indices(self, codes: Sequence[Any]) -> Array:
     """Returns the atoms or codes in use: int32 [..., any, copies]."""
     each = [
-      copy.indices(code) + i * self.inner.symbols
-      for i, (copy, code) in enumerate(zip(self.copies, codes, strict=True))
+      self.inner.indices(code) + i * self.inner.symbols
+      for i, code in enumerate(codes)
     ]
     return jnp.stack(each, axis=-1)
 

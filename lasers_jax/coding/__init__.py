@@ -13,7 +13,9 @@ from lasers_jax.coding.dictionary import (
   forget_atoms,
   init_statistics,
   normalize_atoms,
+  normalize_codes,
   pick_signals,
+  random_codes,
   random_dictionary,
   update_dictionary,
   update_statistics,
@@ -34,6 +36,7 @@ from lasers_jax.coding.omp import (
   batch_omp,
   batch_omp_path,
   reconstruct,
+  with_fit_gradient,
 )
 from lasers_jax.coding.revival import (
   Revival,
@@ -67,9 +70,11 @@ __all__ = [
   'ksvd_sweep',
   'nearest_code',
   'normalize_atoms',
+  'normalize_codes',
   'online',
   'pick_signals',
   'quantize',
+  'random_codes',
   'random_dictionary',
   'reconstruct',
   'revive_atoms',
@@ -77,4 +82,5 @@ __all__ = [
   'update_codebook',
   'update_dictionary',
   'update_statistics',
+  'with_fit_gradient',
 ]

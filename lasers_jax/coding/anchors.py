@@ -12,7 +12,7 @@ from jax import Array
 
 from lasers_jax.coding.codebook import nearest_code
 from lasers_jax.coding.index_propagation import largest_product
-from lasers_jax.coding.search import block_size, in_blocks
+from lasers_jax.coding.search import in_blocks
 
 
 class Distance(NamedTuple):
@@ -107,7 +107,7 @@ def probrandom(
     return jnp.minimum(jnp.sum(below, axis=1, dtype=jnp.int32), n - 1)
 
   uniform = jax.random.uniform(key, codes.shape[:1])
-  return in_blocks(draw, (codes, uniform), block_size(n))
+  return in_blocks(draw, (codes, uniform), n)
 
 
 # (key, codes [K, D], signals [N, D], distance) -> rows of signals, int32 [K]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.dictionary import pick_signals
-from lasers_jax.coding.search import block_size, in_blocks, largest
+from lasers_jax.coding.search import in_blocks, largest
 
 
 @jax.jit
@@ -32,12 +32,21 @@ def nearest_code(signals: Array, codebook: Array) -> Array:
     return largest(block @ codebook.T - half_norms[None])
 
   signals = signals.astype(jnp.float32)
-  return in_blocks(search, signals, block_size(codebook.shape[0]))
+  return in_blocks(search, signals, codebook.shape[0])
 
 
-def histogram(indices: Array, k: int) -> Array:
-  """Counts how often each of K codes is used: float32 [K]."""
-  return jnp.zeros(k).at[indices.reshape(-1)].add(1.0)
+def histogram(
+  indices: Array, k: int, weights: Array | None = None
+) -> Array:
+  """Counts how often each of K codes is used: float32 [K].
+
+  Args:
+    indices: int32 of any shape, in [0, K).
+    k: codes.
+    weights: of the same shape, how much each index counts; None for 1.
+  """
+  weights = 1.0 if weights is None else weights.reshape(-1)
+  return jnp.zeros(k).at[indices.reshape(-1)].add(weights)
 
 
 class CodebookStatistics(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.codebook import nearest_code
-from lasers_jax.coding.search import block_size, in_blocks
+from lasers_jax.coding.search import in_blocks
 
 # Of the trace of C'C: below this share, rounding in float32 outweighs lambda.
 _SMALLEST_SHARE = 1e-6
@@ -77,11 +77,4 @@ def convex_weights(signals: Array, codebook: Array, penalty: float) -> Array:
     start = jax.nn.one_hot(which, codebook.shape[0])
     return project_simplex(start + (z - codebook[which]) @ solver)
 
-  block = block_size(codebook.shape[0])
-  return in_blocks(solve, (signals, nearest), block)
-
-
-@jax.jit
-def combine(weights: Array, rows: Array) -> Array:
-  """Adds up rows [K, D] by weights [N, K]: float32 [N, D]."""
-  return in_blocks(lambda x: x @ rows, weights, block_size(rows.shape[0]))
+  return in_blocks(solve, (signals, nearest), codebook.shape[0])

@@ -28,6 +28,17 @@ def random_dictionary(key: Array, shape: tuple[int, int]) -> Array:
   return normalize_atoms(jax.random.normal(key, shape))
 
 
+def normalize_codes(codes: Array) -> Array:
+  """Scales the rows of codes or signals [..., D] to norm 1; zero stays zero."""
+  squares = jnp.sum(codes**2, axis=-1, keepdims=True)
+  return codes * lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+
+def random_codes(key: Array, shape: tuple[int, int]) -> Array:
+  """Draws codes [K, D] uniform on the sphere."""
+  return random_dictionary(key, shape[::-1]).T
+
+
 def pick_signals(key: Array, signals: Array, k: int) -> Array:
   """Draws K of the signals [N, D], with a little noise against equal ones.
 

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax.coding.search import block_size, in_blocks
-
 # The shrinkage of the appendix, which keeps the rounded ends within the grid.
 # Beyond so many levels it would take the outermost ones out of reach.
 _SHRINK = 1e-3
 MOST_LEVELS = 1000
+MOST_CODES = 2**32
 
 Levels = tuple[int, ...]
 _jit = functools.partial(jax.jit, static_argnames='levels')
@@ -68,37 +67,24 @@ def to_index(digits: Array, levels: Levels) -> Array:
 
   Args:
     digits: int32 [N, d], each in [0, L).
-    levels: L of each; their product is at most 2^31.
+    levels: L of each; their product is at most MOST_CODES.
 
   Returns:
-    int32 [N], from 0 to the product of the levels less 1.
+    [N], from 0 to the product of the levels less 1: int32, or uint32 where the
+    product exceeds 2^31.
   """
-  return jnp.sum(digits * _strides(levels), axis=1, dtype=jnp.int32)
+  strides = _strides(levels)
+  digits = digits.astype(strides.dtype)
+  return jnp.sum(digits * strides, axis=1, dtype=strides.dtype)
 
 
 @_jit
 def to_digits(index: Array, levels: Levels) -> Array:
-  """Is the inverse of `to_index`: int32 [N] to int32 [N, d]."""
-  sizes = jnp.array(levels, jnp.int32)[None]
-  return index[:, None] // _strides(levels) % sizes
-
-
-@jax.jit
-def linear(sites: Array, kernel: Array) -> Array:
-  """Is sites @ kernel, where each row is the same whatever rows come along.
-
-  Args:
-    sites: float32 [N, D]; kernel: float32 [D, d].
-
-  Returns:
-    float32 [N, d].
-  """
-
-  # Less than float32 would code sites near a threshold differently.
-  def product(block: Array) -> Array:
-    return jnp.matmul(block, kernel, precision='highest')
-
-  return in_blocks(product, sites, block_size(kernel.shape[1]))
+  """Is the inverse of `to_index`: [N] to int32 [N, d]."""
+  strides = _strides(levels)
+  sizes = jnp.array(levels, strides.dtype)[None]
+  digits = index[:, None].astype(strides.dtype) // strides % sizes
+  return digits.astype(jnp.int32)
 
 
 def _middle(levels: Levels) -> Array:
@@ -106,5 +92,7 @@ def _middle(levels: Levels) -> Array:
 
 
 def _strides(levels: Levels) -> Array:
+  """What one level of each scalar adds to an index, of the index's type."""
   strides = [math.prod(levels[:i]) for i in range(len(levels))]
-  return jnp.array(strides, jnp.int32)[None]
+  dtype = jnp.uint32 if math.prod(levels) > 2**31 else jnp.int32
+  return jnp.array(strides, dtype)[None]

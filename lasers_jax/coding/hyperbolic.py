@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax.coding.search import block_size, in_blocks, largest
+from lasers_jax.coding.search import in_blocks, largest
 
 # The largest √c |u|. A product of two hyperbolic functions of twice that is
 # some 1e17, whose square is still a float32.
@@ -86,7 +86,7 @@ def most_likely_class(
   def search(block: Array) -> Array:
     return largest(mlr_logits(block, directions, offsets, c))
 
-  return in_blocks(search, tangents, block_size(offsets.shape[0]))
+  return in_blocks(search, tangents, offsets.shape[0])
 
 
 def _norms(x: Array) -> Array:

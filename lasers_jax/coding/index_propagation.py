@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax.coding.search import block_size, in_blocks, largest
+from lasers_jax.coding.search import in_blocks, largest
 
 # Logits of a chunk: 128 MiB, and a few arrays of that size live at a time.
 _ENTRIES = 2**25
@@ -35,14 +35,11 @@ def largest_product(signals: Array, codebook: Array) -> Array:
   """
   codebook = codebook.astype(jnp.float32)
   signals = signals.astype(jnp.float32)
-  k = codebook.shape[0]
 
   def search(block: Array) -> Array:
     return largest(block @ codebook.T)
 
-  if jax.default_backend() == 'cpu':
-    return in_blocks(search, signals, block_size(k))
-  return _map_chunks(search, signals, chunk_size(k))
+  return in_blocks(search, signals, codebook.shape[0])
 
 
 def pass_through(soft: Array, codebook: Array, indices: Array) -> Array:

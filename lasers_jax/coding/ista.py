@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.dictionary import normalize_atoms
-from lasers_jax.coding.search import block_size, in_blocks
+from lasers_jax.coding.search import in_blocks
 
 
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
@@ -50,7 +50,7 @@ def ista(
     start = jnp.zeros((z.shape[0], atoms.shape[1]))
     return lax.scan(step, start, length=steps)[0]
 
-  return in_blocks(solve, signals, block_size(atoms.shape[1]))
+  return in_blocks(solve, signals, atoms.shape[1])
 
 
 def largest_eigenvalue(dictionary: Array) -> Array:

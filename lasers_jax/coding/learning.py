@@ -29,6 +29,7 @@ from lasers_jax.coding.dictionary import (
   update_statistics,
 )
 from lasers_jax.coding.omp import SparseCode, batch_omp, reconstruct
+from lasers_jax.coding.pursuit import Options
 from lasers_jax.coding.revival import revive_atoms
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
@@ -287,10 +288,7 @@ def _learner(
     if atoms.ndim != 2:
       raise ValueError(f'the dictionary must be [D, K], got {atoms.shape}')
     d, k = atoms.shape
-    if not 1 <= sparsity <= k:
-      raise ValueError(
-        f'the sparsity S must be from 1 to K = {k}, got {sparsity}'
-      )
+    Options(sparsity, selection).check(k)
     return LearnerState(
       # A copy, since what is given is the caller's to overwrite.
       dictionary=normalize_atoms(_finite_rows(atoms.T).T),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from lasers_jax.coding.pursuit import Options, Pursuit, pursue
 
@@ -89,20 +89,15 @@ def batch_omp(
   """
   signals, dictionary = jnp.asarray(signals), jnp.asarray(dictionary)
   options = Options(sparsity, selection, precision, rescore, positive)
-  _check(signals, dictionary, gram, options)
-  n = signals.shape[0]
-  if limit is not None and jnp.shape(limit) != (n,):
-    raise ValueError(f'limit must be [N] = [{n}], got {jnp.shape(limit)}')
-  if tolerance is not None and jnp.shape(tolerance) not in ((), (n,)):
-    raise ValueError(
-      f'tolerance must be a scalar or [N] = [{n}], got {jnp.shape(tolerance)}'
-    )
+  _check(signals, dictionary, options, gram, tolerance, limit)
+  if tolerance is not None:
+    tolerance = jnp.asarray(tolerance, jnp.float32)
+    tolerance = jnp.broadcast_to(tolerance, signals.shape[:1])
+  arrays = lax.stop_gradient((signals, dictionary, gram, tolerance, limit))
+  code = CountedCode(*_run(options, *arrays))
   if tolerance is None:
-    code = _code(options, signals, dictionary, gram, None, limit)
-    return SparseCode(code.atoms, code.coefficients)
-  tolerance = jnp.asarray(tolerance, jnp.float32)
-  tolerance = jnp.broadcast_to(tolerance, (n,))
-  return _code(options, signals, dictionary, gram, tolerance, limit)
+    code = SparseCode(code.atoms, code.coefficients)
+  return with_fit_gradient(code, signals, dictionary)
 
 
 def batch_omp_path(
@@ -110,19 +105,22 @@ def batch_omp_path(
 ) -> tuple[Array, Array]:
   """Codes like `batch_omp`, and keeps the coefficients after every step.
 
-  It has no gradient of use: stop the gradients of both arrays.
+  It has no gradient of use: stop the gradients of both arrays. The code after
+  all steps, of `coefficients[:, -1]`, has one by `with_fit_gradient`.
 
   Returns:
     atoms int32 [N, S], and coefficients float32 [N, S, S]: entry [n, s] is the
     least-squares fit over the first s + 1 atoms, zero beyond them.
   """
   options = Options(sparsity, selection, path=True)
-  _check(signals, dictionary, None, options)
+  _check(signals, dictionary, options)
   result = _run(options, signals, dictionary)
   return result.atoms, result.coefficients
 
 
-def _check(signals, dictionary, gram, options: Options) -> None:
+def _check(
+  signals, dictionary, options, gram=None, tolerance=None, limit=None
+) -> None:
   if signals.ndim != 2 or dictionary.ndim != 2:
     raise ValueError(
       'signals must be [N, D] and the dictionary [D, K], got '
@@ -132,36 +130,54 @@ def _check(signals, dictionary, gram, options: Options) -> None:
     raise ValueError(
       f'signals have {signals.shape[1]} entries, atoms {dictionary.shape[0]}'
     )
-  k = dictionary.shape[1]
+  n, k = signals.shape[0], dictionary.shape[1]
   if gram is not None and gram.shape != (k, k):
     raise ValueError(f'gram must be [K, K] = {(k, k)}, got {gram.shape}')
+  if limit is not None and jnp.shape(limit) != (n,):
+    raise ValueError(f'limit must be [N] = [{n}], got {jnp.shape(limit)}')
+  if tolerance is not None and jnp.shape(tolerance) not in ((), (n,)):
+    raise ValueError(
+      f'tolerance must be a scalar or [N] = [{n}], got {jnp.shape(tolerance)}'
+    )
   options.check(k)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(options: Options, signals: Array, dictionary: Array) -> Pursuit:
-  return pursue(signals, dictionary, None, None, None, options)
+def _run(
+  options, signals, dictionary, gram=None, tolerance=None, limit=None
+) -> Pursuit:
+  return pursue(signals, dictionary, gram, tolerance, limit, options)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-@functools.partial(jax.jit, static_argnums=0)
-def _code(options, signals, dictionary, gram, tolerance, limit) -> CountedCode:
-  result = pursue(signals, dictionary, gram, tolerance, limit, options)
-  return CountedCode(*result)
+@jax.custom_vjp
+def with_fit_gradient(
+  code: SparseCode | CountedCode, signals: Array, dictionary: Array
+) -> SparseCode | CountedCode:
+  """Gives a code the gradient of the least-squares fit with its support held.
+
+  The code itself is constant: the gradient reaches signals and dictionary.
+
+  Args:
+    code: of the signals by atoms [N, S], with coefficients [N, S] of that fit.
+    signals: [N, D]; dictionary: [D, K].
+
+  Returns:
+    The code as it is.
+  """
+  return code
 
 
-def _code_forward(options, signals, dictionary, gram, tolerance, limit):
-  code = _code(options, signals, dictionary, gram, tolerance, limit)
-  return code, (signals, dictionary, code)
+def _fit_forward(code, signals, dictionary):
+  return code, (code, signals, dictionary)
 
 
-def _code_backward(options, residuals, cotangents):
+def _fit_backward(residuals, cotangents):
   """Differentiates c = (D_I' D_I)^-1 D_I' x, the support I held.
 
   For l = (D_I' D_I)^-1 c̄ the cotangents are x̄ = D_I l and
   D̄_I = (x - D_I c) l' - (D_I l) c'.
   """
-  signals, dictionary, (atoms, coefficients, _) = residuals
+  (atoms, coefficients, *_), signals, dictionary = residuals
   used = coefficients != 0
   rows = dictionary.astype(jnp.float32).T[atoms]  # [N, S, D]
   rows = jnp.where(used[:, :, None], rows, 0.0)
@@ -176,10 +192,10 @@ def _code_backward(options, residuals, cotangents):
   by_row -= coefficients[:, :, None] * pull[:, None]
   change = jnp.zeros(dictionary.shape[::-1]).at[atoms].add(by_row).T
   pull, change = pull.astype(signals.dtype), change.astype(dictionary.dtype)
-  return pull, change, None, None, None
+  return None, pull, change
 
 
-_code.defvjp(_code_forward, _code_backward)
+with_fit_gradient.defvjp(_fit_forward, _fit_backward)
 
 
 def reconstruct(code: SparseCode | CountedCode, dictionary: Array) -> Array:

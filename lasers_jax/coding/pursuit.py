@@ -11,13 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.nonnegative import nonnegative_least_squares
-from lasers_jax.coding.search import (
-  block_size,
-  in_blocks,
-  largest,
-  largest_two,
-  take,
-)
+from lasers_jax.coding.search import in_blocks, largest, largest_two, take
 
 # A pursuit stops where the best atom would explain less than this share of the
 # signal's norm, or where it lies this close (squared sine) to the span of the
@@ -101,7 +95,7 @@ def pursue(signals, dictionary, gram, tolerance, limit, options) -> Pursuit:
   return in_blocks(
     lambda block: _pursue_block(*block, dictionary, gram, options),
     sites,
-    block_size(k),
+    k,
   )
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.dictionary import normalize_atoms
-from lasers_jax.coding.search import block_size, in_blocks
+from lasers_jax.coding.search import in_blocks
 
 
 class Revival(NamedTuple):
@@ -63,7 +63,7 @@ def find_twins(dictionary: Array, use: Array, above: float = 0.999) -> Array:
     alike = jnp.abs(rows @ dictionary) > above
     return jnp.min(jnp.where(alike, rank[None], k), axis=1)
 
-  return in_blocks(best_rank, dictionary.T, block_size(k)) < rank
+  return in_blocks(best_rank, dictionary.T, k) < rank
 
 
 def revive_atoms(

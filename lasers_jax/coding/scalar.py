@@ -1,4 +1,6 @@
-"""Coefficients as integers: a uniform quantizer for each step of a pursuit."""
+"""Scalars as integers: evenly spaced levels, or levels that are learned."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +13,7 @@ def quantize(coefficients: Array, scales: Array, bits: int) -> Array:
 
   Args:
     coefficients: float32 [..., S].
-    scales: float32 [S], positive: the largest magnitude of each step.
+    scales: float32 [S], positive: the largest magnitude of each.
     bits: b, at least 2.
 
   Returns:
@@ -28,3 +30,58 @@ def dequantize(bins: Array, scales: Array, bits: int) -> Array:
   m = 2 ** (bits - 1) - 1
   shape = (1,) * (bins.ndim - 1) + scales.shape
   return bins.astype(jnp.float32) * (scales / m).reshape(shape)
+
+
+class Levels(NamedTuple):
+  """L levels for scalars, and the moving averages that they are the means of.
+
+  S. P. Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 28,
+  1982 (written in 1957): the scalars nearest to a level have it as their mean.
+  """
+
+  values: Array  # float32 [L], ascending
+  counts: Array  # float32 [L], shares of the scalars
+  sums: Array  # float32 [L]
+
+
+def spread_levels(x: Array, count: int) -> Levels:
+  """Starts levels at evenly spaced quantiles of scalars, of any shape."""
+  values = jnp.quantile(x, (jnp.arange(count) + 0.5) / count)
+  counts = jnp.full(count, 1 / count)
+  return Levels(values, counts, counts * values)
+
+
+def nearest_level(x: Array, values: Array) -> Array:
+  """Finds the nearest level of scalars: int32 in [0, L), of their shape.
+
+  The lower level wins a tie.
+  """
+  middles = (values[1:] + values[:-1]) / 2
+  return jnp.searchsorted(middles, x, method='compare_all').astype(jnp.int32)
+
+
+def update_levels(
+  levels: Levels, x: Array, weights: Array, decay: float
+) -> Levels:
+  """Moves levels towards the means of what is nearest to them.
+
+  A level that nothing was nearest to for long stays where it is.
+
+  Args:
+    levels: L of them.
+    x, weights: float32 of one shape; a weight of 0 leaves a scalar out.
+    decay: of the moving averages, in [0, 1).
+  """
+  bins = nearest_level(x, levels.values)
+  rate = (1 - decay) / jnp.maximum(jnp.sum(weights), 1e-30)
+  zeros = jnp.zeros_like(levels.counts)
+  counts, sums = (
+    decay * old + rate * zeros.at[bins].add(new)
+    for old, new in ((levels.counts, weights), (levels.sums, weights * x))
+  )
+  used = counts > 1e-8
+  means = sums / jnp.where(used, counts, 1.0)
+  values = jnp.where(used, means, levels.values)
+  # A level left behind may have been overtaken.
+  order = jnp.argsort(values)
+  return Levels(values[order], counts[order], sums[order])

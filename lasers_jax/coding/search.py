@@ -1,4 +1,4 @@
-"""The index of the best atom or code for each site, and the sites in blocks."""
+"""Sites in blocks, and what is done in them: the best index, a product."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# A block of signals times K atoms that stays near the cores of a CPU.
-_ENTRIES_PER_BLOCK = 2**19
+# Numbers that a block makes: what stays near the cores of a CPU, and what is a
+# GiB on an accelerator.
+_ENTRIES_ON_CPU = 2**19
+_ENTRIES_ON_ACCELERATOR = 2**28
 # The longest reduction over pairs that XLA:CPU still turns into vector code.
 _PAIRS = 16
 
@@ -96,27 +98,59 @@ def _first_of_largest(scores: Array) -> Array:
   return lax.reduce((scores, indices), nothing, better, (1,))[1]
 
 
-def block_size(k: int) -> int:
-  """Returns how many signals at once are compared with K atoms on a CPU."""
-  return max(64, min(2048, _ENTRIES_PER_BLOCK // k))
-
-
-def in_blocks(function: Callable[[Any], Any], sites: Any, block: int) -> Any:
-  """Applies a function of sites block by block where that is faster.
+def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
+  """Applies a function of sites block by block where that is better.
 
   On a CPU each block has the same shape whatever N is, so that the arithmetic
   of a signal, to the last bit, does not depend on how many others came along.
+  An accelerator takes all sites at once, unless N k exceeds 2^28.
 
   Args:
     function: maps a pytree of arrays [block, ...] to another.
     sites: a pytree of arrays [N, ...], as the function takes.
-    block: sites at once.
+    k: numbers that the function takes or makes of a site, as K scores.
 
   Returns:
     What `function` returns for all sites: a pytree of arrays [N, ...].
   """
-  if jax.default_backend() != 'cpu':
+  n = jax.tree.leaves(sites)[0].shape[0]
+  block = _block(n, k, jax.default_backend())
+  if block is None:
     return function(sites)
+  return map_blocks(function, sites, block)
+
+
+@jax.jit
+def linear(sites: Array, kernel: Array) -> Array:
+  """Is sites @ kernel, where each row is the same whatever rows come along.
+
+  Args:
+    sites: float32 [N, D]; kernel: float32 [D, d].
+
+  Returns:
+    float32 [N, d].
+  """
+
+  # Less than float32 would code sites near a threshold differently.
+  def product(block: Array) -> Array:
+    return jnp.matmul(block, kernel, precision='highest')
+
+  return in_blocks(product, sites, max(kernel.shape))
+
+
+def _block(n: int, k: int, backend: str) -> int | None:
+  """Returns how many sites are to be taken at once; None for all of them."""
+  if backend == 'cpu':
+    return max(64, min(2048, _ENTRIES_ON_CPU // k))
+  count = -(-n * k // _ENTRIES_ON_ACCELERATOR)
+  return -(-n // count) if count > 1 else None
+
+
+def map_blocks(function: Callable[[Any], Any], sites: Any, block: int) -> Any:
+  """Applies a function of sites to `block` of them at a time; see `in_blocks`.
+
+  Zeros pad the last block.
+  """
   n = jax.tree.leaves(sites)[0].shape[0]
   count = -(-n // block)
 

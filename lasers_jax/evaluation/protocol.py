@@ -106,11 +106,9 @@ def _measure(model, variables, batches, mesh) -> Measured:
       codes = result['codes'][real].ravel()
       counts += np.bincount(codes, minlength=len(counts))
     _, h, w, _ = batch['image'].shape
-    sites = h * w // model.encoder.f**2
-    if bits is not None and model.bottleneck.bits_per_site is not None:
-      bits += real.sum() * sites * model.bottleneck.bits_per_site
-    else:
-      bits = None
+    f = model.encoder.f
+    each = model.bottleneck.map_bits(h // f, w // f)
+    bits = None if each is None else bits + real.sum() * each
     pixels += int(real.sum()) * size[0] * size[1]
   psnr, ssim = np.array([values[i] for i in sorted(values)], np.float64).T
   return Measured(psnr, ssim, counts, bits, pixels)
@@ -181,6 +179,22 @@ def picture(
   Returns:
     uint8 [H, W, 3].
   """
+  copies = reconstruct(model, variables, images, mesh)
+  atoms = np.asarray(_decode_atoms(model, mesh, variables))
+  return pictures.reconstructions(images, copies, atoms)
+
+
+def reconstruct(
+  model: Autoencoder,
+  variables: Any,
+  images: list[np.ndarray],
+  mesh: Mesh,
+) -> list[np.ndarray]:
+  """Codes and decodes images uint8 [h, w, 3], of any size from the factor up.
+
+  Returns:
+    uint8 [h, w, 3] each.
+  """
   multiple = model.encoder.f * model.bottleneck.patch_side
   copies = []
   for image in images:
@@ -189,8 +203,7 @@ def picture(
     padded = np.pad(image, pad, mode='edge')[None]
     copy = _reconstruct(model, mesh, variables, padded)
     copies.append(np.asarray(copy)[0, :h, :w])
-  atoms = np.asarray(_decode_atoms(model, mesh, variables))
-  return pictures.reconstructions(images, copies, atoms)
+  return copies
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

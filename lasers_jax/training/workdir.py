@@ -65,14 +65,19 @@ def _keep_config(workdir: str, config: dict) -> None:
   """Writes the config of a new run; compares it where a run goes on."""
   path = os.path.join(workdir, CONFIG)
   if os.path.exists(path):
-    old, new = _flat(load_config(workdir)), _flat(_plain(config))
-    for key in sorted(old.keys() | new.keys()):
-      if old.get(key) != new.get(key) and not key.startswith(_MAY_CHANGE):
-        raise InputError(
-          f'{workdir} is of another config: {key} is {old.get(key)!r} there '
-          f'and {new.get(key)!r} here; choose another --workdir'
-        )
+    check_config(workdir, config)
   write_text(path, json.dumps(config, indent=2) + '\n')
+
+
+def check_config(workdir: str, config: dict) -> None:
+  """Raises InputError where a workdir is of a run with other numbers."""
+  old, new = _flat(load_config(workdir)), _flat(_plain(config))
+  for key in sorted(old.keys() | new.keys()):
+    if old.get(key) != new.get(key) and not key.startswith(_MAY_CHANGE):
+      raise InputError(
+        f'{workdir} is of another config: {key} is {old.get(key)!r} there '
+        f'and {new.get(key)!r} here; choose another --workdir'
+      )
 
 
 def load_config(workdir: str) -> dict:

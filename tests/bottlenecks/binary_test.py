@@ -219,20 +219,32 @@ def test_an_index_a_site_or_one_of_each_bit():
   assert few.symbols == 2**18 and few.bits_per_site == 18
   codes = jnp.array([[3, 2**18 - 1]])
   np.testing.assert_array_equal(few.indices(codes), codes)
-  many = LFQ(D=D, bits=30)
-  assert many.symbols == 60 and many.bits_per_site == 30
-  bits = np.zeros((2, 30), int)
-  bits[0, [0, 29]] = 1
-  index = many.indices(jnp.array([1 + 2**29, 0]))
+  many = LFQ(D=D, bits=32)
+  assert many.symbols == 64 and many.bits_per_site == 32
+  bits = np.zeros((2, 32), int)
+  bits[0, [0, 31]] = 1
+  index = many.indices(jnp.array([1 + 2**31, 0], jnp.uint32))
   assert index.dtype == jnp.int32
-  np.testing.assert_array_equal(index, 2 * np.arange(30)[None] + bits)
+  np.testing.assert_array_equal(index, 2 * np.arange(32)[None] + bits)
+
+
+@pytest.mark.parametrize('bits, dtype', [(31, jnp.int32), (32, jnp.uint32)])
+def test_many_bits_come_back(bits, dtype, z):
+  module = LFQ(D=D, bits=bits)
+  variables = drawn(module)
+  latent = run(module, variables, z, train=False)
+  assert latent.codes.dtype == dtype
+  x = affine(variables['params']['narrow'], np.asarray(z, 'f8'))
+  np.testing.assert_array_equal(latent.codes, (x > 0) @ 2 ** np.arange(bits))
+  decoded = run(module, variables, latent.codes, method='decode')
+  np.testing.assert_array_equal(latent.quantized, decoded)
 
 
 @pytest.mark.parametrize(
   'fields, message',
   [
-    ({'bits': 31}, 'bits must be from 1 to 30, got 31'),
-    ({'bits': 0}, 'bits must be from 1 to 30, got 0'),
+    ({'bits': 33}, 'bits must be from 1 to 32, got 33'),
+    ({'bits': 0}, 'bits must be from 1 to 32, got 0'),
     ({'temperature': 0.0}, 'temperature must be positive, got 0.0'),
   ],
 )

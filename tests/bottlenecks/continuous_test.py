@@ -196,3 +196,164 @@ def test_kl_codes_a_site_alike_whatever_comes_along(variables, z):
     KL(D=D).apply(variables, x, method='encode') for x in (many, z[:1])
   )
   np.testing.assert_array_equal(together[:1, :SIDE, :SIDE], alone)
+
+
+# Numbers as integers
+
+
+BITS = 3
+M = 2 ** (BITS - 1) - 1
+ROUNDED = [Identity(D=D, bits=BITS), KL(D=D, bits=BITS)]
+rounded = pytest.mark.parametrize(
+  'module', ROUNDED, ids=lambda x: type(x).__name__
+)
+
+
+def start(module, z, variables):
+  """Variables with weights of the test and magnitudes of z."""
+  drawn = module.init(jax.random.key(0), z, train=False)
+  if 'params' in drawn:
+    drawn = {**drawn, 'params': variables['params']}
+  _, fitted = module.apply(drawn, z, method='initialize', mutable=['codebook'])
+  return {**drawn, **fitted}
+
+
+def step(module, variables, z, **options):
+  rngs = {'bottleneck': jax.random.key(3)}
+  return module.apply(
+    variables, z, train=True, mutable=['codebook'], rngs=rngs, **options
+  )
+
+
+def numbers_of(module, variables, z):
+  if 'params' not in variables:
+    return np.asarray(z, np.float64)
+  return moments(variables, z)[0]
+
+
+@pytest.mark.parametrize('kind', [Identity, KL])
+def test_without_bits_there_are_no_statistics(kind, z):
+  drawn = kind(D=D).init(jax.random.key(0), z, train=False)
+  assert 'codebook' not in drawn
+  latent, updates = step(kind(D=D), drawn, z)
+  assert not updates.get('codebook') and latent.stats.keys() == {
+    'relative_error'
+  }
+
+
+@rounded
+def test_numbers_are_rounded_to_shares_of_the_largest_of_their_channel(
+  module, z, variables
+):
+  z = z * jnp.arange(1.0, D + 1)[None, None, None]
+  variables = start(module, z, variables)
+  numbers = numbers_of(module, variables, z)
+  largest = np.abs(numbers).max(axis=(0, 1, 2))
+  np.testing.assert_allclose(
+    variables['codebook']['scales'], largest, rtol=1e-5
+  )
+  codes = module.apply(variables, z, method='encode')
+  decoded = module.apply(variables, codes, method='decode')
+  latent = module.apply(variables, z, train=False)
+  assert_equal_trees((latent.quantized, latent.codes), (decoded, codes))
+  assert codes.dtype == jnp.int32
+  codes, decoded = np.asarray(codes), np.asarray(decoded)
+  exact = numbers / largest * M
+  clear = np.abs(exact - np.floor(exact) - 0.5) > 1e-3  # where none is nearest
+  np.testing.assert_array_equal(codes[clear], np.round(exact)[clear])
+  np.testing.assert_allclose(decoded, codes * largest / M, rtol=1e-5)
+  # The largest of each channel are met, and nothing is far.
+  np.testing.assert_array_equal(np.abs(codes).max(axis=(0, 1, 2)), M)
+  assert np.all(np.abs(decoded - numbers) <= largest / M / 2 + 1e-3)
+
+
+@rounded
+def test_what_is_beyond_the_largest_is_clipped(module, z, variables):
+  variables = start(module, z, variables)
+  codes = module.apply(variables, 1e3 * z + 1e4, method='encode')
+  assert np.abs(codes).max() == M
+
+
+@rounded
+def test_each_channel_and_integer_has_its_index(module, z, variables):
+  assert module.bits_per_site == D * BITS
+  assert module.symbols == D * (2**BITS - 1)
+  every = jnp.broadcast_to(jnp.arange(-M, M + 1)[:, None], (2 * M + 1, D))
+  indices = module.indices(every)
+  assert indices.dtype == jnp.int32
+  np.testing.assert_array_equal(
+    indices.T.ravel(), np.arange(module.symbols)
+  )
+  variables = start(module, z, variables)
+  latent = module.apply(variables, z, train=False)
+  counts = np.bincount(
+    np.ravel(module.indices(latent.codes)), minlength=module.symbols
+  )
+  p = counts[counts > 0] / counts.sum()
+  np.testing.assert_allclose(latent.stats['usage'], np.mean(counts > 0))
+  np.testing.assert_allclose(
+    latent.stats['perplexity'], np.exp(-np.sum(p * np.log(p))), rtol=1e-5
+  )
+
+
+@rounded
+def test_magnitudes_follow_what_counts_in_training(module, z, variables):
+  variables = start(module, 2 * z, variables)
+  mask = jnp.zeros((B, SIDE, SIDE), bool).at[:, :2].set(True)
+  other = jnp.where(mask[..., None], z, 7.0)
+  before = np.asarray(variables['codebook']['scales'])
+  largest = np.abs(numbers_of(module, variables, z[:, :2])).max(axis=(0, 1, 2))
+  expected = 0.99 * before + 0.01 * largest
+  (one, updates), (two, again) = (
+    step(module, variables, x, mask=mask) for x in (z, other)
+  )
+  np.testing.assert_allclose(updates['codebook']['scales'], expected, rtol=1e-5)
+  assert_equal_trees(updates, again)
+  for name in one.stats:
+    np.testing.assert_allclose(one.stats[name], two.stats[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_rounding_passes_the_gradient_unchanged(z, dtype):
+  module, z = ROUNDED[0], z.astype(dtype)
+  variables = start(module, z, {})
+  c = jax.random.normal(jax.random.key(5), z.shape, dtype)
+  latent, _ = step(module, variables, z)
+  decoded = module.apply(variables, latent.codes, method='decode')
+  assert latent.quantized.dtype == dtype
+  np.testing.assert_array_equal(latent.quantized, decoded.astype(dtype))
+  assert latent.stats['relative_error'] > 1e-3
+  gradient = jax.grad(
+    lambda x: jnp.sum(step(module, variables, x)[0].quantized * c)
+  )(z)
+  np.testing.assert_array_equal(gradient, c)
+
+
+def test_a_draw_is_not_rounded_but_its_code_is(z, variables):
+  plain, module = KL(D=D), KL(D=D, bits=BITS)
+  rngs = {'bottleneck': jax.random.key(3)}
+  one = plain.apply(variables, z, train=True, rngs=rngs)
+  started = start(module, z, variables)
+  two, _ = step(module, started, z)
+  np.testing.assert_array_equal(one.quantized, two.quantized)
+  np.testing.assert_array_equal(one.losses['kl'], two.losses['kl'])
+  codes = module.apply(started, z, method='encode')
+  np.testing.assert_array_equal(two.codes, codes)
+
+
+@rounded
+def test_rounded_zeros_stay_zeros(module, z, variables):
+  variables = start(module, 0 * z, variables)
+  if 'params' not in variables:
+    assert not np.any(variables['codebook']['scales'])
+    assert not np.any(module.apply(variables, 0 * z, method='encode'))
+  latent = module.apply(variables, z, train=False)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(latent))
+
+
+@pytest.mark.parametrize('bits', [1, 17])
+@pytest.mark.parametrize('kind', [Identity, KL])
+def test_bits_out_of_range_are_refused(kind, bits):
+  with pytest.raises(ValueError) as error:
+    kind(D=D, bits=bits).check()
+  assert str(error.value) == f'bits must be None or from 2 to 16, got {bits}'

@@ -154,7 +154,7 @@ def test_an_index_a_site_or_one_of_each_scalar():
 
 
 @pytest.mark.parametrize(
-  'levels, bits', [((8, 5, 5, 5), 10), ((2, 2), 2), ((5,), 3), ((2,) * 31, 31)]
+  'levels, bits', [((8, 5, 5, 5), 10), ((2, 2), 2), ((5,), 3), ((2,) * 32, 32)]
 )
 def test_bits_per_site(levels, bits):
   module = FSQ(D=D, levels=levels)
@@ -178,7 +178,7 @@ def test_atoms_are_what_a_scalar_alone_adds():
     ((1001,), 'levels must be numbers from 2 to 1000, got (1001,)'),
     (
       (2,) * 31 + (3,),
-      'the product of levels must be at most 2^31, got 6442450944',
+      'the product of levels must be at most 2^32, got 6442450944',
     ),
   ],
 )

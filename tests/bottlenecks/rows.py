@@ -48,9 +48,16 @@ ROWS = {
   'scq-kept': {'name': 'scq', 'keep': 3},
   'lista': {'name': 'lista', 'steps': 4},
   'lista-kept': {'name': 'lista', 'steps': 4, 'keep': 3},
+  'mqvae': {
+    'name': 'mqvae', 'width': 16, 'blocks': 1, 'inner': {'name': 'vq'}
+  },
   'kl': {'name': 'kl'},
+  'kl-rounded': {'name': 'kl', 'bits': 3},
   'none': {'name': 'none'},
+  'none-rounded': {'name': 'none', 'bits': 3},
 }
+# Those that code a site by its whole image, and not by itself alone.
+BY_IMAGE = ('mqvae',)
 # Those whose atoms die and are revived: the suites of codebooks go by them.
 CODEBOOKS = tuple(x for x in ROWS if x.split('-')[0] in ('lasers', 'vq'))
 # Those of which no other is almost the same program, for what compiles whole.

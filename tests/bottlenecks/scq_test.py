@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.scq import SCQ
-from lasers_jax.coding.convex import combine, convex_weights
+from lasers_jax.coding.convex import convex_weights
+from lasers_jax.coding.search import linear
 
 B, SIDE, D, K = 4, 4, 8, 16
 
@@ -64,7 +65,7 @@ def test_the_gradient_is_that_of_the_weights(z, variables):
 
   def expected(params, z):
     signals, codes = z.reshape(-1, D), params['codes']
-    rows = combine(convex_weights(signals, codes, 0.1), codes)
+    rows = linear(convex_weights(signals, codes, 0.1), codes)
     return jnp.sum(rows * c.reshape(-1, D))
 
   found, wanted = (

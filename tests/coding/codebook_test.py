@@ -55,6 +55,9 @@ def test_nearest_code_depends_on_the_signal_alone():
 def test_histogram():
   counts = coding.histogram(jnp.array([[0, 2], [2, 2]]), 4)
   np.testing.assert_array_equal(counts, [1, 0, 3, 0])
+  weights = jnp.array([[0.5, 1.0], [2.0, 0.0]])
+  counts = coding.histogram(jnp.array([[0, 2], [2, 2]]), 4, weights)
+  np.testing.assert_array_equal(counts, [0.5, 0, 3, 0])
 
 
 def test_codebook_update_agrees_with_a_float64_reference():

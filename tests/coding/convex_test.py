@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax.coding.convex import combine, convex_weights, project_simplex
+from lasers_jax.coding.convex import convex_weights, project_simplex
+from lasers_jax.coding.search import linear
 
 N, D, K = 12, 4, 10
 
@@ -104,7 +105,7 @@ def test_the_gradient_is_the_slope_through_solve_and_projection(problem):
 
   @jax.jit
   def total(z, c):
-    quantized = combine(convex_weights(z, c, penalty), c)
+    quantized = linear(convex_weights(z, c, penalty), c)
     return jnp.sum(quantized * pull.astype('f4'))
 
   def total_64(signals, codes):
@@ -157,7 +158,7 @@ def test_no_finite_input_gives_nan():
   @jax.jit
   def gradients(z, c):
     def total(z, c):
-      return jnp.sum(combine(convex_weights(z, c, 1e-3), c) ** 2)
+      return jnp.sum(linear(convex_weights(z, c, 1e-3), c) ** 2)
 
     return convex_weights(z, c, 1e-3), jax.grad(total, (0, 1))(z, c)
 

@@ -22,6 +22,17 @@ def test_normalize_atoms():
   np.testing.assert_allclose(norms, [1, 0, 1], rtol=1e-5)
 
 
+def test_codes_are_the_rows_of_what_atoms_are_the_columns():
+  shape = 7, 5
+  codes = coding.random_codes(jax.random.key(3), shape)
+  atoms = coding.random_dictionary(jax.random.key(3), shape[::-1])
+  np.testing.assert_array_equal(codes, atoms.T)
+  stretched = jnp.arange(7.0)[:, None] * codes
+  unit = coding.normalize_codes(stretched)
+  np.testing.assert_allclose(unit[1:], codes[1:], rtol=1e-6)
+  np.testing.assert_array_equal(unit[0], jnp.zeros(5))
+
+
 def test_random_dictionary_has_unit_atoms_spread_over_the_sphere():
   atoms = coding.random_dictionary(jax.random.key(0), (3, 4000))
   np.testing.assert_allclose(jnp.linalg.norm(atoms, axis=0), 1, rtol=1e-5)

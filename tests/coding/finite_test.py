@@ -1,6 +1,6 @@
 import itertools
+import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -82,37 +82,21 @@ def test_zero_is_the_middle():
   np.testing.assert_allclose(bounded, np.zeros((1, 5)), atol=1e-3)
 
 
-def test_the_last_of_as_many_codes_as_fit():
-  levels = (2,) * 31
-  last = jnp.ones((1, 31), jnp.int32)
-  index = finite.to_index(last, levels)
-  assert index[0] == 2**31 - 1
-  np.testing.assert_array_equal(finite.to_digits(index, levels), last)
-
-
-def test_linear_is_a_product_and_has_its_gradient():
-  generator = np.random.default_rng(0)
-  x, kernel, c = (
-    generator.standard_normal(shape) for shape in ((5, 6), (6, 3), (5, 3))
-  )
-  f4 = [jnp.asarray(a, 'f4') for a in (x, kernel, c)]
-  np.testing.assert_allclose(
-    finite.linear(*f4[:2]), x @ kernel, rtol=1e-5, atol=1e-6
-  )
-
-  def total(x, kernel):
-    return jnp.sum(finite.linear(x, kernel) * f4[2])
-
-  to_x, to_kernel = jax.grad(total, argnums=(0, 1))(*f4[:2])
-  np.testing.assert_allclose(to_x, c @ kernel.T, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(to_kernel, x.T @ c, rtol=1e-5, atol=1e-6)
-
-
-def test_linear_maps_a_row_alike_whatever_comes_along():
-  generator = np.random.default_rng(1)
-  x = jnp.asarray(generator.standard_normal((2500, 13)), 'f4')
-  kernel = jnp.asarray(generator.standard_normal((13, 5)), 'f4')
-  together = finite.linear(x, kernel)
-  for rows in (slice(0, 1), slice(100, 131), slice(None, None, -1)):
-    alone = finite.linear(x[rows], kernel)
-    np.testing.assert_array_equal(alone, together[rows])
+@pytest.mark.parametrize(
+  'levels, dtype',
+  [
+    ((2,) * 31, jnp.int32),
+    ((2,) * 32, jnp.uint32),
+    ((1000, 1000, 1000, 4), jnp.uint32),
+  ],
+)
+def test_codes_of_as_many_as_fit(levels, dtype):
+  last = np.array(levels) - 1
+  digits = np.stack([last, 0 * last, last // 2, np.roll(last, 1) % levels])
+  index = finite.to_index(jnp.asarray(digits, jnp.int32), levels)
+  assert index.dtype == dtype
+  strides = [math.prod(levels[:i]) for i in range(len(levels))]
+  np.testing.assert_array_equal(index, digits @ np.array(strides, np.int64))
+  back = finite.to_digits(index, levels)
+  assert back.dtype == jnp.int32
+  np.testing.assert_array_equal(back, digits)

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax.coding import batch_omp, reconstruct
+from lasers_jax.coding import (
+  SparseCode,
+  batch_omp,
+  batch_omp_path,
+  reconstruct,
+  with_fit_gradient,
+)
 from tests.coding import omp_reference as reference
 
 N, D, K, S = 12, 8, 20, 3
@@ -185,6 +191,19 @@ def test_gradients_have_the_type_of_what_came_in(problem, weights):
   assert [x.dtype for x in found] == [jnp.bfloat16] * 2
   wide = gradients(*(x.astype(jnp.float32) for x in half), weights)
   assert_close([x.astype(jnp.float32) for x in found], wide, 1e-2)
+
+
+def test_the_end_of_a_path_is_given_the_same_gradient(problem, weights):
+  def loss(signals, atoms):
+    chosen, path = batch_omp_path(
+      *map(jax.lax.stop_gradient, (signals, atoms)), S
+    )
+    code = SparseCode(chosen, path[:, -1])
+    code = with_fit_gradient(code, signals, atoms)
+    return jnp.sum(weights * code.coefficients)
+
+  found = jax.grad(loss, (0, 1))(*map(jnp.asarray, problem))
+  assert_close(found, gradients(*problem, weights), 1e-6)
 
 
 def test_stop_gradient_stops(problem, weights):

@@ -1,7 +1,13 @@
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from lasers_jax import coding
+from lasers_jax.coding.scalar import nearest_level, spread_levels, update_levels
 
 SCALES = np.array([4.0, 2.0, 0.5], np.float32)
 
@@ -30,3 +36,69 @@ def test_zero_stays_zero_and_what_is_beyond_the_scale_is_clipped():
   np.testing.assert_allclose(
     coding.dequantize(bins, SCALES, 8), [[0, 2, -0.5]], rtol=1e-6
   )
+
+
+def learned(x, count, steps=60, weights=None):
+  levels = spread_levels(x, count)
+  weights = jnp.ones(x.shape) if weights is None else weights
+  update = jax.jit(functools.partial(update_levels, decay=0.0))
+  for _ in range(steps):
+    levels = update(levels, x, weights)
+  return levels
+
+
+def drawn(n=20_000, seed=0):
+  x = np.random.default_rng(seed).standard_normal((n // 4, 4))
+  return jnp.asarray(x, jnp.float32)
+
+
+def test_the_nearest_level_is_that_of_all_distances():
+  values = jnp.array([-2.0, -0.5, 0.0, 3.0])
+  x = drawn(400) * 2
+  distances = np.abs(np.asarray(x)[..., None] - np.asarray(values))
+  bins = nearest_level(x, values)
+  assert bins.dtype == jnp.int32
+  np.testing.assert_array_equal(bins, distances.argmin(axis=-1))
+  assert nearest_level(jnp.array(-0.25), values) == 1  # the lower wins a tie
+
+
+@pytest.mark.parametrize('count', [2, 4, 8])
+def test_levels_become_those_of_lloyd_and_max(count):
+  """The best levels for a normal distribution, by a float64 iteration."""
+  values = stats.norm.ppf((np.arange(count) + 0.5) / count)
+  for _ in range(500):
+    edges = [-np.inf, *(values[1:] + values[:-1]) / 2, np.inf]
+    density, below = stats.norm.pdf(edges), stats.norm.cdf(edges)
+    values = -np.diff(density) / np.diff(below)
+  levels = learned(drawn(8000), count)
+  np.testing.assert_allclose(levels.values, values, atol=0.06)
+  np.testing.assert_allclose(levels.counts.sum(), 1, rtol=1e-5)
+
+
+def test_a_step_moves_to_the_means_by_the_decay():
+  x = jnp.array([-3.0, -1.0, 1.0, 3.0, 5.0])
+  levels = spread_levels(x, 2)
+  decayed = update_levels(levels, x, jnp.ones(5), decay=0.5)
+  np.testing.assert_allclose(levels.values, [-1, 3])
+  # 1 lies in the middle, and counts as near the lower level.
+  counts = 0.5 * np.array([0.5, 0.5]) + 0.5 * np.array([0.6, 0.4])
+  sums = 0.25 * np.array([-1, 3]) + 0.5 * np.array([0.6, 0.4]) * [-1, 4]
+  np.testing.assert_allclose(decayed.values, sums / counts, rtol=1e-6)
+
+
+def test_scalars_without_weight_count_for_nothing():
+  x = drawn(400)
+  weights = jnp.ones(x.shape).at[0].set(0.0)
+  one = learned(x, 4, 3, weights)
+  levels = spread_levels(x, 4)
+  for _ in range(3):
+    levels = update_levels(levels, x[1:], weights[1:], decay=0.0)
+  np.testing.assert_allclose(one.values, levels.values, rtol=1e-5)
+
+
+@pytest.mark.parametrize('x', [np.zeros((5, 2)), np.full((5, 2), 1e18)])
+def test_equal_scalars_give_finite_levels_in_order(x):
+  levels = learned(jnp.asarray(x, jnp.float32), 4, 3)
+  assert np.isfinite(levels.values).all()
+  assert (np.diff(levels.values) >= 0).all()
+  np.testing.assert_allclose(levels.values[nearest_level(x, levels.values)], x)

@@ -143,7 +143,7 @@ def test_one_line_says_quality_and_bits(measured):
 def test_scalars_are_named_and_numbers(measured):
   scalars = protocol.scalars(measured, 'validation')
   assert scalars['validation/psnr'] == measured['psnr']['mean']
-  assert scalars['validation/bits_per_pixel'] == 6
+  assert scalars['validation/bits_per_pixel'] == (7 + 2 * 8) / 4
   unknown = {**measured, 'bits_per_pixel': {'fixed_length': 'continuous'}}
   assert 'x/bits_per_pixel' not in protocol.scalars(unknown, 'x')
 

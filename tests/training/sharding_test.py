@@ -43,7 +43,7 @@ def test_small_parameters_are_copied(places):
 def test_atoms_are_split_along_model(places):
   assert places[".params['bottleneck']['dictionary']"] == P(None, 'model')
   assert places[".codebook['bottleneck']['use']"] == P('model')
-  assert places[".codebook['bottleneck']['scales']"] == P()
+  assert places[".codebook['bottleneck']['scale']"] == P()
 
 
 def test_moments_and_averages_go_where_their_parameters_go(places):

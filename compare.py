@@ -1,0 +1,234 @@
+"""Trains bottlenecks at equal bits, and sets their results side by side.
+
+  python compare.py --config=configs/cifar10.py --workdir=runs/comparison \
+    --bottlenecks=lasers,vq,fsq,none --bits_per_pixel=0.5625,2
+
+Networks, data, steps, seed and optimizer are those of the config; for each
+bottleneck the settings are solved for that cost the asked bits (a name such as
+residual-simvq makes copies of another than vq). Continuous ones are trained as
+they are, too. Each run has a folder in the workdir; the same command goes on
+where it stopped, keeps what is finished, and writes table.md, table.json,
+curves.png and pictures.png.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+import evaluate
+import train
+from configs import bottlenecks
+from lasers_jax import scripts, settings
+from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.bottlenecks.rates import fields_at
+from lasers_jax.errors import InputError
+from lasers_jax.evaluation import comparison, pictures, protocol
+from lasers_jax.training import workdir
+
+PICTURES = 'pictures.npz'  # in the workdir of a run
+
+
+@dataclasses.dataclass
+class Entry:
+  """A run of the comparison, and what came of it.
+
+  Attributes:
+    name: of the bottleneck.
+    rate: asked bits per pixel; None for a continuous code.
+    path: the workdir of the run.
+    config: None where no settings meet the rate.
+    fields: of the bottleneck, those that were solved for.
+    error: why there are no results, if it is known.
+    results: as in results.json.
+  """
+
+  name: str
+  rate: float | None
+  path: str
+  config: dict | None = None
+  fields: dict = dataclasses.field(default_factory=dict)
+  error: str | None = None
+  results: dict | None = None
+
+
+def compare(config: dict, names: list[str], rates: list[float], path: str):
+  """Trains and measures what is not finished, and writes the report.
+
+  Args:
+    config: nested dictionaries; `bottleneck` and `loss.weights` are replaced.
+    names: of bottlenecks, see `configs/bottlenecks.py`.
+    rates: bits per pixel.
+    path: the folder of all runs.
+
+  Returns:
+    The entries, or None where the run was asked to stop.
+  """
+  entries = plan(config, names, rates, path)
+  for entry in entries:
+    if entry.config and not finished(entry):
+      logging.info('--- %s', os.path.basename(entry.path))
+      if not run(entry):
+        return None
+      jax.clear_caches()
+    if jax.process_index() == 0:
+      report(entries, path)
+  return entries
+
+
+def plan(
+  config: dict, names: list[str], rates: list[float], path: str
+) -> list[Entry]:
+  """Lists the runs, with the settings that meet each rate.
+
+  Raises:
+    InputError: a name is not known, or a part of the config cannot be used.
+  """
+  f, d = config['network']['f'], config['network']['D']
+  sites = (config['data']['side'] // f) ** 2
+  entries = []
+  for name in names:
+    section, weights = bottlenecks.choose(name)
+    base = {
+      **config,
+      'bottleneck': section.to_dict(),
+      'loss': {**config['loss'], 'weights': weights.to_dict()},
+    }
+    if settings.from_config(base).bits_per_pixel is None:
+      folder = os.path.join(path, f'{name}-continuous')
+      entries.append(Entry(name, None, folder, base))
+    for rate in rates:
+      entry = Entry(name, rate, os.path.join(path, f'{name}-{rate:g}'))
+      entries.append(entry)
+      try:
+        entry.fields = fields_at(
+          base['bottleneck'], rate * f**2, d, sites
+        )
+      except ValueError as error:
+        entry.error = f'no settings: {error}'
+        continue
+      entry.config = merge(base, {'bottleneck': entry.fields})
+      settings.from_config(entry.config)
+  return entries
+
+
+def merge(a: Mapping, b: Mapping) -> dict:
+  """Changes the keys of nested dictionaries that another one names."""
+  both = {k: merge(a[k], v) for k, v in b.items() if isinstance(v, Mapping)}
+  return {**a, **b, **both}
+
+
+def finished(entry: Entry) -> bool:
+  """Reads the results of an entry that was measured at its last step.
+
+  Raises:
+    InputError: they are of another config.
+  """
+  if not os.path.exists(os.path.join(entry.path, PICTURES)):
+    return False  # They are what is written last.
+  workdir.check_config(entry.path, entry.config)
+  with open(os.path.join(entry.path, 'results.json')) as file:
+    results = json.load(file)
+  if results['protocol']['step'] != entry.config['steps']:
+    return False
+  entry.results = results
+  return True
+
+
+def run(entry: Entry) -> bool:
+  """Trains and measures an entry; False where it was asked to stop.
+
+  What goes wrong is kept with the entry, and the others go on.
+  """
+  try:
+    state = train.train_and_evaluate(entry.config, entry.path)
+    if int(state.step) < entry.config['steps']:
+      return False
+    entry.results = evaluate.evaluate(entry.path)
+    copies = reconstructions(entry.path)
+  except Exception as error:  # Whatever it is, it is this entry's alone.
+    logging.exception('%s failed', os.path.basename(entry.path))
+    entry.error = ' '.join(f'{type(error).__name__}: {error}'.split())
+    return True
+  if jax.process_index() == 0:
+    np.savez(os.path.join(entry.path, PICTURES), *copies)
+  return True
+
+
+def reconstructions(path: str) -> list[np.ndarray]:
+  """Codes and decodes the first test images by the model of a workdir."""
+  _, run, mesh, _, variables = evaluate.load(path)
+  images = first_images(run)
+  return protocol.reconstruct(run.model, variables, images, mesh)
+
+
+def first_images(run: settings.Settings) -> list[np.ndarray]:
+  source = run.data.open(run.data.test)
+  return run.data.first_images(source, run.evaluation.pictures)
+
+
+def report(entries: list[Entry], path: str) -> None:
+  """Writes the table, the curves and the pictures of what is finished."""
+  rows = [
+    {
+      'bottleneck': entry.name,
+      'asked_bits_per_pixel': entry.rate,
+      'settings': entry.fields,
+      'error': entry.error,
+      'results': entry.results,
+    }
+    for entry in entries
+    if entry.results or entry.error
+  ]
+  text = json.dumps(rows, indent=2) + '\n'
+  workdir.write_text(os.path.join(path, 'table.json'), text)
+  workdir.write_text(os.path.join(path, 'table.md'), comparison.table(rows))
+  comparison.plot(rows, os.path.join(path, 'curves.png'))
+  done = [entry for entry in entries if entry.results]
+  if done:
+    picture = comparison.side_by_side(
+      [os.path.basename(entry.path) for entry in done],
+      [read_pictures(entry.path) for entry in done],
+      first_images(settings.from_config(done[0].config)),
+    )
+    pictures.save_png(os.path.join(path, 'pictures.png'), picture)
+
+
+def read_pictures(path: str) -> list[np.ndarray]:
+  """Reads the reconstructions that a run has kept."""
+  with np.load(os.path.join(path, PICTURES)) as file:
+    return [file[f'arr_{i}'] for i in range(len(file.files))]
+
+
+def define_flags() -> None:
+  names = ','.join(BOTTLENECKS)
+  config_flags.DEFINE_config_file('config', lock_config=True)
+  flags.DEFINE_list('bottlenecks', names, 'What to compare; by default all.')
+  flags.DEFINE_list('bits_per_pixel', '0.5625,2', 'At which rates.')
+
+
+def main() -> None:
+  given = flags.FLAGS
+  if not given.config or not scripts.WORKDIR.value:
+    raise InputError('--config=FILE and --workdir=FOLDER are needed')
+  try:
+    rates = [float(rate) for rate in given.bits_per_pixel]
+  except ValueError as error:
+    raise InputError(f'--bits_per_pixel must be numbers: {error}') from error
+  scripts.set_up_jax()
+  path = scripts.WORKDIR.value
+  done = compare(given.config.to_dict(), given.bottlenecks, rates, path)
+  if done and jax.process_index() == 0:
+    with open(os.path.join(path, 'table.md')) as file:
+      print(file.read(), end='')
+
+
+if __name__ == '__main__':
+  define_flags()
+  scripts.run(main)

@@ -1,0 +1,92 @@
+"""A number for each of K atoms: all of them, or the largest as bits."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from lasers_jax import coding
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  fixed_length_bits,
+  relative_error,
+  site_mean,
+  use_stats,
+)
+from lasers_jax.coding import SparseCode
+from lasers_jax.coding.keep import keep_largest
+from lasers_jax.coding.search import linear
+
+
+class Dense(Bottleneck):
+  """Codes each site by a number for each of K atoms, most of them zero.
+
+  A subclass defines these numbers, `_values(z)` [..., K], and `_atoms()`,
+  [D, K]; and of the numbers that are stored as `_value_bits` bits, how they
+  are rounded to integers, `_round`, and what these stand for, `_restore`.
+
+  Attributes:
+    K: atoms.
+    keep: the numbers that are stored; None stores all K as float32, and is
+      continuous.
+  """
+
+  K: int = 512
+  keep: int | None = None
+
+  def check(self) -> None:
+    if self.K < 2:
+      raise ValueError(f'K must be at least 2, got K = {self.K}')
+    if self.keep is not None and not 1 <= self.keep <= self.K:
+      raise ValueError(
+        f'keep must be None or from 1 to K = {self.K}, got {self.keep}'
+      )
+
+  @property
+  def bits_per_site(self) -> float | None:
+    if self.keep is None:
+      return None
+    return self.keep * (fixed_length_bits(self.K) + self._value_bits)
+
+  @property
+  def symbols(self) -> int:
+    return 0 if self.keep is None else self.K
+
+  def indices(self, codes: SparseCode) -> Array:
+    return codes.atoms
+
+  def encode(self, z: Array) -> Array | SparseCode:
+    """Codes z [..., D]: the numbers float32 [..., K].
+
+    With `keep`, SparseCode of [..., keep]: the atoms of the largest numbers,
+    and these rounded to int32.
+    """
+    return self._store(self._values(z))
+
+  def decode(self, codes: Array | SparseCode) -> Array:
+    """Adds up the atoms: float32 [..., D]."""
+    if self.keep is None:
+      return self._combine(codes)
+    values = self._restore(codes.coefficients)
+    flat = SparseCode(
+      codes.atoms.reshape(-1, self.keep), values.reshape(-1, self.keep)
+    )
+    rows = coding.reconstruct(flat, self._atoms())
+    return rows.reshape(*codes.atoms.shape[:-1], self.D)
+
+  def _combine(self, values: Array) -> Array:
+    rows = linear(values.reshape(-1, self.K), self._atoms().T)
+    return rows.reshape(*values.shape[:-1], self.D)
+
+  def _store(self, values: Array) -> Array | SparseCode:
+    if self.keep is None:
+      return values
+    kept = keep_largest(values, self.keep)
+    return SparseCode(kept.atoms, self._round(kept.coefficients))
+
+  def _stats(self, z, quantized, values, codes, mask) -> dict[str, Array]:
+    stats = {
+      'relative_error': relative_error(z, quantized, mask),
+      'active': site_mean(jnp.sum(values != 0, axis=-1), mask),
+    }
+    if self.keep is not None:
+      stats.update(use_stats(codes.atoms, self.K, mask)[1])
+    return stats

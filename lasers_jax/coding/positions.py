@@ -1,0 +1,39 @@
+"""Few of the sites of each map: which, what they hold, and back to the map."""
+
+import math
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def best_positions(scores: Array, m: int) -> Array:
+  """Finds the m sites of highest score of each map; the lowest wins a tie.
+
+  Args:
+    scores: float32 [B, N].
+    m: from 1 to N.
+
+  Returns:
+    int32 [B, m] in [0, N), ascending.
+  """
+  _, positions = lax.top_k(lax.stop_gradient(scores), m)
+  return jnp.sort(positions.astype(jnp.int32), axis=1)
+
+
+def take_sites(sites: Array, positions: Array) -> Array:
+  """Takes the sites at positions [B, m] of maps [B, N, ...]: [B, m, ...]."""
+  return sites[_images(positions), positions]
+
+
+def put_sites(sites: Array, positions: Array, values: Array | float) -> Array:
+  """Returns maps [B, N, ...] with values [B, m, ...] at positions [B, m]."""
+  return sites.at[_images(positions), positions].set(values)
+
+
+def position_bits(n: int, m: int) -> int:
+  """Bits of a fixed length for which m of n sites they are: log2 C(n, m)."""
+  return (math.comb(n, m) - 1).bit_length()  # exact, where log2 is not
+
+
+def _images(positions: Array) -> Array:
+  return jnp.arange(positions.shape[0])[:, None]

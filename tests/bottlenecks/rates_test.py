@@ -1,0 +1,100 @@
+"""Settings that meet a rate: they cost what was asked, or a line says why."""
+
+import pytest
+
+from configs import bottlenecks
+from lasers_jax import settings
+from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.bottlenecks.rates import CLOSE, SOLVERS, fields_at
+
+D, SIDE = 16, 8
+
+
+def section(name):
+  return bottlenecks.choose(name)[0].to_dict()
+
+
+def solve(name, bits):
+  return fields_at(section(name), bits, D, SIDE**2)
+
+
+def bits_at(name, bits):
+  """What a site costs with the settings that are to cost so many bits."""
+  known = section(name)
+  fields = solve(name, bits)
+  if 'inner' in fields:
+    fields['inner'] = {**known['inner'], **fields['inner']}
+  network = {'name': 'vqvae', 'D': D, 'f': 4}
+  model = settings.build_model(network, {**known, **fields})
+  return model.bottleneck.map_bits(SIDE, SIDE) / SIDE**2
+
+
+def test_every_bottleneck_has_a_row():
+  assert SOLVERS.keys() == BOTTLENECKS.keys()
+
+
+@pytest.mark.parametrize('bits', [9, 32])
+@pytest.mark.parametrize('name', [*SOLVERS, 'residual-fsq', 'product-bsq'])
+def test_settings_cost_what_was_asked(name, bits):
+  try:
+    cost = bits_at(name, bits)
+  except ValueError as error:
+    assert f'{bits} bits a site' in str(error)
+  else:
+    assert CLOSE * bits <= cost <= bits if name == 'mqvae' else cost == bits
+
+
+def test_most_meet_the_rate_of_512_codes():
+  met = []
+  for name in SOLVERS:
+    try:
+      met.append(solve(name, 9) and name)
+    except ValueError:
+      pass
+  assert set(SOLVERS) - set(met) == {'lattice', 'product', 'kl', 'none'}
+
+
+@pytest.mark.parametrize(
+  'name, bits, fields',
+  [
+    ('vq', 9, {'K': 512}),
+    ('fsq', 9, {'levels': (8, 8, 8)}),
+    ('fsq', 10, {'levels': (16, 8, 8)}),
+    ('fsq', 1, {'levels': (2,)}),
+    ('bsq', 32, {'bits': 32}),
+    ('lattice', 48, {'limit': 3}),
+    ('residual', 32, {'depth': 4, 'inner': {'K': 256}}),
+    ('residual', 13, {'depth': 13, 'inner': {'K': 2}}),
+    ('product', 32, {'groups': 4, 'inner': {'K': 256}}),
+    ('product-lattice', 64, {'groups': 8, 'inner': {'limit': 7}}),
+    ('none', 64, {'bits': 4}),
+    ('lasers', 9, {'K': 64, 'S': 1, 'coefficient_bits': 3}),
+    ('lasers', 32, {'K': 1448, 'S': 2, 'coefficient_bits': 6}),
+    ('mqvae', 9, {'keep': 53 / 64, 'inner': {'K': 1024}}),
+  ],
+)
+def test_settings_are_those_that_one_would_choose(name, bits, fields):
+  assert solve(name, bits) == fields
+
+
+@pytest.mark.parametrize(
+  'name, bits, message',
+  [
+    ('vq', 8.5, r'8\.5 bits a site: must be a whole number from 1'),
+    ('vq', 0, '0 bits a site: must be a whole number'),
+    ('ibq', 19, r'19 bits a site are 2\^19 codes, and at most 262,144 fit'),
+    ('fsq', 33, 'one number of at most 32 bits'),
+    ('lfq', 33, 'one number of at most 32 bits'),
+    ('lattice', 16, 'not 2 or more whole bits for each of D = 16 channels'),
+    ('none', 40, 'not 2 or more whole bits for each of D = 16 channels'),
+    ('product', 9, '9 bits a site do not split among groups that divide D'),
+    ('residual', 1, '1 bits a site do not split among levels'),
+    ('mqvae', 32, '32 bits a site are more than 64 sites can spend'),
+    ('lista', 3, '3 bits a site are not pairs of an atom'),
+    ('lasers', 3, '3 bits a site are not a few of 64 or more atoms'),
+  ],
+)
+def test_a_rate_that_cannot_be_met_is_one_line(name, bits, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    solve(name, bits)
+  assert '\n' not in str(caught.value)

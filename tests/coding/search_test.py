@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lasers_jax.coding import search
+
+GIB = 2**28  # numbers
+
+
+@pytest.mark.parametrize('k, block', [(1, 2048), (512, 1024), (2**19, 64)])
+def test_a_block_of_a_cpu_does_not_depend_on_the_number_of_sites(k, block):
+  for n in (0, 1, 100, 10**6):
+    assert search._block(n, k, 'cpu') == block
+
+
+@pytest.mark.parametrize('backend', ['gpu', 'tpu'])
+def test_an_accelerator_takes_all_sites_at_once_up_to_a_gib(backend):
+  for n, k in ((0, 512), (1, GIB), (1024, 262_144), (2**19, 512)):
+    assert search._block(n, k, backend) is None
+
+
+@pytest.mark.parametrize(
+  'n, k', [(1025, 262_144), (2**16, 2**18), (57_344, 16_384), (3, 2 * GIB)]
+)
+def test_beyond_a_gib_blocks_are_even_and_have_no_more(n, k):
+  block = search._block(n, k, 'gpu')
+  assert 1 <= block < n
+  assert block == 1 or block * k <= GIB + k
+  count = -(-n // block)
+  assert count * block - n < count
+
+
+@pytest.mark.parametrize('block', [None, 1, 4, 10, 32])
+def test_blocks_give_what_all_at_once_gives(block, monkeypatch):
+  monkeypatch.setattr(search, '_block', lambda n, k, backend: block)
+  rng = np.random.default_rng(0)
+  sites = {
+    'x': jnp.asarray(rng.integers(0, 9, (10, 3)), jnp.float32),
+    'i': jnp.arange(10, dtype=jnp.int32),
+  }
+
+  def function(part):
+    return jnp.sum(part['x'], axis=1), part['x'] * part['i'][:, None]
+
+  found = search.in_blocks(function, sites, 3)
+  jax.tree.map(np.testing.assert_array_equal, found, function(sites))
+
+
+def test_no_sites_are_no_trouble():
+  found = search.in_blocks(lambda x: x + 1, jnp.zeros((0, 3)), 3)
+  assert found.shape == (0, 3)
+
+
+def test_linear_is_a_product_and_has_its_gradient():
+  generator = np.random.default_rng(0)
+  x, kernel, c = (
+    generator.standard_normal(shape) for shape in ((5, 6), (6, 3), (5, 3))
+  )
+  f4 = [jnp.asarray(a, 'f4') for a in (x, kernel, c)]
+  np.testing.assert_allclose(
+    search.linear(*f4[:2]), x @ kernel, rtol=1e-5, atol=1e-6
+  )
+
+  def total(x, kernel):
+    return jnp.sum(search.linear(x, kernel) * f4[2])
+
+  to_x, to_kernel = jax.grad(total, argnums=(0, 1))(*f4[:2])
+  np.testing.assert_allclose(to_x, c @ kernel.T, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(to_kernel, x.T @ c, rtol=1e-5, atol=1e-6)
+
+
+def test_linear_maps_a_row_alike_whatever_comes_along():
+  generator = np.random.default_rng(1)
+  x = jnp.asarray(generator.standard_normal((2500, 13)), 'f4')
+  kernel = jnp.asarray(generator.standard_normal((13, 5)), 'f4')
+  together = search.linear(x, kernel)
+  for rows in (slice(0, 1), slice(100, 131), slice(None, None, -1)):
+    alone = search.linear(x[rows], kernel)
+    np.testing.assert_array_equal(alone, together[rows])
