@@ -36,7 +36,7 @@ def test_a_run_says_what_it_is(tiny_run):
     'mesh       data=8 × fsdp=1 × model=1',
     'bottleneck 64, decoder',  # D · K parameters
     # S (log2 K + 8) bits for a site of 4 pixels
-    f'code       {2 * (4 + 8) / 4:.4g} bits per pixel',
+    f'code       {(7 + 2 * 8) / 4:.4g} bits per pixel',
     'bytes per device',
     'steps      0 of 6 done',
     'validation at step 6: PSNR',

@@ -47,7 +47,7 @@ class Levels(NamedTuple):
 def spread_levels(x: Array, count: int) -> Levels:
   """Starts levels at evenly spaced quantiles of scalars, of any shape."""
   values = jnp.quantile(x, (jnp.arange(count) + 0.5) / count)
-  counts = jnp.full(count, 1 / count)
+  counts = jnp.full(count, 1 / count, jnp.float32)
   return Levels(values, counts, counts * values)
 
 

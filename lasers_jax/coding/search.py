@@ -1,5 +1,6 @@
 """Sites in blocks, and what is done in them: the best index, a product."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,7 @@ def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
   return map_blocks(function, sites, block)
 
 
+@jax.custom_vjp
 @jax.jit
 def linear(sites: Array, kernel: Array) -> Array:
   """Is sites @ kernel, where each row is the same whatever rows come along.
@@ -130,12 +132,26 @@ def linear(sites: Array, kernel: Array) -> Array:
   Returns:
     float32 [N, d].
   """
-
-  # Less than float32 would code sites near a threshold differently.
-  def product(block: Array) -> Array:
-    return jnp.matmul(block, kernel, precision='highest')
-
+  product = functools.partial(_matmul, b=kernel)
   return in_blocks(product, sites, max(kernel.shape))
+
+
+def _matmul(a: Array, b: Array) -> Array:
+  # Less than float32 would code sites near a threshold differently.
+  return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _linear_forward(sites, kernel):
+  return linear(sites, kernel), (sites, kernel)
+
+
+def _linear_backward(residuals, cotangent):
+  # A gradient is of the whole batch, and needs no blocks.
+  sites, kernel = residuals
+  return _matmul(cotangent, kernel.T), _matmul(sites.T, cotangent)
+
+
+linear.defvjp(_linear_forward, _linear_backward)
 
 
 def _block(n: int, k: int, backend: str) -> int | None:

@@ -219,6 +219,8 @@ def test_online_learning_is_the_algorithm_of_coding(z, variables):
   before = start['codebook']
   atoms = coding.normalize_atoms(before['dictionary'])
   code = code_of(z, atoms)
+  order = jnp.argsort(code.atoms, axis=1)
+  code = SparseCode(*(jnp.take_along_axis(x, order, axis=1) for x in code))
   statistics = coding.update_statistics(
     before['statistics'], z.reshape(-1, D), code, 0.7
   )

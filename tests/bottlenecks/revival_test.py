@@ -75,7 +75,10 @@ def test_revived_atoms_are_made_of_signals(revived):
     if getattr(after.module, 'distance', None) == 'cosine':
       signals = unit(signals)
     apart = np.abs(signals[None] - found.reshape(len(DEAD), 1, -1)).max(axis=2)
-    assert np.all(apart.min(axis=1) < 1e-5)
+    # A norm and an affine map round.
+    rounds = getattr(after.module, 'distance', None) == 'cosine'
+    rounds |= bool(getattr(after.module, 'affine', 0.0))
+    assert np.all(apart.min(axis=1) <= (1e-5 if rounds else 0))
   else:
     np.testing.assert_allclose(norms(new), 1, rtol=1e-5)
   assert norms(new[0] - new[1]) > 0.1 and norms(new[1] - new[2]) > 0.1

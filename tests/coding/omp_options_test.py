@@ -133,7 +133,7 @@ def test_signals_opposite_to_all_atoms_have_positive_codes_of_zero(problem):
 # Early stops.
 
 
-@pytest.mark.parametrize('mode', ['omp', 'ols'])
+@pytest.mark.parametrize('mode', EXACT)
 def test_a_tolerance_stops_as_the_plain_pursuit_does(problem, mode):
   tolerance = 0.8 * np.linalg.norm(problem[0], axis=1)
   tolerance[::7], tolerance[1::7] = 0, 1e3
@@ -185,14 +185,15 @@ def test_a_tolerance_of_zero_stops_nothing(problem):
   assert_close(code, batch_omp(*problem, S))
 
 
-def test_a_limit_gives_each_signal_its_own_s(problem):
-  limit = np.arange(N) % (S + 1)
-  code = batch_omp(*problem, S, limit=limit)
-  full = batch_omp(*problem, S)
+@pytest.mark.parametrize('mode', ['omp', 'positive'])
+def test_a_limit_gives_each_signal_its_own_s(problem, mode):
+  limit, options = np.arange(N) % (S + 1), MODES[mode]
+  code = batch_omp(*problem, S, limit=limit, **options)
+  full = batch_omp(*problem, S, **options)
   np.testing.assert_array_equal(
     slots(code.atoms, limit), slots(full.atoms, limit)
   )
-  expected = reference.pursue(*problem, S, limit=limit)
+  expected = reference.pursue(*problem, S, limit=limit, **options)
   np.testing.assert_allclose(
     code.coefficients, expected.coefficients, atol=2e-5
   )
