@@ -10,8 +10,8 @@ import train
 from lasers_jax.errors import InputError, TrainingError
 from tests import tiny
 
-NAMES, RATES = ['vq', 'fsq', 'none'], [5.0]  # 20 bits a site
-RUNS = ['fsq-5', 'none-5', 'none-continuous']
+NAMES, RATES = ['vq', 'product-fsq', 'none'], [5.0]  # 20 bits a site
+RUNS = ['none-5', 'none-continuous', 'product-fsq-5']
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +44,7 @@ def by_folder(entries):
 def test_every_rate_is_met_or_a_line_says_why(entries):
   found = by_folder(entries)
   assert sorted(x for x in found if found[x].results) == sorted(RUNS)
-  for name in ('fsq-5', 'none-5'):
+  for name in ('product-fsq-5', 'none-5'):
     bits = found[name].results['bits_per_pixel']['fixed_length']
     assert bits == found[name].rate
   assert found['vq-5'].error == (

@@ -28,6 +28,8 @@ def get_config(name, bottleneck):
 # Each config with one bottleneck, and each bottleneck with one config.
 PAIRS = [('cifar10', b) for b in BOTTLENECKS]
 PAIRS += [(name, 'lasers') for name in CONFIGS if name != 'cifar10']
+# The others are traced, not compiled.
+COMPILED = [('photos', 'lasers'), ('folder', 'lasers'), ('cifar10', 'residual')]
 
 
 @pytest.mark.parametrize('name, bottleneck', PAIRS)
@@ -65,6 +67,11 @@ def test_takes_a_step(name, bottleneck):
     ),
   )
   step = make_train_step(run.model, optimizer, run.loss, run.optimizer.ema)
+  if (name, bottleneck) not in COMPILED:
+    after, metrics = jax.eval_shape(step, state, images)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert all(x.shape == () for x in jax.tree.leaves(metrics))
+    return
   state, metrics = jax.jit(step)(state, images)
   assert int(state.step) == 1
   assert all(np.isfinite(x) for x in jax.tree.leaves(metrics))

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax.coding.search import in_blocks, largest
+from lasers_jax.coding.search import (
+  in_blocks,
+  largest,
+  map_blocks,
+  split_blocks,
+)
 
 # Logits of a chunk: 128 MiB, and a few arrays of that size live at a time.
 _ENTRIES = 2**25
-
-
-def chunk_size(k: int) -> int:
-  """Returns how many sites at once are compared with K codes."""
-  return max(1, _ENTRIES // k)
 
 
 @jax.jit
@@ -37,7 +37,7 @@ def largest_product(signals: Array, codebook: Array) -> Array:
   signals = signals.astype(jnp.float32)
 
   def search(block: Array) -> Array:
-    return largest(block @ codebook.T)
+    return largest(jnp.matmul(block, codebook.T, precision='highest'))
 
   return in_blocks(search, signals, codebook.shape[0])
 
@@ -68,8 +68,8 @@ def propagate(
   Args:
     signals: float32 [N, D]; codebook: float32 [K, D].
     indices: int32 [N], the codes that were chosen.
-    chunk: sites at once, at most; None takes `chunk_size`. It changes memory
-      and time, not the result.
+    chunk: sites at once, at most; None takes what fits. It changes memory and
+      time, not the result.
 
   Returns:
     float32 [N, D], equal to codebook[indices].
@@ -79,7 +79,9 @@ def propagate(
     p = jax.nn.softmax(block @ codebook.T)
     return p @ lax.stop_gradient(codebook)
 
-  soft = _map_chunks(soften, signals, chunk or chunk_size(codebook.shape[0]))
+  # What is inside is computed again for its gradient, not kept.
+  soften = jax.checkpoint(soften)
+  soft = map_blocks(soften, signals, _chunk(signals, codebook, chunk))
   return pass_through(soft, codebook, indices)
 
 
@@ -113,18 +115,14 @@ def entropies(
     return -jnp.sum(weight @ (p * log_p)), weight @ p
 
   sites = (signals, weights)
-  chunk = chunk or chunk_size(codebook.shape[0])
-  each, mean = _sum_chunks(sums, sites, chunk)
+  each, mean = _sum_chunks(sums, sites, _chunk(signals, codebook, chunk))
   return each, -jnp.sum(mean * jnp.log(jnp.maximum(mean, 1e-30)))
 
 
-def _map_chunks(
-  function: Callable[[Any], Any], sites: Array, chunk: int
-) -> Array:
-  """Applies a function of sites [chunk, ...]; nothing inside it is kept."""
-  n = sites.shape[0]
-  chunks = lax.map(jax.checkpoint(function), _split(sites, chunk))
-  return chunks.swapaxes(0, 1).reshape(-1, *chunks.shape[2:])[:n]
+def _chunk(signals: Array, codebook: Array, chunk: int | None) -> int:
+  """How many sites at once are compared with K codes."""
+  chunk = chunk or _ENTRIES // len(codebook)
+  return max(1, min(chunk, len(signals)))
 
 
 def _sum_chunks(
@@ -132,7 +130,7 @@ def _sum_chunks(
 ) -> Any:
   """Adds up what a function gives for the chunks; zeros pad the last one."""
   function = jax.checkpoint(function)
-  chunks = jax.tree.map(lambda x: _split(x, chunk), sites)
+  chunks = split_blocks(sites, chunk)
   first = jax.tree.map(lambda x: x[0], chunks)
   shapes = jax.eval_shape(function, first)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -141,14 +139,3 @@ def _sum_chunks(
     return jax.tree.map(jnp.add, total, function(block)), None
 
   return lax.scan(add, zeros, chunks)[0]
-
-
-def _split(x: Array, chunk: int) -> Array:
-  """Arranges [N, ...] as [N / chunk, chunk, ...]."""
-  n = x.shape[0]
-  chunk = max(1, min(chunk, n))
-  count = -(-n // chunk)
-  # The rows of a chunk lie `count` apart: where a mesh splits N, each device
-  # then holds its share of every chunk.
-  x = jnp.pad(x, ((0, count * chunk - n), *[(0, 0)] * (x.ndim - 1)))
-  return x.reshape(chunk, count, *x.shape[1:]).swapaxes(0, 1)

@@ -168,16 +168,22 @@ def map_blocks(function: Callable[[Any], Any], sites: Any, block: int) -> Any:
   Zeros pad the last block.
   """
   n = jax.tree.leaves(sites)[0].shape[0]
-  count = -(-n // block)
+
+  def join(x: Array) -> Array:
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:n]
+
+  return jax.tree.map(join, lax.map(function, split_blocks(sites, block)))
+
+
+def split_blocks(sites: Any, block: int) -> Any:
+  """Arranges arrays [N, ...] as [N / block, block, ...]; zeros pad the last."""
 
   def split(x: Array) -> Array:
-    padding = ((0, count * block - n), *[(0, 0)] * (x.ndim - 1))
+    count = -(-len(x) // block)
+    padding = ((0, count * block - len(x)), *[(0, 0)] * (x.ndim - 1))
     # The rows of a block lie `count` apart: where a mesh splits N, each device
     # then holds its share of every block.
     x = jnp.pad(x, padding)
     return x.reshape(block, count, *x.shape[1:]).swapaxes(0, 1)
 
-  def join(x: Array) -> Array:
-    return x.swapaxes(0, 1).reshape(count * block, *x.shape[2:])[:n]
-
-  return jax.tree.map(join, lax.map(function, jax.tree.map(split, sites)))
+  return jax.tree.map(split, sites)

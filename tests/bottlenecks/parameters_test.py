@@ -34,10 +34,11 @@ def masked(width, blocks):
 
 
 VQ = {'name': 'vq'}
+LEVELS = 1 + 3 * 2**8  # a scale, and of each level value, count and sum
 COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
-  'lasers': ({'S': S}, D * K, K + S),
+  'lasers': ({'S': S}, D * K, K + LEVELS),
   'lasers-online': (
-    {'S': S, 'learning': 'online'}, 0, D * K + K + S + K * K + D * K
+    {'S': S, 'learning': 'online'}, 0, D * K + K + LEVELS + K * K + D * K
   ),
   'vq': ({}, 0, 2 * K * D + K),
   'vq-loss': ({'learning': 'loss'}, K * D, K),
