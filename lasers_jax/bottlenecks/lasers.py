@@ -133,9 +133,9 @@ class Lasers(Codebook):
     signals, atoms = self._signals(z), self._atoms()
     code, path = self._pursue(*lax.stop_gradient((signals, atoms)))
     held = _sorted(code)
-    rounded = self._round(held)
+    bins, rounded = self._round(held)
     quantized = self._decode_signals(z, rounded, atoms)
-    latent = self._latent(z, quantized, self._store(z, held), mask)
+    latent = self._latent(z, quantized, self._store(z, held, bins), mask)
     if self.progressive:
       latent.losses.update(self._progressive_losses(z, code, path, mask))
     if self.gradient == 'refit':
@@ -148,7 +148,7 @@ class Lasers(Codebook):
     if self.tracks(train):  # last, since it changes dictionary and scales
       signals = lax.stop_gradient(signals)
       rounded = lax.stop_gradient(rounded)
-      self._track(signals, held, rounded, self._patch_mask(mask))
+      self._track(signals, held, bins, rounded, self._patch_mask(mask))
     return latent.replace(quantized=quantized)
 
   def encode(self, z: Array) -> SparseCode:
@@ -159,7 +159,8 @@ class Lasers(Codebook):
       coefficients the levels int32, or float32 where coefficient_bits is None.
     """
     code = coding.batch_omp(self._signals(z), self._atoms(), self.S)
-    return self._store(z, _sorted(code))
+    code = _sorted(code)
+    return self._store(z, code, self._round(code)[0])
 
   def decode(self, codes: SparseCode) -> Array:
     """Turns stored codes back into quantized latents float32 [..., H, W, D]."""
@@ -237,23 +238,20 @@ class Lasers(Codebook):
   def _spread(self, coefficients: Array) -> Levels:
     return spread_levels(coefficients, 2**self.coefficient_bits)
 
-  def _round(self, code: SparseCode) -> SparseCode:
-    """Gives the coefficients the values that are decoded."""
+  def _round(self, code: SparseCode) -> tuple[Array, SparseCode]:
+    """Returns what is stored of the coefficients, and the code as decoded."""
     if self.coefficient_bits is None:
-      return code
+      return code.coefficients, code
     values = self._values()
     bins = nearest_level(code.coefficients, values)
-    return code._replace(coefficients=values[bins])
+    return bins, code._replace(coefficients=values[bins])
 
   def _values(self) -> Array:
     """What the levels of coefficients stand for: [2^b], ascending."""
     return self.scale.value * self.levels.value.values
 
-  def _store(self, z: Array, code: SparseCode) -> SparseCode:
-    atoms, coefficients = code
-    if self.coefficient_bits is not None:
-      coefficients = nearest_level(coefficients, self._values())
-    return SparseCode(self._as_map(z, atoms), self._as_map(z, coefficients))
+  def _store(self, z: Array, code: SparseCode, bins: Array) -> SparseCode:
+    return SparseCode(self._as_map(z, code.atoms), self._as_map(z, bins))
 
   def _patch_mask(self, mask: Array | None) -> Array | None:
     """Says which signals count, [N]: those of which every site does."""
@@ -261,7 +259,7 @@ class Lasers(Codebook):
       return None
     return jnp.all(to_patches(mask[..., None], self.patch), axis=-1).reshape(-1)
 
-  def _track(self, signals, code, rounded, mask) -> None:
+  def _track(self, signals, code, bins, rounded, mask) -> None:
     """Updates the statistics and, in 'online' learning, the dictionary."""
     counted = jnp.ones(len(signals)) if mask is None else mask * 1.0
     use, _ = use_stats(code.atoms, self.K, mask)
@@ -271,6 +269,7 @@ class Lasers(Codebook):
       self.levels.value = update_levels(
         self.levels.value,
         code.coefficients / self.scale.value,
+        bins,
         weights,
         self.decay,
       )
@@ -290,7 +289,7 @@ class Lasers(Codebook):
     atoms, each = self._atoms(), []
     for s in range(1, self.S + 1):
       prefix = SparseCode(code.atoms[:, :s], path[:, s - 1, :s])
-      prefix = self._round(prefix)
+      _, prefix = self._round(prefix)
       each.append(_losses(z, self._decode_signals(z, prefix, atoms), mask))
     return {name: sum(x[name] for x in each) / self.S for name in each[0]}
 

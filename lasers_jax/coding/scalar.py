@@ -57,11 +57,11 @@ def nearest_level(x: Array, values: Array) -> Array:
   The lower level wins a tie.
   """
   middles = (values[1:] + values[:-1]) / 2
-  return jnp.searchsorted(middles, x, method='compare_all').astype(jnp.int32)
+  return jnp.searchsorted(middles, x, method='scan_unrolled').astype(jnp.int32)
 
 
 def update_levels(
-  levels: Levels, x: Array, weights: Array, decay: float
+  levels: Levels, x: Array, bins: Array, weights: Array, decay: float
 ) -> Levels:
   """Moves levels towards the means of what is nearest to them.
 
@@ -69,10 +69,10 @@ def update_levels(
 
   Args:
     levels: L of them.
-    x, weights: float32 of one shape; a weight of 0 leaves a scalar out.
+    x, bins, weights: of one shape: float32, int32 in [0, L) as `nearest_level`
+      gives them, and float32; a weight of 0 leaves a scalar out.
     decay: of the moving averages, in [0, 1).
   """
-  bins = nearest_level(x, levels.values)
   rate = (1 - decay) / jnp.maximum(jnp.sum(weights), 1e-30)
   zeros = jnp.zeros_like(levels.counts)
   counts, sums = (

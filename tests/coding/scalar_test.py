@@ -38,10 +38,15 @@ def test_zero_stays_zero_and_what_is_beyond_the_scale_is_clipped():
   )
 
 
+def step(levels, x, weights, decay):
+  bins = nearest_level(x, levels.values)
+  return update_levels(levels, x, bins, weights, decay)
+
+
 def learned(x, count, steps=60, weights=None):
   levels = spread_levels(x, count)
   weights = jnp.ones(x.shape) if weights is None else weights
-  update = jax.jit(functools.partial(update_levels, decay=0.0))
+  update = jax.jit(functools.partial(step, decay=0.0))
   for _ in range(steps):
     levels = update(levels, x, weights)
   return levels
@@ -88,7 +93,7 @@ def test_levels_are_those_of_k_means_from_the_same_start():
 def test_a_step_moves_to_the_means_by_the_decay():
   x = jnp.array([-3.0, -1.0, 1.0, 3.0, 5.0])
   levels = spread_levels(x, 2)
-  decayed = update_levels(levels, x, jnp.ones(5), decay=0.5)
+  decayed = step(levels, x, jnp.ones(5), decay=0.5)
   np.testing.assert_allclose(levels.values, [-1, 3])
   # 1 lies in the middle, and counts as near the lower level.
   counts = 0.5 * np.array([0.5, 0.5]) + 0.5 * np.array([0.6, 0.4])
@@ -102,7 +107,7 @@ def test_scalars_without_weight_count_for_nothing():
   one = learned(x, 4, 3, weights)
   levels = spread_levels(x, 4)
   for _ in range(3):
-    levels = update_levels(levels, x[1:], weights[1:], decay=0.0)
+    levels = step(levels, x[1:], weights[1:], decay=0.0)
   np.testing.assert_allclose(one.values, levels.values, rtol=1e-5)
 
 
