@@ -71,14 +71,13 @@ def compare(config: dict, names: list[str], rates: list[float], path: str):
     The entries, or None where the run was asked to stop.
   """
   entries = plan(config, names, rates, path)
-  for entry in entries:
-    if entry.config and not finished(entry):
-      logging.info('--- %s', os.path.basename(entry.path))
-      if not run(entry):
-        return None
-      jax.clear_caches()
-    if jax.process_index() == 0:
-      report(entries, path)
+  for entry in [x for x in entries if x.config and not finished(x)]:
+    logging.info('--- %s', os.path.basename(entry.path))
+    if not run(entry):
+      return None
+    jax.clear_caches()
+    report(entries, path)
+  report(entries, path)
   return entries
 
 
@@ -175,6 +174,9 @@ def first_images(run: settings.Settings) -> list[np.ndarray]:
 
 def report(entries: list[Entry], path: str) -> None:
   """Writes the table, the curves and the pictures of what is finished."""
+  if jax.process_index():
+    return
+  os.makedirs(path, exist_ok=True)
   rows = [
     {
       'bottleneck': entry.name,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax import coding
+from lasers_jax.bottlenecks.gradients import straight_through
 
 
 @flax.struct.dataclass
@@ -126,6 +127,25 @@ class LookUp(Bottleneck):
   def _codes(self) -> Array:
     """What the codes stand for: [K, D]."""
     return self.codes
+
+  def _coded(
+    self, z: Array, train: bool, mask: Array | None
+  ) -> tuple[Latent, Array]:
+    """Codes z with the straight-through gradient and the usual two losses.
+
+    Returns:
+      The forward pass, and the use of the codes [K], as of `use_stats`.
+    """
+    codes = self.encode(lax.stop_gradient(z))
+    quantized = self.decode(codes)
+    exact = z.astype(jnp.float32)
+    losses = codebook_losses(exact, quantized, mask)
+    use, stats = use_stats(codes, self.K, mask)
+    stats['relative_error'] = relative_error(exact, quantized, mask)
+    quantized = quantized.astype(z.dtype)
+    if train:
+      quantized = straight_through(z, quantized)
+    return Latent(quantized, codes, losses, stats), use
 
   def _signals(self, z: Array) -> Array:
     """The sites of z [..., D]: float32 [N, D]."""

@@ -27,7 +27,9 @@ LOWEST, HIGHEST = -30.0, 20.0  # log variances
 
 
 class Numbers(Bottleneck):
-  """Stores D numbers of each site, which a subclass defines as `numbers`.
+  """Stores D numbers of each site.
+
+  A subclass defines `numbers(z)`, what is to be stored of z: float32 [..., D].
 
   Attributes:
     bits: of a stored number, from 2 to 16, as an integer that is a share of the
@@ -60,10 +62,6 @@ class Numbers(Bottleneck):
     values = 2**self.bits - 1
     starts = values * jnp.arange(self.D, dtype=jnp.int32) + values // 2
     return codes + starts.reshape((1,) * (codes.ndim - 1) + starts.shape)
-
-  def numbers(self, z: Array) -> Array:
-    """Returns what is to be stored of z: float32 [..., D]."""
-    raise NotImplementedError
 
   def encode(self, z: Array) -> Array:
     """Codes z [..., D]: the numbers float32 [..., D], or int32 with `bits`."""

@@ -9,17 +9,13 @@ of earlier ones; and the batch of all devices is one.
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
   Latent,
   LookUp,
-  codebook_losses,
-  relative_error,
-  use_stats,
 )
-from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.coding.anchors import ANCHORS, DISTANCES, anchor_rate
 
 
@@ -71,18 +67,10 @@ class CVQ(LookUp):
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
   ) -> Latent:
-    codes = self.encode(lax.stop_gradient(z))
-    quantized = self.decode(codes)
-    exact = z.astype(jnp.float32)
-    losses = codebook_losses(exact, quantized, mask)
-    use, stats = use_stats(codes, self.K, mask)
-    stats['relative_error'] = relative_error(exact, quantized, mask)
+    latent, use = self._coded(z, train, mask)
     if self.tracks(train):
       self.use.value += (1 - self.decay) * (use - self.use.value)
-    quantized = quantized.astype(z.dtype)
-    if train:
-      quantized = straight_through(z, quantized)
-    return Latent(quantized, codes, losses, stats)
+    return latent
 
   def encode(self, z: Array) -> Array:
     """Codes z [..., D]: int32 [...], in [0, K)."""

@@ -10,17 +10,13 @@ there are few.
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
   Latent,
   LookUp,
-  codebook_losses,
-  relative_error,
-  use_stats,
 )
-from lasers_jax.bottlenecks.gradients import straight_through
 
 
 class SimVQ(LookUp):
@@ -44,16 +40,7 @@ class SimVQ(LookUp):
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
   ) -> Latent:
-    codes = self.encode(lax.stop_gradient(z))
-    quantized = self.decode(codes)
-    exact = z.astype(jnp.float32)
-    losses = codebook_losses(exact, quantized, mask)
-    _, stats = use_stats(codes, self.K, mask)
-    stats['relative_error'] = relative_error(exact, quantized, mask)
-    quantized = quantized.astype(z.dtype)
-    if train:
-      quantized = straight_through(z, quantized)
-    return Latent(quantized, codes, losses, stats)
+    return self._coded(z, train, mask)[0]
 
   def encode(self, z: Array) -> Array:
     """Codes z [..., D]: int32 [...], in [0, K)."""

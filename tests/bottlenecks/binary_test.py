@@ -7,32 +7,15 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.binary import BSQ, LFQ
+from tests.bottlenecks.modules import drawn, normal, run
 
 B, SIDE, D, BITS = 4, 4, 8, 5
 CLASSES = [LFQ, BSQ]
 
 
-def normal(shape=(B, SIDE, SIDE, D), seed=0):
-  generator = np.random.default_rng(seed)
-  return jnp.asarray(generator.standard_normal(shape), 'f4')
-
-
-@functools.partial(
-  jax.jit, static_argnums=0, static_argnames=('train', 'method')
-)
-def run(module, variables, *args, **options):
-  return module.apply(variables, *args, **options)
-
-
 @pytest.fixture(scope='module')
 def z():
-  return normal()
-
-
-def drawn(module):
-  z = jnp.zeros((1, 1, 1, module.D))
-  init = functools.partial(module.init, train=False)
-  return jax.jit(init)(jax.random.key(0), z)
+  return normal((B, SIDE, SIDE, D))
 
 
 @functools.cache
@@ -107,7 +90,7 @@ def test_losses(cls, temperature, gamma, z):
 
 def test_the_gradient_of_lfq_is_that_of_the_linear_maps(z):
   module, variables = started(LFQ)
-  c = normal(seed=1)
+  c = normal((B, SIDE, SIDE, D), seed=1)
 
   def total(z):
     return jnp.sum(run(module, variables, z, train=True).quantized * c)
@@ -122,7 +105,7 @@ def test_the_gradient_of_lfq_is_that_of_the_linear_maps(z):
 def test_the_gradient_of_bsq_is_that_of_the_sphere(z):
   """Across a scalar's direction, scaled by its length, and none along it."""
   module, variables = started(BSQ)
-  c = normal(seed=1)
+  c = normal((B, SIDE, SIDE, D), seed=1)
 
   def total(z):
     return jnp.sum(run(module, variables, z, train=True).quantized * c)
@@ -195,7 +178,7 @@ def test_extremes_are_finite(cls, z):
 def test_the_entropy_loss_makes_codes_diverse(cls, temperature):
   """Descending it alone, from signals that all share one code."""
   module, variables = started(cls, temperature=temperature)
-  z = normal() * 0.2 + 1.0
+  z = normal((B, SIDE, SIDE, D)) * 0.2 + 1.0
   params = variables['params']
 
   @jax.jit

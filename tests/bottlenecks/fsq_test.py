@@ -6,32 +6,15 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.fsq import FSQ
+from tests.bottlenecks.modules import drawn, normal, run
 
 B, SIDE, D = 4, 4, 8
 LEVELS = (4, 3, 5)
 
 
-def normal(shape=(B, SIDE, SIDE, D), seed=0):
-  generator = np.random.default_rng(seed)
-  return jnp.asarray(generator.standard_normal(shape), 'f4')
-
-
-@functools.partial(
-  jax.jit, static_argnums=0, static_argnames=('train', 'method')
-)
-def run(module, variables, *args, **options):
-  return module.apply(variables, *args, **options)
-
-
 @pytest.fixture(scope='module')
 def z():
-  return normal()
-
-
-def drawn(module):
-  z = jnp.zeros((1, 1, 1, module.D))
-  init = functools.partial(module.init, train=False)
-  return jax.jit(init)(jax.random.key(0), z)
+  return normal((B, SIDE, SIDE, D))
 
 
 @functools.cache
@@ -87,7 +70,7 @@ def test_decoded_codes_are_the_forward_pass_in_training(z):
 def test_the_gradient_is_that_of_the_bound(z):
   """Straight through the rounding alone, and by hand through the rest."""
   module, variables = started()
-  c = normal(seed=1)
+  c = normal((B, SIDE, SIDE, D), seed=1)
 
   def total(z):
     return jnp.sum(run(module, variables, z, train=True).quantized * c)
@@ -105,7 +88,7 @@ def test_the_gradient_is_that_of_the_bound(z):
 
 def test_the_linear_maps_learn_from_the_decoder(z):
   module, variables = started()
-  c = normal(seed=1)
+  c = normal((B, SIDE, SIDE, D), seed=1)
 
   def total(params):
     latent = run(module, {'params': params}, z, train=True)

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.ibq import IBQ
+from tests.bottlenecks.modules import normal
 
 B, SIDE, D, K = 8, 4, 8, 16
-
-
-def normal(shape, seed):
-  generator = np.random.default_rng(seed)
-  return jnp.asarray(generator.standard_normal(shape), jnp.float32)
 
 
 @pytest.fixture(scope='module')

@@ -7,28 +7,16 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.lattice import Lattice
+from tests.bottlenecks.modules import drawn, run
 
 B, SIDE, D, K = 4, 4, 8, 16
 N = B * SIDE * SIDE
-
-
-@functools.partial(
-  jax.jit, static_argnums=0, static_argnames=('train', 'method')
-)
-def run(module, variables, *args, **options):
-  return module.apply(variables, *args, **options)
 
 
 @pytest.fixture(scope='module')
 def z():
   generator = np.random.default_rng(0)
   return jnp.asarray(generator.standard_normal((B, SIDE, SIDE, D)), 'f4')
-
-
-def drawn(module):
-  z = jnp.zeros((1, 1, 1, module.D))
-  init = functools.partial(module.init, train=False)
-  return jax.jit(init)(jax.random.key(0), z)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import pytest
 from lasers_jax import coding
 from lasers_jax.bottlenecks.lista import Lista
 from lasers_jax.coding.ista import dct_dictionary, ista, largest_eigenvalue
+from tests.bottlenecks.modules import assert_near
 
 B, SIDE, D, K = 4, 4, 8, 16
 
@@ -33,14 +34,6 @@ def expected_codes(z, variables, penalty=0.1):
   atoms = variables['params']['dictionary']
   c = variables['params']['ratio'] * largest_eigenvalue(atoms)
   return ista(z.reshape(-1, D), atoms, c, penalty, 5)
-
-
-def assert_near(one, two, tolerance=1e-5):
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance),
-    one,
-    two,
-  )
 
 
 def test_codes_are_those_of_the_steps(z, variables):

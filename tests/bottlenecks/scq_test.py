@@ -6,6 +6,7 @@ import pytest
 from lasers_jax.bottlenecks.scq import SCQ
 from lasers_jax.coding.convex import convex_weights
 from lasers_jax.coding.search import linear
+from tests.bottlenecks.modules import assert_near
 
 B, SIDE, D, K = 4, 4, 8, 16
 
@@ -30,14 +31,6 @@ def apply(variables, *args, **options):
     if name in options
   }
   return SCQ(D=D, K=K, **fields).apply(variables, *args, **options)
-
-
-def assert_near(one, two, tolerance=1e-5):
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance),
-    one,
-    two,
-  )
 
 
 def test_codes_are_weights_on_the_simplex(z, variables):

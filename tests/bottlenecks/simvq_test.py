@@ -7,13 +7,9 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from lasers_jax.bottlenecks.simvq import SimVQ
+from tests.bottlenecks.modules import normal
 
 B, SIDE, D, K = 8, 4, 8, 16
-
-
-def normal(shape, seed):
-  generator = np.random.default_rng(seed)
-  return jnp.asarray(generator.standard_normal(shape), jnp.float32)
 
 
 @pytest.fixture(scope='module')
