@@ -44,6 +44,7 @@ _BOTTLENECKS = {
     learning='gradient',  # or 'online', 'fixed'
     gradient='straight_through',  # or 'refit'
     coefficient_bits=8,
+    pursuit='omp',  # or 'rounded', for up to 4 bits
     patch=1,
     progressive=False,
     revive_every=50,

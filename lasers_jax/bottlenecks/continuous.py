@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
   Bottleneck,
   Latent,
@@ -21,8 +20,16 @@ from lasers_jax.bottlenecks.base import (
   use_stats,
 )
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.coding.scalar import (
+  Levels,
+  nearest_level,
+  spread_levels,
+  update_levels,
+)
 from lasers_jax.coding.search import linear
 
+# Of the moments, per step: numbers that nothing holds grow fast at first.
+SCALE_DECAY = 0.9
 LOWEST, HIGHEST = -30.0, 20.0  # log variances
 
 
@@ -32,9 +39,10 @@ class Numbers(Bottleneck):
   A subclass defines `numbers(z)`, what is to be stored of z: float32 [..., D].
 
   Attributes:
-    bits: of a stored number, from 2 to 16, as an integer that is a share of the
-      largest magnitude of its channel; None stores float32, and is continuous.
-    decay: of the moving average of these magnitudes.
+    bits: b of a stored number, from 1 to 12, which is one of 2^b learned
+      levels, the same for all channels, in units of the deviation of its
+      channel about its mean; None stores float32, and is continuous.
+    decay: of the moving average that the levels are.
   """
 
   bits: int | None = None
@@ -43,11 +51,15 @@ class Numbers(Bottleneck):
   def setup(self):
     self.check()
     if self.bits is not None:
-      self.scales = self.variable('codebook', 'scales', jnp.ones, (self.D,))
+      self.centre = self.variable('codebook', 'centre', jnp.zeros, (self.D,))
+      self.scale = self.variable('codebook', 'scale', jnp.ones, (self.D,))
+      self.levels = self.variable(
+        'codebook', 'levels', self._spread, jnp.linspace(-2.0, 2.0, 1000)
+      )
 
   def check(self) -> None:
-    if self.bits is not None and not 2 <= self.bits <= 16:
-      raise ValueError(f'bits must be None or from 2 to 16, got {self.bits}')
+    if self.bits is not None and not 1 <= self.bits <= 12:
+      raise ValueError(f'bits must be None or from 1 to 12, got {self.bits}')
 
   @property
   def bits_per_site(self) -> float | None:
@@ -55,13 +67,12 @@ class Numbers(Bottleneck):
 
   @property
   def symbols(self) -> int:
-    return 0 if self.bits is None else self.D * (2**self.bits - 1)
+    return 0 if self.bits is None else self.D * 2**self.bits
 
   def indices(self, codes: Array) -> Array:
-    """One of each channel and integer, where `bits` is set: int32 [..., D]."""
-    values = 2**self.bits - 1
-    starts = values * jnp.arange(self.D, dtype=jnp.int32) + values // 2
-    return codes + starts.reshape((1,) * (codes.ndim - 1) + starts.shape)
+    """One of each channel and level, where `bits` is set: int32 [..., D]."""
+    starts = 2**self.bits * jnp.arange(self.D, dtype=jnp.int32)
+    return codes + _channels(starts, codes.ndim)
 
   def encode(self, z: Array) -> Array:
     """Codes z [..., D]: the numbers float32 [..., D], or int32 with `bits`."""
@@ -70,17 +81,31 @@ class Numbers(Bottleneck):
   def decode(self, codes: Array) -> Array:
     if self.bits is None:
       return codes
-    return coding.dequantize(codes, self._scales(), self.bits)
+    values = self.levels.value.values[codes]
+    scale = _channels(self.scale.value, codes.ndim)
+    return _channels(self.centre.value, codes.ndim) + scale * values
 
   def initialize(self, z: Array) -> None:
-    """Fits the magnitudes to a first batch."""
-    if self.bits is not None:
-      self.scales.value = _largest_magnitudes(self.numbers(z))
+    """Fits the levels to a first batch."""
+    if self.bits is None:
+      return
+    numbers = self.numbers(z).reshape(-1, self.D)
+    weights = jnp.ones(numbers.shape)
+    self.centre.value, self.scale.value = _moments(numbers, weights)
+    self.levels.value = self._spread(self._standard(numbers))
+
+  def _spread(self, x: Array) -> Levels:
+    return spread_levels(x, 2**self.bits)
+
+  def _standard(self, numbers: Array) -> Array:
+    """Numbers [..., D] in units of the deviation of their channel."""
+    centre = _channels(self.centre.value, numbers.ndim)
+    return (numbers - centre) / _channels(self.scale.value, numbers.ndim)
 
   def _store(self, numbers: Array) -> Array:
     if self.bits is None:
       return numbers
-    return coding.quantize(numbers, self._scales(), self.bits)
+    return nearest_level(self._standard(numbers), self.levels.value.values)
 
   def _decoded(self, numbers: Array, codes: Array) -> Array:
     """Is `decode(codes)`, with the gradient to the numbers they are of."""
@@ -88,23 +113,26 @@ class Numbers(Bottleneck):
       return numbers
     return straight_through(numbers, self.decode(codes))
 
-  def _scales(self) -> Array:
-    return jnp.maximum(self.scales.value, 1e-12)
-
   def _stats(self, z, quantized, codes, mask) -> dict[str, Array]:
     stats = {'relative_error': relative_error(z, quantized, mask)}
     if self.bits is not None:
       stats.update(use_stats(self.indices(codes), self.symbols, mask)[1])
     return stats
 
-  def _track(self, numbers: Array, train: bool, mask: Array | None) -> None:
-    """Moves the magnitudes towards those of a batch in training."""
+  def _track(self, numbers, codes, train: bool, mask: Array | None) -> None:
+    """Moves levels and moments towards those of a batch in training."""
     if self.bits is None or not self.tracks(train):
       return
+    weights = jnp.ones(numbers.shape)
     if mask is not None:
-      numbers = jnp.where(mask[..., None], numbers, 0.0)
-    change = _largest_magnitudes(numbers) - self.scales.value
-    self.scales.value += (1 - self.decay) * change
+      weights *= mask[..., None]
+    self.levels.value = update_levels(
+      self.levels.value, self._standard(numbers), codes, weights, self.decay
+    )
+    rows, counted = (x.reshape(-1, self.D) for x in (numbers, weights))
+    centre, scale = _moments(rows, counted)
+    self.centre.value += (1 - SCALE_DECAY) * (centre - self.centre.value)
+    self.scale.value += (1 - SCALE_DECAY) * (scale - self.scale.value)
 
 
 class Identity(Numbers):
@@ -124,7 +152,7 @@ class Identity(Numbers):
     codes = self._store(numbers)
     quantized = self._decoded(numbers, codes)
     stats = self._stats(numbers, quantized, codes, mask)
-    self._track(numbers, train, mask)
+    self._track(numbers, codes, train, mask)
     return Latent(quantized.astype(z.dtype), codes, {}, stats)
 
 
@@ -161,13 +189,21 @@ class KL(Numbers):
     else:
       quantized = self._decoded(mean, codes)
     stats = self._stats(z, quantized, codes, mask)
-    self._track(mean, train, mask)
+    self._track(mean, codes, train, mask)
     return Latent(quantized.astype(z.dtype), codes, losses, stats)
 
 
-def _largest_magnitudes(numbers: Array) -> Array:
-  """The largest magnitude of each channel of [..., D]: [D]."""
-  return jnp.max(jnp.abs(numbers), axis=tuple(range(numbers.ndim - 1)))
+def _channels(values: Array, ndim: int) -> Array:
+  """Gives values [D] the rank of [..., D]."""
+  return values.reshape((1,) * (ndim - 1) + values.shape)
+
+
+def _moments(rows: Array, weights: Array) -> tuple[Array, Array]:
+  """Mean and deviation, above zero, of the columns of rows [N, D]: both [D]."""
+  total = jnp.maximum(jnp.sum(weights, axis=0), 1e-30)
+  mean = jnp.sum(weights * rows, axis=0) / total
+  square = jnp.sum(weights * (rows - mean[None]) ** 2, axis=0) / total
+  return mean, jnp.maximum(jnp.sqrt(square), 1e-12)
 
 
 def _dense(key: Array, kernel: Array, bias: float) -> dict[str, Array]:

@@ -3,10 +3,13 @@
 X. Li and A. D. Sarwate, "LASERS: latent space encoding for representations
 with sparsity for generative modeling", arXiv 2409.11184. Unlike the released
 code, a signal is one site of one image, never a mixture of several; the atoms
-of a site are stored as a set; and coefficients are stored as integers, in
-training too.
+of a site are stored as a set; coefficients are stored as integers, in training
+too; and what is coded is how a signal differs from the mean of signals.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -22,19 +25,32 @@ from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import position_bits
+from lasers_jax.coding.rounded import rounded_pursuit
 from lasers_jax.coding.scalar import (
   Levels,
   nearest_level,
   spread_levels,
   update_levels,
+  update_sizes,
 )
 
 LEARNING = ('gradient', 'online', 'fixed')
 GRADIENTS = ('straight_through', 'refit')
-MOST_BITS = 12
-# Of the size of coefficients, which grow fast at first: where the outermost
-# level lags behind, commitment holds the latents back.
-SCALE_DECAY = 0.9
+PURSUITS = ('omp', 'rounded')
+BITS = {'omp': (1, 12), 'rounded': (0, 4)}
+# Of the size of an atom's coefficients, per use of the atom. They grow fast at
+# first: where the outermost level lags behind, commitment holds the latents
+# back.
+SCALE_DECAY = 0.99
+
+
+class _Pursued(NamedTuple):
+  """A code of signals, in the order of the pursuit until it is sorted."""
+
+  atoms: Array  # int32 [N, S]
+  coefficients: Array  # float32 [N, S], exact
+  bins: Array  # [N, S], what is stored of the coefficients
+  path: Array | None = None  # [N, S, S], of `batch_omp_path`
 
 
 class Lasers(Codebook):
@@ -53,8 +69,12 @@ class Lasers(Codebook):
       chosen atoms, which is the part within their span. It also reaches the
       dictionary, where that is a parameter.
     coefficient_bits: bits b of a stored coefficient, which is one of 2^b
-      learned multiples of the usual size of coefficients, the same for all;
-      None stores float32, and counts 32.
+      learned multiples, the same for all atoms, of the usual size of the
+      coefficients of its atom; None stores float32, and counts 32.
+    pursuit: 'omp' fits all coefficients, and rounds them after; 'rounded'
+      rounds each as it is found, so that later atoms make up for it: better
+      where a coefficient has few bits. It takes 0 to 4; with 0 an atom has
+      one level, as a code of a vector quantizer does.
     patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
@@ -66,6 +86,7 @@ class Lasers(Codebook):
   learning: str = 'gradient'
   gradient: str = 'straight_through'
   coefficient_bits: int | None = 8
+  pursuit: str = 'omp'
   patch: int = 1
   progressive: bool = False
   forgetting: float = 0.98
@@ -79,7 +100,8 @@ class Lasers(Codebook):
         'codebook', 'statistics', coding.init_statistics, *shape
       )
     self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
-    self.scale = self.variable('codebook', 'scale', jnp.ones, ())
+    self.scale = self.variable('codebook', 'scale', jnp.ones, (self.K,))
+    self.mean = self.variable('codebook', 'mean', jnp.zeros, shape[:1])
     if self.coefficient_bits is not None:
       self.levels = self.variable(
         'codebook', 'levels', self._spread, jnp.linspace(-1.0, 1.0)
@@ -94,13 +116,19 @@ class Lasers(Codebook):
       )
     if not 1 <= self.S <= self.K:
       raise ValueError(f'S must be from 1 to K = {self.K}, got S = {self.S}')
-    if self.coefficient_bits is not None and not (
-      1 <= self.coefficient_bits <= MOST_BITS
-    ):
+    if self.pursuit not in PURSUITS:
+      raise ValueError(f'pursuit must be one of {PURSUITS}: {self.pursuit!r}')
+    least, most = BITS[self.pursuit]
+    if self.coefficient_bits is None:
+      if self.pursuit == 'rounded':
+        raise ValueError("pursuit='rounded' needs coefficient_bits")
+    elif not least <= self.coefficient_bits <= most:
       raise ValueError(
-        f'coefficient_bits must be None or from 1 to {MOST_BITS}, got '
-        f'{self.coefficient_bits}'
+        f'coefficient_bits must be from {least} to {most} with '
+        f'pursuit={self.pursuit!r}, got {self.coefficient_bits}'
       )
+    if self.gradient == 'refit' and self.pursuit != 'omp':
+      raise ValueError("gradient='refit' goes with pursuit='omp' only")
     if self.patch < 1:
       raise ValueError(f'patch must be at least 1, got {self.patch}')
 
@@ -110,8 +138,8 @@ class Lasers(Codebook):
 
   @property
   def bits_per_site(self) -> float:
-    coefficient = self.coefficient_bits or 32
-    bits = position_bits(self.K, self.S) + self.S * coefficient
+    each = 32 if self.coefficient_bits is None else self.coefficient_bits
+    bits = position_bits(self.K, self.S) + self.S * each
     return bits / self.patch**2
 
   @property
@@ -119,7 +147,7 @@ class Lasers(Codebook):
     return self.patch
 
   def atoms(self) -> Array:
-    rows = self.scale.value * self._atoms().T
+    rows = self.scale.value[:, None] * self._atoms().T + self.mean.value[None]
     return rows.reshape(self.K, self.patch, self.patch, self.D)
 
   def indices(self, codes: SparseCode) -> Array:
@@ -131,24 +159,25 @@ class Lasers(Codebook):
       quantized = self.decode(codes).astype(z.dtype)
       return self._latent(z, quantized, codes, mask)
     signals, atoms = self._signals(z), self._atoms()
-    code, path = self._pursue(*lax.stop_gradient((signals, atoms)))
-    held = _sorted(code)
-    bins, rounded = self._round(held)
+    pursued = self._pursue(*lax.stop_gradient((signals, atoms)))
+    code = _sorted(pursued)
+    rounded = self._rounded(code)
     quantized = self._decode_signals(z, rounded, atoms)
-    latent = self._latent(z, quantized, self._store(z, held, bins), mask)
+    latent = self._latent(z, quantized, self._store(z, code), mask)
     if self.progressive:
-      latent.losses.update(self._progressive_losses(z, code, path, mask))
+      latent.losses.update(self._progressive_losses(z, pursued, mask))
     if self.gradient == 'refit':
-      exact = coding.with_fit_gradient(held, signals, atoms).coefficients
-      passed = rounded.coefficients + (exact - held.coefficients)
+      fit = SparseCode(code.atoms, code.coefficients)
+      exact = coding.with_fit_gradient(fit, signals, atoms).coefficients
+      passed = rounded.coefficients + (exact - code.coefficients)
       rounded = rounded._replace(coefficients=passed)
       quantized = self._decode_signals(z, rounded, atoms)
     else:
       quantized = straight_through(z, quantized)
-    if self.tracks(train):  # last, since it changes dictionary and scales
+    if self.tracks(train):  # last, since it changes what the code depends on
       signals = lax.stop_gradient(signals)
       rounded = lax.stop_gradient(rounded)
-      self._track(signals, held, bins, rounded, self._patch_mask(mask))
+      self._track(signals, code, rounded, self._patch_mask(mask))
     return latent.replace(quantized=quantized)
 
   def encode(self, z: Array) -> SparseCode:
@@ -158,40 +187,43 @@ class Lasers(Codebook):
       SparseCode of [..., H/p, W/p, S]: atoms int32, ascending, and of their
       coefficients the levels int32, or float32 where coefficient_bits is None.
     """
-    code = coding.batch_omp(self._signals(z), self._atoms(), self.S)
-    code = _sorted(code)
-    return self._store(z, code, self._round(code)[0])
+    code = self._pursue(self._signals(z), self._atoms())
+    return self._store(z, _sorted(code))
 
   def decode(self, codes: SparseCode) -> Array:
     """Turns stored codes back into quantized latents float32 [..., H, W, D]."""
-    coefficients = codes.coefficients
-    if self.coefficient_bits is not None:
-      coefficients = self._values()[coefficients]
-    flat = SparseCode(
-      codes.atoms.reshape(-1, self.S), coefficients.reshape(-1, self.S)
-    )
-    signals = coding.reconstruct(flat, self._atoms())
+    flat = SparseCode(*(x.reshape(-1, self.S) for x in codes))
+    signals = self._reconstruct(self._values(*flat), self._atoms())
     signals = signals.reshape(*codes.atoms.shape[:-1], -1)
     return from_patches(signals, self.patch)
 
   def initialize(self, z: Array) -> None:
-    """Takes signals of a first batch as atoms, and fits the levels to it."""
+    """Takes signals of a first batch as atoms, and fits the rest to it."""
+    self.mean.value += jnp.mean(self._signals(z), axis=0)
     signals = self._signals(z)
-    picked = coding.pick_signals(self.make_rng('bottleneck'), signals, self.K)
+    pick, draw = jax.random.split(self.make_rng('bottleneck'))
+    picked = coding.pick_signals(pick, signals, self.K)
     atoms = coding.normalize_atoms(picked.T)
     self.put_variable(self._home, 'dictionary', atoms)
-    code = coding.batch_omp(signals, atoms, self.S)
-    self.scale.value = _size(code.coefficients)
+    coefficients = coding.batch_omp(signals, atoms, self.S).coefficients
+    size = _size(coefficients)
+    if self.pursuit == 'rounded':
+      # Atoms of all sizes that a signal is made of, at a few multiples of each.
+      sizes = jax.random.choice(draw, jnp.abs(coefficients).ravel(), (self.K,))
+      self.scale.value = jnp.maximum(sizes, 0.1 * size)
+      lowest = -2.0 if self.coefficient_bits else 0.0
+      self.levels.value = self._spread(jnp.linspace(lowest, 2.0, 1000))
+      return
+    self.scale.value = jnp.full(self.K, size)
     if self.coefficient_bits is not None:
-      multiples = code.coefficients / self.scale.value
-      self.levels.value = self._spread(multiples)
+      self.levels.value = self._spread(coefficients / size)
 
   def revive(self, z: Array) -> None:
     """Replaces dead atoms and twins by residuals of badly coded signals."""
     if self.learning == 'fixed':
       return
     signals, atoms = self._signals(z), self._atoms()
-    code = coding.batch_omp(signals, atoms, self.S)
+    code = self._rounded(self._pursue(signals, atoms))
     residuals = signals - coding.reconstruct(code, atoms)
     atoms, revived = coding.revive_atoms(
       self.make_rng('bottleneck'),
@@ -200,30 +232,45 @@ class Lasers(Codebook):
       residuals,
       self.revive_below,
       self.revive_limit,
+      # One direction in two sizes is of use where levels are few.
+      above=0.999 if self.pursuit == 'omp' else jnp.inf,
     )
     stored = self.get_variable(self._home, 'dictionary')
     stored = jnp.where(revived[None], atoms, stored)
     self.put_variable(self._home, 'dictionary', stored)
     self.use.value = jnp.where(revived, 1.0, self.use.value)
+    usual = jnp.median(self.scale.value)
+    self.scale.value = jnp.where(revived, usual, self.scale.value)
     if self.learning == 'online':
       self.statistics.value = coding.forget_atoms(
         self.statistics.value, revived
       )
 
   def _signals(self, z: Array) -> Array:
-    """The signals [N, p·p·D] of z [..., H, W, D]."""
+    """The signals [N, p·p·D] of z [..., H, W, D], about their mean."""
     patches = to_patches(z.astype(jnp.float32), self.patch)
-    return patches.reshape(-1, patches.shape[-1])
+    return patches.reshape(-1, patches.shape[-1]) - self.mean.value[None]
 
-  def _pursue(self, signals, atoms) -> tuple[SparseCode, Array | None]:
-    """Codes signals; if `progressive`, with the coefficients of every step."""
-    if not self.progressive:
-      return coding.batch_omp(signals, atoms, self.S), None
-    chosen, path = coding.batch_omp_path(signals, atoms, self.S)
-    return SparseCode(chosen, path[:, -1]), path
+  def _pursue(self, signals: Array, atoms: Array) -> _Pursued:
+    """Codes signals, and finds what is stored of the coefficients."""
+    path = None
+    if self.pursuit == 'rounded':
+      levels = self.levels.value.values
+      return _Pursued(
+        *rounded_pursuit(signals, atoms, self.scale.value, levels, self.S)
+      )
+    if self.progressive:
+      chosen, path = coding.batch_omp_path(signals, atoms, self.S)
+      code = SparseCode(chosen, path[:, -1])
+    else:
+      code = coding.batch_omp(signals, atoms, self.S)
+    return _Pursued(*code, self._bins(*code), path)
+
+  def _reconstruct(self, code: SparseCode, atoms: Array) -> Array:
+    return self.mean.value[None] + coding.reconstruct(code, atoms)
 
   def _decode_signals(self, z: Array, code: SparseCode, atoms: Array) -> Array:
-    signals = self._as_map(z, coding.reconstruct(code, atoms))
+    signals = self._as_map(z, self._reconstruct(code, atoms))
     return from_patches(signals, self.patch).astype(z.dtype)
 
   def _as_map(self, z: Array, rows: Array) -> Array:
@@ -238,20 +285,25 @@ class Lasers(Codebook):
   def _spread(self, coefficients: Array) -> Levels:
     return spread_levels(coefficients, 2**self.coefficient_bits)
 
-  def _round(self, code: SparseCode) -> tuple[Array, SparseCode]:
-    """Returns what is stored of the coefficients, and the code as decoded."""
+  def _bins(self, atoms: Array, coefficients: Array) -> Array:
+    """What is stored of coefficients [N, S] of atoms [N, S]."""
     if self.coefficient_bits is None:
-      return code.coefficients, code
-    values = self._values()
-    bins = nearest_level(code.coefficients, values)
-    return bins, code._replace(coefficients=values[bins])
+      return coefficients
+    multiples = coefficients / self.scale.value[atoms]
+    return nearest_level(multiples, self.levels.value.values)
 
-  def _values(self) -> Array:
-    """What the levels of coefficients stand for: [2^b], ascending."""
-    return self.scale.value * self.levels.value.values
+  def _values(self, atoms: Array, bins: Array) -> SparseCode:
+    """What the stored bins [N, S] of atoms [N, S] stand for."""
+    if self.coefficient_bits is None:
+      return SparseCode(atoms, bins)
+    multiples = self.levels.value.values[bins]
+    return SparseCode(atoms, multiples * self.scale.value[atoms])
 
-  def _store(self, z: Array, code: SparseCode, bins: Array) -> SparseCode:
-    return SparseCode(self._as_map(z, code.atoms), self._as_map(z, bins))
+  def _rounded(self, code: _Pursued) -> SparseCode:
+    return self._values(code.atoms, code.bins)
+
+  def _store(self, z: Array, code: _Pursued) -> SparseCode:
+    return SparseCode(self._as_map(z, code.atoms), self._as_map(z, code.bins))
 
   def _patch_mask(self, mask: Array | None) -> Array | None:
     """Says which signals count, [N]: those of which every site does."""
@@ -259,22 +311,21 @@ class Lasers(Codebook):
       return None
     return jnp.all(to_patches(mask[..., None], self.patch), axis=-1).reshape(-1)
 
-  def _track(self, signals, code, bins, rounded, mask) -> None:
+  def _track(self, signals, code, rounded, mask) -> None:
     """Updates the statistics and, in 'online' learning, the dictionary."""
     counted = jnp.ones(len(signals)) if mask is None else mask * 1.0
     use, _ = use_stats(code.atoms, self.K, mask)
     self.use.value += (1 - self.decay) * (use - self.use.value)
     weights = jnp.broadcast_to(counted[:, None], code.coefficients.shape)
+    scale = self.scale.value
     if self.coefficient_bits is not None:
+      multiples = code.coefficients / scale[code.atoms]
       self.levels.value = update_levels(
-        self.levels.value,
-        code.coefficients / self.scale.value,
-        bins,
-        weights,
-        self.decay,
+        self.levels.value, multiples, code.bins, weights, self.decay
       )
-    size = _size(code.coefficients, weights)
-    self.scale.value += (1 - SCALE_DECAY) * (size - self.scale.value)
+    self.scale.value = update_sizes(
+      scale, code.coefficients, code.atoms, weights, SCALE_DECAY
+    )
     if self.learning == 'online':
       coefficients = rounded.coefficients * counted[:, None]
       rounded = rounded._replace(coefficients=coefficients)
@@ -283,13 +334,18 @@ class Lasers(Codebook):
       )
       atoms = coding.update_dictionary(self._atoms(), self.statistics.value)
       self.put_variable('codebook', 'dictionary', atoms)
+    change = jnp.sum(counted[:, None] * signals, axis=0)
+    change /= jnp.maximum(jnp.sum(counted), 1)
+    self.mean.value += (1 - self.decay) * change
 
-  def _progressive_losses(self, z, code, path, mask) -> dict[str, Array]:
+  def _progressive_losses(self, z, code: _Pursued, mask) -> dict[str, Array]:
     """Averages the losses over the prefixes, as RQ-VAE does over depths."""
     atoms, each = self._atoms(), []
     for s in range(1, self.S + 1):
-      prefix = SparseCode(code.atoms[:, :s], path[:, s - 1, :s])
-      _, prefix = self._round(prefix)
+      chosen, bins = code.atoms[:, :s], code.bins[:, :s]
+      if code.path is not None:
+        bins = self._bins(chosen, code.path[:, s - 1, :s])
+      prefix = self._values(chosen, bins)
       each.append(_losses(z, self._decode_signals(z, prefix, atoms), mask))
     return {name: sum(x[name] for x in each) / self.S for name in each[0]}
 
@@ -309,14 +365,13 @@ def _losses(z: Array, quantized: Array, mask) -> dict[str, Array]:
   }
 
 
-def _sorted(code: SparseCode) -> SparseCode:
-  """Puts the atoms [N, S] in ascending order: a set is what is stored."""
+def _sorted(code: _Pursued) -> _Pursued:
+  """Puts the atoms in ascending order: a set is what is stored."""
   order = jnp.argsort(code.atoms, axis=1)
-  return SparseCode(*(jnp.take_along_axis(x, order, axis=1) for x in code))
+  arrays = (jnp.take_along_axis(x, order, axis=1) for x in code[:3])
+  return _Pursued(*arrays)
 
 
-def _size(coefficients: Array, weights: Array | float = 1.0) -> Array:
+def _size(coefficients: Array) -> Array:
   """The root of the mean square, and above zero."""
-  share = jnp.maximum(jnp.mean(weights), 1e-30)
-  squares = jnp.mean(weights * coefficients**2) / share
-  return jnp.maximum(jnp.sqrt(squares), 1e-12)
+  return jnp.maximum(jnp.sqrt(jnp.mean(coefficients**2)), 1e-12)

@@ -86,22 +86,22 @@ def _check_number(bits: int) -> None:
     )
 
 
-def _channel_bits(asked: Asked) -> int:
+def _channel_bits(asked: Asked, least: int) -> int:
   bits, d = asked.bits, asked.d
-  if bits % d or bits < 2 * d:
+  if bits % d or bits < least * d:
     raise ValueError(
-      f'{bits} bits a site are not 2 or more whole bits for each of D = {d} '
-      'channels'
+      f'{bits} bits a site are not {least} or more whole bits for each of '
+      f'D = {d} channels'
     )
   return bits // d
 
 
 def _lattice(asked: Asked) -> Fields:
-  return {'limit': 2 ** (_channel_bits(asked) - 1) - 1}
+  return {'limit': 2 ** (_channel_bits(asked, 2) - 1) - 1}
 
 
 def _rounded(asked: Asked) -> Fields:
-  return {'bits': _channel_bits(asked)}
+  return {'bits': _channel_bits(asked, 1)}
 
 
 def _residual(asked: Asked) -> Fields:

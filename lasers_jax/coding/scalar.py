@@ -85,3 +85,22 @@ def update_levels(
   # A level left behind may have been overtaken.
   order = jnp.argsort(values)
   return Levels(values[order], counts[order], sums[order])
+
+
+def update_sizes(
+  sizes: Array, x: Array, owners: Array, weights: Array, decay: float
+) -> Array:
+  """Moves the usual size of each owner's scalars, the root of a mean square.
+
+  Args:
+    sizes: float32 [K], positive.
+    x, owners, weights: of one shape: float32, int32 in [0, K), and float32; a
+      weight of 0 leaves a scalar out.
+    decay: of the moving average per scalar, in [0, 1).
+  """
+  none = jnp.zeros_like(sizes)
+  counts = none.at[owners].add(weights)
+  squares = none.at[owners].add(weights * x**2)
+  means = squares / jnp.maximum(counts, 1e-30)
+  changed = sizes**2 + (1 - decay**counts) * (means - sizes**2)
+  return jnp.maximum(jnp.sqrt(changed), 1e-12)

@@ -202,7 +202,7 @@ def test_kl_codes_a_site_alike_whatever_comes_along(variables, z):
 
 
 BITS = 3
-M = 2 ** (BITS - 1) - 1
+L = 2**BITS
 ROUNDED = [Identity(D=D, bits=BITS), KL(D=D, bits=BITS)]
 rounded = pytest.mark.parametrize(
   'module', ROUNDED, ids=lambda x: type(x).__name__
@@ -241,44 +241,55 @@ def test_without_bits_there_are_no_statistics(kind, z):
   }
 
 
+def values_of(variables):
+  """What the levels of each channel stand for: [D, L]."""
+  codebook = variables['codebook']
+  centre, scale = (codebook[x][:, None] for x in ('centre', 'scale'))
+  return np.asarray(centre + scale * codebook['levels'].values[None])
+
+
 @rounded
-def test_numbers_are_rounded_to_shares_of_the_largest_of_their_channel(
+def test_numbers_are_rounded_to_the_nearest_level_of_their_channel(
   module, z, variables
 ):
-  z = z * jnp.arange(1.0, D + 1)[None, None, None]
+  z = (z + 1) * jnp.arange(1.0, D + 1)[None, None, None]
   variables = start(module, z, variables)
   numbers = numbers_of(module, variables, z)
-  largest = np.abs(numbers).max(axis=(0, 1, 2))
+  rows, codebook = numbers.reshape(-1, D), variables['codebook']
+  np.testing.assert_allclose(codebook['centre'], rows.mean(axis=0), atol=1e-5)
+  np.testing.assert_allclose(codebook['scale'], rows.std(axis=0), rtol=1e-4)
+  standard = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+  shares = (np.arange(L) + 0.5) / L
   np.testing.assert_allclose(
-    variables['codebook']['scales'], largest, rtol=1e-5
+    codebook['levels'].values, np.quantile(standard, shares), atol=1e-4
   )
   codes = module.apply(variables, z, method='encode')
   decoded = module.apply(variables, codes, method='decode')
   latent = module.apply(variables, z, train=False)
   assert_equal_trees((latent.quantized, latent.codes), (decoded, codes))
   assert codes.dtype == jnp.int32
-  codes, decoded = np.asarray(codes), np.asarray(decoded)
-  exact = numbers / largest * M
-  clear = np.abs(exact - np.floor(exact) - 0.5) > 1e-3  # where none is nearest
-  np.testing.assert_array_equal(codes[clear], np.round(exact)[clear])
-  np.testing.assert_allclose(decoded, codes * largest / M, rtol=1e-5)
-  # The largest of each channel are met, and nothing is far.
-  np.testing.assert_array_equal(np.abs(codes).max(axis=(0, 1, 2)), M)
-  assert np.all(np.abs(decoded - numbers) <= largest / M / 2 + 1e-3)
+  values = values_of(variables)
+  distances = np.abs(numbers[..., None] - values)
+  two = np.sort(distances, axis=-1)[..., :2]
+  clear = two[..., 1] - two[..., 0] > 1e-3  # where none is nearest
+  nearest = distances.argmin(axis=-1)
+  np.testing.assert_array_equal(np.asarray(codes)[clear], nearest[clear])
+  expected = values[np.arange(D), np.asarray(codes)]
+  np.testing.assert_allclose(decoded, expected, rtol=1e-4, atol=1e-5)
 
 
 @rounded
-def test_what_is_beyond_the_largest_is_clipped(module, z, variables):
+def test_what_is_beyond_the_levels_gets_the_last(module, z, variables):
   variables = start(module, z, variables)
   codes = module.apply(variables, 1e3 * z + 1e4, method='encode')
-  assert np.abs(codes).max() == M
+  assert codes.min() >= 0 and codes.max() == L - 1
 
 
 @rounded
-def test_each_channel_and_integer_has_its_index(module, z, variables):
+def test_each_channel_and_level_has_its_index(module, z, variables):
   assert module.bits_per_site == D * BITS
-  assert module.symbols == D * (2**BITS - 1)
-  every = jnp.broadcast_to(jnp.arange(-M, M + 1)[:, None], (2 * M + 1, D))
+  assert module.symbols == D * L
+  every = jnp.broadcast_to(jnp.arange(L)[:, None], (L, D))
   indices = module.indices(every)
   assert indices.dtype == jnp.int32
   np.testing.assert_array_equal(
@@ -297,20 +308,34 @@ def test_each_channel_and_integer_has_its_index(module, z, variables):
 
 
 @rounded
-def test_magnitudes_follow_what_counts_in_training(module, z, variables):
+def test_moments_follow_what_counts_in_training(module, z, variables):
   variables = start(module, 2 * z, variables)
   mask = jnp.zeros((B, SIDE, SIDE), bool).at[:, :2].set(True)
   other = jnp.where(mask[..., None], z, 7.0)
-  before = np.asarray(variables['codebook']['scales'])
-  largest = np.abs(numbers_of(module, variables, z[:, :2])).max(axis=(0, 1, 2))
-  expected = 0.99 * before + 0.01 * largest
+  rows = numbers_of(module, variables, z[:, :2]).reshape(-1, D)
   (one, updates), (two, again) = (
     step(module, variables, x, mask=mask) for x in (z, other)
   )
-  np.testing.assert_allclose(updates['codebook']['scales'], expected, rtol=1e-5)
+  for name, batch in (('centre', rows.mean(axis=0)), ('scale', rows.std(0))):
+    expected = 0.9 * np.asarray(variables['codebook'][name]) + 0.1 * batch
+    np.testing.assert_allclose(updates['codebook'][name], expected, atol=1e-5)
   assert_equal_trees(updates, again)
   for name in one.stats:
     np.testing.assert_allclose(one.stats[name], two.stats[name], rtol=1e-5)
+
+
+def test_latents_that_grow_keep_their_levels(z):
+  """A slow range was left behind by latents that nothing holds."""
+  module = Identity(D=D, bits=BITS)
+  variables = start(module, z, {})
+  grown = z
+  for _ in range(60):
+    grown = 1.03 * grown
+    latent, updates = step(module, variables, grown)
+    variables = {**variables, **updates}
+  first = module.apply(start(module, z, {}), z, train=False)
+  error = first.stats['relative_error']
+  assert latent.stats['relative_error'] < 1.5 * error
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -342,18 +367,19 @@ def test_a_draw_is_not_rounded_but_its_code_is(z, variables):
 
 
 @rounded
-def test_rounded_zeros_stay_zeros(module, z, variables):
+def test_equal_numbers_are_finite(module, z, variables):
   variables = start(module, 0 * z, variables)
-  if 'params' not in variables:
-    assert not np.any(variables['codebook']['scales'])
-    assert not np.any(module.apply(variables, 0 * z, method='encode'))
+  decoded = module.apply(variables, 0 * z, train=False).quantized
+  np.testing.assert_allclose(
+    decoded, numbers_of(module, variables, 0 * z), atol=1e-5
+  )
   latent = module.apply(variables, z, train=False)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(latent))
 
 
-@pytest.mark.parametrize('bits', [1, 17])
+@pytest.mark.parametrize('bits', [0, 13])
 @pytest.mark.parametrize('kind', [Identity, KL])
 def test_bits_out_of_range_are_refused(kind, bits):
   with pytest.raises(ValueError) as error:
     kind(D=D, bits=bits).check()
-  assert str(error.value) == f'bits must be None or from 2 to 16, got {bits}'
+  assert str(error.value) == f'bits must be None or from 1 to 12, got {bits}'

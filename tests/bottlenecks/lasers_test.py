@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 from lasers_jax import coding
 from lasers_jax.bottlenecks import Lasers
 from lasers_jax.coding import SparseCode
+from lasers_jax.coding.rounded import rounded_pursuit
 
 B, SIDE, D, K, S = 8, 4, 8, 16, 3
 
@@ -34,21 +37,55 @@ def start(module, z):
   return fitted
 
 
-def code_of(z, dictionary, s=S) -> SparseCode:
-  return coding.batch_omp(z.reshape(-1, D), dictionary, s)
+def signals_of(z, variables):
+  """What is coded: sites, about their mean in the batch that was first."""
+  return z.reshape(-1, D) - variables['codebook']['mean'][None]
 
 
-def levels_of(variables):
+def code_of(z, variables, s=S) -> SparseCode:
+  home = 'params' if 'params' in variables else 'codebook'
+  atoms = coding.normalize_atoms(variables[home]['dictionary'])
+  return coding.batch_omp(signals_of(z, variables), atoms, s)
+
+
+def values_of(variables, atoms=0):
+  """What the levels of these atoms stand for: [..., L]."""
   codebook = variables['codebook']
-  return np.asarray(codebook['scale'] * codebook['levels'].values)
+  sizes = np.asarray(codebook['scale'])[atoms]
+  return sizes[..., None] * np.asarray(codebook['levels'].values)
+
+
+def test_the_mean_of_the_first_batch_is_taken_off(z):
+  variables = start(Lasers(D=D, K=K, S=S), z)
+  moved = start(Lasers(D=D, K=K, S=S), z + 5.0)
+  change = moved['codebook']['mean'] - variables['codebook']['mean']
+  np.testing.assert_allclose(change, 5.0, atol=1e-5)
+  mean = np.asarray(z).reshape(-1, D).mean(axis=0)
+  np.testing.assert_allclose(variables['codebook']['mean'], mean, atol=1e-5)
+  one, other = (
+    Lasers(D=D, K=K, S=S).apply(v, x, train=False).quantized
+    for v, x in ((variables, z), (moved, z + 5.0))
+  )
+  np.testing.assert_allclose(other, one + 5.0, atol=0.02)
+
+
+def test_the_mean_follows_what_counts_in_training(z, variables):
+  mask = jnp.zeros(z.shape[:-1], bool).at[:3].set(True)
+  _, updates = Lasers(D=D, K=K, S=S).apply(
+    variables, z + 1.0, train=True, mask=mask, mutable=['codebook']
+  )
+  before = np.asarray(variables['codebook']['mean'])
+  batch = np.asarray(z[:3] + 1.0).reshape(-1, D).mean(axis=0)
+  np.testing.assert_allclose(
+    updates['codebook']['mean'], 0.99 * before + 0.01 * batch, atol=1e-5
+  )
 
 
 def test_levels_start_at_the_quantiles_of_coefficients(z, variables):
-  dictionary = coding.normalize_atoms(variables['params']['dictionary'])
-  coefficients = np.asarray(code_of(z, dictionary).coefficients)
+  coefficients = np.asarray(code_of(z, variables).coefficients)
   shares = (np.arange(256) + 0.5) / 256
   np.testing.assert_allclose(
-    levels_of(variables), np.quantile(coefficients, shares), atol=1e-5
+    values_of(variables), np.quantile(coefficients, shares), atol=1e-5
   )
 
 
@@ -58,7 +95,7 @@ def test_levels_follow_the_coefficients(z):
   for _ in range(30):
     _, codebook = module.apply(updated, 2 * z, train=True, mutable=['codebook'])
     updated = {**updated, **codebook}
-  assert (np.diff(levels_of(updated)) >= 0).all()
+  assert (np.diff(values_of(updated)) >= 0).all()
 
   def lost(variables, z):
     return module.apply(variables, z, train=False).stats['relative_error']
@@ -79,7 +116,7 @@ def test_coefficients_are_stored_as_integers(z, bits):
   exact = module.clone(coefficient_bits=None).apply(variables, z, train=False)
   # Each coefficient is off by its distance to the nearest level.
   coefficients = exact.codes.coefficients
-  levels = levels_of(variables)
+  levels = values_of(variables, np.asarray(codes.atoms))
   off = np.abs(np.asarray(coefficients)[..., None] - levels).min(axis=-1)
   error = jnp.linalg.norm(quantized - exact.quantized, axis=-1)
   assert 0 < error.max() and (error <= off.sum(axis=-1) + 1e-4).all()
@@ -92,8 +129,7 @@ def test_coefficients_beyond_the_levels_get_the_last(z, variables):
 
 
 def test_atoms_are_stored_as_a_set(z, variables):
-  dictionary = coding.normalize_atoms(variables['params']['dictionary'])
-  code = code_of(z, dictionary)
+  code = code_of(z, variables)
   codes = Lasers(D=D, K=K, S=S).apply(variables, z, method='encode')
   np.testing.assert_array_equal(
     codes.atoms.reshape(-1, S), np.sort(code.atoms, axis=1)
@@ -123,14 +159,73 @@ def test_training_decodes_the_levels(z, variables):
   np.testing.assert_allclose(latent.quantized, stored, rtol=1e-5, atol=1e-5)
 
 
+ROUNDED = {'pursuit': 'rounded', 'coefficient_bits': 2}
+
+
+def test_rounded_codes_are_those_of_the_pursuit(z):
+  module = Lasers(D=D, K=K, S=S, **ROUNDED)
+  variables = start(module, z)
+  codes = module.apply(variables, z, method='encode')
+  codebook = variables['codebook']
+  found = rounded_pursuit(
+    signals_of(z, variables),
+    coding.normalize_atoms(variables['params']['dictionary']),
+    codebook['scale'],
+    codebook['levels'].values,
+    S,
+  )
+  order = np.argsort(found.atoms, axis=1)
+  for mine, theirs in zip(codes, (found.atoms, found.bins), strict=True):
+    np.testing.assert_array_equal(
+      mine.reshape(-1, S), np.take_along_axis(np.asarray(theirs), order, 1)
+    )
+
+
+def test_rounded_atoms_start_in_the_sizes_of_coefficients(z):
+  plain, rounded = (
+    start(Lasers(D=D, K=K, S=S, **fields), z)['codebook']
+    for fields in ({}, ROUNDED)
+  )
+  assert np.ptp(plain['scale']) == 0 < np.ptp(rounded['scale'])
+  assert 0.1 < np.median(rounded['scale'] / plain['scale']) < 2
+  assert np.all(rounded['scale'] >= 0.1 * plain['scale'] * 0.9999)
+
+
+def test_sizes_follow_the_coefficients_of_each_atom(z):
+  module = Lasers(D=D, K=K, S=S, **ROUNDED)
+  variables = start(module, z)
+  latent, updates = module.apply(
+    variables, z, train=True, mutable=['codebook']
+  )
+  before = variables['codebook']
+  found = rounded_pursuit(
+    signals_of(z, variables),
+    coding.normalize_atoms(variables['params']['dictionary']),
+    before['scale'],
+    before['levels'].values,
+    S,
+  )
+  for k in range(K):
+    own = np.asarray(found.coefficients)[np.asarray(found.atoms) == k]
+    kept = 0.99 ** len(own)
+    square = kept * before['scale'][k] ** 2
+    if len(own):
+      square += (1 - kept) * np.mean(own.astype('f8') ** 2)
+    np.testing.assert_allclose(
+      updates['codebook']['scale'][k], np.sqrt(square), rtol=1e-4
+    )
+
+
 def losses_of(variables, z, **fields):
   module = Lasers(D=D, K=K, **fields)
   return module.apply(variables, z, train=True).losses
 
 
-def test_progressive_losses_are_means_over_the_prefixes(z, variables):
-  each = [losses_of(variables, z, S=s) for s in (1, 2, 3)]
-  progressive = losses_of(variables, z, S=3, progressive=True)
+@pytest.mark.parametrize('fields', [{}, ROUNDED], ids=['omp', 'rounded'])
+def test_progressive_losses_are_means_over_the_prefixes(z, fields):
+  variables = start(Lasers(D=D, K=K, S=3, **fields), z)
+  each = [losses_of(variables, z, S=s, **fields) for s in (1, 2, 3)]
+  progressive = losses_of(variables, z, S=3, progressive=True, **fields)
   for name, loss in progressive.items():
     mean = np.mean([x[name] for x in each])
     np.testing.assert_allclose(loss, mean, rtol=1e-5)
@@ -153,7 +248,7 @@ def test_refit_passes_the_part_within_the_span_of_the_atoms(z, variables):
   c = jax.random.normal(jax.random.key(3), z.shape)
   _, pull = decoder_gradients(variables, z, c, gradient='refit')
   atoms = np.asarray(variables['params']['dictionary'], np.float64)
-  chosen = np.asarray(code_of(z, atoms).atoms)
+  chosen = np.asarray(code_of(z, variables).atoms)
   for one, row, given in zip(pull, chosen, c.reshape(-1, D), strict=True):
     basis = np.linalg.qr(atoms[:, row])[0]
     np.testing.assert_allclose(one, basis @ (basis.T @ given), atol=1e-4)
@@ -168,8 +263,8 @@ def test_only_refit_carries_the_decoders_gradient_to_the_dictionary(
   assert not np.any(straight)
 
   def total(dictionary):
-    atoms = coding.normalize_atoms(dictionary)
-    fit = coding.reconstruct(code_of(z, atoms), atoms)
+    code = code_of(z, {**variables, 'params': {'dictionary': dictionary}})
+    fit = coding.reconstruct(code, coding.normalize_atoms(dictionary))
     return jnp.sum(fit * c.reshape(-1, D))
 
   expected = jax.grad(total)(variables['params']['dictionary'])
@@ -218,11 +313,11 @@ def test_online_learning_is_the_algorithm_of_coding(z, variables):
 
   before = start['codebook']
   atoms = coding.normalize_atoms(before['dictionary'])
-  code = code_of(z, atoms)
+  code, signals = code_of(z, start), signals_of(z, start)
   order = jnp.argsort(code.atoms, axis=1)
   code = SparseCode(*(jnp.take_along_axis(x, order, axis=1) for x in code))
   statistics = coding.update_statistics(
-    before['statistics'], z.reshape(-1, D), code, 0.7
+    before['statistics'], signals, code, 0.7
   )
   expected = coding.update_dictionary(atoms, statistics)
   after = updates['codebook']
@@ -232,7 +327,8 @@ def test_online_learning_is_the_algorithm_of_coding(z, variables):
     np.testing.assert_array_equal(mine, theirs)
   # The forward pass is that of the dictionary before the update.
   np.testing.assert_array_equal(
-    latent.quantized.reshape(-1, D), coding.reconstruct(code, atoms)
+    latent.quantized.reshape(-1, D),
+    before['mean'][None] + coding.reconstruct(code, atoms),
   )
 
 
@@ -274,12 +370,25 @@ def test_averaged_weights_are_normalized(z, variables):
     ),
     (
       {'coefficient_bits': 0},
-      'coefficient_bits must be None or from 1 to 12, got 0',
+      "coefficient_bits must be from 1 to 12 with pursuit='omp', got 0",
     ),
     (
       {'coefficient_bits': 13},
-      'coefficient_bits must be None or from 1 to 12, got 13',
+      "coefficient_bits must be from 1 to 12 with pursuit='omp', got 13",
     ),
+    (
+      {'coefficient_bits': 5, 'pursuit': 'rounded'},
+      "coefficient_bits must be from 0 to 4 with pursuit='rounded', got 5",
+    ),
+    (
+      {'coefficient_bits': None, 'pursuit': 'rounded'},
+      "pursuit='rounded' needs coefficient_bits",
+    ),
+    (
+      {'gradient': 'refit', 'pursuit': 'rounded', 'coefficient_bits': 2},
+      "gradient='refit' goes with pursuit='omp' only",
+    ),
+    ({'pursuit': 'ols'}, "pursuit must be one of ('omp', 'rounded'): 'ols'"),
     ({'patch': 0}, 'patch must be at least 1, got 0'),
   ],
 )
@@ -289,5 +398,5 @@ def test_check(fields, message):
     module.check()
   assert str(error.value) == message
   if 'patch' not in fields:
-    with pytest.raises(ValueError, match='must be'):
+    with pytest.raises(ValueError, match=re.escape(message)):
       module.init(jax.random.key(0), jnp.zeros((1, 2, 2, D)), train=False)

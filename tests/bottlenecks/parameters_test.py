@@ -34,11 +34,13 @@ def masked(width, blocks):
 
 
 VQ = {'name': 'vq'}
-LEVELS = 1 + 3 * 2**8  # a scale, and of each level value, count and sum
+LEVELS = 3 * 2**8  # of each level value, count and sum
 COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
-  'lasers': ({'S': S}, D * K, K + LEVELS),
+  'lasers': ({'S': S}, D * K, D + 2 * K + LEVELS),
   'lasers-online': (
-    {'S': S, 'learning': 'online'}, 0, D * K + K + LEVELS + K * K + D * K
+    {'S': S, 'learning': 'online'},
+    0,
+    D + 2 * K + LEVELS + D * K + K * K + D * K,
   ),
   'vq': ({}, 0, 2 * K * D + K),
   'vq-loss': ({'learning': 'loss'}, K * D, K),
@@ -63,9 +65,9 @@ COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
   'scq': ({}, K * D, 0),
   'lista': ({}, D * K + 1, 1),
   'kl': ({}, 2 * dense(D, D), 0),
-  'kl-rounded': ({'bits': 3}, 2 * dense(D, D), D),
+  'kl-rounded': ({'bits': 3}, 2 * dense(D, D), 2 * D + 3 * 2**3),
   'none': ({}, 0, 0),
-  'none-rounded': ({'bits': 3}, 0, D),
+  'none-rounded': ({'bits': 3}, 0, 2 * D + 3 * 2**3),
 }
 
 

@@ -21,6 +21,7 @@ ROWS = {
   'lasers-patch': {**SPARSE, 'patch': 2, 'D': 2},  # signals of 8 again
   'lasers-refit': {**SPARSE, 'gradient': 'refit'},
   'lasers-progressive': {**SPARSE, 'progressive': True},
+  'lasers-rounded': {**SPARSE, 'pursuit': 'rounded', 'coefficient_bits': 2},
   'vq-ema': {'name': 'vq', 'learning': 'ema'},
   'vq-loss': {'name': 'vq', 'learning': 'loss'},
   'vq-alternated': {'name': 'vq', 'learning': 'alternated', 'rate': 5.0},
@@ -64,7 +65,9 @@ CODEBOOKS = tuple(x for x in ROWS if x.split('-')[0] in ('lasers', 'vq'))
 UNLIKE = {
   'compiled': ('lasers-float', 'lasers-patch', 'vq-ema', 'fsq'),
   'devices': (
-    'lasers-online', 'vq-ema', 'ibq', 'cvq', 'bsq', 'residual', 'scq-kept'
+    'lasers-online', 'lasers-rounded', 'vq-ema', 'simvq', 'ibq', 'cvq',
+    'hypervq', 'bsq', 'residual', 'scq-kept', 'lista-kept', 'mqvae',
+    'kl-rounded',
   ),
 }
 
