@@ -1,6 +1,7 @@
 """The bottlenecks that a config can be asked for, and the weights they need."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from lasers_jax.errors import InputError
 
@@ -25,6 +26,8 @@ def choose(name: str, K: int = 512) -> tuple[ConfigDict, ConfigDict]:
   for part in (section, section.get('inner', {})):
     if 'K' in part:
       part.K = K
+    for key in [key for key, value in part.items() if value is None]:
+      part[key] = placeholder(int)  # a flag may set it
   return section, ConfigDict(dict(pixel=10.0, **weights))
 
 
@@ -87,7 +90,7 @@ _BOTTLENECKS = {
     keep=None,
     coefficient_bits=8,
   ),
-  'kl': dict(bits=None),  # or those of each number, from 2 to 16
+  'kl': dict(bits=None),  # or those of each number, from 1 to 12
   'none': dict(bits=None),  # the same
 }
 # Made of copies of another, which `inner` is.

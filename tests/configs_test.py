@@ -93,3 +93,10 @@ def test_unknown_bottlenecks_are_refused(name):
 def test_opens_with_the_command_that_runs_it(name):
   module = importlib.import_module(f'configs.{name}')
   assert f'python train.py --config=configs/{name}.py:lasers' in module.__doc__
+
+
+def test_what_is_none_takes_an_integer():
+  one, other = (get_config('cifar10', 'none') for _ in range(2))
+  one.bottleneck.bits = 2  # as the flag --config.bottleneck.bits=2 does
+  assert one.to_dict()['bottleneck']['bits'] == 2
+  assert other.to_dict()['bottleneck']['bits'] is None
