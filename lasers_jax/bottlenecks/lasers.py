@@ -21,27 +21,17 @@ from lasers_jax.bottlenecks.base import (
   relative_error,
   use_stats,
 )
+from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import position_bits
 from lasers_jax.coding.rounded import rounded_pursuit
-from lasers_jax.coding.scalar import (
-  Levels,
-  nearest_level,
-  spread_levels,
-  update_levels,
-  update_sizes,
-)
 
 LEARNING = ('gradient', 'online', 'fixed')
 GRADIENTS = ('straight_through', 'refit')
 PURSUITS = ('omp', 'rounded')
 BITS = {'omp': (1, 12), 'rounded': (0, 4)}
-# Of the size of an atom's coefficients, per use of the atom. They grow fast at
-# first: where the outermost level lags behind, commitment holds the latents
-# back.
-SCALE_DECAY = 0.99
 
 
 class _Pursued(NamedTuple):
@@ -49,7 +39,7 @@ class _Pursued(NamedTuple):
 
   atoms: Array  # int32 [N, S]
   coefficients: Array  # float32 [N, S], exact
-  bins: Array  # [N, S], what is stored of the coefficients
+  stored: Array  # [N, S], what is stored of the coefficients
   path: Array | None = None  # [N, S, S], of `batch_omp_path`
 
 
@@ -100,12 +90,8 @@ class Lasers(Codebook):
         'codebook', 'statistics', coding.init_statistics, *shape
       )
     self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
-    self.scale = self.variable('codebook', 'scale', jnp.ones, (self.K,))
     self.mean = self.variable('codebook', 'mean', jnp.zeros, shape[:1])
-    if self.coefficient_bits is not None:
-      self.levels = self.variable(
-        'codebook', 'levels', self._spread, jnp.linspace(-1.0, 1.0)
-      )
+    self.coefficients = Coefficients(self.K, self.coefficient_bits, self.decay)
 
   def check(self) -> None:
     if self.learning not in LEARNING:
@@ -147,7 +133,8 @@ class Lasers(Codebook):
     return self.patch
 
   def atoms(self) -> Array:
-    rows = self.scale.value[:, None] * self._atoms().T + self.mean.value[None]
+    rows = self.coefficients.usual()[:, None] * self._atoms().T
+    rows += self.mean.value[None]
     return rows.reshape(self.K, self.patch, self.patch, self.D)
 
   def indices(self, codes: SparseCode) -> Array:
@@ -161,7 +148,7 @@ class Lasers(Codebook):
     signals, atoms = self._signals(z), self._atoms()
     pursued = self._pursue(*lax.stop_gradient((signals, atoms)))
     code = _sorted(pursued)
-    rounded = self._rounded(code)
+    rounded = self._read(code.atoms, code.stored)
     quantized = self._decode_signals(z, rounded, atoms)
     latent = self._latent(z, quantized, self._store(z, code), mask)
     if self.progressive:
@@ -193,7 +180,7 @@ class Lasers(Codebook):
   def decode(self, codes: SparseCode) -> Array:
     """Turns stored codes back into quantized latents float32 [..., H, W, D]."""
     flat = SparseCode(*(x.reshape(-1, self.S) for x in codes))
-    signals = self._reconstruct(self._values(*flat), self._atoms())
+    signals = self._reconstruct(self._read(*flat), self._atoms())
     signals = signals.reshape(*codes.atoms.shape[:-1], -1)
     return from_patches(signals, self.patch)
 
@@ -205,25 +192,19 @@ class Lasers(Codebook):
     picked = coding.pick_signals(pick, signals, self.K)
     atoms = coding.normalize_atoms(picked.T)
     self.put_variable(self._home, 'dictionary', atoms)
-    coefficients = coding.batch_omp(signals, atoms, self.S).coefficients
-    size = _size(coefficients)
+    fit = coding.batch_omp(signals, atoms, self.S).coefficients
     if self.pursuit == 'rounded':
-      # Atoms of all sizes that a signal is made of, at a few multiples of each.
-      sizes = jax.random.choice(draw, jnp.abs(coefficients).ravel(), (self.K,))
-      self.scale.value = jnp.maximum(sizes, 0.1 * size)
-      lowest = -2.0 if self.coefficient_bits else 0.0
-      self.levels.value = self._spread(jnp.linspace(lowest, 2.0, 1000))
-      return
-    self.scale.value = jnp.full(self.K, size)
-    if self.coefficient_bits is not None:
-      self.levels.value = self._spread(coefficients / size)
+      self.coefficients.fit_coarsely(draw, fit)
+    else:
+      self.coefficients.fit(fit)
 
   def revive(self, z: Array) -> None:
     """Replaces dead atoms and twins by residuals of badly coded signals."""
     if self.learning == 'fixed':
       return
     signals, atoms = self._signals(z), self._atoms()
-    code = self._rounded(self._pursue(signals, atoms))
+    code = self._pursue(signals, atoms)
+    code = self._read(code.atoms, code.stored)
     residuals = signals - coding.reconstruct(code, atoms)
     atoms, revived = coding.revive_atoms(
       self.make_rng('bottleneck'),
@@ -239,8 +220,7 @@ class Lasers(Codebook):
     stored = jnp.where(revived[None], atoms, stored)
     self.put_variable(self._home, 'dictionary', stored)
     self.use.value = jnp.where(revived, 1.0, self.use.value)
-    usual = jnp.median(self.scale.value)
-    self.scale.value = jnp.where(revived, usual, self.scale.value)
+    self.coefficients.forget(revived)
     if self.learning == 'online':
       self.statistics.value = coding.forget_atoms(
         self.statistics.value, revived
@@ -253,18 +233,15 @@ class Lasers(Codebook):
 
   def _pursue(self, signals: Array, atoms: Array) -> _Pursued:
     """Codes signals, and finds what is stored of the coefficients."""
-    path = None
     if self.pursuit == 'rounded':
-      levels = self.levels.value.values
-      return _Pursued(
-        *rounded_pursuit(signals, atoms, self.scale.value, levels, self.S)
-      )
+      sizes, levels = self.coefficients.usual(), self.coefficients.multiples()
+      return _Pursued(*rounded_pursuit(signals, atoms, sizes, levels, self.S))
     if self.progressive:
       chosen, path = coding.batch_omp_path(signals, atoms, self.S)
       code = SparseCode(chosen, path[:, -1])
     else:
-      code = coding.batch_omp(signals, atoms, self.S)
-    return _Pursued(*code, self._bins(*code), path)
+      code, path = coding.batch_omp(signals, atoms, self.S), None
+    return _Pursued(*code, self.coefficients.store(*code), path)
 
   def _reconstruct(self, code: SparseCode, atoms: Array) -> Array:
     return self.mean.value[None] + coding.reconstruct(code, atoms)
@@ -282,28 +259,11 @@ class Lasers(Codebook):
     """The dictionary, normalized: averaged weights are not."""
     return coding.normalize_atoms(self.get_variable(self._home, 'dictionary'))
 
-  def _spread(self, coefficients: Array) -> Levels:
-    return spread_levels(coefficients, 2**self.coefficient_bits)
-
-  def _bins(self, atoms: Array, coefficients: Array) -> Array:
-    """What is stored of coefficients [N, S] of atoms [N, S]."""
-    if self.coefficient_bits is None:
-      return coefficients
-    multiples = coefficients / self.scale.value[atoms]
-    return nearest_level(multiples, self.levels.value.values)
-
-  def _values(self, atoms: Array, bins: Array) -> SparseCode:
-    """What the stored bins [N, S] of atoms [N, S] stand for."""
-    if self.coefficient_bits is None:
-      return SparseCode(atoms, bins)
-    multiples = self.levels.value.values[bins]
-    return SparseCode(atoms, multiples * self.scale.value[atoms])
-
-  def _rounded(self, code: _Pursued) -> SparseCode:
-    return self._values(code.atoms, code.bins)
+  def _read(self, atoms: Array, stored: Array) -> SparseCode:
+    return SparseCode(atoms, self.coefficients.read(atoms, stored))
 
   def _store(self, z: Array, code: _Pursued) -> SparseCode:
-    return SparseCode(self._as_map(z, code.atoms), self._as_map(z, code.bins))
+    return SparseCode(self._as_map(z, code.atoms), self._as_map(z, code.stored))
 
   def _patch_mask(self, mask: Array | None) -> Array | None:
     """Says which signals count, [N]: those of which every site does."""
@@ -317,15 +277,7 @@ class Lasers(Codebook):
     use, _ = use_stats(code.atoms, self.K, mask)
     self.use.value += (1 - self.decay) * (use - self.use.value)
     weights = jnp.broadcast_to(counted[:, None], code.coefficients.shape)
-    scale = self.scale.value
-    if self.coefficient_bits is not None:
-      multiples = code.coefficients / scale[code.atoms]
-      self.levels.value = update_levels(
-        self.levels.value, multiples, code.bins, weights, self.decay
-      )
-    self.scale.value = update_sizes(
-      scale, code.coefficients, code.atoms, weights, SCALE_DECAY
-    )
+    self.coefficients.track(*code[:3], weights)
     if self.learning == 'online':
       coefficients = rounded.coefficients * counted[:, None]
       rounded = rounded._replace(coefficients=coefficients)
@@ -342,10 +294,10 @@ class Lasers(Codebook):
     """Averages the losses over the prefixes, as RQ-VAE does over depths."""
     atoms, each = self._atoms(), []
     for s in range(1, self.S + 1):
-      chosen, bins = code.atoms[:, :s], code.bins[:, :s]
+      chosen, stored = code.atoms[:, :s], code.stored[:, :s]
       if code.path is not None:
-        bins = self._bins(chosen, code.path[:, s - 1, :s])
-      prefix = self._values(chosen, bins)
+        stored = self.coefficients.store(chosen, code.path[:, s - 1, :s])
+      prefix = self._read(chosen, stored)
       each.append(_losses(z, self._decode_signals(z, prefix, atoms), mask))
     return {name: sum(x[name] for x in each) / self.S for name in each[0]}
 
@@ -370,8 +322,3 @@ def _sorted(code: _Pursued) -> _Pursued:
   order = jnp.argsort(code.atoms, axis=1)
   arrays = (jnp.take_along_axis(x, order, axis=1) for x in code[:3])
   return _Pursued(*arrays)
-
-
-def _size(coefficients: Array) -> Array:
-  """The root of the mean square, and above zero."""
-  return jnp.maximum(jnp.sqrt(jnp.mean(coefficients**2)), 1e-12)

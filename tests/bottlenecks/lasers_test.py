@@ -50,9 +50,9 @@ def code_of(z, variables, s=S) -> SparseCode:
 
 def values_of(variables, atoms=0):
   """What the levels of these atoms stand for: [..., L]."""
-  codebook = variables['codebook']
-  sizes = np.asarray(codebook['scale'])[atoms]
-  return sizes[..., None] * np.asarray(codebook['levels'].values)
+  held = variables['codebook']['coefficients']
+  sizes = np.asarray(held['sizes'])[atoms]
+  return sizes[..., None] * np.asarray(held['levels'].values)
 
 
 def test_the_mean_of_the_first_batch_is_taken_off(z):
@@ -162,18 +162,19 @@ def test_training_decodes_the_levels(z, variables):
 ROUNDED = {'pursuit': 'rounded', 'coefficient_bits': 2}
 
 
+def pursued(z, variables):
+  held = variables['codebook']['coefficients']
+  atoms = coding.normalize_atoms(variables['params']['dictionary'])
+  return rounded_pursuit(
+    signals_of(z, variables), atoms, held['sizes'], held['levels'].values, S
+  )
+
+
 def test_rounded_codes_are_those_of_the_pursuit(z):
   module = Lasers(D=D, K=K, S=S, **ROUNDED)
   variables = start(module, z)
   codes = module.apply(variables, z, method='encode')
-  codebook = variables['codebook']
-  found = rounded_pursuit(
-    signals_of(z, variables),
-    coding.normalize_atoms(variables['params']['dictionary']),
-    codebook['scale'],
-    codebook['levels'].values,
-    S,
-  )
+  found = pursued(z, variables)
   order = np.argsort(found.atoms, axis=1)
   for mine, theirs in zip(codes, (found.atoms, found.bins), strict=True):
     np.testing.assert_array_equal(
@@ -183,12 +184,14 @@ def test_rounded_codes_are_those_of_the_pursuit(z):
 
 def test_rounded_atoms_start_in_the_sizes_of_coefficients(z):
   plain, rounded = (
-    start(Lasers(D=D, K=K, S=S, **fields), z)['codebook']
+    start(Lasers(D=D, K=K, S=S, **fields), z)['codebook']['coefficients'][
+      'sizes'
+    ]
     for fields in ({}, ROUNDED)
   )
-  assert np.ptp(plain['scale']) == 0 < np.ptp(rounded['scale'])
-  assert 0.1 < np.median(rounded['scale'] / plain['scale']) < 2
-  assert np.all(rounded['scale'] >= 0.1 * plain['scale'] * 0.9999)
+  assert np.ptp(plain) == 0 < np.ptp(rounded)
+  assert 0.1 < np.median(rounded / plain) < 2
+  assert np.all(rounded >= 0.1 * plain * 0.9999)
 
 
 def test_sizes_follow_the_coefficients_of_each_atom(z):
@@ -197,23 +200,17 @@ def test_sizes_follow_the_coefficients_of_each_atom(z):
   latent, updates = module.apply(
     variables, z, train=True, mutable=['codebook']
   )
-  before = variables['codebook']
-  found = rounded_pursuit(
-    signals_of(z, variables),
-    coding.normalize_atoms(variables['params']['dictionary']),
-    before['scale'],
-    before['levels'].values,
-    S,
+  found = pursued(z, variables)
+  before, after = (
+    x['codebook']['coefficients']['sizes'] for x in (variables, updates)
   )
   for k in range(K):
     own = np.asarray(found.coefficients)[np.asarray(found.atoms) == k]
     kept = 0.99 ** len(own)
-    square = kept * before['scale'][k] ** 2
+    square = kept * before[k] ** 2
     if len(own):
       square += (1 - kept) * np.mean(own.astype('f8') ** 2)
-    np.testing.assert_allclose(
-      updates['codebook']['scale'][k], np.sqrt(square), rtol=1e-4
-    )
+    np.testing.assert_allclose(after[k], np.sqrt(square), rtol=1e-4)
 
 
 def losses_of(variables, z, **fields):
