@@ -10,7 +10,7 @@ papers: they show what the numbers cost as bits.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import (
   Bottleneck,
@@ -108,10 +108,16 @@ class Numbers(Bottleneck):
     return nearest_level(self._standard(numbers), self.levels.value.values)
 
   def _decoded(self, numbers: Array, codes: Array) -> Array:
-    """Is `decode(codes)`, with the gradient to the numbers they are of."""
+    """Is `decode(codes)`, with the gradient to the numbers they are of.
+
+    None reaches those beyond the levels, which would only go on outwards.
+    """
     if self.bits is None:
       return numbers
-    return straight_through(numbers, self.decode(codes))
+    standard, levels = self._standard(numbers), self.levels.value.values
+    within = (levels[0] <= standard) & (standard <= levels[-1])
+    held = jnp.where(within, numbers, lax.stop_gradient(numbers))
+    return straight_through(held, self.decode(codes))
 
   def _stats(self, z, quantized, codes, mask) -> dict[str, Array]:
     stats = {'relative_error': relative_error(z, quantized, mask)}
@@ -138,8 +144,9 @@ class Numbers(Bottleneck):
 class Identity(Numbers):
   """Passes z on as it is: what any code is to be compared with.
 
-  With `bits`, training decodes the rounded numbers too, and the gradient
-  passes them unchanged. There are no losses.
+  With `bits`, training decodes the rounded numbers too; the gradient passes
+  those within the levels unchanged, and the others not at all, as in I. Hubara
+  et al., "Binarized neural networks", NIPS 2016. There are no losses.
   """
 
   def numbers(self, z: Array) -> Array:

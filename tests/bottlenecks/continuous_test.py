@@ -339,7 +339,7 @@ def test_latents_that_grow_keep_their_levels(z):
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_rounding_passes_the_gradient_unchanged(z, dtype):
+def test_rounding_passes_the_gradient_within_the_levels(z, dtype):
   module, z = ROUNDED[0], z.astype(dtype)
   variables = start(module, z, {})
   c = jax.random.normal(jax.random.key(5), z.shape, dtype)
@@ -351,7 +351,11 @@ def test_rounding_passes_the_gradient_unchanged(z, dtype):
   gradient = jax.grad(
     lambda x: jnp.sum(step(module, variables, x)[0].quantized * c)
   )(z)
-  np.testing.assert_array_equal(gradient, c)
+  values = values_of(variables)
+  numbers = np.asarray(z, np.float32)
+  within = (values[:, 0] <= numbers) & (numbers <= values[:, -1])
+  assert 0.1 < within.mean() < 0.95
+  np.testing.assert_array_equal(gradient, np.where(within, c, 0))
 
 
 def test_a_draw_is_not_rounded_but_its_code_is(z, variables):
