@@ -2,7 +2,8 @@
 
 N. Goswami, Y. Mukuta and T. Harada, "HyperVQ: MLR-based vector quantization in
 hyperbolic space", arXiv 2403.13015. No code of it was released: the logits are
-those of Shimizu et al. 2021, which it builds on, and codes start from data.
+those of Shimizu et al. 2021, which it builds on; codes start from data, and
+those that evaluation does not choose come back to data.
 """
 
 import jax
@@ -11,6 +12,7 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import (
+  Codebook,
   Latent,
   LookUp,
   relative_error,
@@ -21,7 +23,7 @@ from lasers_jax.coding.index_propagation import pass_through
 from lasers_jax.coding.search import largest
 
 
-class HyperVQ(LookUp):
+class HyperVQ(LookUp, Codebook):
   """Codes each site with the class that a hyperbolic classifier gives it.
 
   Class k has a direction z_k and an offset r_k, and stands for the point of
@@ -40,6 +42,7 @@ class HyperVQ(LookUp):
     temperature: of the Gumbel softmax, positive.
   """
 
+  revive_limit: int = 64
   curvature: float = 1.0
   temperature: float = 1.0
 
@@ -48,6 +51,8 @@ class HyperVQ(LookUp):
     shape = (self.K, self.D)
     self.directions = self.param('directions', coding.random_codes, shape)
     self.offsets = self.param('offsets', lambda _: jnp.ones(self.K))
+    # Of the classes of largest logit, not of those drawn.
+    self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
 
   def check(self) -> None:
     super().check()
@@ -60,7 +65,11 @@ class HyperVQ(LookUp):
     self, z: Array, train: bool, mask: Array | None = None
   ) -> Latent:
     if train:
-      quantized, codes = self._draw(z)
+      logits = self._logits(z)
+      quantized, codes = self._draw(z, logits)
+      if self.tracks(train):
+        use, _ = use_stats(largest(logits).reshape(codes.shape), self.K, mask)
+        self.use.value += (1 - self.decay) * (use - self.use.value)
     else:
       codes = self.encode(z)
       quantized = self.decode(codes)
@@ -90,16 +99,51 @@ class HyperVQ(LookUp):
     self.put_variable('params', 'directions', units)
     self.put_variable('params', 'offsets', jnp.full(self.K, length))
 
+  def revive(self, z: Array) -> None:
+    """Turns dead classes towards signals, and lets them win there.
+
+    A revived class takes length and offset from the class that has won its
+    signal: with the direction of the signal itself its logit is no smaller.
+    """
+    signals = self._signals(z)
+    revival = coding.choose_revivals(
+      self.make_rng('bottleneck'),
+      self.use.value,
+      jnp.ones(len(signals)),
+      self.revive_below,
+      self.revive_limit,
+    )
+    which, dead = revival.which, revival.dead
+    chosen = signals[revival.rows]
+    winners = most_likely_class(
+      chosen, self.directions, self.offsets, self.curvature
+    )
+    lengths = jnp.linalg.norm(self.directions[winners], axis=1, keepdims=True)
+    directions = lengths * coding.normalize_codes(chosen)
+
+    def replaced(rows: Array, new: Array) -> Array:
+      at = dead.reshape(dead.shape + (1,) * (rows.ndim - 1))
+      return rows.at[which].set(jnp.where(at, new, rows[which]))
+
+    offsets = replaced(self.offsets, self.offsets[winners])
+    self.put_variable(
+      'params', 'directions', replaced(self.directions, directions)
+    )
+    self.put_variable('params', 'offsets', offsets)
+    self.use.value = replaced(self.use.value, jnp.ones(dead.shape))
+
   def _codes(self) -> Array:
     """What the classes stand for: r_k ẑ_k, [K, D]."""
     units = coding.normalize_codes(self.directions)
     return self.offsets[:, None] * units
 
-  def _draw(self, z: Array) -> tuple[Array, Array]:
-    """Draws classes: quantized [..., D], and codes [...]."""
-    logits = mlr_logits(
+  def _logits(self, z: Array) -> Array:
+    return mlr_logits(
       self._signals(z), self.directions, self.offsets, self.curvature
     )
+
+  def _draw(self, z: Array, logits: Array) -> tuple[Array, Array]:
+    """Draws classes of logits [N, K]: quantized [..., D], and codes [...]."""
     noise = jax.random.gumbel(self.make_rng('bottleneck'), logits.shape)
     noisy = (logits + noise) / self.temperature
     table, indices = self._codes(), largest(noisy)

@@ -27,7 +27,8 @@ def params():
 def apply(params, x, seed=0, module=HyperVQ(D=D, K=K), **options):  # noqa: B008
   # Evaluation does without a key.
   rngs = {'bottleneck': jax.random.key(seed)} if options.get('train') else {}
-  return module.apply({'params': params}, x, rngs=rngs, **options)
+  variables = {'params': params, 'codebook': {'use': jnp.ones(K)}}
+  return module.apply(variables, x, rngs=rngs, **options)
 
 
 logits_of = jax.jit(mlr_logits, static_argnums=3)
@@ -163,6 +164,45 @@ def test_masked_sites_count_for_nothing(z, params):
   for name, value in found[0].items():
     np.testing.assert_allclose(value, found[1][name], rtol=1e-6)
   assert found[0]['relative_error'] != whole['relative_error']
+
+
+def test_use_is_that_of_the_largest_logits(z, params):
+  variables = {'params': params, 'codebook': {'use': jnp.ones(K)}}
+  module = HyperVQ(D=D, K=K, decay=0.75)
+  rngs = {'bottleneck': jax.random.key(0)}
+  latent, updates = module.apply(
+    variables, z, train=True, mutable=['codebook'], rngs=rngs
+  )
+  chosen = np.ravel(apply(params, z, method='encode'))
+  assert np.any(chosen != np.ravel(latent.codes))
+  counts = np.bincount(chosen, minlength=K)
+  expected = 0.75 + 0.25 * counts * K / counts.sum()
+  np.testing.assert_allclose(updates['codebook']['use'], expected, rtol=1e-5)
+
+
+def test_dead_classes_come_back_and_win_at_signals(z, params):
+  dead = np.array([2, 7, 11])
+  use = jnp.ones(K).at[dead].set(1e-3)
+  _, after = HyperVQ(D=D, K=K).apply(
+    {'params': params, 'codebook': {'use': use}},
+    z,
+    method='revive',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': jax.random.key(0)},
+  )
+  np.testing.assert_array_equal(after['codebook']['use'], 1)
+  alive = np.setdiff1d(np.arange(K), dead)
+  for name, before in params.items():
+    np.testing.assert_array_equal(after['params'][name][alive], before[alive])
+  signals = np.asarray(z).reshape(-1, D)
+  units = signals / np.linalg.norm(signals, axis=1, keepdims=True)
+  directions = np.asarray(after['params']['directions'])[dead]
+  directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+  cosines = directions @ units.T
+  np.testing.assert_allclose(cosines.max(axis=1), 1, rtol=1e-5)
+  own = z.reshape(-1, D)[cosines.argmax(axis=1)]
+  won = apply(after['params'], own[None], method='encode')[0]
+  np.testing.assert_array_equal(won, dead)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
   'simvq': ({}, dense(D, D), K * D),
   'ibq': ({}, K * D, 0),
   'cvq': ({}, K * D, K),
-  'hypervq': ({}, K * D + K, 0),
+  'hypervq': ({}, K * D + K, K),
   'fsq': ({'levels': (4, 5)}, scalars(2), 0),
   'lfq': ({'bits': 4}, scalars(4), 0),
   'bsq': ({'bits': 20}, scalars(20), 0),
