@@ -80,6 +80,7 @@ _BOTTLENECKS = {
     K=512,
     curvature=1.0,
     temperature=1.0,
+    decay=0.97,
     revive_every=50,
     revive_below=0.02,
     revive_limit=64,
