@@ -45,7 +45,7 @@ from configs.bottlenecks import choose
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.settings import build_model
 
-LABELS = [*BOTTLENECKS, 'vq-cosine', 'vq-rotation']
+LABELS = ['lasers-rounded', *BOTTLENECKS, 'vq-cosine', 'vq-rotation']
 PEER = 'vector_quantize_pytorch'
 PEER_HAS = ('vq', 'simvq', 'fsq', 'lfq', 'bsq', 'residual', 'product')
 PASSES = ('forward', 'both')
@@ -74,6 +74,7 @@ def settings(label: str, k: int):
   levels = (8, 5, 5, 5) if k < 2**16 else (8, 8, 8, 5, 5, 5)
   fields = {
     'lasers': {'S': 4},
+    'lasers-rounded': {'S': 4, 'pursuit': 'rounded', 'coefficient_bits': 2},
     'fsq': {'levels': levels},
     'lfq': {'bits': bits},
     'bsq': {'bits': bits},
