@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import types
@@ -42,8 +43,9 @@ def finish(processes):
     assert process.returncode == 0, log
   # Gloo, which connects processes on CPUs, says so on stdout, from threads
   # whose lines may break each other's.
+  gloo = re.compile(r'\[Gloo\]|peer ranks|^$')
   return [
-    ([line for line in out.splitlines() if line and '[Gloo]' not in line], log)
+    ([x for x in out.splitlines() if not gloo.search(x)], log)
     for out, log in said
   ]
 

@@ -147,7 +147,8 @@ def test_when_all_are_damaged_the_run_stops(copied_run, whole):
   [
     (
       dict(bottleneck__K=32),
-      r'another model: codebook/bottleneck/use is \(16,\) there and \(32,\)',
+      r'another model: codebook/bottleneck/coefficients/sizes is \(16,\) there '
+      r'and \(32,\)',
     ),
     (
       dict(network__residual_blocks=1),

@@ -43,7 +43,9 @@ def test_small_parameters_are_copied(places):
 def test_atoms_are_split_along_model(places):
   assert places[".params['bottleneck']['dictionary']"] == P(None, 'model')
   assert places[".codebook['bottleneck']['use']"] == P('model')
-  assert places[".codebook['bottleneck']['scale']"] == P()
+  sizes = ".codebook['bottleneck']['coefficients']['sizes']"
+  assert places[sizes] == P('model')
+  assert places[".codebook['bottleneck']['mean']"] == P()
 
 
 def test_moments_and_averages_go_where_their_parameters_go(places):
