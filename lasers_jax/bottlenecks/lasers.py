@@ -26,7 +26,6 @@ from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import position_bits
-from lasers_jax.coding.rounded import rounded_pursuit
 
 LEARNING = ('gradient', 'online', 'fixed')
 GRADIENTS = ('straight_through', 'refit')
@@ -235,7 +234,9 @@ class Lasers(Codebook):
     """Codes signals, and finds what is stored of the coefficients."""
     if self.pursuit == 'rounded':
       sizes, levels = self.coefficients.usual(), self.coefficients.multiples()
-      return _Pursued(*rounded_pursuit(signals, atoms, sizes, levels, self.S))
+      return _Pursued(
+        *coding.rounded_pursuit(signals, atoms, sizes, levels, self.S)
+      )
     if self.progressive:
       chosen, path = coding.batch_omp_path(signals, atoms, self.S)
       code = SparseCode(chosen, path[:, -1])

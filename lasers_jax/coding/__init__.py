@@ -44,6 +44,7 @@ from lasers_jax.coding.revival import (
   find_twins,
   revive_atoms,
 )
+from lasers_jax.coding.rounded import RoundedCode, rounded_pursuit
 from lasers_jax.coding.scalar import dequantize, quantize
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
   'OnlineStatistics',
   'Revival',
   'Revive',
+  'RoundedCode',
   'SparseCode',
   'batch_omp',
   'batch_omp_path',
@@ -78,6 +80,7 @@ __all__ = [
   'random_dictionary',
   'reconstruct',
   'revive_atoms',
+  'rounded_pursuit',
   'sinkhorn',
   'update_codebook',
   'update_dictionary',

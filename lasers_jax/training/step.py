@@ -38,8 +38,17 @@ def make_train_step(
       gradients, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
+    averaged = _average(state.ema_params, params, ema, state.step)
+    before = params
     params, codebook = _revive(
       model, params, codebook, output.z, state.step, revive_key
+    )
+    # The average of a dead atom and its successor would be neither.
+    averaged = jax.tree.map(
+      lambda mean, old, new: jnp.where(old == new, mean, new),
+      averaged,
+      before,
+      params,
     )
     metrics['gradient_norm'] = optax.tree.norm(gradients)
     state = state.replace(
@@ -47,7 +56,7 @@ def make_train_step(
       params=params,
       codebook=codebook,
       opt_state=opt_state,
-      ema_params=_average(state.ema_params, params, ema, state.step),
+      ema_params=averaged,
     )
     return state, metrics
 

@@ -8,7 +8,6 @@ import pytest
 from lasers_jax import coding
 from lasers_jax.bottlenecks import Lasers
 from lasers_jax.coding import SparseCode
-from lasers_jax.coding.rounded import rounded_pursuit
 
 B, SIDE, D, K, S = 8, 4, 8, 16, 3
 
@@ -165,7 +164,7 @@ ROUNDED = {'pursuit': 'rounded', 'coefficient_bits': 2}
 def pursued(z, variables):
   held = variables['codebook']['coefficients']
   atoms = coding.normalize_atoms(variables['params']['dictionary'])
-  return rounded_pursuit(
+  return coding.rounded_pursuit(
     signals_of(z, variables), atoms, held['sizes'], held['levels'].values, S
   )
 

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from lasers_jax import coding
-from lasers_jax.coding.rounded import rounded_pursuit
 
 D, K, S = 6, 20, 3
 LEVELS = np.array([-1.5, -0.5, 0.75, 2.0])
@@ -19,8 +18,9 @@ def problem():
 
 
 def code(signals, atoms, sizes, levels=LEVELS, s=S):
-  arrays = signals, atoms, sizes, levels
-  return rounded_pursuit(*(jnp.asarray(x, jnp.float32) for x in arrays), s)
+  arrays = (signals, atoms, sizes, levels)
+  arrays = [jnp.asarray(x, jnp.float32) for x in arrays]
+  return coding.rounded_pursuit(*arrays, s)
 
 
 def reference(signal, atoms, sizes, s=S):

@@ -47,9 +47,23 @@ def toy_state(optimizer):
   )
 
 
-def toy_steps(batches, ema=0.9, **optimizer):
+class Revived(Toy):
+  """Of which every step replaces one row."""
+
+  @property
+  def bottleneck(self):
+    return types.SimpleNamespace(revive_every=1)
+
+  def revive(self, z):
+    dense = self.get_variable('params', 'Dense_0')
+    kernel = dense['kernel'].at[1].set(7.0)
+    self.put_variable('params', 'Dense_0', {**dense, 'kernel': kernel})
+
+
+def toy_steps(batches, ema=0.9, model=None, **optimizer):
   optimizer = make_optimizer(OptimizerSettings(**optimizer), 100)
-  step = jax.jit(make_train_step(Toy(), optimizer, LossSettings(), ema))
+  model = model or Toy()
+  step = jax.jit(make_train_step(model, optimizer, LossSettings(), ema))
   states, metrics = [toy_state(optimizer)], []
   for batch in batches:
     state, values = step(states[-1], batch)
@@ -148,6 +162,20 @@ def test_atoms_stay_on_the_sphere(tiny_steps):
 def test_a_step_keeps_the_key(tiny_steps):
   first, *_, last = tiny_steps.states
   assert (jax.random.key_data(first.key) == jax.random.key_data(last.key)).all()
+
+
+def test_what_is_revived_is_not_averaged_with_what_was_dead():
+  images = np.random.default_rng(0).integers(0, 256, (2, 2, 4, 4, 3), np.uint8)
+  (_, plain, _), _ = toy_steps(images, learning_rate=0.1)
+  (_, state, _), _ = toy_steps(images, model=Revived(), learning_rate=0.1)
+  kernel, averaged, expected = (
+    np.asarray(x['Dense_0']['kernel'])
+    for x in (state.params, state.ema_params, plain.ema_params)
+  )
+  np.testing.assert_array_equal(kernel[1], 7)
+  np.testing.assert_array_equal(averaged[1], 7)
+  np.testing.assert_array_equal(averaged[[0, 2]], expected[[0, 2]])
+  assert np.all(averaged[0] != kernel[0])
 
 
 def test_golden_losses(tiny_steps):
