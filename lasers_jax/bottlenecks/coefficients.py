@@ -87,8 +87,8 @@ class Coefficients(nn.Module):
     self, atoms: Array, coefficients: Array, stored: Array, weights: Array
   ) -> None:
     """Moves sizes and levels towards a batch: four arrays of one shape."""
-    multiples = coefficients / self.usual()[atoms]
     if self.bits is not None:
+      multiples = coefficients / self.usual()[atoms]
       self.levels.value = update_levels(
         self.levels.value, multiples, stored, weights, self.decay
       )

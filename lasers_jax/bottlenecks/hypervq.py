@@ -42,8 +42,6 @@ class HyperVQ(LookUp, Codebook):
     temperature: of the Gumbel softmax, positive.
   """
 
-  decay: float = 0.97
-  revive_limit: int = 64
   curvature: float = 1.0
   temperature: float = 1.0
 

@@ -13,10 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lasers_jax import coding
-from lasers_jax.bottlenecks.base import (
-  Latent,
-  LookUp,
-)
+from lasers_jax.bottlenecks.base import Latent, LookUp
 
 
 class SimVQ(LookUp):

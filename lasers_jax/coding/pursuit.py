@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.nonnegative import nonnegative_least_squares
-from lasers_jax.coding.search import in_blocks, largest, largest_two, take
+from lasers_jax.coding.search import (
+  in_blocks,
+  largest,
+  largest_two,
+  matmul,
+  take,
+)
 
 # A pursuit stops where the best atom would explain less than this share of the
 # signal's norm, or where it lies this close (squared sine) to the span of the
@@ -88,7 +94,7 @@ def pursue(signals, dictionary, gram, tolerance, limit, options) -> Pursuit:
   if not _by_gram(k, gram is not None, options):
     gram = None
   elif gram is None:
-    gram = _matmul(dictionary.T, dictionary)
+    gram = matmul(dictionary.T, dictionary)
   else:
     gram = jnp.where(known & known.T, gram.astype(jnp.float32), 0.0)
   sites = (signals.astype(jnp.float32), tolerance, limit)
@@ -167,7 +173,7 @@ class _Gram:
 
   def __init__(self, signals, dictionary, gram, options):
     self._gram, self._options = gram, options
-    self._start = _matmul(signals, dictionary)
+    self._start = matmul(signals, dictionary)
 
   def choose(self, chosen: Chosen) -> Array:
     """Returns the next atom [b]."""
@@ -206,14 +212,14 @@ class _Residual:
     residual = self._signals - _combine(self._rows, chosen)
     if self._options.precision == 'bfloat16':
       return self._choose_roughly(residual)
-    scores = _matmul(residual, self._dictionary)
+    scores = matmul(residual, self._dictionary)
     if self._options.positive:
       return largest(scores)
     if self._options.selection == 'omp' or not chosen.atoms.shape[0]:
       return largest(_magnitude(scores))
     last = chosen._replace(coefficients=chosen.inverse[-1])
     last = _combine(self._rows, last)
-    self._rest -= _matmul(last, self._dictionary) ** 2
+    self._rest -= matmul(last, self._dictionary) ** 2
     return largest(_ols_scores(scores, self._rest))
 
   def _choose_roughly(self, residual: Array) -> Array:
@@ -263,11 +269,6 @@ class _NonnegativeFit:
     """Returns the coefficients [k, b] of the first k atoms."""
     products = self._products[:k, :k].transpose(2, 0, 1)
     return nonnegative_least_squares(products, self._targets[:k].T).T
-
-
-def _matmul(a: Array, b: Array) -> Array:
-  """Multiplies in float32 on every device, as their defaults do not."""
-  return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def _magnitude(scores: Array) -> Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.scalar import nearest_level
-from lasers_jax.coding.search import in_blocks, largest, take
+from lasers_jax.coding.search import in_blocks, largest, matmul, take
 
 
 class RoundedCode(NamedTuple):
@@ -56,9 +56,7 @@ def rounded_pursuit(
     columns = jnp.arange(dictionary.shape[1], dtype=jnp.int32)[None]
     steps = []
     for _ in range(sparsity):
-      products = jnp.matmul(
-        residuals, dictionary, precision=lax.Precision.HIGHEST
-      )
+      products = matmul(residuals, dictionary)
       # How much the squared error falls.
       gains = functools.reduce(
         jnp.maximum, (v[None] * (2 * products - v[None]) for v in values)

@@ -132,12 +132,15 @@ def linear(sites: Array, kernel: Array) -> Array:
   Returns:
     float32 [N, d].
   """
-  product = functools.partial(_matmul, b=kernel)
+  product = functools.partial(matmul, b=kernel)
   return in_blocks(product, sites, max(kernel.shape))
 
 
-def _matmul(a: Array, b: Array) -> Array:
-  # Less than float32 would code sites near a threshold differently.
+def matmul(a: Array, b: Array) -> Array:
+  """Multiplies in float32 on every device, as their defaults do not.
+
+  Less would code sites near a threshold differently.
+  """
   return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
@@ -148,7 +151,7 @@ def _linear_forward(sites, kernel):
 def _linear_backward(residuals, cotangent):
   # A gradient is of the whole batch, and needs no blocks.
   sites, kernel = residuals
-  return _matmul(cotangent, kernel.T), _matmul(sites.T, cotangent)
+  return matmul(cotangent, kernel.T), matmul(sites.T, cotangent)
 
 
 linear.defvjp(_linear_forward, _linear_backward)
