@@ -93,14 +93,14 @@ class Scalars(Bottleneck):
     self, z: Array, train: bool, mask: Array | None = None
   ) -> Latent:
     placed = self._placed(z)
-    index = self._index(lax.stop_gradient(placed))
-    values = self._values(finite.to_digits(index, self.levels))
+    digits = self._digits(lax.stop_gradient(placed))
+    values = self._values(digits)
     rows = None if mask is None else mask.reshape(-1)
     losses = self._losses(placed, values, rows)
     if train:
       values = straight_through(placed, values)
     quantized = self.widen(values).reshape(z.shape)
-    codes = index.reshape(z.shape[:-1])
+    codes = finite.to_index(digits, self.levels).reshape(z.shape[:-1])
     _, stats = use_stats(self.indices(codes), self.symbols, mask)
     stats['relative_error'] = relative_error(
       z.astype(jnp.float32), quantized, mask
@@ -112,7 +112,8 @@ class Scalars(Bottleneck):
 
     The numbers are int32, or uint32 where the product exceeds 2^31.
     """
-    return self._index(self._placed(z)).reshape(z.shape[:-1])
+    digits = self._digits(self._placed(z))
+    return finite.to_index(digits, self.levels).reshape(z.shape[:-1])
 
   def decode(self, codes: Array) -> Array:
     """Turns codes [...] back into quantized latents: float32 [..., D]."""
@@ -122,9 +123,6 @@ class Scalars(Bottleneck):
   def _placed(self, z: Array) -> Array:
     sites = z.reshape(-1, self.D).astype(jnp.float32)
     return self._place(self.narrow(sites))
-
-  def _index(self, placed: Array) -> Array:
-    return finite.to_index(self._digits(placed), self.levels)
 
   def _losses(
     self, placed: Array, values: Array, mask: Array | None

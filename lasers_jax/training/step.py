@@ -45,7 +45,7 @@ def make_train_step(
     )
     # The average of a dead atom and its successor would be neither.
     averaged = jax.tree.map(
-      lambda mean, old, new: jnp.where(old == new, mean, new),
+      lambda mean, old, new: mean + (new - old),
       averaged,
       before,
       params,

@@ -354,6 +354,10 @@ def test_initialize_starts_from_the_data(book):
 # Devices
 
 
+def test_every_bottleneck_is_tried_on_several_devices():
+  assert {ROWS[x]['name'] for x in UNLIKE['devices']} == set(BOTTLENECKS)
+
+
 @pytest.mark.parametrize('row', UNLIKE['devices'])
 def test_devices_do_not_change_the_numbers(row):
   """Sites are split over `data`, atoms over `model`."""
@@ -382,5 +386,7 @@ def test_devices_do_not_change_the_numbers(row):
     jax.device_put(case.z, sharding.batch_sharding(mesh)),
   )
   split = any('model' in place.spec for place in jax.tree.leaves(places))
-  assert split == bool(case.module.K)
+  k = case.module.K
+  shapes = [x.shape for x in jax.tree.leaves(case.variables)]
+  assert split == any(k in shape for shape in shapes if k)
   assert_close(sharded, (codes, losses, codebook))

@@ -66,8 +66,9 @@ UNLIKE = {
   'compiled': ('lasers-float', 'lasers-patch', 'vq-ema', 'fsq'),
   'devices': (
     'lasers-online', 'lasers-rounded', 'vq-ema', 'simvq', 'ibq', 'cvq',
-    'hypervq', 'bsq', 'residual', 'scq-kept', 'lista-kept', 'mqvae',
-    'kl-rounded',
+    'hypervq', 'fsq', 'lfq', 'bsq', 'lattice', 'residual', 'product',
+    'scq', 'scq-kept', 'lista', 'lista-kept', 'mqvae', 'kl-rounded',
+    'none-rounded',
   ),
 }
 
