@@ -31,8 +31,10 @@ def test_beyond_a_gib_blocks_are_even_and_have_no_more(n, k):
   assert count * block - n < count
 
 
+@pytest.mark.parametrize('alone', [True, False])
 @pytest.mark.parametrize('block', [None, 1, 4, 10, 32])
-def test_blocks_give_what_all_at_once_gives(block, monkeypatch):
+def test_blocks_give_what_all_at_once_gives(block, alone, monkeypatch):
+  monkeypatch.setattr(search, '_alone', lambda: alone)
   monkeypatch.setattr(search, '_block', lambda n, k, backend: block)
   rng = np.random.default_rng(0)
   sites = {
@@ -70,11 +72,14 @@ def test_linear_is_a_product_and_has_its_gradient():
   np.testing.assert_allclose(to_kernel, x.T @ c, rtol=1e-5, atol=1e-6)
 
 
-def test_linear_maps_a_row_alike_whatever_comes_along():
+@pytest.mark.parametrize('alone', [True, False])
+def test_linear_maps_a_row_alike_whatever_comes_along(alone, monkeypatch):
+  monkeypatch.setattr(search, '_alone', lambda: alone)
+  linear = search.linear.fun.__wrapped__  # not as it was compiled before
   generator = np.random.default_rng(1)
   x = jnp.asarray(generator.standard_normal((2500, 13)), 'f4')
   kernel = jnp.asarray(generator.standard_normal((13, 5)), 'f4')
-  together = search.linear(x, kernel)
+  together = linear(x, kernel)
   for rows in (slice(0, 1), slice(100, 131), slice(None, None, -1)):
-    alone = search.linear(x[rows], kernel)
-    np.testing.assert_array_equal(alone, together[rows])
+    some = linear(x[rows], kernel)
+    np.testing.assert_array_equal(some, together[rows])
