@@ -8,10 +8,13 @@ import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 PSNR_CAP = 100.0  # dB; reached by an RMS error of 1e-5, 1/400 of a uint8 step
 SSIM_WINDOW = 11  # pixels
 SSIM_SIGMA = 1.5  # pixels
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest scale first
 
 
 @jax.jit
@@ -54,6 +57,35 @@ def ssim(a, b):
       f'got {a.shape[1]}x{a.shape[2]}'
     )
   return dm_pix.ssim(a, b, filter_fn=_gaussian_blur)
+
+
+@jax.jit
+def ms_ssim(a, b):
+  """Returns the multi-scale structural similarity of each image, in [0, 1].
+
+  a, b: [B, H, W, 3], float in [0, 1] or uint8. Five scales, each half as large
+  by means of 2x2 pixels (an odd last row or column is left out), weights .0448,
+  .2856, .3001, .2363, .1333; window, range and constants of `ssim`. The terms
+  are means over windows, negative ones count as 0; then the mean over channels
+  (Wang, Simoncelli and Bovik 2003). Raises ValueError where the shapes differ
+  or a side is under 176 = 11 * 2^4 pixels, one window at the last scale.
+  """
+  a, b = _pair(a, b)
+  scales = len(MS_SSIM_WEIGHTS)
+  least = SSIM_WINDOW * 2 ** (scales - 1)
+  if min(a.shape[1:3]) < least:
+    raise ValueError(
+      f'MS-SSIM needs images of at least {least}x{least} pixels, '
+      f'got {a.shape[1]}x{a.shape[2]}'
+    )
+  product = 1.0
+  for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+    luminance, contrast = _similarities(a, b)
+    # Luminance counts at the last scale alone.
+    term = contrast if scale < scales - 1 else luminance * contrast
+    product *= jnp.maximum(term.mean(axis=(1, 2)), 0) ** weight
+    a, b = (nn.avg_pool(x, (2, 2), (2, 2)) for x in (a, b))
+  return product.mean(axis=-1)
 
 
 def usage(counts):
@@ -149,6 +181,16 @@ def _gaussian_blur(images):
       for i, tap in enumerate(taps)
     )
   return images
+
+
+def _similarities(a, b):
+  """Luminance, and contrast with structure, of each window and channel."""
+  parts = jnp.concatenate([a, b, a * a + b * b, a * b], axis=-1)
+  mean_a, mean_b, squares, products = jnp.split(_gaussian_blur(parts), 4, -1)
+  mean_squares, mean_product = mean_a**2 + mean_b**2, mean_a * mean_b
+  luminance = (2 * mean_product + SSIM_C1) / (mean_squares + SSIM_C1)
+  covariance, variances = products - mean_product, squares - mean_squares
+  return luminance, (2 * covariance + SSIM_C2) / (variances + SSIM_C2)
 
 
 def _histogram(counts):

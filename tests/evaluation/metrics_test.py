@@ -1,6 +1,8 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lasers_jax.evaluation import metrics
@@ -168,6 +170,93 @@ def test_ssim_needs_one_window():
     metrics.ssim(one[:, :10], one[:, :10])
   with pytest.raises(ValueError, match='at least 11x11'):
     metrics.ssim(one[:, :, :10], one[:, :, :10])
+
+
+# Odd at the first scale and at later ones; one shape, to compile once.
+LARGE = (2, 179, 214, 3)
+
+
+@pytest.fixture(scope='module')
+def large_pair():
+  """Images with structure at all scales, and the same with noise and blur."""
+  rng = np.random.default_rng(10)
+  images = np.full(LARGE, 0.5)
+  for sigma in (0.6, 2, 5, 12):
+    layer = ndimage.gaussian_filter(
+      rng.normal(size=LARGE), (0, sigma, sigma, 0), mode='wrap'
+    )
+    images += 0.1 * layer / layer.std()
+  images = images.clip(0, 1).astype(np.float32)
+  blurred = ndimage.gaussian_filter(images, (0, 2, 2, 0))
+  return images, np.stack([blurred[0], _noisy(images[1], rng, 0.2)])
+
+
+def _numpy_ms_ssim(a, b):
+  """The formula of Wang et al. for one image, in float64."""
+  a, b = a.astype(np.float64), b.astype(np.float64)
+
+  def window(x):
+    for axis in (0, 1):
+      x = ndimage.gaussian_filter1d(x, 1.5, axis, radius=5)
+    return x[5:-5, 5:-5]
+
+  def half(x):
+    x = x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2]
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+
+  result = 1.0
+  for scale, weight in enumerate([0.0448, 0.2856, 0.3001, 0.2363, 0.1333]):
+    m, n = window(a), window(b)
+    variances = window((a - 0.5) ** 2) - (m - 0.5) ** 2
+    variances += window((b - 0.5) ** 2) - (n - 0.5) ** 2
+    covariance = window((a - 0.5) * (b - 0.5)) - (m - 0.5) * (n - 0.5)
+    similar = (2 * covariance + 9e-4) / (variances + 9e-4)
+    if scale == 4:
+      similar *= (2 * m * n + 1e-4) / (m**2 + n**2 + 1e-4)
+    result = result * similar.mean(axis=(0, 1)) ** weight
+    a, b = half(a), half(b)
+  return result.mean()
+
+
+def test_ms_ssim_agrees_with_the_formula(large_pair):
+  a, b = large_pair
+  expected = [_numpy_ms_ssim(x, y) for x, y in zip(a, b, strict=True)]
+  assert all(0.5 < value < 0.95 for value in expected)
+  np.testing.assert_allclose(metrics.ms_ssim(a, b), expected, atol=2e-5)
+  np.testing.assert_allclose(metrics.ms_ssim(b, a), expected, atol=2e-5)
+  swapped = metrics.ms_ssim(a[::-1], b[::-1])
+  np.testing.assert_allclose(swapped, expected[::-1], atol=2e-5)
+
+
+def test_ms_ssim_of_identical_and_of_inverted_images(large_pair):
+  a, _ = large_pair
+  np.testing.assert_allclose(metrics.ms_ssim(a, a), np.ones(2), atol=1e-6)
+  np.testing.assert_array_equal(metrics.ms_ssim(a, 1 - a), np.zeros(2))
+
+
+def test_ms_ssim_falls_with_noise(large_pair):
+  a, _ = large_pair
+  values = [
+    metrics.ms_ssim(a, _noisy(a, np.random.default_rng(11), sigma))
+    for sigma in (0, 0.03, 0.1, 0.3)
+  ]
+  assert np.all(np.diff(np.stack(values), axis=0) < 0)
+
+
+def test_ms_ssim_of_uint8_equals_float(large_pair):
+  a, b = (np.round(x * 255).astype(np.uint8) for x in large_pair)
+  floats = (x.astype(np.float32) / 255 for x in (a, b))
+  np.testing.assert_allclose(
+    metrics.ms_ssim(a, b), metrics.ms_ssim(*floats), rtol=1e-6
+  )
+
+
+def test_ms_ssim_needs_one_window_at_the_last_scale():
+  for shape in ((1, 175, 176, 3), (1, 176, 175, 3)):
+    with pytest.raises(ValueError, match='at least 176x176'):
+      metrics.ms_ssim(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+  least = jax.ShapeDtypeStruct((1, 176, 176, 3), jnp.float32)
+  assert jax.eval_shape(metrics.ms_ssim, least, least).shape == (1,)
 
 
 @pytest.mark.parametrize('size', [1, 2, 512])
