@@ -164,7 +164,9 @@ def reconstructions(path: str) -> list[np.ndarray]:
   """Codes and decodes the first test images by the model of a workdir."""
   _, run, mesh, _, variables = evaluate.load(path)
   images = first_images(run)
-  return protocol.reconstruct(run.model, variables, images, mesh)
+  return protocol.reconstruct(
+    run.model, variables, images, mesh, run.decoding
+  )
 
 
 def first_images(run: settings.Settings) -> list[np.ndarray]:

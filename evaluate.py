@@ -21,7 +21,15 @@ from jax.sharding import Mesh
 from lasers_jax import scripts, settings
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import pictures, protocol
+from lasers_jax.evaluation.measures import (
+  MEASURES,
+  NOTHING_MORE,
+  Measures,
+  load_measures,
+)
+from lasers_jax.evaluation.refinement import say_decoding
 from lasers_jax.training import sharding, workdir
+from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import (
@@ -41,12 +49,20 @@ class Model(NamedTuple):
   variables: Any  # params and codebook
 
 
-def evaluate(path: str, output: str | None = None, **changes) -> dict:
+def evaluate(
+  path: str,
+  output: str | None = None,
+  measures: Measures = NOTHING_MORE,
+  dump: str | None = None,
+  **changes,
+) -> dict:
   """Evaluates a checkpoint of a workdir, and writes the results.
 
   Args:
     path: the workdir.
     output: the folder to write to; None is the workdir.
+    measures: what to measure besides PSNR and SSIM.
+    dump: a folder for images and copies as PNG files; None writes none.
     changes: see `load`.
 
   Returns:
@@ -58,9 +74,13 @@ def evaluate(path: str, output: str | None = None, **changes) -> dict:
   batches = run.data.evaluation_batches(
     source, run.evaluation.batch_size, run.multiple
   )
-  results = protocol.evaluate(run.model, variables, batches, mesh)
+  results = protocol.evaluate(
+    run.model, variables, batches, mesh, run.decoding, measures, dump
+  )
   results['protocol'] = {
     **protocol.PROTOCOL,
+    **measures.protocol,
+    **say_decoding(run.decoding),
     **run.data.describe(run.data.test),
     'count': len(source),
     'step': step,
@@ -71,7 +91,9 @@ def evaluate(path: str, output: str | None = None, **changes) -> dict:
     'seconds': round(time.time() - started, 1),
   }
   images = run.data.first_images(source, run.evaluation.pictures)
-  picture = protocol.picture(run.model, variables, images, mesh)
+  picture = protocol.picture(
+    run.model, variables, images, mesh, run.decoding
+  )
   if jax.process_index() == 0:
     keep(results, picture, output or path)
   return results
@@ -82,6 +104,7 @@ def load(
   step: int | None = None,
   data_changes: dict | None = None,
   bottleneck_changes: dict | None = None,
+  sampling_changes: dict | None = None,
   batch_size: int | None = None,
 ) -> Model:
   """Reads a checkpoint of a workdir.
@@ -89,8 +112,8 @@ def load(
   Args:
     path: the workdir.
     step: the checkpoint; None takes the newest that is whole.
-    data_changes, bottleneck_changes: keys of these sections of the config that
-      are to differ from training.
+    data_changes, bottleneck_changes, sampling_changes: keys of these sections
+      of the config that are to differ from training.
     batch_size: images at a time; None takes that of the config.
 
   Raises:
@@ -100,6 +123,8 @@ def load(
   trained = settings.from_config(config)
   config['data'].update(data_changes or {})
   config['bottleneck'].update(bottleneck_changes or {})
+  if sampling_changes:
+    config['sampling'] = {**config.get('sampling', {}), **sampling_changes}
   run = settings.from_config(config)
   if batch_size:
     changed = dataclasses.replace(run.evaluation, batch_size=batch_size)
@@ -124,7 +149,8 @@ def restore(
 ) -> TrainState:
   """Reads a checkpoint of a workdir to every device of a mesh."""
   optimizer = make_optimizer(run.optimizer, run.steps)
-  shapes = state_shapes(run.model, optimizer, run.data.side)
+  adversary = run.discriminator and make_adversary(run.discriminator)
+  shapes = state_shapes(run.model, optimizer, run.data.side, adversary)
   places = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
   target = sharding.with_shardings(shapes, places)
   with Checkpoints(path, read_only=True) as checkpoints:
@@ -140,8 +166,21 @@ def define_flags() -> None:
   flags.DEFINE_string('split', None, 'Split; by default the test one.')
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
   flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
+  flags.DEFINE_list(
+    'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
+  )
+  flags.DEFINE_string('inception', '', 'File of weights, for fid.')
+  flags.DEFINE_string('clip', '', 'File of weights, for cmmd.')
+  flags.DEFINE_string('dump', None, 'Folder for PNG files of all images.')
+  flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
+  flags.DEFINE_integer('sampling_steps', None, 'Of a diffusion decoder.')
+  flags.DEFINE_float('guidance', None, 'Of a diffusion decoder.')
   flags.DEFINE_integer('batch_size', None, 'Images at a time.')
   flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
+
+
+def _given(values: dict) -> dict:
+  return {k: v for k, v in values.items() if v is not None}
 
 
 def main() -> None:
@@ -155,12 +194,20 @@ def main() -> None:
     'test': given.split,
     'whole': given.whole,
   }
+  sampling_changes = {
+    'sampler': given.sampler,
+    'steps': given.sampling_steps,
+    'guidance': given.guidance,
+  }
   results = evaluate(
     scripts.WORKDIR.value,
     given.output,
+    load_measures(given.measures, given.inception, given.clip),
+    given.dump,
     step=given.step,
-    data_changes={k: v for k, v in data_changes.items() if v is not None},
-    bottleneck_changes={'S': given.S} if given.S is not None else {},
+    data_changes=_given(data_changes),
+    bottleneck_changes=_given({'S': given.S}),
+    sampling_changes=_given(sampling_changes),
     batch_size=given.batch_size,
   )
   if jax.process_index() == 0:

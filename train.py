@@ -9,7 +9,7 @@ is also a flag: --config.SECTION.KEY=VALUE.
 import logging
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,9 +21,10 @@ from lasers_jax import data, scripts, settings
 from lasers_jax.errors import InputError, TrainingError
 from lasers_jax.evaluation import pictures, protocol
 from lasers_jax.training import sharding, workdir
+from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.monitor import Monitor
-from lasers_jax.training.objective import check_weights
+from lasers_jax.training.objective import make_objective
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import (
   TrainState,
@@ -43,6 +44,7 @@ class Work(NamedTuple):
   mesh: Mesh
   train: data.TrainPipeline
   validation: data.Source
+  frozen: Any  # the weights of a perceptual network
 
 
 def train_and_evaluate(config: dict, path: str) -> TrainState:
@@ -60,7 +62,8 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
     TrainingError: the loss is not finite.
   """
   run = settings.from_config(config)
-  check_weights(run.model, run.loss, run.data.side)
+  objective, frozen = make_objective(run.model, run.loss, run.diffusion)
+  objective.check_weights(run.data.side)
   if not run.data.whole:
     protocol.check_size(run.data.side, run.data.side)
 
@@ -70,22 +73,27 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   sharding.check_batch(run.evaluation.batch_size, mesh, 'evaluation.batch_size')
   train = run.data.train_pipeline(run.batch_size, run.seed)
   validation = run.data.open(run.data.validation)
-  work = Work(run, path, mesh, train, validation)
+  frozen = jax.device_put(frozen, sharding.replicated(mesh))
+  work = Work(run, path, mesh, train, validation, frozen)
 
   # The state: shapes first, so that each array is created in its place
   optimizer = make_optimizer(run.optimizer, run.steps)
-  shapes = state_shapes(run.model, optimizer, run.data.side)
+  adversary = run.discriminator and make_adversary(run.discriminator)
+  shapes = state_shapes(run.model, optimizer, run.data.side, adversary)
   places = sharding.state_shardings(shapes, mesh, run.model.bottleneck.K)
   target = sharding.with_shardings(shapes, places)
 
   def create(images):
-    return create_train_state(run.model, optimizer, to_float(images), run.seed)
+    return create_train_state(
+      run.model, optimizer, to_float(images), run.seed, adversary
+    )
 
   # The step
+  everywhere = sharding.replicated(mesh)
   train_step = jax.jit(
-    make_train_step(run.model, optimizer, run.loss, run.optimizer.ema),
-    in_shardings=(places, sharding.batch_sharding(mesh)),
-    out_shardings=(places, sharding.replicated(mesh)),
+    make_train_step(objective, optimizer, run.optimizer.ema, adversary),
+    in_shardings=(places, sharding.batch_sharding(mesh), everywhere),
+    out_shardings=(places, everywhere),
     donate_argnums=0,
   )
 
@@ -113,7 +121,8 @@ def loop(
   with Monitor(work.path, run, step) as monitor:
     while step < run.steps:
       batch = monitor.time_waiting(lambda: next(batches))
-      state, metrics = train_step(state, put_images(batch, work.mesh))
+      images = put_images(batch, work.mesh)
+      state, metrics = train_step(state, images, work.frozen)
       step += 1
       if late:
         settle(late, work, monitor)
@@ -173,7 +182,9 @@ def watch(work: Work, state: TrainState, monitor: Monitor) -> None:
   batches = run.data.evaluation_batches(
     validation, run.evaluation.batch_size, run.multiple
   )
-  results = protocol.evaluate(run.model, variables, batches, mesh)
+  results = protocol.evaluate(
+    run.model, variables, batches, mesh, run.decoding
+  )
   step = int(state.step)
   logging.info(
     'validation at step %d: %s (%.0f s)',
@@ -183,7 +194,9 @@ def watch(work: Work, state: TrainState, monitor: Monitor) -> None:
   )
   monitor.write(step, protocol.scalars(results, 'validation'))
   images = run.data.first_images(validation, run.evaluation.pictures)
-  picture = protocol.picture(run.model, variables, images, mesh)
+  picture = protocol.picture(
+    run.model, variables, images, mesh, run.decoding
+  )
   if jax.process_index() == 0:
     folder = os.path.join(work.path, 'pictures')
     os.makedirs(folder, exist_ok=True)

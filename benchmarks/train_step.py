@@ -22,7 +22,7 @@ from absl import app, flags
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck, Latent
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
-from lasers_jax.training.objective import LossSettings
+from lasers_jax.training.objective import LossSettings, Objective
 from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
 from lasers_jax.training.state import create_train_state
 from lasers_jax.training.step import make_train_step, to_float
@@ -48,9 +48,10 @@ def jax_step(name: str, images: np.ndarray) -> Callable[[], None]:
   kind = {**BOTTLENECKS, 'none': Nothing}[name]
   model = Autoencoder(encoder(D=D), kind(D=D, **fields), decoder(D=D))
   weights = {'pixel': 10.0, 'dictionary': 1.0, 'commitment': 0.25}
+  objective = Objective(model, LossSettings('mse', weights))
   optimizer = make_optimizer(OptimizerSettings(), 10_000)
   step = jax.jit(
-    make_train_step(model, optimizer, LossSettings('mse', weights), 0.999),
+    make_train_step(objective, optimizer, 0.999),
     donate_argnums=0,
   )
   batch = jnp.asarray(images)

@@ -2,17 +2,18 @@
 
   python train.py --config=configs/cifar10.py:lasers --workdir=runs/lasers
 
-The argument chooses the bottleneck, see bottlenecks.py. TFDS_DATA_DIR says
-where the data set is. Half an hour on two CPU cores; README.md has the numbers
-to expect.
+The argument chooses the bottleneck, see bottlenecks.py, and after a plus sign
+what makes images sharp, see decoders.py. TFDS_DATA_DIR says where the data set
+is. Half an hour on two CPU cores; README.md has the numbers to expect.
 """
 
 from ml_collections import ConfigDict
 
-from configs import bottlenecks
+from configs import bottlenecks, decoders
 
 
-def get_config(bottleneck: str = 'lasers') -> ConfigDict:
+def get_config(argument: str = 'lasers') -> ConfigDict:
+  bottleneck, _, decoder = argument.partition('+')
   config = ConfigDict()
   config.seed = 0
   config.steps = 7_000
@@ -57,4 +58,5 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config.evaluate_every = 2_500
   config.checkpoint_every = 1_000
   config.checkpoints_kept = 2
+  decoders.add(config, decoder)
   return config

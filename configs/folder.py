@@ -3,17 +3,19 @@
   python train.py --config=configs/folder.py:lasers --workdir=runs/mine \
     --config.data.name=folder:/my/pictures
 
-The argument chooses the bottleneck, see bottlenecks.py. The network is the
-VQGAN family's, f = 8; `network.multipliers` sets the factor, one doubling
-a level after the first. On an accelerator; for two CPU cores see photos.py.
+The argument chooses the bottleneck, see bottlenecks.py, and after a plus sign
+what makes images sharp, see decoders.py. The network is the VQGAN family's,
+f = 8; `network.multipliers` sets the factor, one doubling a level after the
+first. On an accelerator; for two CPU cores see photos.py.
 """
 
 from ml_collections import ConfigDict
 
-from configs import bottlenecks
+from configs import bottlenecks, decoders
 
 
-def get_config(bottleneck: str = 'lasers') -> ConfigDict:
+def get_config(argument: str = 'lasers') -> ConfigDict:
+  bottleneck, _, decoder = argument.partition('+')
   config = ConfigDict()
   config.seed = 0
   config.steps = 100_000
@@ -63,4 +65,5 @@ def get_config(bottleneck: str = 'lasers') -> ConfigDict:
   config.evaluate_every = 5_000
   config.checkpoint_every = 1_000
   config.checkpoints_kept = 2
+  decoders.add(config, decoder)
   return config

@@ -11,9 +11,16 @@ import jax.numpy as jnp
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.data import DataSettings
 from lasers_jax.errors import InputError
+from lasers_jax.evaluation.refinement import (
+  Decoding,
+  SamplingSettings,
+  check_guidance,
+)
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
-from lasers_jax.training.objective import LossSettings
+from lasers_jax.networks.unet import UNet
+from lasers_jax.training.adversarial import DiscriminatorSettings
+from lasers_jax.training.objective import DiffusionSettings, LossSettings
 from lasers_jax.training.optimizer import OptimizerSettings
 
 
@@ -51,6 +58,8 @@ class Settings:
     checkpoints_kept: older ones are removed.
     tensorboard: write TensorBoard files, where TensorFlow is installed.
     model: the autoencoder, not yet initialized.
+    discriminator: None trains without one.
+    diffusion, sampling: read where the model has a part that refines.
   """
 
   seed: int
@@ -62,6 +71,9 @@ class Settings:
   optimizer: OptimizerSettings
   mesh: MeshSettings
   evaluation: EvaluationSettings
+  diffusion: DiffusionSettings
+  sampling: SamplingSettings
+  discriminator: DiscriminatorSettings | None = None
   log_every: int = 50
   evaluate_every: int = 0
   checkpoint_every: int = 500
@@ -70,8 +82,15 @@ class Settings:
 
   @property
   def multiple(self) -> int:
-    """What the sides of an image must be a multiple of: f·p."""
-    return self.model.encoder.f * self.model.bottleneck.patch_side
+    """What the sides of an image must be a multiple of."""
+    return self.model.multiple
+
+  @property
+  def decoding(self) -> Decoding | None:
+    """How images are sampled; None where nothing refines."""
+    if not self.model.refine:
+      return None
+    return Decoding(self.diffusion.schedule, self.sampling)
 
   @property
   def bits_per_pixel(self) -> float | None:
@@ -90,7 +109,10 @@ _SECTIONS = {
   'optimizer': OptimizerSettings,
   'mesh': MeshSettings,
   'evaluation': EvaluationSettings,
+  'diffusion': DiffusionSettings,
+  'sampling': SamplingSettings,
 }
+_REFINING = ('diffusion', 'sampling')  # sections that only `refine` reads
 
 
 def from_config(config: Mapping[str, Any]) -> Settings:
@@ -104,39 +126,57 @@ def from_config(config: Mapping[str, Any]) -> Settings:
       value that cannot be used.
   """
   config = dict(config)
-  names = (*_SECTIONS, 'network', 'bottleneck')
-  given = {name: _section(config.pop(name, {}), name) for name in names}
-  model = build_model(given.pop('network'), given.pop('bottleneck'))
+  names = (*_SECTIONS, 'network', 'bottleneck', 'refine', 'discriminator')
+  for name in _REFINING:
+    if name in config and 'refine' not in config:
+      raise InputError(f'nothing reads {name}: the config has no refine')
+  refine = config.pop('refine', None)
+  rival = config.pop('discriminator', None)
+  given = {
+    name: _section(config.pop(name, {}), name)
+    for name in (*_SECTIONS, 'network', 'bottleneck')
+  }
+  model = build_model(given.pop('network'), given.pop('bottleneck'), refine)
   parts = {
     name: _build(_SECTIONS[name], section, name)
     for name, section in given.items()
   }
+  if rival is not None:
+    section = _section(rival, 'discriminator')
+    parts['discriminator'] = _build(
+      DiscriminatorSettings, section, 'discriminator'
+    )
   settings = _build(Settings, config, '', {**parts, 'model': model}, names)
+  check_guidance(model, settings.sampling)
   if settings.data.side % settings.multiple:
     raise InputError(
       f'data.side={settings.data.side} is not a multiple of '
       f'{settings.multiple} (factor {model.encoder.f} × latent patch '
-      f'{model.bottleneck.patch_side})'
+      f'{model.bottleneck.patch_side}'
+      + (f', {model.refine.f} of refine)' if model.refine else ')')
     )
   return settings
 
 
-def build_model(network: Mapping, bottleneck: Mapping) -> Autoencoder:
-  """Builds the autoencoder from its two sections.
+def build_model(
+  network: Mapping, bottleneck: Mapping, refine: Mapping | None = None
+) -> Autoencoder:
+  """Builds the autoencoder from its sections; None does not refine.
 
   Raises:
     InputError: an unknown name or key, or values that contradict.
   """
   encoder, decoder = _choose(NETWORKS, network, 'network')
-  network = {k: v for k, v in network.items() if k != 'name'}
-  if 'dtype' in network:
-    network['dtype'] = _dtype(network['dtype'])
+  network = _with_dtype({k: v for k, v in network.items() if k != 'name'})
   ends = [_build(kind, network, 'network') for kind in (encoder, decoder)]
+  if refine is not None:
+    refine = _build(UNet, _with_dtype(_section(refine, 'refine')), 'refine')
   d = _from_1(network['D'], 'network.D')
   model = Autoencoder(
     encoder=ends[0],
     bottleneck=_build_bottleneck(bottleneck, d, 'bottleneck'),
     decoder=ends[1],
+    refine=refine,
   )
   try:
     model.bottleneck.check()
@@ -180,10 +220,14 @@ def _choose(table: Mapping[str, Any], section: Mapping, where: str):
   return table[name]
 
 
-def _dtype(name: str):
+def _with_dtype(section: Mapping) -> dict[str, Any]:
+  """A section whose `dtype`, if it has one, is no longer a name."""
+  if 'dtype' not in section:
+    return dict(section)
+  name = section['dtype']
   if name not in ('float32', 'bfloat16'):
     raise InputError(f'network.dtype must be float32 or bfloat16: {name!r}')
-  return jnp.dtype(name)
+  return {**section, 'dtype': jnp.dtype(name)}
 
 
 def _build(kind: type, section: Mapping, where: str, given=None, also=()):

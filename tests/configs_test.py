@@ -9,7 +9,8 @@ import pytest
 
 from lasers_jax import settings
 from lasers_jax.bottlenecks import BOTTLENECKS
-from lasers_jax.training.objective import check_weights
+from lasers_jax.training.adversarial import make_adversary
+from lasers_jax.training.objective import make_objective
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import state_shapes
 from lasers_jax.training.step import make_train_step
@@ -17,7 +18,7 @@ from lasers_jax.training.step import make_train_step
 CONFIGS = sorted(
   path.stem
   for path in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')
-  if path.stem != 'bottlenecks'
+  if path.stem not in ('bottlenecks', 'decoders')
 )
 
 
@@ -28,6 +29,8 @@ def get_config(name, bottleneck):
 # Each config with one bottleneck, and each bottleneck with one config.
 PAIRS = [('cifar10', b) for b in BOTTLENECKS]
 PAIRS += [(name, 'lasers') for name in CONFIGS if name != 'cifar10']
+PAIRS += [('cifar10', f'vq+{x}') for x in ('lpips', 'gan', 'diffusion')]
+PAIRS += [('folder', 'lasers+swycc')]
 # The others are traced, not compiled.
 COMPILED = [('photos', 'lasers'), ('cifar10', 'residual')]
 
@@ -47,7 +50,8 @@ def test_takes_a_step(name, bottleneck):
   if bottleneck == 'lasers':
     config['bottleneck']['S'] = 2
   run = settings.from_config(config)
-  check_weights(run.model, run.loss, run.data.side)
+  objective, frozen = make_objective(run.model, run.loss, run.diffusion)
+  objective.check_weights(run.data.side)
   optimizer = make_optimizer(run.optimizer, run.steps)
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
@@ -55,7 +59,8 @@ def test_takes_a_step(name, bottleneck):
   def draw(shape):  # To compile how weights start takes longer than the step.
     return 0.1 * rng.standard_normal(shape.shape).astype(shape.dtype)
 
-  state = state_shapes(run.model, optimizer, run.data.side)
+  adversary = run.discriminator and make_adversary(run.discriminator)
+  state = state_shapes(run.model, optimizer, run.data.side, adversary)
   state = state.replace(
     step=np.int32(0),
     key=jax.random.key(0),
@@ -66,9 +71,9 @@ def test_takes_a_step(name, bottleneck):
       lambda x: np.zeros(x.shape, x.dtype), state.opt_state
     ),
   )
-  step = make_train_step(run.model, optimizer, run.loss, run.optimizer.ema)
+  step = make_train_step(objective, optimizer, run.optimizer.ema, adversary)
   if (name, bottleneck) not in COMPILED:
-    after, metrics = jax.eval_shape(step, state, images)
+    after, metrics = jax.eval_shape(step, state, images, frozen)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert all(x.shape == () for x in jax.tree.leaves(metrics))
     return
@@ -93,6 +98,11 @@ def test_unknown_bottlenecks_are_refused(name):
 def test_opens_with_the_command_that_runs_it(name):
   module = importlib.import_module(f'configs.{name}')
   assert f'python train.py --config=configs/{name}.py:lasers' in module.__doc__
+
+
+def test_unknown_decoders_are_refused():
+  with pytest.raises(settings.InputError, match="swycc, diffusion, not 'gann'"):
+    get_config('cifar10', 'vq+gann')
 
 
 def test_what_is_none_takes_an_integer():

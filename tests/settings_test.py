@@ -7,7 +7,7 @@ from lasers_jax import settings
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.errors import InputError
 from lasers_jax.networks import NETWORKS
-from lasers_jax.training.objective import check_weights
+from lasers_jax.training.objective import Objective
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -73,7 +73,7 @@ def test_configs_build(name, bottleneck):
   run = settings.from_config(config.to_dict())
   assert isinstance(run.model.bottleneck, BOTTLENECKS[bottleneck])
   assert_fields(run.model.bottleneck, config.bottleneck)
-  check_weights(run.model, run.loss, run.data.side)
+  Objective(run.model, run.loss).check_weights(run.data.side)
 
 
 def test_what_a_config_leaves_out_has_its_default():

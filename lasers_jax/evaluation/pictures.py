@@ -71,6 +71,19 @@ def reconstructions(originals, reconstructions, atoms=None):
   return _stack(strips, labels, pad)
 
 
+def dump(folder, indices, mask, originals, copies):
+  """Writes images and copies as PNG files: original/7.png, copy/7.png.
+
+  indices: [n], their names; mask: bool [n], which to write; originals, copies:
+  uint8 [n, h, w, 3].
+  """
+  for name, images in ('original', originals), ('copy', copies):
+    inner = os.path.join(folder, name)
+    os.makedirs(inner, exist_ok=True)
+    for i in np.flatnonzero(mask):
+      save_png(os.path.join(inner, f'{int(indices[i])}.png'), images[i])
+
+
 def save_png(path, picture):
   """Writes a picture to a PNG file, whole or not at all.
 

@@ -13,8 +13,14 @@ from jax.sharding import Mesh
 
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics, pictures
+from lasers_jax.evaluation.measures import NOTHING_MORE, Measures, extract
+from lasers_jax.evaluation.refinement import Decoding, decode
 from lasers_jax.networks.autoencoder import Autoencoder
-from lasers_jax.training.sharding import put_batch, replicated
+from lasers_jax.training.sharding import (
+  batch_sharding,
+  put_batch,
+  replicated,
+)
 from lasers_jax.training.step import to_float
 
 PROTOCOL = {
@@ -31,8 +37,8 @@ PROTOCOL = {
 class Measured(NamedTuple):
   """The sums that results are made of."""
 
-  psnr: np.ndarray  # float64, one per image, in the order of the split
-  ssim: np.ndarray
+  values: dict[str, np.ndarray]  # float64, one per image, in the split's order
+  scores: dict[str, float]
   counts: np.ndarray  # int64 [symbols]
   bits: float | None  # of all images, at fixed length
   pixels: int
@@ -43,6 +49,9 @@ def evaluate(
   variables: Any,
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
+  decoding: Decoding | None = None,
+  measures: Measures = NOTHING_MORE,
+  dump: str | None = None,
 ) -> dict[str, Any]:
   """Measures a model over all images of a split.
 
@@ -50,17 +59,30 @@ def evaluate(
     model: the autoencoder; variables: its params and codebook.
     batches: of `data.evaluation_batches`; each process gives its own rows.
     mesh: where to compute; the numbers do not depend on it.
+    decoding: how a diffusion decoder samples; None where there is none.
+    measures: besides PSNR and SSIM.
+    dump: a folder for images and copies as PNG files; None writes none.
 
   Returns:
-    psnr and ssim (each mean, low, high, count), bits_per_pixel: fixed_length,
-    or 'continuous', and of a code that is not, usage and perplexity.
+    psnr, ssim and what else there is of single images (each mean, low, high,
+    count), what there is of all of them together, bits_per_pixel:
+    fixed_length, or 'continuous', and of a code that is not, usage and
+    perplexity. Of a diffusion decoder all this is of one sample an image, and
+    `initial` holds what it began with.
   """
-  measured = _measure(model, variables, batches, mesh)
+  measured = _measure(
+    model, variables, batches, mesh, decoding, measures, dump
+  )
   bits = measured.bits
   fixed = 'continuous' if bits is None else bits / measured.pixels
+  results: dict[str, Any] = {}
+  for name, values in measured.values.items():
+    *before, name = name.split('/')
+    home = results.setdefault('initial', {}) if before else results
+    home[name] = metrics.summarize(values)
   return {
-    'psnr': metrics.summarize(measured.psnr),
-    'ssim': metrics.summarize(measured.ssim),
+    **results,
+    **measured.scores,
     **_use(measured.counts),
     'bits_per_pixel': {'fixed_length': fixed},
   }
@@ -83,55 +105,97 @@ def check_size(height: int, width: int) -> None:
     )
 
 
-def _measure(model, variables, batches, mesh) -> Measured:
-  values: dict[int, tuple[float, float]] = {}
+def _measure(
+  model, variables, batches, mesh, decoding, measures, dump
+) -> Measured:
+  values: dict[int, dict[str, float]] = {}
   counts = np.zeros(model.bottleneck.symbols, np.int64)
+  features = {name: x.start() for name, x in measures.scores.items()}
   bits, pixels = 0.0, 0
   for batch in batches:
     rows = {name: batch[name] for name in ('image', 'mask', 'index')}
     size = (int(batch['height'][0]), int(batch['width'][0]))
     check_size(*size)
-    result = jax.device_get(
-      _measure_batch(model, size, mesh, variables, put_batch(rows, mesh))
-    )
+    result, copies = _measure_batch(
+      model, size, mesh, decoding, measures.modules, variables,
+      measures.params, put_batch(rows, mesh),
+    )  # fmt: skip
+    result = jax.device_get(result)
     real = result['mask']
-    for i, psnr, ssim in zip(
-      result['index'][real],
-      result['psnr'][real],
-      result['ssim'][real],
-      strict=True,
-    ):
-      values[int(i)] = (psnr, ssim)
+    for i in np.flatnonzero(real):
+      row = {name: x[i] for name, x in result['values'].items()}
+      values[int(result['index'][i])] = row
     if len(counts):
       codes = result['codes'][real].ravel()
       counts += np.bincount(codes, minlength=len(counts))
-    _, h, w, _ = batch['image'].shape
+    h, w = size
+    if features or dump:
+      pair = batch['image'][:, :h, :w], _own_rows(copies)
+    for name, sides in features.items():
+      for side, images in zip(sides, pair, strict=True):
+        side.add(extract(measures.scores[name], images, mesh)[real])
+    if dump:
+      pictures.dump(dump, batch['index'], batch['mask'], *pair)
+    _, height, width, _ = batch['image'].shape
     f = model.encoder.f
-    each = model.bottleneck.map_bits(h // f, w // f)
+    each = model.bottleneck.map_bits(height // f, width // f)
     bits = None if each is None else bits + real.sum() * each
-    pixels += int(real.sum()) * size[0] * size[1]
-  psnr, ssim = np.array([values[i] for i in sorted(values)], np.float64).T
-  return Measured(psnr, ssim, counts, bits, pixels)
+    pixels += int(real.sum()) * h * w
+  scores = {k: x.score(*features[k]) for k, x in measures.scores.items()}
+  return Measured(_columns(values), scores, counts, bits, pixels)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _measure_batch(model, size, mesh, variables, batch) -> dict[str, Array]:
+def _columns(rows: dict[int, dict[str, float]]) -> dict[str, np.ndarray]:
+  """Turns the measures of each image into one array a measure."""
+  ordered = [rows[i] for i in sorted(rows)]
+  return {
+    name: np.array([row[name] for row in ordered], np.float64)
+    for name in ordered[0]
+  }
+
+
+def _own_rows(images: Array) -> np.ndarray:
+  """The rows of a batch that are of this process: uint8."""
+  shards = {
+    shard.index[0].start or 0: shard.data for shard in images.addressable_shards
+  }
+  rows = np.concatenate([np.asarray(shards[i]) for i in sorted(shards)])
+  return np.round(255 * rows).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _measure_batch(
+  model, size, mesh, decoding, modules, variables, frozen, batch
+) -> tuple[dict[str, Any], Array]:
   """One value per image; every process gets the values of all."""
   images = to_float(batch['image'])
   output = model.apply(variables, images)
+  copies = decode(model, variables, output, batch['index'], decoding)
   h, w = size
-  rounded = metrics.to_uint8_range(output.images)[:, :h, :w]
   images = images[:, :h, :w]
-  result = {
-    'psnr': metrics.psnr(images, rounded),
-    'ssim': metrics.ssim(images, rounded),
-    'mask': batch['mask'],
-    'index': batch['index'],
-  }
+  rounded = metrics.to_uint8_range(copies)[:, :h, :w]
+  values = _compare(modules, frozen, images, rounded)
+  if decoding:
+    initial = metrics.to_uint8_range(output.images)[:, :h, :w]
+    more = _compare(modules, frozen, images, initial)
+    values |= {f'initial/{name}': x for name, x in more.items()}
+  result = {'values': values, 'mask': batch['mask'], 'index': batch['index']}
   if model.bottleneck.symbols:
     codes = model.bottleneck.indices(output.latent.codes)
     result['codes'] = codes.reshape(codes.shape[0], -1)
-  return jax.lax.with_sharding_constraint(result, replicated(mesh))
+  result = jax.lax.with_sharding_constraint(result, replicated(mesh))
+  return result, jax.lax.with_sharding_constraint(rounded, batch_sharding(mesh))
+
+
+def _compare(modules, frozen, images, copies) -> dict[str, Array]:
+  """All measures of single images: [B] each."""
+  values = {
+    'psnr': metrics.psnr(images, copies),
+    'ssim': metrics.ssim(images, copies),
+  }
+  for name, module in modules:
+    values[name] = module.apply({'params': frozen[name]}, images, copies)
+  return values
 
 
 def one_line(results: dict[str, Any]) -> str:
@@ -170,6 +234,7 @@ def picture(
   variables: Any,
   images: list[np.ndarray],
   mesh: Mesh,
+  decoding: Decoding | None = None,
 ) -> np.ndarray:
   """Draws images, their reconstructions, the errors, and decoded atoms.
 
@@ -179,7 +244,7 @@ def picture(
   Returns:
     uint8 [H, W, 3].
   """
-  copies = reconstruct(model, variables, images, mesh)
+  copies = reconstruct(model, variables, images, mesh, decoding)
   atoms = np.asarray(_decode_atoms(model, mesh, variables))
   return pictures.reconstructions(images, copies, atoms)
 
@@ -189,27 +254,30 @@ def reconstruct(
   variables: Any,
   images: list[np.ndarray],
   mesh: Mesh,
+  decoding: Decoding | None = None,
 ) -> list[np.ndarray]:
   """Codes and decodes images uint8 [h, w, 3], of any size from the factor up.
 
   Returns:
     uint8 [h, w, 3] each.
   """
-  multiple = model.encoder.f * model.bottleneck.patch_side
-  copies = []
-  for image in images:
+  multiple, copies = model.multiple, []
+  for i, image in enumerate(images):
     h, w, _ = image.shape
     pad = ((0, -h % multiple), (0, -w % multiple), (0, 0))
     padded = np.pad(image, pad, mode='edge')[None]
-    copy = _reconstruct(model, mesh, variables, padded)
+    copy = _reconstruct(
+      model, mesh, decoding, variables, padded, np.full(1, i, np.int32)
+    )
     copies.append(np.asarray(copy)[0, :h, :w])
   return copies
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _reconstruct(model, mesh, variables, images) -> Array:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _reconstruct(model, mesh, decoding, variables, images, indices) -> Array:
   output = model.apply(variables, to_float(images))
-  rounded = metrics.to_uint8_range(output.images)
+  copies = decode(model, variables, output, indices, decoding)
+  rounded = metrics.to_uint8_range(copies)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
 
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 from lasers_jax.networks import layers
 
 
-def _norm(x, dtype):
+def normalize(x: jax.Array, dtype) -> jax.Array:
   """Normalises groups of [B, H, W, C]; float32 inside, `dtype` outside."""
   groups = math.gcd(32, x.shape[-1])
   return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype)(x)
@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
   def __call__(self, x):
     h = x
     for _ in range(2):
-      h = nn.swish(_norm(h, self.dtype))
+      h = nn.swish(normalize(h, self.dtype))
       h = layers.conv(self.features, 3, self.dtype)(h)
     if x.shape[-1] != self.features:
       x = layers.conv(self.features, 1, self.dtype, name='shortcut')(x)
@@ -49,7 +49,8 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x):
     b, h, w, c = x.shape
-    qkv = layers.conv(3 * c, 1, self.dtype, name='qkv')(_norm(x, self.dtype))
+    qkv = layers.conv(3 * c, 1, self.dtype, name='qkv')
+    qkv = qkv(normalize(x, self.dtype))
     q, k, v = jnp.split(qkv.reshape(b, h * w, 1, 3 * c), 3, axis=-1)
     y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
     return x + layers.conv(c, 1, self.dtype, name='out')(y)
@@ -116,7 +117,7 @@ class ResNetEncoder(nn.Module):
         x = layers.DownConv(x.shape[-1], self.dtype)(x)
       attend = 2**i in self.attention
       x = Level(self.width * multiplier, self.blocks, attend, self.dtype)(x)
-    x = nn.swish(_norm(Middle(self.dtype)(x), self.dtype))
+    x = nn.swish(normalize(Middle(self.dtype)(x), self.dtype))
     z = layers.conv(self.D, 3, self.dtype, name='to_latent')(x)
     return z.astype(jnp.float32)
 
@@ -152,5 +153,6 @@ class ResNetDecoder(nn.Module):
       x = Level(self.width * multiplier, self.blocks + 1, attend, self.dtype)(x)
       if i:
         x = layers.NearestUpConv(x.shape[-1], self.dtype)(x)
-    x = nn.swish(_norm(x, self.dtype))
-    return layers.conv(3, 3, self.dtype)(x).astype(jnp.float32)
+    x = nn.swish(normalize(x, self.dtype))
+    x = layers.conv(3, 3, self.dtype, name='to_image')(x)
+    return x.astype(jnp.float32)

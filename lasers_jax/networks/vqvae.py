@@ -86,5 +86,5 @@ class VQVAEDecoder(nn.Module):
     x = ResidualStack(self.residual_width, self.residual_blocks, self.dtype)(x)
     for _ in range(_halvings(self.f) - 1):
       x = nn.relu(layers.UpConv(self.width // 2, self.dtype)(x))
-    x = layers.UpConv(3, self.dtype)(x)
+    x = layers.UpConv(3, self.dtype, name='to_image')(x)
     return x.astype(jnp.float32)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from lasers_jax.training.adversarial import advice
 from lasers_jax.training.workdir import write_text
 
 _FIRST = ('loss', 'psnr', 'usage', 'perplexity')
@@ -33,6 +34,7 @@ class Monitor:
     self._run, self._lead = run, jax.process_index() == 0
     self._last_step, self._last_time, self._waited = start, time.time(), 0.0
     self._file = self._writer = self._bar = None
+    self._advised = False
     if not self._lead:
       return
     path = os.path.join(workdir, 'metrics.jsonl')
@@ -84,6 +86,10 @@ class Monitor:
     if self._bar:
       self._bar.clear()
     logging.info(_line(step, self._run.steps, metrics, speed, eta))
+    line = advice(metrics)
+    if line and not self._advised:
+      logging.warning(line)
+    self._advised = bool(line)  # once each time that it begins to hold
     self.write(step, {**metrics, **speed})
 
   def write(self, step: int, metrics: dict[str, float]) -> None:

@@ -9,6 +9,8 @@ import optax
 from jax import Array
 
 from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.training import adversarial
+from lasers_jax.training.adversarial import Adversary
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -20,6 +22,7 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   ema_params: Any  # averaged weights, for evaluation
   key: Array
+  adversary: Any = flax.struct.field(default_factory=dict)  # {} where none is
 
 
 def create_train_state(
@@ -27,6 +30,7 @@ def create_train_state(
   optimizer: optax.GradientTransformation,
   images: Array,
   seed: Array,
+  adversary: Adversary | None = None,
 ) -> TrainState:
   """Draws weights, and lets the bottleneck start from a first batch.
 
@@ -45,7 +49,9 @@ def create_train_state(
     rngs={'bottleneck': data_key},
   )
   variables = {'codebook': {}, **variables, **fitted}
-  params = variables['params']
+  params, rival = variables['params'], {}
+  if adversary:
+    rival = adversarial.start(adversary, images, jax.random.fold_in(key, 1))
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -53,18 +59,22 @@ def create_train_state(
     opt_state=optimizer.init(params),
     ema_params=jax.tree.map(jnp.copy, params),
     key=run_key,
+    adversary=rival,
   )
 
 
 def state_shapes(
-  model: Autoencoder, optimizer: optax.GradientTransformation, side: int
+  model: Autoencoder,
+  optimizer: optax.GradientTransformation,
+  side: int,
+  adversary: Adversary | None = None,
 ) -> TrainState:
   """The shapes and dtypes of a run's state, of which nothing is computed."""
   images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
 
   def create(images, seed):
-    return create_train_state(model, optimizer, images, seed)
+    return create_train_state(model, optimizer, images, seed, adversary)
 
   return jax.eval_shape(create, images, seed)
 

@@ -1,14 +1,19 @@
 """One step of training, as for one device."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from lasers_jax.networks.autoencoder import Autoencoder
-from lasers_jax.training.objective import LossSettings, objective
+from lasers_jax.training.adversarial import (
+  Adversary,
+  adaptive_weight,
+  play_in_time,
+)
+from lasers_jax.training.objective import Objective
 from lasers_jax.training.state import TrainState
 
 
@@ -18,37 +23,52 @@ def to_float(images: Array) -> Array:
 
 
 def make_train_step(
-  model: Autoencoder,
+  objective: Objective,
   optimizer: optax.GradientTransformation,
-  loss: LossSettings,
   ema: float,
-) -> Callable[[TrainState, Array], tuple[TrainState, dict[str, Array]]]:
-  """Builds the pure function (state, images uint8) -> (state, metrics)."""
+  adversary: Adversary | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+  """Builds the pure function (state, images uint8, frozen) -> (state, metrics).
 
-  def train_step(state: TrainState, images: Array):
+  `frozen` are the parameters of the perceptual network, if there is one.
+  """
+
+  def train_step(state: TrainState, images: Array, frozen: Any = None):
     images = to_float(images)
     loss_key, revive_key = jax.random.split(
       jax.random.fold_in(state.key, state.step)
     )
-    gradient_of = jax.value_and_grad(objective, argnums=2, has_aux=True)
-    (_, (metrics, output, codebook)), gradients = gradient_of(
-      model, loss, state.params, state.codebook, images, loss_key
+
+    def forward(params):
+      loss, aux = objective(params, state.codebook, images, loss_key, frozen)
+      return (loss, aux[1].images), aux
+
+    (loss, copies), pull_back, aux = jax.vjp(
+      forward, state.params, has_aux=True
     )
+    metrics, output, codebook = aux
+    pull, rival = jnp.zeros_like(copies), state.adversary
+    if adversary:
+      rival, pull, more = play_in_time(
+        adversary, rival, images, copies, state.step
+      )
+      weight = _adversarial_weight(adversary, pull_back, loss, pull)
+      pull = weight * pull
+      metrics |= {**more, 'adversarial_weight': weight}
+    (gradients,) = pull_back((jnp.ones_like(loss), pull))
+
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
     averaged = _average(state.ema_params, params, ema, state.step)
-    before = params
+    before, z = params, output.z
     params, codebook = _revive(
-      model, params, codebook, output.z, state.step, revive_key
+      objective.model, params, codebook, z, state.step, revive_key
     )
     # The average of a dead atom and its successor would be neither.
     averaged = jax.tree.map(
-      lambda mean, old, new: mean + (new - old),
-      averaged,
-      before,
-      params,
+      lambda mean, old, new: mean + (new - old), averaged, before, params
     )
     metrics['gradient_norm'] = optax.tree.norm(gradients)
     state = state.replace(
@@ -57,10 +77,29 @@ def make_train_step(
       codebook=codebook,
       opt_state=opt_state,
       ema_params=averaged,
+      adversary=rival,
     )
     return state, metrics
 
   return train_step
+
+
+def _adversarial_weight(
+  adversary: Adversary, pull_back: Callable, loss: Array, pull: Array
+) -> Array:
+  """The weight of the adversarial loss; 0 where it says nothing yet."""
+  weight = jnp.float32(adversary.settings.weight)
+  if adversary.settings.adaptive:
+    # Of the two passes back, only what the last layer needs is computed.
+    others, adversarial = (
+      pull_back(ends)[0]['decoder']['to_image']['kernel']
+      for ends in (
+        (jnp.ones_like(loss), jnp.zeros_like(pull)),
+        (jnp.zeros_like(loss), pull),
+      )
+    )
+    weight *= adaptive_weight(others, adversarial)
+  return jnp.where(jnp.any(pull != 0), weight, 0.0)
 
 
 def _revive(model, params, codebook, z, step, key):

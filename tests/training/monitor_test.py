@@ -162,3 +162,11 @@ def test_without_tensorflow_one_line_says_so(tmp_path, monkeypatch, log):
   assert 'no TensorBoard file: TensorFlow is not installed' in log[0]
   assert [x['step'] for x in lines(tmp_path)] == [2]
   assert not (tmp_path / 'tensorboard').exists()
+
+
+def test_advice_is_given_once_until_it_is_followed(tmp_path, log):
+  with Monitor(str(tmp_path), run(log_every=1), 0) as m:
+    for step, accuracy in enumerate((0.5, 0.99, 0.99, 0.7, 0.99), 1):
+      m.step(step, {'loss': 0.0, 'discriminator_accuracy': accuracy})
+  lines = [i for i, x in enumerate(log) if 'the discriminator wins' in x]
+  assert lines == [2, 6]  # after the lines of steps 2 and 5

@@ -1,17 +1,17 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from lasers_jax.diffusion import draw_times
 from lasers_jax.errors import InputError
 from lasers_jax.settings import from_config
 from lasers_jax.training.objective import (
   PIXEL_LOSSES,
+  DiffusionSettings,
   LossSettings,
-  check_weights,
-  objective,
+  Objective,
   training_psnr,
 )
 from tests import tiny
@@ -27,9 +27,9 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(model, tiny_run, pixel):
   images = tiny.images(4).astype(np.float32) / 255
   weights = dict(pixel=10.0, dictionary=2.0, commitment=0.25)
   first, settings = tiny_run.first, LossSettings(pixel, weights)
-  compute = jax.jit(functools.partial(objective, model, settings))
+  compute = jax.jit(Objective(model, settings).__call__)
   loss, (metrics, output, codebook) = compute(
-    first.params, first.codebook, images, jax.random.key(1)
+    first.params, first.codebook, images, jax.random.key(1), None
   )
   error = images.astype(np.float64) - np.asarray(output.images, np.float64)
   expected = np.mean(error**2 if pixel == 'mse' else np.abs(error))
@@ -75,15 +75,83 @@ def test_psnr_has_no_gradient():
 def test_a_missing_weight_is_an_error(model):
   weights = dict(pixel=1.0, dictionary=1.0)
   with pytest.raises(InputError, match='missing: commitment$'):
-    check_weights(model, LossSettings(weights=weights), 16)
+    Objective(model, LossSettings(weights=weights)).check_weights(16)
 
 
 def test_a_weight_that_nothing_reads_is_an_error(model):
   weights = dict(pixel=1.0, dictionary=1.0, commitment=0.25, codebook=1.0)
   with pytest.raises(InputError, match='nothing reads: codebook$'):
-    check_weights(model, LossSettings(weights=weights), 16)
+    Objective(model, LossSettings(weights=weights)).check_weights(16)
 
 
 def test_an_unknown_pixel_loss_is_an_error():
   with pytest.raises(InputError, match="loss.pixel .*'mse', 'l1'.*: 'huber'"):
     LossSettings(pixel='huber')
+
+
+class Mean(nn.Module):
+  """Stands for a perceptual network: the distance of the mean colours."""
+
+  def __call__(self, a, b):
+    return jnp.sum((a - b).mean((1, 2)) ** 2, axis=-1)
+
+
+class Refiner(nn.Module):
+  """Stands for a U-Net: it predicts the condition, where it is known."""
+
+  drop = 0.5
+  f = 1
+
+  def __call__(self, noisy, t, initial, quantized, known):
+    return initial * known[:, None, None, None]
+
+
+def test_terms_of_perception_and_diffusion(model, tiny_run):
+  images = tiny.images(4).astype(np.float32) / 255
+  weights = dict(pixel=1.0, dictionary=0.0, commitment=0.0, perceptual=3.0)
+  weights |= dict(diffusion=2.0, refined_perceptual=0.5)
+  settings = LossSettings(weights=weights, perceptual='lpips-vgg16')
+  objective = Objective(
+    model.clone(refine=Refiner()), settings, DiffusionSettings(), Mean()
+  )
+  objective.check_weights(tiny.SIDE)
+  first, key = tiny_run.first, jax.random.key(1)
+  loss, (metrics, output, _) = jax.jit(objective.__call__)(
+    first.params, first.codebook, images, key, {}
+  )
+  means = (np.float64(images) - output.images).mean((1, 2))
+  np.testing.assert_allclose(
+    metrics['perceptual'], np.mean(np.sum(means**2, -1)), rtol=1e-4
+  )
+  total = sum(weights[name] * float(metrics[name]) for name in weights)
+  np.testing.assert_allclose(loss, total, rtol=1e-5)
+  # The draws of the three keys, and what the stand-in then makes of them.
+  keys = jax.random.split(jax.random.fold_in(key, 1), 3)
+  known = 1 - np.float64(jax.random.bernoulli(keys[0], 0.5, (4,)))
+  angle = np.pi / 2 * np.float64(draw_times(keys[1], 4))[:, None, None, None]
+  noise = np.float64(jax.random.normal(keys[2], images.shape))
+  initial = 2 * np.float64(output.images) - 1
+  v = np.cos(angle) * noise - np.sin(angle) * (2 * np.float64(images) - 1)
+  error = v - initial * known[:, None, None, None]
+  np.testing.assert_allclose(
+    metrics['diffusion'], np.mean(error**2), rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  'weights, line',
+  [
+    (dict(pixel=1.0), 'missing: commitment, dictionary, perceptual$'),
+    (
+      dict(
+        pixel=1.0, dictionary=1, commitment=1, perceptual=1,
+        refined_perceptual=1,
+      ),
+      'nothing reads: refined_perceptual$',
+    ),
+  ],
+)  # fmt: skip
+def test_weights_of_perception(model, weights, line):
+  settings = LossSettings(weights=weights, perceptual='lpips-vgg16')
+  with pytest.raises(InputError, match=line):
+    Objective(model, settings, None, Mean()).check_weights(16)

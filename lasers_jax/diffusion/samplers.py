@@ -1,0 +1,121 @@
+"""From noise to an image, in a few steps that draw nothing more.
+
+All of them solve the probability flow of the diffusion (Song et al., ICLR
+2021) in the form of DPM-Solver++ (C. Lu et al., arXiv 2211.01095, equation 8):
+from t to s, with x̂ the image that the network sees in x_t,
+
+  x_s = σ_s / σ_t x_t + (α_s - σ_s α_t / σ_t) x̂,
+
+which is exact where x̂ stays as it is, and is DDIM (J. Song, C. Meng and
+S. Ermon, ICLR 2021). They differ in the x̂ they put there.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from lasers_jax.diffusion.schedule import Schedule
+
+Denoise = Callable[[Array, Array], Array]
+# log α/σ is infinite at both ends; this is beyond what a step looks at.
+_LEAST = 1e-4
+
+
+def sample(
+  denoise: Denoise,
+  schedule: Schedule,
+  noise: Array,
+  steps: int,
+  sampler: str = 'dpmpp_2m',
+) -> Array:
+  """Turns noise into images; a function of the noise alone.
+
+  Args:
+    denoise: (x_t [B, ...], t, a scalar) -> x̂ [B, ...], the estimated image.
+    noise: [B, ...], standard normal.
+    steps: of equal length in t, from 1 to 0; at least 1.
+    sampler: a name in SAMPLERS. 'heun' calls `denoise` twice a step, except in
+      the last; the others once.
+
+  Returns:
+    Images, of the shape of noise.
+
+  Raises:
+    ValueError: an unknown sampler, or fewer steps than one.
+  """
+  if steps < 1:
+    raise ValueError(f'sampling takes at least 1 step, got {steps}')
+  if sampler not in SAMPLERS:
+    raise ValueError(f'the samplers are {", ".join(SAMPLERS)}, not {sampler!r}')
+  times = jnp.linspace(1.0, 0.0, steps + 1)
+  return SAMPLERS[sampler](denoise, schedule, noise, times)
+
+
+def _ddim(
+  denoise: Denoise, schedule: Schedule, noise: Array, times: Array
+) -> Array:
+  """First order: x̂ at the beginning of the step."""
+
+  def step(x, ends):
+    t, s = ends
+    return _move(schedule, x, denoise(x, t), t, s), None
+
+  return jax.lax.scan(step, noise, (times[:-1], times[1:]))[0]
+
+
+def _heun(
+  denoise: Denoise, schedule: Schedule, noise: Array, times: Array
+) -> Array:
+  """Second order: the mean of x̂ at both ends, the second one as predicted."""
+
+  def step(x, ends):
+    t, s = ends
+    first = denoise(x, t)
+    second = denoise(_move(schedule, x, first, t, s), s)
+    return _move(schedule, x, (first + second) / 2, t, s), None
+
+  x, _ = jax.lax.scan(step, noise, (times[:-2], times[1:-1]))
+  # At the end x̂ itself is the image, and there is nothing to correct.
+  return denoise(x, times[-2])
+
+
+def _dpmpp_2m(
+  denoise: Denoise, schedule: Schedule, noise: Array, times: Array
+) -> Array:
+  """DPM-Solver++(2M): x̂ goes on as it changed in the step before.
+
+  Algorithm 2 of the paper; the first and the last step are of first order.
+  """
+  level = _log_ratio(schedule, times)
+  width = level[1:] - level[:-1]
+  # How far the middle of a step lies beyond its beginning, in steps before.
+  share = jnp.concatenate([jnp.zeros(1), width[1:] / (2 * width[:-1])])
+  share = share.at[-1].set(0.0)
+
+  def step(carry, step):
+    (x, before), (t, s, share) = carry, step
+    now = denoise(x, t)
+    ahead = now + share * (now - before)
+    return (_move(schedule, x, ahead, t, s), now), None
+
+  start = noise, jnp.zeros_like(noise)
+  (x, _), _ = jax.lax.scan(step, start, (times[:-1], times[1:], share))
+  return x
+
+
+SAMPLERS = {'ddim': _ddim, 'heun': _heun, 'dpmpp_2m': _dpmpp_2m}
+
+
+def _move(
+  schedule: Schedule, x: Array, image: Array, t: Array, s: Array
+) -> Array:
+  (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+  kept = sigma_s / sigma_t
+  return kept * x + (alpha_s - kept * alpha_t) * image
+
+
+def _log_ratio(schedule: Schedule, times: Array) -> Array:
+  alpha, sigma = schedule(times)
+  return jnp.log(jnp.maximum(alpha, _LEAST) / jnp.maximum(sigma, _LEAST))

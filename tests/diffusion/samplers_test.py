@@ -1,0 +1,76 @@
+"""Held against data of which the best denoiser and the flow are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lasers_jax.diffusion import SAMPLERS, Schedule, sample
+
+MEAN, DEVIATION = 0.3, 0.25
+NOISE = jax.random.normal(jax.random.key(0), (4000, 1))
+
+
+def gaussian(schedule):
+  """The mean of x given x_t, for x ~ N(MEAN, DEVIATION²)."""
+
+  def denoise(x, t):
+    alpha, sigma = schedule(t)
+    gain = DEVIATION**2 * alpha / (DEVIATION**2 * alpha**2 + sigma**2)
+    return MEAN + gain * (x - alpha * MEAN)
+
+  return denoise
+
+
+def error(sampler, steps, scale=1.0):
+  """By how much the flow, which is linear, scales noise wrongly."""
+  schedule, ends = Schedule(scale), jnp.array([[0.0], [1.0]])
+  low, high = sample(gaussian(schedule), schedule, ends, steps, sampler)
+  np.testing.assert_allclose(low, MEAN, atol=1e-6)
+  return abs(float(high[0] - low[0]) - DEVIATION)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_a_gaussian_is_reached(sampler):
+  assert error(sampler, 512) < 0.002
+  assert error(sampler, 512, 0.5) < 0.003
+
+
+@pytest.mark.parametrize(
+  'sampler, order', [('ddim', 1), ('heun', 2), ('dpmpp_2m', 2)]
+)
+def test_the_error_falls_with_the_order(sampler, order):
+  # Near both ends log α/σ is without bound, so that theory is not quite met.
+  found = np.log(error(sampler, 128) / error(sampler, 512)) / np.log(4)
+  assert order - 0.5 < found < order + 0.2
+
+
+def test_higher_orders_pay():
+  assert error('heun', 32) < error('ddim', 64)
+  assert error('dpmpp_2m', 64) < error('heun', 32)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('steps', [1, 2, 3])
+def test_a_single_image_is_found_in_any_number_of_steps(sampler, steps):
+  image = jnp.linspace(-1, 1, 12).reshape(1, 2, 2, 3)
+  noise = jax.random.normal(jax.random.key(1), image.shape)
+  found = sample(lambda x, t: image, Schedule(), noise, steps, sampler)
+  np.testing.assert_allclose(found, image, atol=1e-6)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_the_distribution_of_samples(sampler):
+  found = sample(gaussian(Schedule()), Schedule(), NOISE, 50, sampler)
+  np.testing.assert_allclose(jnp.mean(found), MEAN, atol=0.02)
+  np.testing.assert_allclose(jnp.std(found), DEVIATION, rtol=0.05)
+
+
+def test_no_steps_is_an_error():
+  with pytest.raises(ValueError, match='at least 1 step, got 0'):
+    sample(lambda x, t: x, Schedule(), NOISE, 0)
+
+
+def test_an_unknown_sampler_is_an_error():
+  with pytest.raises(ValueError, match="dpmpp_2m, not 'euler'"):
+    sample(lambda x, t: x, Schedule(), NOISE, 1, 'euler')
