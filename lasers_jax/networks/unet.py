@@ -51,6 +51,8 @@ class UNet(nn.Module):
   Attributes:
     width: channels at full size.
     multipliers: of `width`, one a level; the side halves from each to the next.
+    halvings: of the side before the first level, by moving 2x2 pixels to the
+      channels: one is near four times as fast.
     blocks: residual blocks a level, on the way down and on the way up.
     attention: levels, counted from 0, whose blocks are followed by attention.
     drop: share of the images in training whose condition is hidden, so that
@@ -61,6 +63,7 @@ class UNet(nn.Module):
 
   width: int = 64
   multipliers: tuple[int, ...] = (1, 2, 4)
+  halvings: int = 0
   blocks: int = 2
   attention: tuple[int, ...] = ()
   drop: float = 0.1
@@ -70,7 +73,7 @@ class UNet(nn.Module):
   @property
   def f(self) -> int:
     """What the sides of an image must be a multiple of."""
-    return 2 ** (len(self.multipliers) - 1)
+    return 2 ** (self.halvings + len(self.multipliers) - 1)
 
   @nn.compact
   def __call__(
@@ -98,6 +101,8 @@ class UNet(nn.Module):
     """
     layers.check_sides(noisy, self.f)
     x = self._inputs(noisy, initial, quantized, known)
+    for _ in range(self.halvings):
+      x = layers.space_to_depth(x)
     time = self._time(t)
     x = layers.conv(self.width, 3, self.dtype)(x)
     kept = [x]
@@ -115,9 +120,12 @@ class UNet(nn.Module):
         x = self._block(x, time, i, multiplier)
       if i:
         x = layers.NearestUpConv(x.shape[-1], self.dtype)(x)
-    x = nn.swish(normalize(x, self.dtype))
-    last = nn.Conv(3, (3, 3), kernel_init=nn.initializers.zeros, name='to_v')
-    return last(x.astype(jnp.float32))
+    x = nn.swish(normalize(x, self.dtype)).astype(jnp.float32)
+    planes, zeros = 3 * 4**self.halvings, nn.initializers.zeros
+    x = nn.Conv(planes, (3, 3), kernel_init=zeros, name='to_v')(x)
+    for _ in range(self.halvings):
+      x = layers.depth_to_space(x)
+    return x
 
   def _inputs(self, noisy, initial, quantized, known):
     """The noisy image, the condition, and a plane that says if it is there."""

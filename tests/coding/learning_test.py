@@ -121,7 +121,7 @@ def test_signals_of_zero_move_nothing(name):
   assert_close(state._replace(steps=start.steps), start, atol=1e-6)
 
 
-@each_learner
+@pytest.mark.parametrize('name', ['online', 'gradient'])  # those that train
 def test_signals_split_over_devices(name):
   mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
   split = NamedSharding(mesh, PartitionSpec('data'))

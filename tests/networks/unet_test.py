@@ -30,7 +30,10 @@ def build(**fields):
 
 @pytest.fixture(scope='module', params=[False, True], ids=['image', 'latent'])
 def unet(request):
-  module, variables = build(latent=request.param, attention=(1,))
+  halvings = int(request.param)
+  module, variables = build(
+    latent=request.param, attention=(1,), halvings=halvings
+  )
   return module, jax.jit(lambda *args: module.apply(variables, *args))
 
 
@@ -68,6 +71,7 @@ def test_it_begins_by_predicting_nothing():
 
 
 def test_the_sides_must_divide():
+  assert UNet(multipliers=(1, 2), halvings=1).f == 4
   module = UNet(width=8, multipliers=(1, 2, 4))
   assert module.f == 4
   with pytest.raises(InputError, match='6x6 pixels do not divide by .* 4'):

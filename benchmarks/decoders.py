@@ -1,0 +1,91 @@
+"""Times the decoders: milliseconds an image, and the memory they take.
+
+  python benchmarks/decoders.py
+
+Random weights and images of --side pixels, --batch at a time, on whatever
+device there is, compilation apart: the first decoder of configs/cifar10.py, and
+the U-Net that refines it, by sampler and steps, with and without guidance. One
+interleaved run of --rounds; medians, and medians of the ratios to the first
+decoder within a round. Memory is what the compiled program asks for besides its
+arguments, as XLA says. Prints a table in Markdown.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from configs import cifar10
+from lasers_jax import settings
+from lasers_jax.diffusion import Schedule
+from lasers_jax.evaluation.refinement import (
+  Decoding,
+  SamplingSettings,
+  decode,
+)
+
+_SIDE = flags.DEFINE_integer('side', 32, 'Of an image, in pixels.')
+_BATCH = flags.DEFINE_integer('batch', 32, 'Images at a time.')
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
+
+STEPS = (1, 2, 5, 10, 20, 50)
+ROWS: dict[str, dict | None] = {
+  'first decoder': None,
+  **{f'dpmpp_2m, {n} steps': {'steps': n} for n in STEPS},
+  'ddim, 10 steps': {'steps': 10, 'sampler': 'ddim'},
+  'heun, 10 steps': {'steps': 10, 'sampler': 'heun'},
+  'dpmpp_2m, 10 steps, guided': {'steps': 10, 'guidance': 2.0},
+}
+
+
+def build(fields: dict | None) -> tuple[Callable[[], None], float]:
+  """Compiles a decoder of latents: a call, and its memory in MiB."""
+  model = settings.from_config(cifar10.get_config('vq+swycc').to_dict()).model
+  shape = _BATCH.value, _SIDE.value, _SIDE.value, 3
+  images = jax.random.uniform(jax.random.key(0), shape)
+  variables = model.init(jax.random.key(1), images[:1])
+  output = model.apply(variables, images)
+  decoding = fields and Decoding(Schedule(), SamplingSettings(**fields))
+  indices = jnp.arange(_BATCH.value)
+
+  def run(variables, output):
+    quantized = output.latent.quantized
+    first = model.apply(variables, quantized, method='decode_latent')
+    output = output.replace(images=first)
+    return decode(model, variables, output, indices, decoding)
+
+  compiled = jax.jit(run).lower(variables, output).compile()
+  memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
+  return lambda: jax.block_until_ready(compiled(variables, output)), memory
+
+
+def main(_) -> None:
+  rows = {name: build(fields) for name, fields in ROWS.items()}
+  times = {name: [] for name in rows}
+  for i in range(_ROUNDS.value + 1):
+    for name, (call, _) in rows.items():
+      start = time.perf_counter()
+      call()
+      if i:  # the first round warms up
+        times[name].append(time.perf_counter() - start)
+  first = times['first decoder']
+  print(
+    f'{_BATCH.value} images of {_SIDE.value}×{_SIDE.value} at a time, '
+    f'{jax.devices()[0].device_kind}\n\n'
+    '| decoder | ms an image | × the first | MiB |\n|---|---|---|---|'
+  )
+  for name, (_, memory) in rows.items():
+    each = 1e3 * statistics.median(times[name]) / _BATCH.value
+    ratios = [b / a for a, b in zip(first, times[name], strict=True)]
+    ratio = statistics.median(ratios)
+    print(f'| {name} | {each:.2f} | {ratio:.1f} | {memory:.0f} |')
+
+
+if __name__ == '__main__':
+  app.run(main)
