@@ -5,10 +5,10 @@
 
 Networks, data, steps, seed and optimizer are those of the config; for each
 bottleneck the settings are solved for that cost the asked bits (a name such as
-residual-simvq makes copies of another than vq). Continuous ones are trained as
-they are, too. Each run has a folder in the workdir; the same command goes on
-where it stopped, keeps what is finished, and writes table.md, table.json,
-curves.png and pictures.png.
+residual-simvq makes copies of another than vq, and vq+gan adds what
+configs/decoders.py has). Continuous ones are trained as they are, too. Each run
+has a folder in the workdir; the same command goes on where it stopped, keeps
+what is finished, and writes table.md, table.json, curves.png and pictures.png.
 """
 
 import dataclasses
@@ -20,16 +20,21 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 import evaluate
 import train
-from configs import bottlenecks
+from configs import bottlenecks, decoders
 from lasers_jax import scripts, settings
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.bottlenecks.rates import fields_at
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import comparison, pictures, protocol
+from lasers_jax.evaluation.measures import (
+  NOTHING_MORE,
+  Measures,
+  load_measures,
+)
 from lasers_jax.training import workdir
 
 PICTURES = 'pictures.npz'  # in the workdir of a run
@@ -58,7 +63,13 @@ class Entry:
   results: dict | None = None
 
 
-def compare(config: dict, names: list[str], rates: list[float], path: str):
+def compare(
+  config: dict,
+  names: list[str],
+  rates: list[float],
+  path: str,
+  measures: Measures = NOTHING_MORE,
+):
   """Trains and measures what is not finished, and writes the report.
 
   Args:
@@ -66,14 +77,15 @@ def compare(config: dict, names: list[str], rates: list[float], path: str):
     names: of bottlenecks, see `configs/bottlenecks.py`.
     rates: bits per pixel.
     path: the folder of all runs.
+    measures: what to measure besides PSNR and SSIM.
 
   Returns:
     The entries, or None where the run was asked to stop.
   """
   entries = plan(config, names, rates, path)
-  for entry in [x for x in entries if x.config and not finished(x)]:
+  for entry in [x for x in entries if x.config and not finished(x, measures)]:
     logging.info('--- %s', os.path.basename(entry.path))
-    if not run(entry):
+    if not run(entry, measures):
       return None
     jax.clear_caches()
     report(entries, path)
@@ -93,12 +105,7 @@ def plan(
   sites = (config['data']['side'] // f) ** 2
   entries = []
   for name in names:
-    section, weights = bottlenecks.choose(name)
-    base = {
-      **config,
-      'bottleneck': section.to_dict(),
-      'loss': {**config['loss'], 'weights': weights.to_dict()},
-    }
+    base = choose(config, name)
     if settings.from_config(base).bits_per_pixel is None:
       folder = os.path.join(path, f'{name}-continuous')
       entries.append(Entry(name, None, folder, base))
@@ -117,14 +124,23 @@ def plan(
   return entries
 
 
+def choose(config: dict, name: str) -> dict:
+  """The config with the bottleneck and the decoder of a name."""
+  bottleneck, _, decoder = name.partition('+')
+  chosen = ConfigDict(config)
+  chosen.bottleneck, chosen.loss.weights = bottlenecks.choose(bottleneck)
+  decoders.add(chosen, decoder)
+  return chosen.to_dict()
+
+
 def merge(a: Mapping, b: Mapping) -> dict:
   """Changes the keys of nested dictionaries that another one names."""
   both = {k: merge(a[k], v) for k, v in b.items() if isinstance(v, Mapping)}
   return {**a, **b, **both}
 
 
-def finished(entry: Entry) -> bool:
-  """Reads the results of an entry that was measured at its last step.
+def finished(entry: Entry, measures: Measures) -> bool:
+  """Reads the results of an entry that was measured so at its last step.
 
   Raises:
     InputError: they are of another config.
@@ -136,11 +152,13 @@ def finished(entry: Entry) -> bool:
     results = json.load(file)
   if results['protocol']['step'] != entry.config['steps']:
     return False
+  if not measures.protocol.keys() <= results.keys():
+    return False
   entry.results = results
   return True
 
 
-def run(entry: Entry) -> bool:
+def run(entry: Entry, measures: Measures) -> bool:
   """Trains and measures an entry; False where it was asked to stop.
 
   What goes wrong is kept with the entry, and the others go on.
@@ -149,7 +167,7 @@ def run(entry: Entry) -> bool:
     state = train.train_and_evaluate(entry.config, entry.path)
     if int(state.step) < entry.config['steps']:
       return False
-    entry.results = evaluate.evaluate(entry.path)
+    entry.results = evaluate.evaluate(entry.path, measures=measures)
     copies = reconstructions(entry.path)
   except Exception as error:  # Whatever it is, it is this entry's alone.
     logging.exception('%s failed', os.path.basename(entry.path))
@@ -215,6 +233,7 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file('config', lock_config=True)
   flags.DEFINE_list('bottlenecks', names, 'What to compare; by default all.')
   flags.DEFINE_list('bits_per_pixel', '0.5625,2', 'At which rates.')
+  evaluate.define_measures()
 
 
 def main() -> None:
@@ -227,7 +246,10 @@ def main() -> None:
     raise InputError(f'--bits_per_pixel must be numbers: {error}') from error
   scripts.set_up_jax()
   path = scripts.WORKDIR.value
-  done = compare(given.config.to_dict(), given.bottlenecks, rates, path)
+  measures = load_measures(given.measures, given.inception, given.clip)
+  done = compare(
+    given.config.to_dict(), given.bottlenecks, rates, path, measures
+  )
   if done and jax.process_index() == 0:
     with open(os.path.join(path, 'table.md')) as file:
       print(file.read(), end='')

@@ -166,17 +166,22 @@ def define_flags() -> None:
   flags.DEFINE_string('split', None, 'Split; by default the test one.')
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
   flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
-  flags.DEFINE_list(
-    'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
-  )
-  flags.DEFINE_string('inception', '', 'File of weights, for fid.')
-  flags.DEFINE_string('clip', '', 'File of weights, for cmmd.')
+  define_measures()
   flags.DEFINE_string('dump', None, 'Folder for PNG files of all images.')
   flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
   flags.DEFINE_integer('sampling_steps', None, 'Of a diffusion decoder.')
   flags.DEFINE_float('guidance', None, 'Of a diffusion decoder.')
   flags.DEFINE_integer('batch_size', None, 'Images at a time.')
   flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
+
+
+def define_measures() -> None:
+  """Those flags that a comparison has, too."""
+  flags.DEFINE_list(
+    'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
+  )
+  flags.DEFINE_string('inception', '', 'File of weights, for fid.')
+  flags.DEFINE_string('clip', '', 'File of weights, for cmmd.')
 
 
 def _given(values: dict) -> dict:

@@ -24,7 +24,7 @@ from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.monitor import Monitor
-from lasers_jax.training.objective import make_objective
+from lasers_jax.training.objective import OF_IMAGES, make_objective
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import (
   TrainState,
@@ -164,8 +164,8 @@ def settle(late, work: Work, monitor: Monitor) -> None:
     monitor.step(step, metrics)
     return
   # Name the one that broke first in the pass: the code, then the pixels.
-  code = [name for name in work.run.loss.weights if name != 'pixel']
-  term = next(name for name in [*code, 'pixel', 'loss', *bad] if name in bad)
+  code = [x for x in work.run.loss.weights if x not in OF_IMAGES]
+  term = next(x for x in [*code, *OF_IMAGES, 'loss', *bad] if x in bad)
   batch = work.train.batch(step - 1)
   kept = workdir.save_failure(work.path, step, term, batch)
   raise TrainingError(
@@ -210,16 +210,19 @@ def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
   if jax.process_index():
     return
   kinds = sorted({d.device_kind for d in mesh.devices.flat})
-  parts = ', '.join(
+  parts = dict(state.params)
+  if state.adversary:
+    parts['discriminator'] = state.adversary.params
+  sizes = ', '.join(
     f'{name} {sum(x.size for x in jax.tree.leaves(part)):,}'
-    for name, part in state.params.items()
+    for name, part in parts.items()
   )
   bits = run.bits_per_pixel
   lines = {
     'processes': jax.process_count(),
     'devices': f'{mesh.size} × {", ".join(kinds)}',
     'mesh': ' × '.join(f'{k}={v}' for k, v in mesh.shape.items()),
-    'parameters': parts,
+    'parameters': sizes,
     'code': f'{bits:.4g} bits per pixel' if bits else 'continuous',
     'state': f'{sharding.bytes_per_device(state):,} bytes per device',
     'steps': f'{int(state.step)} of {run.steps} done',

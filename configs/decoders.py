@@ -4,7 +4,8 @@
 
 lpips: a perceptual loss. gan: that, and a discriminator (VQ-GAN; DL-GAN with
 lasers). swycc: that loss, and a diffusion decoder that refines what the first
-decoder makes. diffusion: the same without the perceptual loss.
+decoder makes; swycc-mse: the same without the perceptual loss; diffusion: its
+loss alone, which leaves the first decoder to what helps the second.
 """
 
 from ml_collections import ConfigDict
@@ -66,7 +67,7 @@ def _diffusion(config: ConfigDict) -> None:
       attention=(),  # levels; assumed
       drop=0.1,
       latent=False,
-      dtype=config.network.dtype,
+      dtype=config.network.get('dtype', 'float32'),
     )
   )
   config.diffusion = ConfigDict(dict(noise_scale=1.0, uniform_share=1.0))
@@ -81,10 +82,16 @@ def _diffusion(config: ConfigDict) -> None:
   )
 
 
+def _alone(config: ConfigDict) -> None:
+  config.loss.weights.diffusion = config.loss.weights.pixel
+  config.loss.weights.pixel = 0.0
+
+
 _PARTS = {
   '': (),
   'lpips': (_perceptual,),
   'gan': (_perceptual, _discriminator),
   'swycc': (_perceptual, _diffusion),
-  'diffusion': (_diffusion,),
+  'swycc-mse': (_diffusion,),
+  'diffusion': (_diffusion, _alone),
 }

@@ -61,6 +61,17 @@ def test_only_the_bottleneck_differs(entries, config):
       assert entry.config['loss']['pixel'] == config['loss']['pixel']
 
 
+def test_a_name_may_ask_for_a_decoder(config, path):
+  plain, gan, refined = compare.plan(
+    config, ['vq', 'vq+gan', 'vq+swycc-mse'], [1.0], str(path)
+  )
+  assert gan.path.endswith('vq+gan-1')
+  assert 'discriminator' not in plain.config
+  assert gan.config['loss']['perceptual'] == 'lpips-vgg16'
+  assert refined.config['refine']['drop'] == 0.1
+  assert 'perceptual' not in refined.config['loss']['weights']
+
+
 def test_the_report_is_there(entries, path):
   table = (path / 'table.md').read_text()
   assert table.count('\n| `') == len(RUNS) and table.count('\n* `') == 1

@@ -101,7 +101,7 @@ def test_opens_with_the_command_that_runs_it(name):
 
 
 def test_unknown_decoders_are_refused():
-  with pytest.raises(settings.InputError, match="swycc, diffusion, not 'gann'"):
+  with pytest.raises(settings.InputError, match="diffusion, not 'gann'"):
     get_config('cifar10', 'vq+gann')
 
 

@@ -12,13 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lasers_jax.evaluation import pictures
+from lasers_jax.evaluation.measures import MEASURES
 
 Row = Mapping[str, Any]
 
 _HEAD = (
   'bottleneck', 'settings', 'bits per pixel', 'PSNR in dB (95 %)', 'SSIM',
-  'usage', 'perplexity',
 )  # fmt: skip
+_USE = ('usage', 'perplexity')
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -27,8 +28,10 @@ def table(rows: Sequence[Row]) -> str:
   Continuous codes come last, and rows without results below the table.
   """
   done = sorted((row for row in rows if row['results']), key=_order)
-  lines = [_line(_HEAD), _line(['---'] * len(_HEAD))]
-  lines += [_line(_cells(row)) for row in done]
+  more = [x for x in MEASURES if any(x in row['results'] for row in done)]
+  head = [*_HEAD, *more, *_USE]
+  lines = [_line(head), _line(['---'] * len(head))]
+  lines += [_line(_cells(row, more)) for row in done]
   failed = [row for row in rows if row['error']]
   lines += [''] * bool(failed)
   lines += [
@@ -43,7 +46,7 @@ def _order(row: Row) -> tuple[float, float]:
   return rate, -row['results']['psnr']['mean']
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, more: Sequence[str]) -> list[str]:
   results, psnr = row['results'], row['results']['psnr']
   bits = results['bits_per_pixel']['fixed_length']
   used = 'usage' in results
@@ -53,9 +56,19 @@ def _cells(row: Row) -> list[str]:
     bits if isinstance(bits, str) else f'{bits:.4g}',
     f'{psnr["mean"]:.2f} ({psnr["low"]:.2f} to {psnr["high"]:.2f})',
     f'{results["ssim"]["mean"]:.4f}',
+    *(_measure(results.get(name)) for name in more),
     f'{100 * results["usage"]:.1f} %' if used else '',
     f'{results["perplexity"]:.0f}' if used else '',
   ]
+
+
+def _measure(value: Any) -> str:
+  """A mean of single images, or a number of all; nothing where it is not."""
+  if value is None:
+    return ''
+  if isinstance(value, Mapping):
+    return f'{value["mean"]:.4f}'
+  return f'{value:.4g}'
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -18,8 +18,9 @@ PIXEL_LOSSES = {
   'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),
   'l1': lambda x, y: jnp.mean(jnp.abs(x - y), axis=(1, 2, 3)),
 }
-# Of a term that is made only where it has a weight.
-REFINED = 'refined_perceptual'
+# The last term is made only where it has a weight.
+OF_IMAGES = ('pixel', 'perceptual', 'diffusion', 'refined_perceptual')
+REFINED = OF_IMAGES[-1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,9 +62,9 @@ def make_train_step(
     )
     params = optax.apply_updates(state.params, updates)
     averaged = _average(state.ema_params, params, ema, state.step)
-    before, z = params, output.z
+    before = params
     params, codebook = _revive(
-      objective.model, params, codebook, z, state.step, revive_key
+      objective.model, params, codebook, output.z, state.step, revive_key
     )
     # The average of a dead atom and its successor would be neither.
     averaged = jax.tree.map(

@@ -48,6 +48,15 @@ def test_a_continuous_code_is_marked_and_has_no_usage():
   )
 
 
+def test_other_measures_have_columns():
+  row = {**ROWS[0], 'results': {**ROWS[0]['results'], 'fd-vgg16': 12.345}}
+  row['results']['lpips-vgg16'] = {'mean': 0.25}
+  head, _, first, second, *_ = comparison.table([row, ROWS[3]]).splitlines()
+  assert '| SSIM | lpips-vgg16 | fd-vgg16 | usage |' in head
+  assert '| 0.9000 |  |  | 50.0 % |' in first  # not measured of fsq
+  assert '| 0.9000 | 0.2500 | 12.35 | 50.0 % |' in second
+
+
 def test_what_has_no_results_says_why_below_the_table():
   last = comparison.table(ROWS).splitlines()[-1]
   assert last == (
