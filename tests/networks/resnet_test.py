@@ -119,7 +119,7 @@ def test_group_norm_takes_its_statistics_in_float32():
   class Norm(resnet.nn.Module):
     @resnet.nn.compact
     def __call__(self, x):
-      return resnet._norm(x, jnp.bfloat16)
+      return resnet.normalize(x, jnp.bfloat16)
 
   # bfloat16 knows the mean 8 to 1/32 and the mean square 65 to 1/4 only.
   x = 8 + np.random.default_rng(1).normal(size=(1, 32, 32, 64))
