@@ -2,14 +2,16 @@
 
   python evaluate.py --workdir=runs/photos
 
-Writes results.json and results.png into the workdir (or --output) and prints
-one line.
+Writes results.json, results.png and report.html into the workdir (or --output)
+and prints one line.
 """
 
 import dataclasses
 import json
 import math
 import os
+import shlex
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -19,8 +21,9 @@ from absl import flags
 from jax.sharding import Mesh
 
 from lasers_jax import scripts, settings
+from lasers_jax.data import DataSettings, Source
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import pictures, protocol
+from lasers_jax.evaluation import examples, pictures, protocol, report
 from lasers_jax.evaluation.measures import (
   MEASURES,
   NOTHING_MORE,
@@ -68,26 +71,20 @@ def evaluate(
   Returns:
     The results, as in results.json.
   """
-  config, run, mesh, step, variables = load(path, **changes)
+  model = load(path, **changes)
+  config, run, mesh, _, variables = model
   started = time.time()
   source = run.data.open(run.data.test)
   batches = run.data.evaluation_batches(
     source, run.evaluation.batch_size, run.multiple
   )
-  results = protocol.evaluate(
+  measured = protocol.measure(
     run.model, variables, batches, mesh, run.decoding, measures, dump
   )
+  results = protocol.summarize(measured)
   results['protocol'] = {
-    **protocol.PROTOCOL,
-    **measures.protocol,
-    **say_decoding(run.decoding),
-    **run.data.describe(run.data.test),
+    **say_protocol(model, measures),
     'count': len(source),
-    'step': step,
-    'weights': protocol.weights_hash(variables),
-    'averaged_weights': True,
-    'bottleneck': config['bottleneck'],
-    'commit': scripts.commit(),
     'seconds': round(time.time() - started, 1),
   }
   images = run.data.first_images(source, run.evaluation.pictures)
@@ -96,7 +93,51 @@ def evaluate(
   )
   if jax.process_index() == 0:
     keep(results, picture, output or path)
+  findings = examples.collect(
+    run.model, variables, mesh, run.decoding, measures, measured,
+    picker(run.data, source), run.data.side,
+  )  # fmt: skip
+  if jax.process_index() == 0:
+    page = report.render(results, measured, findings, origin(path, config))
+    workdir.write_text(os.path.join(output or path, 'report.html'), page)
   return results
+
+
+def say_protocol(model: Model, measures: Measures) -> dict:
+  """What results say of how they were made."""
+  config, run, _, step, variables = model
+  return {
+    **protocol.PROTOCOL,
+    **measures.protocol,
+    **say_decoding(run.decoding),
+    **run.data.describe(run.data.test),
+    'step': step,
+    'weights': protocol.weights_hash(variables),
+    'averaged_weights': True,
+    'bottleneck': config['bottleneck'],
+    'commit': scripts.commit(),
+  }
+
+
+def picker(data: DataSettings, source: Source) -> examples.Pick:
+  """Makes a function that gives images by their numbers in a split."""
+
+  def pick(numbers):
+    # In a list they are a source of their own.
+    chosen = [source[i] for i in numbers]
+    return data.first_images(chosen, len(chosen))
+
+  return pick
+
+
+def origin(path: str, config: dict) -> report.Origin:
+  """Says how this evaluation of a workdir came about."""
+  return report.Origin(
+    config,
+    report.read_history(os.path.join(path, 'metrics.jsonl')),
+    report.versions(scripts.commit()),
+    shlex.join(['python', *sys.argv]),
+  )
 
 
 def load(

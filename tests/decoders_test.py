@@ -1,6 +1,7 @@
 """Whole runs with a discriminator, and with a diffusion decoder."""
 
 import json
+import re
 import shutil
 import types
 
@@ -13,10 +14,10 @@ import evaluate
 import train
 from lasers_jax import settings
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import protocol
+from lasers_jax.evaluation import examples, protocol
 from lasers_jax.evaluation.refinement import draw_noise
 from lasers_jax.training import sharding
-from tests import tiny
+from tests import browser, tiny
 
 STEPS = 4
 GAN = {'discriminator': dict(width=4, halvings=1, start=1, warmup=1)}
@@ -98,7 +99,9 @@ def test_one_device_gives_the_same_numbers(run, tmp_path):
 def results(refined, tmp_path_factory):
   output = tmp_path_factory.mktemp('results')
   dump = str(output / 'dump')
-  evaluate.evaluate(str(refined.workdir), str(output), dump=dump)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(examples, 'STEPS', (1,))  # each is compiled
+    evaluate.evaluate(str(refined.workdir), str(output), dump=dump)
   return output
 
 
@@ -122,6 +125,26 @@ def test_dumped_files_are_what_was_measured(refined, results):
   psnr = -10 * np.log10(np.mean((a - b) ** 2, axis=(1, 2, 3)))
   found = json.loads((results / 'results.json').read_text())
   np.testing.assert_allclose(psnr.mean(), found['psnr']['mean'], rtol=1e-5)
+
+
+def test_the_report_shows_samples_and_steps(results):
+  page = (results / 'report.html').read_text()
+  samples, steps = re.findall(
+    '<section id="(?:samples|steps)">(.*?)</section>', page, re.DOTALL
+  )
+  assert samples.count('<figcaption>sample 4<br>') == examples.REFINED
+  rows = re.findall(r'<th scope="row">(.*?)</th>', steps)
+  assert rows == ['first decoder', '1', '2']
+  times = re.findall(r'>([0-9.]+)</td></tr>', steps)
+  assert len(times) == 2 and all(float(x) > 0 for x in times)
+  assert '5.75 bits per pixel' in samples and '5.75 bits per pixel' in steps
+
+
+@browser.needed
+def test_a_browser_shows_the_report(results, tmp_path):
+  said, shot = browser.look(results / 'report.html', tmp_path)
+  assert said == []
+  browser.assert_readable(shot)
 
 
 def on_host(model):

@@ -61,7 +61,11 @@ KNOWN_ONLY_BY = {
   'train': ('compare.py',),
   'evaluate': ('compare.py',),
   'configs': ('configs/', 'compare.py'),
-  'matplotlib': ('lasers_jax/evaluation/comparison.py',),
+  'matplotlib': (
+    'lasers_jax/evaluation/charts.py',
+    'lasers_jax/evaluation/comparison.py',
+  ),
+  'jinja2': ('lasers_jax/evaluation/report.py',),
   'examples': (),
   'tests': (),
 }

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +35,7 @@ PROTOCOL = {
 
 
 class Measured(NamedTuple):
-  """The sums that results are made of."""
+  """What is known of single images and codes: what results are made of."""
 
   values: dict[str, np.ndarray]  # float64, one per image, in the split's order
   scores: dict[str, float]
@@ -50,18 +50,13 @@ def evaluate(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
   decoding: Decoding | None = None,
-  measures: Measures = NOTHING_MORE,
-  dump: str | None = None,
 ) -> dict[str, Any]:
-  """Measures a model over all images of a split.
+  """Measures PSNR, SSIM and bits over a split: `measure`, then `summarize`."""
+  return summarize(measure(model, variables, batches, mesh, decoding))
 
-  Args:
-    model: the autoencoder; variables: its params and codebook.
-    batches: of `data.evaluation_batches`; each process gives its own rows.
-    mesh: where to compute; the numbers do not depend on it.
-    decoding: how a diffusion decoder samples; None where there is none.
-    measures: besides PSNR and SSIM.
-    dump: a folder for images and copies as PNG files; None writes none.
+
+def summarize(measured: Measured) -> dict[str, Any]:
+  """Makes results of what was measured.
 
   Returns:
     psnr, ssim and what else there is of single images (each mean, low, high,
@@ -70,9 +65,6 @@ def evaluate(
     perplexity. Of a diffusion decoder all this is of one sample an image, and
     `initial` holds what it began with.
   """
-  measured = _measure(
-    model, variables, batches, mesh, decoding, measures, dump
-  )
   bits = measured.bits
   fixed = 'continuous' if bits is None else bits / measured.pixels
   results: dict[str, Any] = {}
@@ -105,9 +97,25 @@ def check_size(height: int, width: int) -> None:
     )
 
 
-def _measure(
-  model, variables, batches, mesh, decoding, measures, dump
+def measure(
+  model: Autoencoder,
+  variables: Any,
+  batches: Iterable[dict[str, np.ndarray]],
+  mesh: Mesh,
+  decoding: Decoding | None = None,
+  measures: Measures = NOTHING_MORE,
+  dump: str | None = None,
 ) -> Measured:
+  """Measures a model over all images of a split.
+
+  Args:
+    model, variables: the autoencoder, its params and codebook.
+    batches: of `data.evaluation_batches`; each process gives its own rows.
+    mesh: where to compute; the numbers do not depend on it.
+    decoding: how a diffusion decoder samples; None where there is none.
+    measures: besides PSNR and SSIM.
+    dump: a folder for images and copies as PNG files; None writes none.
+  """
   values: dict[int, dict[str, float]] = {}
   counts = np.zeros(model.bottleneck.symbols, np.int64)
   features = {name: x.start() for name, x in measures.scores.items()}
@@ -131,18 +139,27 @@ def _measure(
     h, w = size
     if features or dump:
       pair = batch['image'][:, :h, :w], _own_rows(copies)
-    for name, sides in features.items():
-      for side, images in zip(sides, pair, strict=True):
-        side.add(extract(measures.scores[name], images, mesh)[real])
+      _add_features(features, measures, pair, mesh, real)
     if dump:
       pictures.dump(dump, batch['index'], batch['mask'], *pair)
-    _, height, width, _ = batch['image'].shape
-    f = model.encoder.f
-    each = model.bottleneck.map_bits(height // f, width // f)
+    each = _bits_of_one(model, batch['image'])
     bits = None if each is None else bits + real.sum() * each
     pixels += int(real.sum()) * h * w
   scores = {k: x.score(*features[k]) for k, x in measures.scores.items()}
   return Measured(_columns(values), scores, counts, bits, pixels)
+
+
+def _bits_of_one(model, images) -> float | None:
+  _, height, width, _ = images.shape
+  f = model.encoder.f
+  return model.bottleneck.map_bits(height // f, width // f)
+
+
+def _add_features(features, measures, pair, mesh, real) -> None:
+  """Adds those of the real images of a batch, and of their copies."""
+  for name, sides in features.items():
+    for side, images in zip(sides, pair, strict=True):
+      side.add(extract(measures.scores[name], images, mesh)[real])
 
 
 def _columns(rows: dict[int, dict[str, float]]) -> dict[str, np.ndarray]:
@@ -159,8 +176,12 @@ def _own_rows(images: Array) -> np.ndarray:
   shards = {
     shard.index[0].start or 0: shard.data for shard in images.addressable_shards
   }
-  rows = np.concatenate([np.asarray(shards[i]) for i in sorted(shards)])
-  return np.round(255 * rows).astype(np.uint8)
+  return to_uint8(np.concatenate([shards[i] for i in sorted(shards)]))
+
+
+def to_uint8(rounded: Array) -> np.ndarray:
+  """Takes what `metrics.to_uint8_range` returns to the host; NaN is black."""
+  return np.round(255 * np.nan_to_num(np.asarray(rounded))).astype(np.uint8)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -174,10 +195,10 @@ def _measure_batch(
   h, w = size
   images = images[:, :h, :w]
   rounded = metrics.to_uint8_range(copies)[:, :h, :w]
-  values = _compare(modules, frozen, images, rounded)
+  values = compare(modules, frozen, images, rounded)
   if decoding:
     initial = metrics.to_uint8_range(output.images)[:, :h, :w]
-    more = _compare(modules, frozen, images, initial)
+    more = compare(modules, frozen, images, initial)
     values |= {f'initial/{name}': x for name, x in more.items()}
   result = {'values': values, 'mask': batch['mask'], 'index': batch['index']}
   if model.bottleneck.symbols:
@@ -187,8 +208,15 @@ def _measure_batch(
   return result, jax.lax.with_sharding_constraint(rounded, batch_sharding(mesh))
 
 
-def _compare(modules, frozen, images, copies) -> dict[str, Array]:
-  """All measures of single images: [B] each."""
+def compare(
+  modules: Sequence[tuple[str, Any]], frozen: Any, images: Array, copies: Array
+) -> dict[str, Array]:
+  """Computes PSNR, SSIM and distances of images and copies: [B] each.
+
+  Args:
+    modules, frozen: of `Measures`, its modules and params.
+    images, copies: [B, h, w, 3] in [0, 1].
+  """
   values = {
     'psnr': metrics.psnr(images, copies),
     'ssim': metrics.ssim(images, copies),
@@ -245,7 +273,7 @@ def picture(
     uint8 [H, W, 3].
   """
   copies = reconstruct(model, variables, images, mesh, decoding)
-  atoms = np.asarray(_decode_atoms(model, mesh, variables))
+  atoms = np.asarray(decode_atoms(model, mesh, variables))
   return pictures.reconstructions(images, copies, atoms)
 
 
@@ -255,21 +283,26 @@ def reconstruct(
   images: list[np.ndarray],
   mesh: Mesh,
   decoding: Decoding | None = None,
+  indices: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
   """Codes and decodes images uint8 [h, w, 3], of any size from the factor up.
+
+  Args:
+    indices: their numbers in the split; None takes 0, 1, ...
 
   Returns:
     uint8 [h, w, 3] each.
   """
   multiple, copies = model.multiple, []
-  for i, image in enumerate(images):
+  indices = range(len(images)) if indices is None else indices
+  for i, image in zip(indices, images, strict=True):
     h, w, _ = image.shape
     pad = ((0, -h % multiple), (0, -w % multiple), (0, 0))
     padded = np.pad(image, pad, mode='edge')[None]
     copy = _reconstruct(
       model, mesh, decoding, variables, padded, np.full(1, i, np.int32)
     )
-    copies.append(np.asarray(copy)[0, :h, :w])
+    copies.append(to_uint8(copy)[0, :h, :w])
   return copies
 
 
@@ -282,15 +315,23 @@ def _reconstruct(model, mesh, decoding, variables, images, indices) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _decode_atoms(model, mesh, variables) -> Array:
-  """Shows what single atoms add to an image: [K, h, w, 3] in [0, 1].
+def decode_atoms(
+  model: Autoencoder, mesh: Mesh, variables: Any, order: Array | None = None
+) -> Array:
+  """Shows what single atoms add to an image: [k, h, w, 3] in [0, 1].
 
   Each stands alone in the middle of a latent of zeros, is decoded, and has
   what zeros decode to taken off; the contrast of each is stretched to the full
   range around grey.
+
+  Args:
+    order: int [any], which atoms, at most 64 of them; None takes the first.
   """
   bound = model.bind(variables)
-  atoms = bound.bottleneck.atoms()[: pictures.MOST_ATOMS]
+  atoms = bound.bottleneck.atoms()
+  if order is not None:
+    atoms = atoms[order]
+  atoms = atoms[: pictures.MOST_ATOMS]
   n, p, _, d = atoms.shape
   # Five patches a side: an odd number has a middle.
   empty = jnp.zeros((n, 5 * p, 5 * p, d))

@@ -1,0 +1,287 @@
+"""What a report shows of a model, computed for a few images of the split."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from lasers_jax.bottlenecks.lasers import Lasers
+from lasers_jax.evaluation import metrics, pictures, protocol
+from lasers_jax.evaluation.measures import Measures
+from lasers_jax.evaluation.protocol import Measured
+from lasers_jax.evaluation.refinement import Decoding, draw_noise, refine
+from lasers_jax.networks.autoencoder import Autoencoder, Output
+from lasers_jax.training.sharding import replicated
+from lasers_jax.training.step import to_float
+
+SHOWN = 3  # images each of the best, the median and the worst
+REFINED = 6  # images that are sampled in several ways
+DRAWS = 8  # samples of each of them
+STEPS = (1, 2, 5, 10, 20, 50)  # of sampling, besides those of the config
+PURSUED = 64  # images whose coefficients are looked at
+LARGEST = 64  # pixels a side; larger ones are cropped for the last two
+
+Pick = Callable[[Sequence[int]], list[np.ndarray]]
+
+
+class Samples(NamedTuple):
+  """Several samples of the same images: uint8."""
+
+  numbers: list[int]  # of the images in the split, the best PSNR first
+  originals: np.ndarray  # [n, h, w, 3]
+  initial: np.ndarray  # [n, h, w, 3], what sampling began with
+  draws: np.ndarray  # [DRAWS, n, h, w, 3]
+
+
+class Sweep(NamedTuple):
+  """Means over the images of `Samples`, of one sample each."""
+
+  steps: list[int]
+  values: dict[str, list[float]]  # by measure, one for each number of steps
+  initial: dict[str, float]
+  milliseconds: list[float]  # an image, sampling alone
+  device: str
+
+
+class Findings(NamedTuple):
+  """What is found out for a report."""
+
+  pairs: dict[int, tuple[np.ndarray, np.ndarray]]  # image and copy, uint8
+  ranked: dict[str, dict[str, list[int]]]  # of `rank`, by measure
+  atoms: np.ndarray  # [k, h, w, 3] in [0, 1]
+  numbers: list[int] | None  # of these atoms, by use; None: the first ones
+  coefficients: np.ndarray | None  # [N, S], in the order of the pursuit
+  pursued: int  # images that the coefficients are of
+  samples: Samples | None
+  sweep: Sweep | None
+
+
+def collect(
+  model: Autoencoder,
+  variables: Any,
+  mesh: Mesh,
+  decoding: Decoding | None,
+  measures: Measures,
+  measured: Measured,
+  pick: Pick,
+  side: int,
+) -> Findings:
+  """Finds out what a report shows; all processes together.
+
+  Args:
+    model, variables, mesh, decoding, measures: as in `protocol.measure`.
+    measured: what it returned, for all images of the split.
+    pick: gives images uint8 [h, w, 3] by their numbers in the split.
+    side: of the crops of training; larger images are cropped to it, or to
+      LARGEST where that is more, for all but the examples.
+  """
+  side = max(side, LARGEST)
+  ranked = _rank_all(measured)
+  numbers, atoms = _atoms(model, mesh, variables, measured.counts)
+  coefficients, pursued, samples, sweep = None, 0, None, None
+  if isinstance(model.bottleneck, Lasers):
+    # Large crops have many sites, and few of them tell enough.
+    most = max(1, PURSUED * LARGEST**2 // side**2)
+    chosen = spread(len(measured.values['psnr']), most)
+    images = crop_alike(pick(chosen), side, model.multiple)
+    coefficients, pursued = _pursue(model, mesh, variables, images), len(images)
+  if decoding:
+    order = np.argsort(-measured.values['psnr'], kind='stable')
+    chosen = [int(order[i]) for i in spread(len(order), REFINED)]
+    images = crop_alike(pick(chosen), side, model.multiple)
+    samples, sweep = _refined(
+      model, variables, mesh, decoding, measures, chosen, images
+    )
+  return Findings(
+    _pairs(model, variables, mesh, decoding, pick, ranked),
+    ranked,
+    atoms,
+    numbers,
+    None if coefficients is None else np.asarray(coefficients),
+    pursued,
+    samples,
+    sweep,
+  )
+
+
+def _pairs(model, variables, mesh, decoding, pick, ranked):
+  """The images that are ranked, and their copies, by their numbers."""
+  groups = [x for by_group in ranked.values() for x in by_group.values()]
+  shown = sorted({i for group in groups for i in group})
+  images = pick(shown)
+  copies = protocol.reconstruct(
+    model, variables, images, mesh, decoding, shown
+  )
+  pairs = zip(images, copies, strict=True)
+  return dict(zip(shown, pairs, strict=True))
+
+
+def _rank_all(measured: Measured) -> dict[str, dict[str, list[int]]]:
+  return {
+    name: rank(values, lower_is_better=name != 'psnr')
+    for name, values in measured.values.items()
+    if name == 'psnr' or name.startswith('lpips')
+  }
+
+
+def rank(
+  values: np.ndarray, lower_is_better: bool = False
+) -> dict[str, list[int]]:
+  """Finds the best, the median and the worst of values [n], at most 3 of each.
+
+  Returns:
+    Numbers in [0, n) under 'best', 'median' and 'worst', no number twice; the
+    most extreme comes first, and NaN is the worst of all.
+  """
+  order = np.argsort(values if lower_is_better else -values, kind='stable')
+  order, n = [int(i) for i in order], len(values)
+  each = max(1, min(SHOWN, n // 3))
+  middle = (n - each) // 2
+  return {
+    'best': order[:each],
+    'median': order[middle : middle + each] if n > 2 else [],
+    'worst': order[::-1][:each] if n > 1 else [],
+  }
+
+
+def spread(count: int, most: int) -> list[int]:
+  """Numbers in [0, count), at most so many, evenly spaced."""
+  places = np.linspace(0, count - 1, min(count, most))
+  return [int(i) for i in np.round(places)]
+
+
+def crop_alike(
+  images: list[np.ndarray], side: int, multiple: int
+) -> np.ndarray:
+  """Cuts the middles out of images uint8 [h, w, 3], all of one size.
+
+  Returns:
+    uint8 [n, h, w, 3]: as large as the smallest and as `side` allow, and a
+    multiple, to which small ones are padded by their edge.
+  """
+  h, w = (
+    min(side, *(image.shape[axis] for image in images)) for axis in (0, 1)
+  )
+  h, w = (x - x % multiple if x > multiple else x for x in (h, w))
+  cut = np.stack([cut_middle(image, h, w) for image in images])
+  padding = (0, 0), (0, -h % multiple), (0, -w % multiple), (0, 0)
+  return np.pad(cut, padding, mode='edge')
+
+
+def cut_middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Cuts the middle out of [h, w, 3]; what is smaller stays as it is."""
+  top = max(0, (image.shape[0] - height) // 2)
+  left = max(0, (image.shape[1] - width) // 2)
+  return image[top : top + height, left : left + width]
+
+
+def _atoms(model, mesh, variables, counts):
+  """The atoms that are used most, decoded, and their numbers."""
+  shape = jax.eval_shape(
+    lambda x: model.bind(x).bottleneck.atoms(), variables
+  ).shape
+  numbers = order = None
+  # Where the symbols are levels of scalars they are no atoms.
+  if len(counts) and len(counts) == shape[0]:
+    order = np.argsort(-counts, kind='stable')[: pictures.MOST_ATOMS]
+    numbers = [int(i) for i in order]
+  return numbers, np.asarray(
+    protocol.decode_atoms(model, mesh, variables, order)
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _pursue(model, mesh, variables, images) -> Array:
+  """The coefficients as they are decoded, in the order of the pursuit."""
+
+  def pursue(whole, images):
+    z, coder = whole.encoder(images - 0.5), whole.bottleneck
+    # What `encode` returns is sorted, as it would be stored.
+    code = coder._pursue(coder._signals(z), coder._atoms())
+    return coder.coefficients.read(code.atoms, code.stored)
+
+  found = model.apply(variables, to_float(images), method=pursue)
+  return jax.lax.with_sharding_constraint(found, replicated(mesh))
+
+
+def _refined(
+  model, variables, mesh, decoding, measures, numbers, images
+) -> tuple[Samples, Sweep]:
+  """Samples images [n, h, w, 3] in several ways."""
+  output = _code(model, mesh, variables, images)
+  indices, shape = np.array(numbers, np.int32), images.shape[1:]
+  noises = [
+    np.asarray(draw_noise(indices, shape, decoding.sampling.seed, i))
+    for i in range(DRAWS)
+  ]
+  samplers = {
+    n: _sampler(model, mesh, decoding, n, variables, output, noises[0])
+    for n in sorted({*STEPS, decoding.sampling.steps})
+  }
+
+  usual = samplers[decoding.sampling.steps]
+  draws = [_uint8(usual(variables, output, noise)) for noise in noises]
+  timed = [_time(x, variables, output, noises[0]) for x in samplers.values()]
+  copies, seconds = zip(*timed, strict=True)
+  samples = Samples(numbers, images, _uint8(output.images), np.stack(draws))
+  judge = functools.partial(_judge, *_perceptual(measures), images)
+  each = [judge(x) for x in copies]
+  values = {name: [float(x[name]) for x in each] for name in each[0]}
+  initial = {k: float(x) for k, x in judge(output.images).items()}
+  device = mesh.devices.flat[0].device_kind
+  times = [1e3 * x / len(images) for x in seconds]
+  return samples, Sweep(list(samplers), values, initial, times, device)
+
+
+def _time(sampler, *arrays) -> tuple[Array, float]:
+  """What a sampler makes, and the seconds of the better of two runs."""
+  seconds = []
+  for _ in range(2):
+    started = time.perf_counter()
+    copies = jax.block_until_ready(sampler(*arrays))
+    seconds.append(time.perf_counter() - started)
+  return copies, min(seconds)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _code(model, mesh, variables, images) -> Output:
+  output = model.apply(variables, to_float(images))
+  return jax.lax.with_sharding_constraint(output, replicated(mesh))
+
+
+def _sampler(model, mesh, decoding, steps, *arrays) -> Callable[..., Array]:
+  """Compiles sampling, so that its time can be taken."""
+  sampling = dataclasses.replace(decoding.sampling, steps=steps)
+  decoding = decoding._replace(sampling=sampling)
+  return _sample.lower(model, mesh, decoding, *arrays).compile()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _sample(model, mesh, decoding, variables, output, noise) -> Array:
+  images = refine(model, variables, output, noise, decoding)
+  return jax.lax.with_sharding_constraint(images, replicated(mesh))
+
+
+def _uint8(images: Array) -> np.ndarray:
+  return protocol.to_uint8(metrics.to_uint8_range(images))
+
+
+def _perceptual(measures: Measures):
+  """The distances that take images of any size."""
+  names = [x for x in measures.distances if x.startswith('lpips')]
+  modules = tuple((x, measures.distances[x].module) for x in names)
+  return modules, {x: measures.distances[x].params for x in names}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _judge(modules, frozen, images, copies) -> dict[str, Array]:
+  """Means over images uint8 and copies as they come."""
+  rounded = metrics.to_uint8_range(copies)
+  values = protocol.compare(modules, frozen, to_float(images), rounded)
+  return {name: x.mean() for name, x in values.items()}
