@@ -64,16 +64,14 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   run = settings.from_config(config)
   objective, frozen = make_objective(run.model, run.loss, run.diffusion)
   objective.check_weights(run.data.side)
-  if not run.data.whole:
-    protocol.check_size(run.data.side, run.data.side)
 
   # Devices and data
   mesh = sharding.make_mesh(**vars(run.mesh))
-  sharding.check_batch(run.batch_size, mesh, 'batch_size')
-  sharding.check_batch(run.evaluation.batch_size, mesh, 'evaluation.batch_size')
+  check_sizes(run, mesh)
   train = run.data.train_pipeline(run.batch_size, run.seed)
   validation = run.data.open(run.data.validation)
-  frozen = jax.device_put(frozen, sharding.replicated(mesh))
+  everywhere = sharding.replicated(mesh)
+  frozen = jax.device_put(frozen, everywhere)
   work = Work(run, path, mesh, train, validation, frozen)
 
   # The state: shapes first, so that each array is created in its place
@@ -89,7 +87,6 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
     )
 
   # The step
-  everywhere = sharding.replicated(mesh)
   train_step = jax.jit(
     make_train_step(objective, optimizer, run.optimizer.ema, adversary),
     in_shardings=(places, sharding.batch_sharding(mesh), everywhere),
@@ -109,6 +106,14 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
       state = jax.jit(create, out_shardings=places)(first)
     describe(run, mesh, state)
     return loop(work, state, train_step, checkpoints, stop_requested)
+
+
+def check_sizes(run: settings.Settings, mesh: Mesh) -> None:
+  """Raises InputError where images are too small, or batches do not split."""
+  if not run.data.whole:
+    protocol.check_size(run.data.side, run.data.side)
+  sharding.check_batch(run.batch_size, mesh, 'batch_size')
+  sharding.check_batch(run.evaluation.batch_size, mesh, 'evaluation.batch_size')
 
 
 def loop(

@@ -38,9 +38,7 @@ class PatchGAN(nn.Module):
 
     Raises InputError where a side is too small.
     """
-    check_least(images, self.least)
-    x = crop_to_multiple(images, 2**self.halvings)
-    x = (2 * x - 1).astype(self.dtype)
+    x = prepare(images, self.least, self.halvings).astype(self.dtype)
     for i in range(self.halvings):
       x = layers.DownConv(self.width * min(2**i, 8), self.dtype)(x)
       x = nn.leaky_relu(normalize(x, self.dtype) if i else x, 0.2)
@@ -92,9 +90,7 @@ class StyleGAN(nn.Module):
 
     Raises InputError where a side is too small.
     """
-    check_least(images, self.least)
-    x = crop_to_multiple(images, 2**self.halvings)
-    x = (2 * x - 1).astype(self.dtype)
+    x = prepare(images, self.least, self.halvings).astype(self.dtype)
     x = self._act(layers.conv(self.width, 3, self.dtype)(x))
     for i in range(self.halvings):
       features = min(self.width * 2 ** (i + 1), self.most)
@@ -128,19 +124,19 @@ def blur_pool(x: jax.Array) -> jax.Array:
   return x
 
 
-def check_least(images: jax.Array, least: int) -> None:
-  """Raises InputError where a side of images [B, h, w, C] is below `least`."""
+def prepare(images: jax.Array, least: int, halvings: int) -> jax.Array:
+  """Brings images [B, h, w, C] from [0, 1] to [-1, 1].
+
+  Leaves out the last rows and columns that cannot be halved so often. Raises
+  InputError where a side is below `least`.
+  """
   if min(images.shape[1:3]) < least:
     raise InputError(
       f'the discriminator needs images of at least {least}x{least} pixels, not '
       f'{images.shape[1]}x{images.shape[2]}: use fewer discriminator.halvings'
     )
-
-
-def crop_to_multiple(images: jax.Array, multiple: int) -> jax.Array:
-  """Leaves out the last rows and columns that cannot be halved so often."""
-  h, w = (n - n % multiple for n in images.shape[1:3])
-  return images[:, :h, :w]
+  h, w = (n - n % 2**halvings for n in images.shape[1:3])
+  return 2 * images[:, :h, :w] - 1
 
 
 DISCRIMINATORS = {'patchgan': PatchGAN, 'stylegan': StyleGAN}
