@@ -176,6 +176,11 @@ class Lasers(Codebook):
     code = self._pursue(self._signals(z), self._atoms())
     return self._store(z, _sorted(code))
 
+  def pursue(self, z: Array) -> SparseCode:
+    """Codes z as `decode` reads it, in the order of the pursuit: [N, S]."""
+    code = self._pursue(self._signals(z), self._atoms())
+    return self._read(code.atoms, code.stored)
+
   def decode(self, codes: SparseCode) -> Array:
     """Turns stored codes back into quantized latents float32 [..., H, W, D]."""
     flat = SparseCode(*(x.reshape(-1, self.S) for x in codes))

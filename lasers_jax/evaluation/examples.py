@@ -201,10 +201,7 @@ def _pursue(model, mesh, variables, images) -> Array:
   """The coefficients as they are decoded, in the order of the pursuit."""
 
   def pursue(whole, images):
-    z, coder = whole.encoder(images - 0.5), whole.bottleneck
-    # What `encode` returns is sorted, as it would be stored.
-    code = coder._pursue(coder._signals(z), coder._atoms())
-    return coder.coefficients.read(code.atoms, code.stored)
+    return whole.bottleneck.pursue(whole.encoder(images - 0.5)).coefficients
 
   found = model.apply(variables, to_float(images), method=pursue)
   return jax.lax.with_sharding_constraint(found, replicated(mesh))
