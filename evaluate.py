@@ -115,6 +115,7 @@ def say_protocol(model: Model, measures: Measures) -> dict:
     'weights': protocol.weights_hash(variables),
     'averaged_weights': True,
     'bottleneck': config['bottleneck'],
+    'parameters': protocol.count_parameters(variables),
     'commit': scripts.commit(),
   }
 

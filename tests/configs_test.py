@@ -101,8 +101,13 @@ def test_opens_with_the_command_that_runs_it(name):
 
 
 def test_unknown_decoders_are_refused():
-  with pytest.raises(settings.InputError, match="diffusion, not 'gann'"):
+  with pytest.raises(settings.InputError, match="wide, not 'gann'"):
     get_config('cifar10', 'vq+gann')
+
+
+def test_decoders_go_together():
+  config = get_config('cifar10', 'vq+gan+wide')
+  assert config.network.width == 192 and 'discriminator' in config
 
 
 def test_what_is_none_takes_an_integer():

@@ -17,7 +17,8 @@ from lasers_jax.evaluation.measures import MEASURES
 Row = Mapping[str, Any]
 
 _HEAD = (
-  'bottleneck', 'settings', 'bits per pixel', 'PSNR in dB (95 %)', 'SSIM',
+  'bottleneck', 'settings', 'parameters', 'bits per pixel',
+  'PSNR in dB (95 %)', 'SSIM',
 )  # fmt: skip
 _USE = ('usage', 'perplexity')
 
@@ -53,6 +54,7 @@ def _cells(row: Row, more: Sequence[str]) -> list[str]:
   return [
     f'`{row["bottleneck"]}`',
     say_settings(row['settings']),
+    f'{sum(results["protocol"]["parameters"].values()):,}',
     bits if isinstance(bits, str) else f'{bits:.4g}',
     f'{psnr["mean"]:.2f} ({psnr["low"]:.2f} to {psnr["high"]:.2f})',
     f'{results["ssim"]["mean"]:.4f}',

@@ -349,3 +349,14 @@ def weights_hash(variables: Any) -> str:
     digest.update(jax.tree_util.keystr(path).encode())
     digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
   return digest.hexdigest()[:16]
+
+
+def count_parameters(variables: Any) -> dict[str, int]:
+  """Counts what gradients train in each part of a model: encoder, decoder, ...
+
+  A codebook of running averages is not among it.
+  """
+  return {
+    name: sum(leaf.size for leaf in jax.tree.leaves(part))
+    for name, part in variables['params'].items()
+  }

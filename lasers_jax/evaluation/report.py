@@ -47,8 +47,10 @@ def render(
   return _template().render(
     title=_title(config),
     protocol=protocol,
-    # What is nested stands in the config.
-    protocol_rows=_rows(_flat(protocol)),
+    protocol_rows=_rows(
+      # What else is nested stands in the config.
+      _flat(protocol) | {'parameters': protocol['parameters']}
+    ),
     bits=_say_bits(results),
     tiles=_tiles(results, len(counts)),
     measures=_measures(results),

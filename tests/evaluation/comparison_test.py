@@ -11,6 +11,7 @@ def row(name, asked, psnr=None, bits=None, error=None, **settings):
     'psnr': {'mean': psnr, 'low': psnr - 0.1, 'high': psnr + 0.1},
     'ssim': {'mean': 0.9},
     'bits_per_pixel': {'fixed_length': bits},
+    'protocol': {'parameters': {'encoder': 1000, 'decoder': 234}},
   }
   if results and not isinstance(bits, str):
     results.update(usage=0.5, perplexity=12.3)
@@ -37,14 +38,15 @@ def test_the_table_goes_rate_by_rate_the_best_first():
   names = [line.split('`')[1] for line in lines[2:6]]
   assert names == ['fsq', 'vq', 'residual', 'none']
   assert lines[3] == (
-    '| `vq` | K=512 | 0.5 | 20.00 (19.90 to 20.10) | 0.9000 | 50.0 % | 12 |'
+    '| `vq` | K=512 | 1,234 | 0.5 | 20.00 (19.90 to 20.10) | 0.9000 '
+    '| 50.0 % | 12 |'
   )
 
 
 def test_a_continuous_code_is_marked_and_has_no_usage():
   line = next(x for x in comparison.table(ROWS).splitlines() if '`none`' in x)
   assert line == (
-    '| `none` |  | continuous | 40.00 (39.90 to 40.10) | 0.9000 |  |  |'
+    '| `none` |  | 1,234 | continuous | 40.00 (39.90 to 40.10) | 0.9000 |  |  |'
   )
 
 

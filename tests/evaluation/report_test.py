@@ -45,6 +45,7 @@ def contents(sampled=True, bits=1.25, codes=K, broken=False):
     'step': 300,
     'weights': '0123456789abcdef',
     'bottleneck': {'name': 'lasers'},
+    'parameters': {'encoder': 123, 'decoder': 456},
   }
   if sampled:
     sampling = {'sampler': 'heun', 'steps': 10, 'guidance': 2}

@@ -50,8 +50,26 @@ def conv(features, size, dtype, name, stride=1, padding=None) -> nn.Conv:
     padding=size // 2 if padding is None else padding,
     dtype=dtype,
     precision=jax.lax.Precision.HIGHEST,
+    conv_general_dilated=_convolve,
     name=name,
   )
+
+
+def _convolve(x, kernel, strides, padding, *, precision, **options):
+  """Convolves; 2×2 maps, for which XLA takes 27 times as long on a CPU, by a
+  product with their patches."""
+  sizes = x.shape[1:3], kernel.shape[:2], tuple(strides)
+  if sizes != ((2, 2), (3, 3), (1, 1)):
+    return jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, precision=precision, **options
+    )
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  corners = [(i, j) for i in range(3) for j in range(3)]
+  patches = jnp.concatenate(
+    [x[:, i : i + 2, j : j + 2] for i, j in corners], axis=-1
+  )
+  kernel = kernel.reshape(-1, kernel.shape[-1])
+  return jnp.matmul(patches, kernel, precision=precision)
 
 
 class VGG16(nn.Module):

@@ -2,10 +2,12 @@ import functools
 import importlib.metadata
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from PIL import Image
 
 from lasers_jax.errors import InputError
@@ -213,6 +215,22 @@ def maps(network, height, width):
   x = jnp.zeros((1, height, width, 3))
   maps, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
   return [m.shape[1:] for m in maps]
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_a_map_of_2_by_2_is_convolved_as_any_other(stride):
+  x = np.random.default_rng(0).normal(size=(3, 2, 2, 5)).astype(np.float32)
+  layer = trunks.conv(4, 3, jnp.float32, None, stride)
+  params = layer.init(jax.random.key(0), x)
+  plain = nn.Conv(
+    4, (3, 3), stride, padding=1, precision=jax.lax.Precision.HIGHEST
+  )
+
+  def gradient(layer):
+    loss = lambda x: jnp.sum(layer.apply(params, x) ** 3)  # noqa: E731
+    return jax.value_and_grad(loss)(x)
+
+  chex.assert_trees_all_close(gradient(layer), gradient(plain), rtol=1e-5)
 
 
 def test_sides_are_rounded_down():
