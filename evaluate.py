@@ -116,6 +116,10 @@ def say_protocol(model: Model, measures: Measures) -> dict:
     'averaged_weights': True,
     'bottleneck': config['bottleneck'],
     'parameters': protocol.count_parameters(variables),
+    'weights_of_measures': {
+      name: protocol.weights_hash(network.params)
+      for name, network in {**measures.distances, **measures.scores}.items()
+    },
     'commit': scripts.commit(),
   }
 

@@ -167,10 +167,12 @@ def build_model(
     InputError: an unknown name or key, or values that contradict.
   """
   encoder, decoder = _choose(NETWORKS, network, 'network')
-  network = _with_dtype({k: v for k, v in network.items() if k != 'name'})
+  network = {k: v for k, v in network.items() if k != 'name'}
+  network = _with_dtype(network, 'network')
   ends = [_build(kind, network, 'network') for kind in (encoder, decoder)]
   if refine is not None:
-    refine = _build(UNet, _with_dtype(_section(refine, 'refine')), 'refine')
+    refine = _with_dtype(_section(refine, 'refine'), 'refine')
+    refine = _build(UNet, refine, 'refine')
   d = _from_1(network['D'], 'network.D')
   model = Autoencoder(
     encoder=ends[0],
@@ -220,13 +222,13 @@ def _choose(table: Mapping[str, Any], section: Mapping, where: str):
   return table[name]
 
 
-def _with_dtype(section: Mapping) -> dict[str, Any]:
+def _with_dtype(section: Mapping, where: str) -> dict[str, Any]:
   """A section whose `dtype`, if it has one, is no longer a name."""
   if 'dtype' not in section:
     return dict(section)
   name = section['dtype']
   if name not in ('float32', 'bfloat16'):
-    raise InputError(f'network.dtype must be float32 or bfloat16: {name!r}')
+    raise InputError(f'{where}.dtype must be float32 or bfloat16: {name!r}')
   return {**section, 'dtype': jnp.dtype(name)}
 
 

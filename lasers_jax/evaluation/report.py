@@ -49,7 +49,8 @@ def render(
     protocol=protocol,
     protocol_rows=_rows(
       # What else is nested stands in the config.
-      _flat(protocol) | {'parameters': protocol['parameters']}
+      _flat(protocol)
+      | {k: protocol[k] for k in ('parameters', 'weights_of_measures')}
     ),
     bits=_say_bits(results),
     tiles=_tiles(results, len(counts)),

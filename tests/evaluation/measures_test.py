@@ -92,6 +92,9 @@ def test_the_protocol_names_the_measures(found):
   protocol = found[0]['protocol']
   assert 'no FID' in protocol['fd-vgg16']
   assert protocol['lpips-alexnet'] == MEASURES['lpips-alexnet']
+  hashes = protocol['weights_of_measures']
+  assert set(hashes) == {'lpips-alexnet', 'fd-vgg16'}
+  assert all(len(x) == 16 for x in hashes.values())
   assert 'fid' not in protocol and protocol['count'] == tiny.TEST
 
 

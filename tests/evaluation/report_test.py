@@ -46,6 +46,7 @@ def contents(sampled=True, bits=1.25, codes=K, broken=False):
     'weights': '0123456789abcdef',
     'bottleneck': {'name': 'lasers'},
     'parameters': {'encoder': 123, 'decoder': 456},
+    'weights_of_measures': {'fd-vgg16': 'fedcba9876543210'},
   }
   if sampled:
     sampling = {'sampler': 'heun', 'steps': 10, 'guidance': 2}
