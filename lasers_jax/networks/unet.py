@@ -5,7 +5,9 @@ the noisy image beside the image that the first decoder made. What the paper
 does not give is `assumed` here: widths, the embedding of time, and how the
 networks hear it. Here it scales and shifts what group normalisation returns,
 as in P. Dhariwal and A. Nichol, "Diffusion models beat GANs on image
-synthesis", NeurIPS 2021, section 3.
+synthesis", NeurIPS 2021, section 3; and it says how much of either image passes
+by the network at full size, which is what is best where nothing else is known
+(as T. Karras et al., NeurIPS 2022, section 5, have it by a formula).
 """
 
 import math
@@ -125,7 +127,18 @@ class UNet(nn.Module):
     x = nn.Conv(planes, (3, 3), kernel_init=zeros, name='to_v')(x)
     for _ in range(self.halvings):
       x = layers.depth_to_space(x)
-    return x
+    return x + self._skip(noisy, initial, time, known)
+
+  def _skip(self, noisy, initial, time, known):
+    """A share of both images, as the time asks, at full size."""
+    here = known[:, None].astype(jnp.float32)
+    told = jnp.concatenate([time.astype(jnp.float32), here], axis=1)
+    shares = nn.Dense(2, kernel_init=nn.initializers.zeros, name='skip')(told)
+    of_noisy, of_initial = shares[:, :1], shares[:, 1:] * here
+    return sum(
+      share[:, :, None, None] * image
+      for share, image in ((of_noisy, noisy), (of_initial, initial))
+    )
 
   def _inputs(self, noisy, initial, quantized, known):
     """The noisy image, the condition, and a plane that says if it is there."""

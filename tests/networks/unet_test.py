@@ -64,6 +64,20 @@ def test_a_hidden_condition_is_not_seen(unet):
   assert not changes(apply, 3, hidden)
 
 
+def test_both_images_pass_at_full_size_as_the_time_asks(unet):
+  module, _ = unet
+  given = list(inputs())
+  given[4] = np.array([True, False])
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *given)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  zeros['params']['skip']['bias'] = jnp.array([0.5, 2.0])
+  passed = module.apply(zeros, *given)
+  np.testing.assert_allclose(
+    passed[0], 0.5 * given[0][0] + 2 * given[2][0], atol=1e-6
+  )
+  np.testing.assert_allclose(passed[1], 0.5 * given[0][1], atol=1e-6)
+
+
 def test_it_begins_by_predicting_nothing():
   module = UNet(width=8, multipliers=(1,), blocks=1)
   v, _ = module.init_with_output(jax.random.key(0), *inputs())
