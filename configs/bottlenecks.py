@@ -100,6 +100,9 @@ _BOTTLENECKS = {
   ),
   'kl': dict(bits=None),  # or those of each number, from 1 to 12
   'none': dict(bits=None),  # the same
+  'wae': dict(bits=None),
+  'info_vae': dict(alpha=0.0, lambda_=100.0, bits=None),
+  'rae': dict(bits=None),
 }
 # Made of copies of another, which `inner` is.
 _BOTTLENECKS['residual'] = dict(
@@ -130,4 +133,7 @@ _WEIGHTS = {
   'lista': dict(latent=1.0),
   'kl': dict(kl=1e-4),
   'none': dict(),
+  'wae': dict(mmd=1.0),
+  'info_vae': dict(info=1e-4),
+  'rae': dict(norm=1e-4),
 }

@@ -15,10 +15,13 @@ from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import state_shapes
 from lasers_jax.training.step import make_train_step
 
+# These have one latent vector an image, and choose what holds it.
+VECTORS = ('folder64', 'mnist')
+AUTOENCODERS = ('ae', 'vae', 'beta_vae', 'wae', 'info_vae', 'rae')
 CONFIGS = sorted(
   path.stem
   for path in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')
-  if path.stem not in ('bottlenecks', 'decoders')
+  if path.stem not in ('autoencoders', 'bottlenecks', 'decoders', *VECTORS)
 )
 
 
@@ -31,8 +34,9 @@ PAIRS = [('cifar10', b) for b in BOTTLENECKS]
 PAIRS += [(name, 'lasers') for name in CONFIGS if name != 'cifar10']
 PAIRS += [('cifar10', f'vq+{x}') for x in ('lpips', 'gan', 'diffusion')]
 PAIRS += [('folder', 'lasers+swycc')]
+PAIRS += [('mnist', x) for x in AUTOENCODERS] + [('folder64', 'vae')]
 # The others are traced, not compiled.
-COMPILED = [('photos', 'lasers'), ('cifar10', 'residual')]
+COMPILED = [('photos', 'lasers'), ('cifar10', 'residual'), ('mnist', 'rae')]
 
 
 @pytest.mark.parametrize('name, bottleneck', PAIRS)
@@ -41,6 +45,8 @@ def test_takes_a_step(name, bottleneck):
   config.network.width = 16
   if config.network.name == 'resnet':
     config.network.update(multipliers=(1, 2), blocks=1, attention=(2,))
+  if config.network.name == 'vector':
+    config.network.side = 16
   bottleneck_config = config.bottleneck.get('inner', config.bottleneck)
   if 'K' in bottleneck_config:
     bottleneck_config.K = 16
@@ -88,16 +94,17 @@ def test_every_bottleneck_can_be_asked_for(name):
     assert get_config(name, bottleneck).bottleneck.name == bottleneck
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [*CONFIGS, *VECTORS])
 def test_unknown_bottlenecks_are_refused(name):
   with pytest.raises(settings.InputError, match="not 'qv'"):
     get_config(name, 'qv')
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', [*CONFIGS, *VECTORS])
 def test_opens_with_the_command_that_runs_it(name):
   module = importlib.import_module(f'configs.{name}')
-  assert f'python train.py --config=configs/{name}.py:lasers' in module.__doc__
+  which = 'vae' if name in VECTORS else 'lasers'
+  assert f'python train.py --config=configs/{name}.py:{which}' in module.__doc__
 
 
 def test_unknown_decoders_are_refused():

@@ -11,6 +11,7 @@ from lasers_jax.bottlenecks.lasers import Lasers
 from lasers_jax.bottlenecks.lattice import Lattice
 from lasers_jax.bottlenecks.lista import Lista
 from lasers_jax.bottlenecks.mqvae import MQVAE
+from lasers_jax.bottlenecks.regularized import RAE, WAE, InfoVAE
 from lasers_jax.bottlenecks.scq import SCQ
 from lasers_jax.bottlenecks.simvq import SimVQ
 from lasers_jax.bottlenecks.vq import VQ
@@ -34,6 +35,9 @@ BOTTLENECKS: dict[str, type[Bottleneck]] = {
   'lista': Lista,
   'kl': KL,
   'none': Identity,
+  'wae': WAE,
+  'info_vae': InfoVAE,
+  'rae': RAE,
 }
 
 __all__ = [
@@ -45,11 +49,14 @@ __all__ = [
   'KL',
   'LFQ',
   'MQVAE',
+  'RAE',
   'SCQ',
   'VQ',
+  'WAE',
   'Bottleneck',
   'HyperVQ',
   'Identity',
+  'InfoVAE',
   'Lasers',
   'Latent',
   'Lattice',

@@ -211,5 +211,8 @@ SOLVERS: dict[str, Callable[[Asked], Fields]] = {
   'scq': _sparse('keep', 'weight_bits', 4),
   'lista': _sparse('keep', 'coefficient_bits', 4),
   'kl': _rounded,
+  'wae': _rounded,
+  'info_vae': _rounded,
+  'rae': _rounded,
   'none': _rounded,
 }

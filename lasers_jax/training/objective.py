@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from lasers_jax.diffusion import Schedule, diffusion_loss, draw_times
@@ -18,9 +19,10 @@ PIXEL_LOSSES = {
   'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),
   'l1': lambda x, y: jnp.mean(jnp.abs(x - y), axis=(1, 2, 3)),
 }
-# The last term is made only where it has a weight.
 OF_IMAGES = ('pixel', 'perceptual', 'diffusion', 'refined_perceptual')
+# These two terms are made only where they have a weight.
 REFINED = OF_IMAGES[-1]
+DECODER_NORM = 'decoder_norm'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,8 @@ class LossSettings:
     weights: the weight of each term: `pixel`; each loss of the bottleneck under
       its own name; with a perceptual network, `perceptual`; with a diffusion
       decoder, `diffusion`; with both, also `refined_perceptual` (of the images
-      that it estimates in one step), which may be left out.
+      that it estimates in one step), which may be left out, as may
+      `decoder_norm`, half the sum of the squares of the decoder's weights.
     perceptual: the network that compares images as the eye does, a name in
       `networks.features.PERCEPTUAL`; '' for none.
     perceptual_weights: a file of its weights; '' for those of a package.
@@ -116,6 +119,9 @@ class Objective(NamedTuple):
       key = jax.random.fold_in(key, 1)
       terms |= self._refinement(params, images, output, key, frozen)
     weights = self.loss.weights
+    if DECODER_NORM in weights:
+      squares = optax.tree.norm(params['decoder'], squared=True)
+      terms[DECODER_NORM] = squares / 2
     loss = sum(weights[name] * term for name, term in terms.items())
     metrics = {
       'loss': loss,
@@ -168,7 +174,8 @@ class Objective(NamedTuple):
     terms = ['pixel', *output.latent.losses]
     terms += ['perceptual'] if self.loss.perceptual else []
     terms += ['diffusion'] if self.model.refine else []
-    may = [REFINED] if self.loss.perceptual and self.model.refine else []
+    may = [DECODER_NORM]
+    may += [REFINED] if self.loss.perceptual and self.model.refine else []
     missing = [name for name in terms if name not in self.loss.weights]
     unread = [x for x in self.loss.weights if x not in terms + may]
     if missing or unread:

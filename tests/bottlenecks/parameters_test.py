@@ -68,6 +68,9 @@ COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
   'kl-rounded': ({'bits': 3}, 2 * dense(D, D), 2 * D + 3 * 2**3),
   'none': ({}, 0, 0),
   'none-rounded': ({'bits': 3}, 0, 2 * D + 3 * 2**3),
+  'wae': ({}, 0, 0),
+  'info_vae': ({}, 2 * dense(D, D), 0),
+  'rae': ({}, 0, 0),
 }
 
 

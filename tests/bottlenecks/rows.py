@@ -56,6 +56,9 @@ ROWS = {
   'kl-rounded': {'name': 'kl', 'bits': 3},
   'none': {'name': 'none'},
   'none-rounded': {'name': 'none', 'bits': 3},
+  'wae': {'name': 'wae'},
+  'info_vae': {'name': 'info_vae'},
+  'rae': {'name': 'rae'},
 }
 # Those that code a site by its whole image, and not by itself alone.
 BY_IMAGE = ('mqvae',)
@@ -68,7 +71,7 @@ UNLIKE = {
     'lasers-online', 'lasers-rounded', 'vq-ema', 'simvq', 'ibq', 'cvq',
     'hypervq', 'fsq', 'lfq', 'bsq', 'lattice', 'residual', 'product',
     'scq', 'scq-kept', 'lista', 'lista-kept', 'mqvae', 'kl-rounded',
-    'none-rounded',
+    'none-rounded', 'wae', 'info_vae', 'rae',
   ),
 }
 

@@ -26,6 +26,8 @@ def model():
 def test_the_loss_is_the_weighted_sum_of_its_terms(model, tiny_run, pixel):
   images = tiny.images(4).astype(np.float32) / 255
   weights = dict(pixel=10.0, dictionary=2.0, commitment=0.25)
+  if pixel == 'l1':
+    weights['decoder_norm'] = 0.5
   first, settings = tiny_run.first, LossSettings(pixel, weights)
   compute = jax.jit(Objective(model, settings).__call__)
   loss, (metrics, output, codebook) = compute(
@@ -41,6 +43,11 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(model, tiny_run, pixel):
   np.testing.assert_allclose(
     metrics['commitment'], np.mean((z - q) ** 2), rtol=1e-4
   )
+  assert ('decoder_norm' in metrics) == ('decoder_norm' in weights)
+  if 'decoder_norm' in weights:
+    leaves = jax.tree.leaves(first.params['decoder'])
+    squares = sum(np.sum(np.float64(leaf) ** 2) for leaf in leaves)
+    np.testing.assert_allclose(metrics['decoder_norm'], squares / 2, rtol=1e-5)
   assert {'psnr', 'usage', 'perplexity'} < metrics.keys()
   used = codebook['bottleneck']['use']
   assert not np.array_equal(used, first.codebook['bottleneck']['use'])

@@ -1,0 +1,115 @@
+"""Plain numbers whose distribution is held near one that can be sampled.
+
+WAE-MMD: I. Tolstikhin et al., arXiv 1711.01558. InfoVAE: S. Zhao et al., arXiv
+1706.02262. RAE-L2: P. Ghosh et al., arXiv 1903.12436.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from lasers_jax.bottlenecks.base import Latent, site_mean
+from lasers_jax.bottlenecks.continuous import KL, Identity
+
+# Multiples of 2 D, the squared distance of two draws of N(0, I): WAE's.
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+def prior_mmd(z: Array, key: Array, mask: Array | None = None) -> Array:
+  """Estimates the squared MMD of the sites of z and N(0, I), without bias.
+
+  The kernel is the sum of c / (c + |x - y|²), c = 2 D s for s in SCALES (WAE,
+  section 4). As many draws as sites stand for N(0, I); all pairs are compared,
+  so memory is quadratic in their number.
+
+  Args:
+    z: [..., D].
+    mask: bool [...], the sites that count.
+
+  Returns:
+    A scalar; below zero at times, as it is not biased.
+  """
+  d = z.shape[-1]
+  x = z.reshape(-1, d).astype(jnp.float32)
+  y = jax.random.normal(key, x.shape)
+  n = len(x)
+  weights = jnp.ones(n) if mask is None else mask.reshape(-1).astype(x.dtype)
+  total = jnp.sum(weights)
+  # Without each with itself, which would be a bias.
+  pairs = weights[:, None] * weights[None] * (1 - jnp.eye(n))
+  own = jnp.sum(pairs * _kernel(x, x)) / jnp.maximum(total * (total - 1), 1)
+  prior = jnp.sum((1 - jnp.eye(n)) * _kernel(y, y)) / max(n * (n - 1), 1)
+  crossed = jnp.sum(weights[:, None] * _kernel(x, y))
+  return own + prior - 2 * crossed / (n * jnp.maximum(total, 1))
+
+
+def _kernel(x: Array, y: Array) -> Array:
+  squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)[None]
+  distances = jnp.maximum(squares - 2 * x @ y.T, 0)
+  scales = [2 * x.shape[1] * scale for scale in SCALES]
+  return sum(scale / (scale + distances) for scale in scales)
+
+
+class WAE(Identity):
+  """Passes z on, and holds the sites of a batch near N(0, I) together.
+
+  Losses: `mmd`, of `prior_mmd`; in evaluation against the same draws always.
+  """
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    latent = super().__call__(z, train, mask)
+    key = self.make_rng('bottleneck') if train else jax.random.key(0)
+    return latent.replace(losses={'mmd': prior_mmd(z, key, mask)})
+
+
+class InfoVAE(KL):
+  """Draws as `KL` does, and holds all draws of a batch near N(0, I), too.
+
+  Losses: `info` = (1 - alpha) kl + (alpha + lambda_ - 1) mmd, of `KL` and of
+  `prior_mmd` (equation 6 there, with all its terms to be made small). With
+  alpha + lambda_ below 1 the second weight would drive draws away from N(0, I):
+  that is an error.
+
+  Attributes:
+    alpha, lambda_: the letters of the paper.
+  """
+
+  alpha: float = 0.0
+  lambda_: float = 100.0
+
+  def check(self) -> None:
+    super().check()
+    if self.alpha + self.lambda_ <= 1:
+      raise ValueError(
+        'alpha + lambda_ must be above 1, or the MMD is made large: '
+        f'{self.alpha:g} + {self.lambda_:g}'
+      )
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    latent = super().__call__(z, train, mask)
+    key = self.make_rng('bottleneck') if train else jax.random.key(0)
+    mmd = prior_mmd(latent.quantized, key, mask)
+    info = (1 - self.alpha) * latent.losses['kl']
+    info += (self.alpha + self.lambda_ - 1) * mmd
+    return latent.replace(losses={'info': info})
+
+
+class RAE(Identity):
+  """Passes z on, and holds it small (RAE-L2).
+
+  The decoder's weights are to be held small, too: `decoder_norm` of the loss.
+
+  Losses: `norm`, |z|²/2, a sum over D and a mean over sites.
+  """
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    latent = super().__call__(z, train, mask)
+    numbers = z.astype(jnp.float32)
+    norm = site_mean(jnp.sum(numbers**2, axis=-1) / 2, mask)
+    return latent.replace(losses={'norm': norm})

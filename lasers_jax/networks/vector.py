@@ -1,0 +1,87 @@
+"""A small network with one latent vector for a whole square picture.
+
+Strided convolutions and one dense layer, as in the autoencoders that samplers
+are often compared on (C. Chadebec et al., arXiv 2206.08309, appendix), without
+their batch normalisation: what an image is coded to must not depend on others.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lasers_jax.errors import InputError
+from lasers_jax.networks import layers
+
+
+def _small_side(side, halvings):
+  if halvings < 1 or side % 2**halvings:
+    raise InputError(
+      f'network.side = {side} cannot be halved {halvings} times: choose '
+      'halvings from 1, and a side that divides by 2**halvings'
+    )
+  return side // 2**halvings
+
+
+class VectorEncoder(nn.Module):
+  """Encodes squares: [B, side*H, side*W, 3] -> latents [B, H, W, D] float32.
+
+  Each square of `side` pixels is coded by itself, so that an image of that side
+  has one latent vector. `halvings` convolutions of stride 2 have `width`, twice
+  that, ... channels. Computes in `dtype`. Raises InputError where `side` cannot
+  be halved so often or a side of the images does not divide by it.
+  """
+
+  D: int
+  side: int
+  width: int = 64
+  halvings: int = 2
+  dtype: jnp.dtype = jnp.float32
+
+  @property
+  def f(self) -> int:
+    """The down-sampling factor: the side itself."""
+    return self.side
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    layers.check_sides(images, self.side)
+    _small_side(self.side, self.halvings)
+    b, h, w, c = images.shape
+    h, w = h // self.side, w // self.side
+    x = images.reshape(b, h, self.side, w, self.side, c)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, self.side, self.side, c)
+    x = x.astype(self.dtype)
+    for i in range(self.halvings):
+      x = nn.relu(layers.DownConv(self.width * 2**i, self.dtype)(x))
+    x = x.reshape(len(x), -1)
+    z = nn.Dense(self.D, dtype=self.dtype, name='to_latent')(x)
+    return z.reshape(b, h, w, self.D).astype(jnp.float32)
+
+
+class VectorDecoder(nn.Module):
+  """Decodes latents: [B, H, W, D] -> images [B, side*H, side*W, 3] float32.
+
+  The mirror of `VectorEncoder`, with the same fields; nothing bounds the
+  output. Raises ValueError where the latent does not have D channels.
+  """
+
+  D: int
+  side: int
+  width: int = 64
+  halvings: int = 2
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, z: jax.Array) -> jax.Array:
+    layers.check_width(z, self.D)
+    b, h, w, _ = z.shape
+    small = _small_side(self.side, self.halvings)
+    widths = [self.width * 2**i for i in range(self.halvings)]
+    x = z.reshape(-1, self.D).astype(self.dtype)
+    x = nn.relu(nn.Dense(small**2 * widths[-1], dtype=self.dtype)(x))
+    x = x.reshape(-1, small, small, widths[-1])
+    for features in reversed(widths[:-1]):
+      x = nn.relu(layers.UpConv(features, self.dtype)(x))
+    x = layers.UpConv(3, self.dtype, name='to_image')(x)
+    x = x.reshape(b, h, w, self.side, self.side, 3).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * self.side, w * self.side, 3).astype(jnp.float32)
