@@ -3,8 +3,9 @@
   python benchmarks/decoders.py
 
 Random weights and images of --side pixels, --batch at a time, on whatever
-device there is, compilation apart: the first decoder of configs/cifar10.py, and
-the U-Net that refines it, by sampler and steps, with and without guidance. One
+device there is, compilation apart: the first decoder of configs/cifar10.py,
+that of :vq+wide, which has as many parameters as both parts of :vq+swycc, and
+the latter's U-Net, by sampler and steps, with and without guidance. One
 interleaved run of --rounds; medians, and medians of the ratios to the first
 decoder within a round. Memory is what the compiled program asks for besides its
 arguments, as XLA says. Prints a table in Markdown.
@@ -37,6 +38,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
 STEPS = (1, 2, 5, 10, 20, 50)
 ROWS: dict[str, dict | None] = {
   'first decoder': None,
+  'first decoder, wide': None,
   **{f'dpmpp_2m, {n} steps': {'steps': n} for n in STEPS},
   'ddim, 10 steps': {'steps': 10, 'sampler': 'ddim'},
   'heun, 10 steps': {'steps': 10, 'sampler': 'heun'},
@@ -44,9 +46,12 @@ ROWS: dict[str, dict | None] = {
 }
 
 
-def build(fields: dict | None) -> tuple[Callable[[], None], float]:
+def build(
+  name: str, fields: dict | None
+) -> tuple[Callable[[], None], float]:
   """Compiles a decoder of latents: a call, and its memory in MiB."""
-  model = settings.from_config(cifar10.get_config('vq+swycc').to_dict()).model
+  config = cifar10.get_config('vq+wide' if 'wide' in name else 'vq+swycc-mse')
+  model = settings.from_config(config.to_dict()).model
   shape = _BATCH.value, _SIDE.value, _SIDE.value, 3
   images = jax.random.uniform(jax.random.key(0), shape)
   variables = model.init(jax.random.key(1), images[:1])
@@ -66,7 +71,7 @@ def build(fields: dict | None) -> tuple[Callable[[], None], float]:
 
 
 def main(_) -> None:
-  rows = {name: build(fields) for name, fields in ROWS.items()}
+  rows = {name: build(name, fields) for name, fields in ROWS.items()}
   times = {name: [] for name in rows}
   for i in range(_ROUNDS.value + 1):
     for name, (call, _) in rows.items():

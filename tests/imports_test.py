@@ -39,6 +39,7 @@ SCRIPTS = (
   'train.py',
   'evaluate.py',
   'compare.py',
+  'sample.py',
   'lasers_jax/scripts.py',
   'configs/',
 )
@@ -54,12 +55,14 @@ KNOWN_ONLY_BY = {
   'clu': ('lasers_jax/training/monitor.py',),
   'tensorflow': ('lasers_jax/training/monitor.py',),
   # `import lasers_jax` is not to wait for it.
-  'sklearn': ('lasers_jax/estimator.py', 'examples/'),
+  'sklearn': (
+    'lasers_jax/estimator.py', 'lasers_jax/sampling/gmm.py', 'examples/'
+  ),
   'lasers_jax.data': (*SCRIPTS, 'lasers_jax/settings.py', 'lasers_jax/data/'),
   'lasers_jax.settings': SCRIPTS,
   'lasers_jax.scripts': SCRIPTS,
   'train': ('compare.py',),
-  'evaluate': ('compare.py',),
+  'evaluate': ('compare.py', 'sample.py'),
   'configs': ('configs/', 'compare.py'),
   'matplotlib': (
     'lasers_jax/evaluation/charts.py',

@@ -1,0 +1,63 @@
+"""Samplers of latents, fitted after training: new images from a decoder."""
+
+import dataclasses
+
+from lasers_jax.errors import InputError
+from lasers_jax.sampling.base import Sampler, State, draw, load, save
+from lasers_jax.sampling.flow import FlowMatching
+from lasers_jax.sampling.gaussian import Gaussian, StandardNormal
+from lasers_jax.sampling.gmm import GMM
+from lasers_jax.sampling.histogram import SiteHistogram
+from lasers_jax.sampling.kde import KDE
+from lasers_jax.sampling.pmfs import PMFS
+from lasers_jax.sampling.product import ProductPMF
+
+SAMPLERS: dict[str, type[Sampler]] = {
+  'pmfs': PMFS,
+  'normal': StandardNormal,
+  'gaussian': Gaussian,
+  'kde': KDE,
+  'product': ProductPMF,
+  'gmm': GMM,
+  'flow': FlowMatching,
+  'histogram': SiteHistogram,
+}
+
+__all__ = [
+  'SAMPLERS',
+  'Sampler',
+  'SiteHistogram',
+  'State',
+  'draw',
+  'load',
+  'parse',
+  'save',
+]
+
+
+def parse(text: str) -> Sampler:
+  """Makes a sampler of words such as 'pmfs:k=100:reading=around'.
+
+  Raises:
+    InputError: an unknown name or setting, or a value that cannot be used.
+  """
+  name, *settings = text.split(':')
+  if name not in SAMPLERS:
+    raise InputError(f'the samplers are {", ".join(SAMPLERS)}, not {name!r}')
+  kind = SAMPLERS[name]
+  fields = {field.name: field for field in dataclasses.fields(kind)}
+  values = {}
+  for setting in settings:
+    key, _, value = setting.partition('=')
+    if key not in fields:
+      known = ', '.join(fields) or 'none at all'
+      raise InputError(f'{name} has no setting {key!r}: it has {known}')
+    default = fields[key].default
+    make = float if default is None else type(default)
+    try:
+      values[key] = make(value)
+    except ValueError as error:
+      raise InputError(
+        f'{name}: {key} must be of type {make.__name__}, got {value!r}'
+      ) from error
+  return kind(**values)

@@ -1,0 +1,309 @@
+"""Gaussian mixtures with full covariances, fitted by EM.
+
+The ex-post density of RAE (P. Ghosh et al., ICLR 2020), whose ten full
+components are the usual rival of other samplers. Batch by batch it is the
+online EM of O. Cappé and E. Moulines (J. R. Stat. Soc. B 71, 2009).
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+import warnings
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from lasers_jax.coding.search import in_blocks
+from lasers_jax.errors import InputError
+from lasers_jax.sampling.base import (
+  Sampler,
+  State,
+  check_latents,
+  check_points,
+)
+from lasers_jax.sampling.gaussian import log_normal, moments
+
+WAYS = ('full', 'batches')
+# Added to the variances of all components, as scikit-learn does.
+_VARIANCE = 1e-6
+# Of the trace of a covariance: what keeps its factor in float32 from failing.
+_JITTER = 3e-7
+# Step t of online EM weighs (t + 2)^-0.6. Any power in (0.5, 1] converges; near
+# 1 the start is never forgotten, near 0.5 the last batches count for too much.
+_POWER = -0.6
+_SAMPLE = 20_000  # latents that K-means sees
+
+
+class Mixture(NamedTuple):
+  """Of K components, in d dimensions."""
+
+  weights: Array  # [K]
+  means: Array  # [K, d]
+  covariances: Array  # [K, d, d]
+
+
+class Frame(NamedTuple):
+  """Coordinates z = (x - mean) @ to of latents with unit covariance."""
+
+  mean: np.ndarray  # [d]
+  to: np.ndarray  # [d, d]
+  back: np.ndarray  # [d, d], its inverse
+
+
+@dataclasses.dataclass(frozen=True)
+class GMM(Sampler):
+  """A mixture of K Gaussians with full covariances.
+
+  An iteration costs O(n d² K), and O(d³ K) for the factors; a draw O(d² K), as
+  every factor is multiplied with every row, and a density O(d² K).
+
+  The state is weights [K], means [K, d] and cholesky [K, d, d], the lower
+  factors of the covariances.
+
+  Attributes:
+    components: K.
+    em: 'full' is scikit-learn's GaussianMixture, in float64, which wants a
+      copy of the latents and some [n, d] more. 'batches' is for more than a
+      million latents: it wants a few [K, d, d] and a batch beside them, may run
+      on an accelerator, and comes near in a few passes.
+    iterations: of EM, at most; passes over the latents for 'batches'.
+    tolerance: EM ends once the mean log-likelihood, in nats a latent, rises by
+      less in an iteration; for 'batches' as seen during a pass.
+    batch_size: of 'batches', at most; one batch of all latents is plain EM.
+  """
+
+  has_density: ClassVar[bool] = True
+  components: int = 10
+  em: str = 'full'
+  iterations: int = 200
+  tolerance: float = 1e-3
+  batch_size: int = 4096
+
+  def __post_init__(self):
+    if self.em not in WAYS:
+      raise InputError(f'em must be one of {WAYS}: {self.em!r}')
+    for name in ('components', 'iterations', 'batch_size'):
+      if getattr(self, name) < 1:
+        raise InputError(f'{name} must be at least 1: {getattr(self, name)}')
+    if not self.tolerance >= 0:
+      raise InputError(f'tolerance must not be negative: {self.tolerance}')
+
+  def fit(self, latents, seed: int = 0) -> State:
+    """Fits the mixture to latents float32 [n, d].
+
+    Raises:
+      InputError: fewer latents than components, or than 2; or see
+        `check_latents`.
+    """
+    latents = check_latents(latents)
+    n, least = len(latents), max(self.components, 2)
+    if n < least:
+      raise InputError(
+        f'{n} latents are too few for a mixture of {self.components} '
+        f'components: it takes {least} at least, or fewer components'
+      )
+    fit = _fit_whole if self.em == 'full' else _fit_in_batches
+    mixture = fit(self, latents, seed)
+    factors = np.linalg.cholesky(mixture.covariances)
+    return {
+      'weights': mixture.weights.astype(np.float32),
+      'means': mixture.means.astype(np.float32),
+      'cholesky': factors.astype(np.float32),
+    }
+
+  def sample(self, state: State, key: Array, n: int) -> Array:
+    """Draws float32 [n, d]: a component by its weight, then from it."""
+    weights, means, factors = _parts(state)
+    of_component, of_noise = jax.random.split(key)
+    chosen = jax.random.categorical(of_component, jnp.log(weights), shape=(n,))
+    noise = jax.random.normal(of_noise, (n, means.shape[1]))
+
+    def place(k: int, x: Array) -> Array:
+      # Rows of other components are still noise, or done: one array does, and
+      # a gather of factors would be [n, d, d].
+      drawn = means[k][None] + x @ factors[k].T
+      return jnp.where((chosen == k)[:, None], drawn, x)
+
+    with jax.default_matmul_precision('highest'):
+      return lax.fori_loop(0, self.components, place, noise)
+
+  def log_prob(self, state: State, x) -> Array:
+    """Returns the log-density of x [m, d] in nats, float32 [m]."""
+    parts = _parts(state)
+    return _log_density(*parts, check_points(x, parts[1].shape[1]))
+
+
+def _parts(state: State) -> list[Array]:
+  return [jnp.asarray(state[x]) for x in ('weights', 'means', 'cholesky')]
+
+
+@jax.jit
+def _log_density(
+  weights: Array, means: Array, factors: Array, x: Array
+) -> Array:
+  def density(rows: Array) -> Array:
+    joint = lax.map(
+      lambda part: part[0] + log_normal(rows, *part[1:]),
+      (jnp.log(weights), means, factors),
+    )
+    return jax.nn.logsumexp(joint, axis=0)
+
+  return in_blocks(density, x, sum(means.shape))
+
+
+def _fit_whole(settings: GMM, latents: np.ndarray, seed: int) -> Mixture:
+  from sklearn.exceptions import ConvergenceWarning
+  from sklearn.mixture import GaussianMixture
+
+  mixture = GaussianMixture(
+    settings.components,
+    covariance_type='full',
+    tol=settings.tolerance,
+    reg_covar=_VARIANCE,
+    max_iter=settings.iterations,
+    random_state=seed,
+  )
+  with warnings.catch_warnings():
+    # That it was stopped by `iterations` is in the line below.
+    warnings.simplefilter('ignore', ConvergenceWarning)
+    mixture.fit(latents.astype(np.float64))
+  end = 'converged' if mixture.converged_ else 'stopped'
+  _log(end, 'iterations', mixture.n_iter_, mixture.lower_bound_)
+  return Mixture(mixture.weights_, mixture.means_, mixture.covariances_)
+
+
+def _log(event: str, unit: str, count: int, likelihood: float) -> None:
+  line = 'mixture %s after %d %s: %.3f nats a latent'
+  logging.info(line, event, count, unit, likelihood)
+
+
+def _fit_in_batches(settings: GMM, latents: np.ndarray, seed: int) -> Mixture:
+  rng = np.random.default_rng(seed)
+  frame = whitening(latents)
+  mixture = _start(settings.components, latents, frame, rng)
+  batches = -(-len(latents) // settings.batch_size)
+  size = -(-len(latents) // batches)
+  volume = np.linalg.slogdet(frame.to)[1]
+  steps, before, event = 0, -math.inf, 'stopped'
+  for i in range(settings.iterations):
+    # All latents once; the last batch is filled up with some of the first.
+    order = np.resize(rng.permutation(len(latents)), (batches, size))
+    seen = 0.0
+    for rows in order:
+      rate = (steps + 2) ** _POWER if batches > 1 else 1.0
+      mixture, likelihood = _update(mixture, latents[rows], frame, rate)
+      seen, steps = seen + float(likelihood) / batches, steps + 1
+    if seen - before < settings.tolerance:
+      event = 'converged'
+      break
+    before = seen
+    if i % 10 == 0:
+      _log('goes on', 'passes', i + 1, seen + volume)
+  _log(event, 'passes', i + 1, seen + volume)
+  return _leave(mixture, frame)
+
+
+def whitening(latents: np.ndarray) -> Frame:
+  """Finds the frame in which latents [n, d] have unit covariance.
+
+  EM commutes with it, but for the terms that keep covariances from being
+  singular, and float32 then does where latents are far from zero, or hardly
+  vary in some direction. O(n d²), without a second copy of the latents.
+  """
+  mean, covariance = moments(latents)
+  values, vectors = np.linalg.eigh(covariance)
+  scale = np.sqrt(np.maximum(values, _VARIANCE))
+  return Frame(mean, vectors / scale, (vectors * scale).T)
+
+
+def _start(
+  k: int, latents: np.ndarray, frame: Frame, rng: np.random.Generator
+) -> Mixture:
+  """Starts from the clusters that K-means finds among some latents."""
+  from sklearn.cluster import KMeans
+  from sklearn.exceptions import ConvergenceWarning
+
+  count = min(len(latents), _SAMPLE)
+  sample = latents[rng.choice(len(latents), count, replace=False)]
+  kmeans = KMeans(k, n_init=1, random_state=int(rng.integers(2**31)))
+  with warnings.catch_warnings():
+    # It may find fewer clusters, where latents are equal.
+    warnings.simplefilter('ignore', ConvergenceWarning)
+    labels = kmeans.fit_predict(sample)
+  sample = (sample - frame.mean) @ frame.to
+  weights = np.bincount(labels, minlength=k) / count
+  clusters = [_cluster(sample[labels == j]) for j in range(k)]
+  means, covariances = zip(*clusters, strict=True)
+  parts = weights, np.stack(means), np.stack(covariances)
+  return Mixture(*(jnp.asarray(x, jnp.float32) for x in parts))
+
+
+def _cluster(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The mean and covariance of rows and d more of the covariance of all."""
+  n, d = rows.shape
+  mean = rows.sum(axis=0) / max(n, 1)
+  centred = rows - mean
+  return mean, (centred.T @ centred + d * np.eye(d)) / (n + d)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _update(
+  mixture: Mixture, latents: Array, frame: Frame, rate: float
+) -> tuple[Mixture, Array]:
+  """Takes a step of online EM: the statistics of a batch [m, d] weigh `rate`.
+
+  The running averages are kept as weights, means and covariances about these
+  means, where those of x xᵀ would cancel.
+
+  Returns:
+    The mixture, and the mean log-likelihood of the batch before the step.
+  """
+
+  def expect(part: tuple[Array, Array, Array]) -> Array:
+    weight, mean, covariance = part
+    factor = jnp.linalg.cholesky(regularized(covariance))
+    return jnp.log(weight) + log_normal(z, mean, factor)
+
+  def maximize(part: tuple[Mixture, Array]) -> Mixture:
+    (weight, mean, covariance), shares = part
+    weight = (1 - rate) * weight + rate * jnp.sum(shares)
+    pull = rate * shares / jnp.maximum(weight, 1e-30)
+    centred = z - mean[None]
+    move = pull @ centred
+    scatter = (centred * pull[:, None]).T @ centred
+    covariance = (1 - jnp.sum(pull)) * covariance + scatter
+    return Mixture(weight, mean + move, covariance - jnp.outer(move, move))
+
+  with jax.default_matmul_precision('highest'):
+    z = (latents - frame.mean[None]) @ frame.to
+    joint = lax.map(expect, tuple(mixture))  # [K, m]
+    likelihood = jax.nn.logsumexp(joint, axis=0)
+    shares = jnp.exp(joint - likelihood[None]) / len(z)
+    return lax.map(maximize, (mixture, shares)), jnp.mean(likelihood)
+
+
+def regularized(covariance):
+  """Adds to whitened covariances [..., d, d] what makes them definite.
+
+  Takes arrays of JAX and of NumPy.
+  """
+  d = covariance.shape[-1]
+  trace = covariance.trace(axis1=-2, axis2=-1)[..., None, None]
+  return covariance + _JITTER * (1 + trace) * np.eye(d, dtype=np.float32)
+
+
+def _leave(mixture: Mixture, frame: Frame) -> Mixture:
+  """Brings a mixture back from the frame, in float64."""
+  weights, means, covariances = (np.asarray(x, np.float64) for x in mixture)
+  # What rounding made unequal on both sides of the diagonal would grow here.
+  covariances = (covariances + covariances.swapaxes(1, 2)) / 2
+  covariances = frame.back.T @ regularized(covariances) @ frame.back
+  return Mixture(
+    weights,
+    frame.mean + means @ frame.back,
+    covariances + _VARIANCE * np.eye(len(frame.mean)),
+  )

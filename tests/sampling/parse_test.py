@@ -1,0 +1,34 @@
+"""Samplers by their words."""
+
+import pytest
+
+from lasers_jax.errors import InputError
+from lasers_jax.sampling import SAMPLERS, parse
+from lasers_jax.sampling.kde import KDE
+from lasers_jax.sampling.pmfs import PMFS
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_a_name_alone_has_the_usual_settings(name):
+  assert parse(name) == SAMPLERS[name]()
+
+
+def test_settings_follow_after_colons():
+  assert parse('pmfs:k=100:reading=around') == PMFS(100, 'around')
+  assert parse('kde:bandwidth=0.25') == KDE(0.25)
+
+
+@pytest.mark.parametrize(
+  'text, line',
+  [
+    ('pmf', "the samplers are pmfs, .*, histogram, not 'pmf'"),
+    ('pmfs:K=3', "pmfs has no setting 'K': it has k, reading"),
+    ('normal:k=3', "normal has no setting 'k': it has none at all"),
+    ('pmfs:k=many', "pmfs: k must be of type int, got 'many'"),
+    ('pmfs:k', "pmfs: k must be of type int, got ''"),
+    ('pmfs:k=0', 'pmfs needs k from 1'),
+  ],
+)
+def test_what_cannot_be_read_is_one_line(text, line):
+  with pytest.raises(InputError, match=line):
+    parse(text)
