@@ -1,0 +1,226 @@
+"""New images from a trained model: what is read of it, drawn, and scored."""
+
+import functools
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from lasers_jax import sampling
+from lasers_jax.bottlenecks.base import Latent
+from lasers_jax.bottlenecks.continuous import KL
+from lasers_jax.errors import InputError
+from lasers_jax.evaluation import memorization, metrics, wasserstein
+from lasers_jax.evaluation.manifold import manifold_scores
+from lasers_jax.evaluation.measures import Extractor, extract
+from lasers_jax.evaluation.protocol import to_uint8
+from lasers_jax.evaluation.refinement import Decoding, decode
+from lasers_jax.networks.autoencoder import Autoencoder, Output
+from lasers_jax.training.sharding import put_batch, replicated
+from lasers_jax.training.step import to_float
+
+BATCH = 500  # latents decoded at once
+COMPARED = 2_000  # pictures whose nearest neighbours are sought as images
+
+
+class Pictures(NamedTuple):
+  """A set of pictures, real or drawn."""
+
+  latents: np.ndarray  # float32 [n, d], d = H·W·D
+  images: np.ndarray  # uint8 [n, h, w, 3]
+  features: np.ndarray  # float32 [n, width], of the images
+
+
+def read(
+  model: Autoencoder,
+  variables: Any,
+  batches: Iterable[dict[str, np.ndarray]],
+  mesh: Mesh,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Codes all pictures of a split, which stay in memory.
+
+  A model that draws its latents (`kl`) gives draws: what its decoder was
+  trained on is their distribution, and not that of the means.
+
+  Args:
+    batches: of `data.evaluation_batches`, in one process.
+
+  Returns:
+    Latents float32 [n, H, W, D] and images uint8 [n, h, w, 3].
+
+  Raises:
+    InputError: pictures of different sizes.
+  """
+  latents, images = [], []
+  for i, batch in enumerate(batches):
+    real = batch['mask']
+    rows = put_batch({'image': batch['image']}, mesh)['image']
+    key = jax.random.fold_in(jax.random.key(0), i)
+    z = jax.device_get(_encode(model, mesh, variables, rows, key))
+    latents.append(z[real])
+    images.append(batch['image'][real])
+  if len({x.shape[1:] for x in images}) > 1:
+    raise InputError(
+      'a sampler needs pictures of one size: set data.resize and data.side so '
+      'that all are cropped alike'
+    )
+  return np.concatenate(latents), np.concatenate(images)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(model, mesh, variables, images, key) -> Array:
+  draws = isinstance(model.bottleneck, KL)
+  output = model.apply(
+    variables, to_float(images), train=draws, rngs={'bottleneck': key}
+  )
+  quantized = output.latent.quantized
+  return jax.lax.with_sharding_constraint(quantized, replicated(mesh))
+
+
+def decode_latents(
+  model: Autoencoder,
+  variables: Any,
+  latents: np.ndarray,
+  mesh: Mesh,
+  decoding: Decoding | None = None,
+) -> np.ndarray:
+  """Decodes latents [n, H, W, D]: uint8 [n, h, w, 3]."""
+  n, images = len(latents), []
+  size = -(-min(n, BATCH) // mesh.size) * mesh.size
+  for start in range(0, n, size):
+    rows = latents[start : start + size]
+    indices = np.arange(start, start + size, dtype=np.int32)
+    padded = np.pad(rows, ((0, size - len(rows)), (0, 0), (0, 0), (0, 0)))
+    batch = put_batch({'latent': padded, 'index': indices}, mesh)
+    copies = _decode(
+      model, mesh, decoding, variables, batch['latent'], batch['index']
+    )
+    images.append(to_uint8(copies)[: len(rows)])
+  return np.concatenate(images)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _decode(model, mesh, decoding, variables, latents, indices) -> Array:
+  first = model.apply(variables, latents, method='decode_latent')
+  output = Output(first, latents, Latent(latents, None, {}, {}))
+  images = decode(model, variables, output, indices, decoding)
+  rounded = metrics.to_uint8_range(images)
+  return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
+
+
+def features_of(
+  extractor: Extractor, images: np.ndarray, mesh: Mesh
+) -> np.ndarray:
+  """Computes the features of images uint8 [n, h, w, 3]: float32 [n, width]."""
+  n, features = len(images), []
+  size = -(-min(n, BATCH) // mesh.size) * mesh.size
+  for start in range(0, n, size):
+    rows = images[start : start + size]
+    padded = np.pad(rows, ((0, size - len(rows)), (0, 0), (0, 0), (0, 0)))
+    features.append(extract(extractor, padded, mesh)[: len(rows)])
+  return np.concatenate(features)
+
+
+def fit_and_draw(
+  sampler: sampling.Sampler, latents: np.ndarray, n: int, seed: int, mesh: Mesh
+) -> tuple[np.ndarray, dict[str, float], sampling.State]:
+  """Fits a sampler to latents [t, d] and draws n.
+
+  Returns:
+    Latents float32 [n, d], the seconds to `fit` and to `draw` (the second of
+    two times, so without compilation), and the state.
+  """
+  started = time.perf_counter()
+  state = jax.block_until_ready(sampler.fit(latents, seed))
+  seconds = {'fit': time.perf_counter() - started}
+  for _ in range(2):
+    started = time.perf_counter()
+    drawn = sampling.draw(sampler, state, jax.random.key(seed), n, mesh)
+    jax.block_until_ready(drawn)
+    seconds['draw'] = time.perf_counter() - started
+  return np.asarray(drawn), seconds, state
+
+
+class Real(NamedTuple):
+  """Real pictures, and what is known of them before any are drawn."""
+
+  train: Pictures
+  held_out: Pictures
+  extractor: Extractor  # of their features
+  floors: dict[str, float]  # what `train` scores against `held_out`
+  nearest: dict[str, memorization.Reference]
+
+
+def compare_real(
+  train: Pictures, held_out: Pictures, extractor: Extractor
+) -> Real:
+  """Finds out what real pictures score, to set beside what drawn ones do."""
+  some = _first(train, len(held_out.latents))
+  return Real(
+    train,
+    held_out,
+    extractor,
+    _distances(some, held_out, extractor),
+    {
+      'latents': memorization.reference(train.latents, held_out.latents),
+      'images': memorization.reference(
+        _flat(train), _flat(_first(held_out, COMPARED))
+      ),
+    },
+  )
+
+
+def score(drawn: Pictures, real: Real) -> dict[str, Any]:
+  """Compares drawn pictures with those that were fitted, and with new ones.
+
+  Returns:
+    `distances` to the held-out pictures, and as `floors` what as many training
+    pictures score there: frechet (of features), marginal, sliced and exact (of
+    latents, Wasserstein); `frechet_to_train`; `manifold`, of features, against
+    the held-out pictures; `memorization`, of `latents` and of `images`.
+  """
+  nearest = real.nearest
+  return {
+    'distances': _distances(drawn, real.held_out, real.extractor),
+    'floors': real.floors,
+    'frechet_to_train': _frechet(drawn, real.train, real.extractor),
+    'manifold': manifold_scores(real.held_out.features, drawn.features),
+    'memorization': {
+      'latents': memorization.against(drawn.latents, nearest['latents']),
+      'images': memorization.against(
+        _flat(_first(drawn, COMPARED)), nearest['images']
+      ),
+    },
+  }
+
+
+def _distances(a: Pictures, b: Pictures, extractor: Extractor):
+  return {
+    'frechet': _frechet(a, b, extractor),
+    'marginal': wasserstein.marginal(a.latents, b.latents),
+    'sliced': wasserstein.sliced(a.latents, b.latents),
+    'exact': wasserstein.exact(a.latents, b.latents),
+  }
+
+
+def _first(pictures: Pictures, n: int) -> Pictures:
+  return Pictures(*(x[:n] for x in pictures))
+
+
+def _flat(pictures: Pictures) -> np.ndarray:
+  """Images as rows of numbers in [0, 1]; of grey ones a single channel."""
+  images = pictures.images
+  if np.array_equal(images[..., 0], images[..., 1]):
+    images = images[..., :1]
+  return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def _frechet(a: Pictures, b: Pictures, extractor: Extractor) -> float:
+  sides = extractor.start()
+  for side, pictures in zip(sides, (a, b), strict=True):
+    side.add(pictures.features)
+  return float(extractor.score(*sides))

@@ -1,0 +1,262 @@
+"""Draws new images from trained autoencoders, and scores them.
+
+  python sample.py --workdir=runs/mnist/vae --samplers=pmfs,gmm,kde
+
+Each sampler is fitted to the latents of the training split, and writes into
+WORKDIR/samples its state (NAME.npz), a grid of new images (NAME.png) and its
+scores (NAME.json), with what new real images score beside them. Several
+workdirs, joined by commas, can share a table: --output=FOLDER has table.md,
+table.json and pictures.png. Settings follow a name after colons: pmfs:k=100.
+One process, with all its devices.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+import evaluate
+from lasers_jax import sampling, scripts
+from lasers_jax.errors import InputError
+from lasers_jax.evaluation import (
+  classifier,
+  generation,
+  generation_table,
+  pictures,
+  protocol,
+)
+from lasers_jax.evaluation.generation import Pictures, Real
+from lasers_jax.evaluation.measures import MEASURES, Extractor, load_measures
+from lasers_jax.training import workdir
+
+GRID = 8  # new images in a row, and rows, of a sampler's picture
+
+
+class Subject(NamedTuple):
+  """A model, and the pictures that new ones are compared with."""
+
+  path: str
+  model: evaluate.Model
+  real: Real
+  shape: tuple[int, int, int]  # (H, W, D) of a latent
+
+
+def sample_all(
+  paths: list[str],
+  specs: list[str],
+  n: int = 10_000,
+  seed: int = 0,
+  features: str = classifier.NAME,
+  output: str | None = None,
+) -> list[dict]:
+  """Fits each sampler to each model, draws, scores, and writes what comes.
+
+  Args:
+    paths: workdirs, of models of the same data.
+    specs: samplers, as `sampling.parse` reads them.
+    n: images to draw.
+    seed: of fitting and drawing.
+    features: what compares images: classifier.NAME or 'fd-vgg16'.
+    output: a folder for the table of all; None writes none.
+
+  Returns:
+    A row of results for each model and sampler.
+
+  Raises:
+    InputError: something that the user can mend.
+  """
+  if n < 2:
+    raise InputError(f'n = {n} images cannot be scored: draw 2 or more')
+  models = {path: evaluate.load(path) for path in paths}
+  if len({str(model.run.data) for model in models.values()}) > 1:
+    raise InputError('models in one table must be of the same data')
+  samplers = {
+    (path, spec): suited(sampling.parse(spec), path, model)
+    for path, model in models.items()
+    for spec in specs
+  }
+  rows, shown, extractor = [], [], None
+  for path, model in models.items():
+    subject = prepare(path, model, features, extractor)
+    extractor = subject.real.extractor
+    for spec in specs:
+      row, images = sample(subject, spec, samplers[path, spec], n, seed)
+      row['protocol']['features'] = say_features(features, extractor)
+      rows.append(row)
+      shown.append(images)
+      keep(path, row, images)
+    if output:
+      report(rows, shown, output)
+  return rows
+
+
+def suited(
+  sampler: sampling.Sampler, path: str, model: evaluate.Model
+) -> sampling.Sampler:
+  """Gives a histogram the width of a site; refuses others for a code.
+
+  Raises:
+    InputError: a sampler of numbers for a model with a discrete code.
+  """
+  bottleneck = model.run.model.bottleneck
+  if isinstance(sampler, sampling.SiteHistogram):
+    return dataclasses.replace(sampler, width=bottleneck.D)
+  if bottleneck.bits_per_site is not None:
+    raise InputError(
+      f'{path} has a discrete code, and {type(sampler).__name__} draws numbers '
+      'that stand for none: use --samplers=histogram'
+    )
+  return sampler
+
+
+def prepare(
+  path: str, model: evaluate.Model, features: str, extractor: Extractor | None
+) -> Subject:
+  """Reads the pictures of a model, and finds what compares them."""
+  data, mesh = model.run.data, model.mesh
+  read = []
+  for split in data.train, data.test:
+    source = data.open(split)
+    logging.info('%s: coding %d images of %s', path, len(source), split)
+    batches = data.evaluation_batches(
+      source, model.run.evaluation.batch_size, model.run.multiple
+    )
+    read.append(
+      generation.read(model.run.model, model.variables, batches, mesh)
+    )
+  if extractor is None:
+    extractor = load_extractor(features, model, read[0][1])
+  train, held_out = (
+    Pictures(
+      latents.reshape(len(latents), -1),
+      images,
+      generation.features_of(extractor, images, mesh),
+    )
+    for latents, images in read
+  )
+  real = generation.compare_real(train, held_out, extractor)
+  return Subject(path, model, real, read[0][0].shape[1:])
+
+
+def load_extractor(
+  name: str, model: evaluate.Model, images: np.ndarray
+) -> Extractor:
+  """The network that compares images, by its name."""
+  if name != classifier.NAME:
+    scores = load_measures([name]).scores
+    if name not in scores:
+      raise InputError(f'--features must be a score of images, not {name!r}')
+    return scores[name]
+  source = model.run.data.open(model.run.data.train)
+  labels = np.array([source[i]['label'] for i in range(len(source))])
+  return classifier.train_classifier(images, labels, steps=classifier.STEPS)
+
+
+def sample(
+  subject: Subject, spec: str, sampler: sampling.Sampler, n: int, seed: int
+) -> tuple[dict, np.ndarray]:
+  """Fits a sampler, draws and scores: its row of results, and the images."""
+  _, run, mesh, step, variables = subject.model
+  logging.info('%s: fitting %s', subject.path, sampler)
+  latents, seconds, state = generation.fit_and_draw(
+    sampler, subject.real.train.latents, n, seed, mesh
+  )
+  logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
+  weights = protocol.weights_hash(variables)
+  folder = os.path.join(subject.path, 'samples')
+  os.makedirs(folder, exist_ok=True)
+  file = os.path.join(folder, f'{file_name(spec)}.npz')
+  sampling.save(file, sampler, state, {'weights': weights})
+  images = generation.decode_latents(
+    run.model, variables, latents.reshape(n, *subject.shape), mesh, run.decoding
+  )
+  features = generation.features_of(subject.real.extractor, images, mesh)
+  drawn = Pictures(latents, images, features)
+  return {
+    'model': os.path.basename(os.path.normpath(subject.path)),
+    'sampler': spec,
+    **generation.score(drawn, subject.real),
+    'seconds': seconds,
+    'protocol': {
+      **run.data.describe(run.data.test),
+      'fitted_to': run.data.train,
+      'train': len(subject.real.train.latents),
+      'held_out': len(subject.real.held_out.latents),
+      'drawn': n,
+      'settings': dataclasses.asdict(sampler),
+      'seed': seed,
+      'step': step,
+      'weights': weights,
+      'commit': scripts.commit(),
+    },
+  }, images
+
+
+def say_features(name: str, extractor: Extractor) -> dict:
+  return {
+    'network': MEASURES.get(name, classifier.RECIPE),
+    'weights': protocol.weights_hash(extractor.params),
+  }
+
+
+def file_name(spec: str) -> str:
+  return spec.replace(':', '-').replace('=', '')
+
+
+def keep(path: str, row: dict, images: np.ndarray) -> None:
+  """Writes the scores and the grid of a sampler into a workdir."""
+  base = os.path.join(path, 'samples', file_name(row['sampler']))
+  workdir.write_text(f'{base}.json', json.dumps(row, indent=2) + '\n')
+  cells = images[: GRID**2]
+  grid = [cells[i : i + GRID] for i in range(0, len(cells), GRID)]
+  pictures.save_png(f'{base}.png', pictures.grid(grid))
+
+
+def report(rows: list[dict], shown: list[np.ndarray], folder: str) -> None:
+  """Writes the table of all rows, and new images of each."""
+  os.makedirs(folder, exist_ok=True)
+  text = json.dumps(rows, indent=2) + '\n'
+  workdir.write_text(os.path.join(folder, 'table.json'), text)
+  table = generation_table.table(rows)
+  workdir.write_text(os.path.join(folder, 'table.md'), table)
+  labels = [f'{row["model"]} {row["sampler"]}' for row in rows]
+  grid = pictures.grid([images[: 2 * GRID] for images in shown], labels)
+  pictures.save_png(os.path.join(folder, 'pictures.png'), grid)
+
+
+def define_flags() -> None:
+  flags.DEFINE_list('samplers', 'pmfs', ', '.join(sampling.SAMPLERS))
+  flags.DEFINE_integer('n', 10_000, 'Images to draw.')
+  flags.DEFINE_integer('seed', 0, 'Of fitting and drawing.')
+  flags.DEFINE_string(
+    'features', classifier.NAME, 'What compares images; or fd-vgg16.'
+  )
+  flags.DEFINE_string('output', None, 'Folder of a table of all workdirs.')
+
+
+def main() -> None:
+  given = flags.FLAGS
+  if not scripts.WORKDIR.value:
+    raise InputError('--workdir=FOLDER is needed')
+  scripts.set_up_jax()
+  if jax.process_count() > 1:
+    raise InputError('sample.py runs in one process')
+  rows = sample_all(
+    scripts.WORKDIR.value.split(','),
+    given.samplers,
+    given.n,
+    given.seed,
+    given.features,
+    given.output,
+  )
+  print(generation_table.table(rows), end='')
+
+
+if __name__ == '__main__':
+  define_flags()
+  scripts.run(main)

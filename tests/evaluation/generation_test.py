@@ -1,0 +1,187 @@
+"""Reading, drawing and scoring of new images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lasers_jax import sampling, settings
+from lasers_jax.errors import InputError
+from lasers_jax.evaluation import generation
+from lasers_jax.evaluation.frechet import FeatureStatistics, frechet_distance
+from lasers_jax.evaluation.generation import Pictures
+from lasers_jax.evaluation.generation_table import table
+from lasers_jax.evaluation.measures import Extractor
+from lasers_jax.evaluation.metrics import to_uint8_range
+from lasers_jax.training.sharding import make_mesh
+from tests import tiny
+
+D, SIDE = 3, 8
+NETWORK = {
+  'name': 'vector', 'D': D, 'side': SIDE, 'width': 4, 'halvings': 1
+}
+
+
+class Mean:
+  """The mean colour."""
+
+  def apply(self, variables, images):
+    del variables
+    return jnp.mean(images, axis=(1, 2))
+
+  def __hash__(self):
+    return 1
+
+  def __eq__(self, other):
+    return isinstance(other, Mean)
+
+
+EXTRACTOR = Extractor(
+  Mean(),
+  {},
+  lambda images: images.astype(np.float32) / 255,
+  FeatureStatistics,
+  frechet_distance,
+)
+
+
+def build(name):
+  model = settings.build_model(NETWORK, {'name': name})
+  images = jnp.zeros((1, SIDE, SIDE, 3))
+  return model, model.init(jax.random.key(0), images)
+
+
+def batches(images, size=8):
+  """As the pipeline gives them: the last one filled up."""
+  for start in range(0, len(images), size):
+    rows = images[start : start + size]
+    full = np.resize(rows, (size, *rows.shape[1:]))
+    yield {'image': full, 'mask': np.arange(size) < len(rows)}
+
+
+@pytest.fixture(scope='module')
+def images():
+  return tiny.images(11)[:, :SIDE, :SIDE]
+
+
+@pytest.fixture(scope='module')
+def mesh():
+  return make_mesh()
+
+
+def test_all_pictures_are_coded_in_order(images, mesh):
+  model, variables = build('none')
+  z, read = generation.read(model, variables, batches(images), mesh)
+  np.testing.assert_array_equal(read, images)
+  expected = model.apply(variables, images / np.float32(255)).latent.quantized
+  assert z.shape == (11, 1, 1, D)
+  np.testing.assert_allclose(z, expected, atol=1e-6)
+
+
+def test_latents_that_are_drawn_are_drawn(images, mesh):
+  model, variables = build('kl')
+  one, again = (
+    generation.read(model, variables, batches(images), mesh)[0]
+    for _ in range(2)
+  )
+  np.testing.assert_array_equal(one, again)
+  means = model.apply(variables, images / np.float32(255)).latent.codes
+  # A fresh kl draws with a deviation of e^-3.
+  off = (one - means) / np.exp(-3)
+  assert 0.6 < off.std() < 1.4 and np.abs(off).max() < 5
+
+
+def test_pictures_are_of_one_size(images, mesh):
+  model, variables = build('none')
+  larger = np.tile(images, (1, 2, 1, 1))
+  both = [*batches(images), *batches(larger)]
+  with pytest.raises(InputError, match='needs pictures of one size'):
+    generation.read(model, variables, both, mesh)
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_any_number_of_latents_is_decoded(devices, monkeypatch):
+  monkeypatch.setattr(generation, 'BATCH', 4)
+  model, variables = build('none')
+  latents = np.random.default_rng(0).normal(size=(11, 1, 1, D))
+  latents = latents.astype(np.float32)
+  mesh = make_mesh(devices)
+  decoded = generation.decode_latents(model, variables, latents, mesh)
+  expected = model.apply(variables, latents, method='decode_latent')
+  expected = np.round(255 * np.asarray(to_uint8_range(expected)))
+  assert decoded.dtype == np.uint8 and decoded.shape == (11, SIDE, SIDE, 3)
+  assert np.abs(decoded - expected).max() <= 1
+
+
+def test_features_are_of_all_images(images, mesh, monkeypatch):
+  monkeypatch.setattr(generation, 'BATCH', 4)
+  found = generation.features_of(EXTRACTOR, images, mesh)
+  np.testing.assert_allclose(found, images.mean((1, 2)) / 255, rtol=1e-5)
+
+
+def test_a_fit_is_drawn_from(mesh):
+  latents = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
+  sampler = sampling.parse('pmfs:k=4')
+  drawn, seconds, state = generation.fit_and_draw(
+    sampler, latents, 20, 3, mesh
+  )
+  expected = sampling.draw(sampler, state, jax.random.key(3), 20)
+  np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+  assert set(seconds) == {'fit', 'draw'} and min(seconds.values()) > 0
+
+
+def made(n, seed):
+  rng = np.random.default_rng(seed)
+  images = rng.integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
+  features = images.mean((1, 2)) / 255
+  return Pictures(rng.normal(size=(n, D)), images, features)
+
+
+@pytest.fixture(scope='module')
+def real():
+  return generation.compare_real(made(200, 0), made(100, 1), EXTRACTOR)
+
+
+def test_new_draws_score_as_real_pictures_do(real):
+  new = made(100, 2)
+  scores = generation.score(new, real)
+  off = Pictures(new.latents + 2, new.images // 2, new.features / 2)
+  for name, value in generation.score(off, real)['distances'].items():
+    assert value > 3 * scores['distances'][name]
+    assert value > 3 * scores['floors'][name]
+  assert abs(scores['memorization']['latents']['copying_z']) < 4
+  assert scores['manifold']['coverage'] > 0.7
+
+
+def test_copies_of_training_pictures_are_found_out(real):
+  copies = Pictures(*(x[:100] for x in real.train))
+  scores = generation.score(copies, real)
+  assert scores['distances'] == scores['floors']
+  for kind in ('latents', 'images'):
+    assert scores['memorization'][kind]['all_train_mean_ratio'] == 0
+  assert scores['frechet_to_train'] < scores['distances']['frechet']
+
+
+def test_the_table_has_what_real_pictures_score_above_each_model(real):
+  rows = [
+    {
+      'model': model,
+      'sampler': sampler,
+      **generation.score(made(100, seed), real),
+      'seconds': {'fit': 1.25, 'draw': 0.5},
+    }
+    for model, sampler, seed in (
+      ('ae', 'pmfs', 2), ('vae', 'gmm', 3), ('ae', 'gmm:components=2', 4)
+    )
+  ]
+  head, _, *lines = table(rows).splitlines()
+  assert head.startswith('| model | sampler | FD to held-out | FD to train |')
+  assert len({line.count('|') for line in [head, *lines]}) == 1
+  starts = [tuple(line.split('|')[1:3]) for line in lines]
+  assert [a.strip() for a, _ in starts] == ['`ae`'] * 3 + ['`vae`'] * 2
+  assert starts[0][1] == starts[3][1] == ' real '
+  order = sorted(rows[::2], key=lambda row: row['distances']['frechet'])
+  assert [b.strip(' `') for _, b in starts[1:3]] == [
+    row['sampler'] for row in order
+  ]
+  assert lines[1].endswith('| 1.2 | 0.5 |')
