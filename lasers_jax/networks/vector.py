@@ -71,6 +71,11 @@ class VectorDecoder(nn.Module):
   halvings: int = 2
   dtype: jnp.dtype = jnp.float32
 
+  @property
+  def f(self) -> int:
+    """The up-sampling factor: the side itself."""
+    return self.side
+
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
     layers.check_width(z, self.D)
