@@ -44,6 +44,7 @@ class Subject(NamedTuple):
   model: evaluate.Model
   real: Real
   shape: tuple[int, int, int]  # (H, W, D) of a latent
+  protocol: dict  # what results of all samplers have in common
 
 
 def sample_all(
@@ -86,7 +87,6 @@ def sample_all(
     extractor = subject.real.extractor
     for spec in specs:
       row, images = sample(subject, spec, samplers[path, spec], n, seed)
-      row['protocol']['features'] = say_features(features, extractor)
       rows.append(row)
       shown.append(images)
       keep(path, row, images)
@@ -130,21 +130,22 @@ def prepare(
       generation.read(model.run.model, model.variables, batches, mesh)
     )
   if extractor is None:
-    extractor = load_extractor(features, model, read[0][1])
+    extractor = load_extractor(features, *read[0][1:])
   train, held_out = (
     Pictures(
       latents.reshape(len(latents), -1),
       images,
       generation.features_of(extractor, images, mesh),
     )
-    for latents, images in read
+    for latents, images, _ in read
   )
   real = generation.compare_real(train, held_out, extractor)
-  return Subject(path, model, real, read[0][0].shape[1:])
+  said = say_protocol(model, real, features)
+  return Subject(path, model, real, read[0][0].shape[1:], said)
 
 
 def load_extractor(
-  name: str, model: evaluate.Model, images: np.ndarray
+  name: str, images: np.ndarray, labels: np.ndarray
 ) -> Extractor:
   """The network that compares images, by its name."""
   if name != classifier.NAME:
@@ -152,8 +153,6 @@ def load_extractor(
     if name not in scores:
       raise InputError(f'--features must be a score of images, not {name!r}')
     return scores[name]
-  source = model.run.data.open(model.run.data.train)
-  labels = np.array([source[i]['label'] for i in range(len(source))])
   return classifier.train_classifier(images, labels, steps=classifier.STEPS)
 
 
@@ -161,17 +160,17 @@ def sample(
   subject: Subject, spec: str, sampler: sampling.Sampler, n: int, seed: int
 ) -> tuple[dict, np.ndarray]:
   """Fits a sampler, draws and scores: its row of results, and the images."""
-  _, run, mesh, step, variables = subject.model
+  _, run, mesh, _, variables = subject.model
   logging.info('%s: fitting %s', subject.path, sampler)
   latents, seconds, state = generation.fit_and_draw(
     sampler, subject.real.train.latents, n, seed, mesh
   )
   logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
-  weights = protocol.weights_hash(variables)
   folder = os.path.join(subject.path, 'samples')
   os.makedirs(folder, exist_ok=True)
   file = os.path.join(folder, f'{file_name(spec)}.npz')
-  sampling.save(file, sampler, state, {'weights': weights})
+  about = {'weights': subject.protocol['weights']}
+  sampling.save(file, sampler, state, about)
   images = generation.decode_latents(
     run.model, variables, latents.reshape(n, *subject.shape), mesh, run.decoding
   )
@@ -183,24 +182,29 @@ def sample(
     **generation.score(drawn, subject.real),
     'seconds': seconds,
     'protocol': {
-      **run.data.describe(run.data.test),
-      'fitted_to': run.data.train,
-      'train': len(subject.real.train.latents),
-      'held_out': len(subject.real.held_out.latents),
+      **subject.protocol,
       'drawn': n,
       'settings': dataclasses.asdict(sampler),
       'seed': seed,
-      'step': step,
-      'weights': weights,
-      'commit': scripts.commit(),
     },
   }, images
 
 
-def say_features(name: str, extractor: Extractor) -> dict:
+def say_protocol(model: evaluate.Model, real: Real, features: str) -> dict:
+  """What results say of the model and of the real pictures."""
+  data = model.run.data
   return {
-    'network': MEASURES.get(name, classifier.RECIPE),
-    'weights': protocol.weights_hash(extractor.params),
+    **data.describe(data.test),
+    'fitted_to': data.train,
+    'train': len(real.train.latents),
+    'held_out': len(real.held_out.latents),
+    'features': {
+      'network': MEASURES.get(features, classifier.RECIPE),
+      'weights': protocol.weights_hash(real.extractor.params),
+    },
+    'step': model.step,
+    'weights': protocol.weights_hash(model.variables),
+    'commit': scripts.commit(),
   }
 
 

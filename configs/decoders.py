@@ -65,7 +65,7 @@ def _diffusion(config: ConfigDict) -> None:
     dict(
       width=32 if config.data.side < 64 else 64,  # assumed
       multipliers=(1, 2),  # assumed
-      halvings=1,  # assumed; 0 is sharper and near four times as slow
+      halvings=1,  # assumed; 0 is near four times as slow
       blocks=1,  # assumed
       attention=(),  # levels; assumed
       drop=0.1,

@@ -3,8 +3,7 @@
   python train.py --config=configs/mnist.py:vae --workdir=runs/mnist/vae
 
 The argument chooses the autoencoder, see autoencoders.py; sample.py then draws
-new digits. TFDS_DATA_DIR says where the data set is. README.md has the time and
-the numbers to expect.
+new digits. TFDS_DATA_DIR says where the data set is.
 """
 
 from ml_collections import ConfigDict

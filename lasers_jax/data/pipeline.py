@@ -205,11 +205,12 @@ def eval_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields every picture once, in batches whose last rows may be padding.
 
-  {'image': uint8 [b, h, w, 3], 'mask': bool [b], 'height', 'width', 'index':
-  int32 [b]}: `height` and `width` are of the picture inside the padding,
-  `index` its place in the source. A padding row is zeros, with mask False,
-  index -1 and the height and width of the batch. Process p of P gets the p-th
-  P-th of each batch's rows; all processes yield equally many batches.
+  {'image': uint8 [b, h, w, 3], 'mask': bool [b], 'height', 'width', 'index',
+  'label': int32 [b]}: `height` and `width` are of the picture inside the
+  padding, `index` its place in the source. A padding row is zeros, with mask
+  False, index and label -1 and the height and width of the batch. Process p of
+  P gets the p-th P-th of each batch's rows; all processes yield equally many
+  batches.
 
   With a `size`: in order, resized (as in `TrainPipeline`) and cropped to the
   middle. With `size` None: whole pictures, in groups of one size, the edge
@@ -222,14 +223,16 @@ def eval_batches(
   mine = slice(process_index * rows, (process_index + 1) * rows)
 
   def prepare(index: int) -> dict:
-    image = _fit(source[index]['image'], size, resize)
+    item = source[index]
+    image = _fit(item['image'], size, resize)
     if size is not None:
       image = center_crop(image, size)
     height, width = image.shape[:2]
     padding = (0, -height % multiple), (0, -width % multiple), (0, 0)
     if size is None:
       image = np.pad(image, padding, mode='edge')
-    return {'image': image, 'height': height, 'width': width, 'index': index}
+    sizes = {'height': height, 'width': width}
+    return {'image': image, **sizes, 'index': index, 'label': item['label']}
 
   return _grouped(len(source), prepare, batch_size, mine)
 
@@ -254,11 +257,12 @@ def _grouped(count: int, prepare, batch_size: int, mine: slice):
 
 
 def _padded_batch(group: list[dict], batch_size: int, mine: slice):
-  blank = {**group[0], 'image': np.zeros_like(group[0]['image']), 'index': -1}
+  image = np.zeros_like(group[0]['image'])
+  blank = {**group[0], 'image': image, 'index': -1, 'label': -1}
   rows = (group + [blank] * (batch_size - len(group)))[mine]
   batch = {
     key: np.array([row[key] for row in rows], np.int32)
-    for key in ('height', 'width', 'index')
+    for key in ('height', 'width', 'index', 'label')
   }
   batch['mask'] = batch['index'] >= 0
   batch['image'] = np.stack([row['image'] for row in rows])

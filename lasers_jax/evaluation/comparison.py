@@ -31,8 +31,8 @@ def table(rows: Sequence[Row]) -> str:
   done = sorted((row for row in rows if row['results']), key=_order)
   more = [x for x in MEASURES if any(x in row['results'] for row in done)]
   head = [*_HEAD, *more, *_USE]
-  lines = [_line(head), _line(['---'] * len(head))]
-  lines += [_line(_cells(row, more)) for row in done]
+  lines = [line(head), line(['---'] * len(head))]
+  lines += [line(_cells(row, more)) for row in done]
   failed = [row for row in rows if row['error']]
   lines += [''] * bool(failed)
   lines += [
@@ -73,7 +73,8 @@ def _measure(value: Any) -> str:
   return f'{value:.4g}'
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+  """A row of a table in Markdown."""
   return '| ' + ' | '.join(cells) + ' |'
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +40,7 @@ def read(
   variables: Any,
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Codes all pictures of a split, which stay in memory.
 
   A model that draws its latents (`kl`) gives draws: what its decoder was
@@ -50,12 +50,12 @@ def read(
     batches: of `data.evaluation_batches`, in one process.
 
   Returns:
-    Latents float32 [n, H, W, D] and images uint8 [n, h, w, 3].
+    Latents float32 [n, H, W, D], images uint8 [n, h, w, 3] and labels [n].
 
   Raises:
     InputError: pictures of different sizes.
   """
-  latents, images = [], []
+  latents, images, labels = [], [], []
   for i, batch in enumerate(batches):
     real = batch['mask']
     rows = put_batch({'image': batch['image']}, mesh)['image']
@@ -63,12 +63,14 @@ def read(
     z = jax.device_get(_encode(model, mesh, variables, rows, key))
     latents.append(z[real])
     images.append(batch['image'][real])
+    labels.append(batch['label'][real])
   if len({x.shape[1:] for x in images}) > 1:
     raise InputError(
       'a sampler needs pictures of one size: set data.resize and data.side so '
       'that all are cropped alike'
     )
-  return np.concatenate(latents), np.concatenate(images)
+  latents, images, labels = map(np.concatenate, (latents, images, labels))
+  return latents, images, labels
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -89,18 +91,26 @@ def decode_latents(
   decoding: Decoding | None = None,
 ) -> np.ndarray:
   """Decodes latents [n, H, W, D]: uint8 [n, h, w, 3]."""
-  n, images = len(latents), []
-  size = -(-min(n, BATCH) // mesh.size) * mesh.size
-  for start in range(0, n, size):
-    rows = latents[start : start + size]
-    indices = np.arange(start, start + size, dtype=np.int32)
-    padded = np.pad(rows, ((0, size - len(rows)), (0, 0), (0, 0), (0, 0)))
-    batch = put_batch({'latent': padded, 'index': indices}, mesh)
+  images = []
+  for start, rows, count in _batches(latents, mesh):
+    indices = np.arange(start, start + len(rows), dtype=np.int32)
+    batch = put_batch({'latent': rows, 'index': indices}, mesh)
     copies = _decode(
       model, mesh, decoding, variables, batch['latent'], batch['index']
     )
-    images.append(to_uint8(copies)[: len(rows)])
+    images.append(to_uint8(copies)[:count])
   return np.concatenate(images)
+
+
+def _batches(
+  rows: np.ndarray, mesh: Mesh
+) -> Iterator[tuple[int, np.ndarray, int]]:
+  """Yields (start, rows, how many are real): of one size, zeros at the end."""
+  size = -(-min(len(rows), BATCH) // mesh.size) * mesh.size
+  for start in range(0, len(rows), size):
+    some = rows[start : start + size]
+    missing = [(0, size - len(some)), *[(0, 0)] * (rows.ndim - 1)]
+    yield start, np.pad(some, missing), len(some)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -116,13 +126,10 @@ def features_of(
   extractor: Extractor, images: np.ndarray, mesh: Mesh
 ) -> np.ndarray:
   """Computes the features of images uint8 [n, h, w, 3]: float32 [n, width]."""
-  n, features = len(images), []
-  size = -(-min(n, BATCH) // mesh.size) * mesh.size
-  for start in range(0, n, size):
-    rows = images[start : start + size]
-    padded = np.pad(rows, ((0, size - len(rows)), (0, 0), (0, 0), (0, 0)))
-    features.append(extract(extractor, padded, mesh)[: len(rows)])
-  return np.concatenate(features)
+  return np.concatenate([
+    extract(extractor, rows, mesh)[:count]
+    for _, rows, count in _batches(images, mesh)
+  ])
 
 
 def fit_and_draw(
@@ -212,10 +219,8 @@ def _first(pictures: Pictures, n: int) -> Pictures:
 
 
 def _flat(pictures: Pictures) -> np.ndarray:
-  """Images as rows of numbers in [0, 1]; of grey ones a single channel."""
+  """Images as rows of numbers in [0, 1]."""
   images = pictures.images
-  if np.array_equal(images[..., 0], images[..., 1]):
-    images = images[..., :1]
   return images.reshape(len(images), -1).astype(np.float32) / 255
 
 

@@ -6,6 +6,8 @@ A row is what `sample.py` writes of a model and a sampler.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lasers_jax.evaluation.comparison import line
+
 Row = Mapping[str, Any]
 
 _HEAD = (
@@ -23,12 +25,12 @@ def table(rows: Sequence[Row]) -> str:
   against the held-out ones.
   """
   models = list(dict.fromkeys(row['model'] for row in rows))
-  lines = [_line(_HEAD), _line(['---'] * len(_HEAD))]
+  lines = [line(_HEAD), line(['---'] * len(_HEAD))]
   for model in models:
     own = [row for row in rows if row['model'] == model]
     own.sort(key=lambda row: row['distances']['frechet'])
-    lines.append(_line(_floor(own[0])))
-    lines += [_line(_cells(row)) for row in own]
+    lines.append(line(_floor(own[0])))
+    lines += [line(_cells(row)) for row in own]
   return '\n'.join(lines) + '\n'
 
 
@@ -55,7 +57,3 @@ def _floor(row: Row) -> list[str]:
   numbers = [f'{frechet:.4g}', '', *(f'{x:.4f}' for x in wasserstein)]
   blank = [''] * 4
   return [f'`{row["model"]}`', 'real', *numbers, *blank, '1', '1', '', '']
-
-
-def _line(cells: Sequence[str]) -> str:
-  return '| ' + ' | '.join(cells) + ' |'

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lasers_jax.evaluation import charts, pictures
 from lasers_jax.evaluation.examples import Findings, Samples, cut_middle
-from lasers_jax.evaluation.protocol import Measured
+from lasers_jax.evaluation.protocol import Measured, to_uint8
 
 LARGEST = 160  # pixels a side; of larger pictures the middle is shown
 CELL = 112  # pixels; about how wide a picture is shown
@@ -203,7 +203,7 @@ def coefficients(findings: Findings) -> list[Chart]:
 
 def atoms(counts: np.ndarray, findings: Findings) -> list[Picture]:
   """Decoded atoms, the most used ones first, and how much they are used."""
-  shown = np.round(255 * np.nan_to_num(findings.atoms)).astype(np.uint8)
+  shown = to_uint8(findings.atoms)
   if findings.numbers is None:
     return [_picture(f'{i}', x, ATOM_CELL) for i, x in enumerate(shown)]
   shares = counts / max(1, counts.sum())

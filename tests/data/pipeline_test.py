@@ -266,6 +266,7 @@ def test_evaluation_covers_each_picture_once(count, batch_size):
     assert batch['image'].shape == (batch_size, 8, 8, 3)
     assert batch['image'].dtype == np.uint8
     assert (batch['height'] == 8).all() and (batch['width'] == 8).all()
+    np.testing.assert_array_equal(batch['label'], batch['index'])
     for image, i, real in zip(
       batch['image'], batch['index'], batch['mask'], strict=True
     ):

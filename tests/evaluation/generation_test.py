@@ -56,7 +56,8 @@ def batches(images, size=8):
   for start in range(0, len(images), size):
     rows = images[start : start + size]
     full = np.resize(rows, (size, *rows.shape[1:]))
-    yield {'image': full, 'mask': np.arange(size) < len(rows)}
+    label = np.arange(start, start + size)
+    yield {'image': full, 'mask': label < len(images), 'label': label}
 
 
 @pytest.fixture(scope='module')
@@ -71,8 +72,9 @@ def mesh():
 
 def test_all_pictures_are_coded_in_order(images, mesh):
   model, variables = build('none')
-  z, read = generation.read(model, variables, batches(images), mesh)
+  z, read, labels = generation.read(model, variables, batches(images), mesh)
   np.testing.assert_array_equal(read, images)
+  np.testing.assert_array_equal(labels, np.arange(11))
   expected = model.apply(variables, images / np.float32(255)).latent.quantized
   assert z.shape == (11, 1, 1, D)
   np.testing.assert_allclose(z, expected, atol=1e-6)
@@ -151,6 +153,19 @@ def test_new_draws_score_as_real_pictures_do(real):
     assert value > 3 * scores['floors'][name]
   assert abs(scores['memorization']['latents']['copying_z']) < 4
   assert scores['manifold']['coverage'] > 0.7
+
+
+def test_grey_pictures_are_compared_with_drawn_ones_that_are_hardly_grey():
+  def grey(pictures):
+    return pictures._replace(images=pictures.images[..., [0, 0, 0]])
+
+  real = generation.compare_real(
+    grey(made(20, 0)), grey(made(20, 1)), EXTRACTOR
+  )
+  drawn = grey(made(20, 2))
+  drawn.images[0, 0, 0, 1] ^= 1
+  images = generation.score(drawn, real)['memorization']['images']
+  assert 0.5 < images['all_train_mean_ratio'] < 2
 
 
 def test_copies_of_training_pictures_are_found_out(real):
