@@ -42,6 +42,7 @@ def test_codes_are_their_own_nearest():
   )
 
 
+@pytest.mark.usefixtures('full_optimization')
 def test_nearest_code_depends_on_the_signal_alone():
   signals, codebook = problem(2)
   together = coding.nearest_code(signals, codebook)

@@ -1,17 +1,11 @@
-"""What holds its results to the last bit is tested as it is compiled in use."""
+"""For tests that hold results to the last bit, as they are compiled in use."""
 
 import jax
 import pytest
 
-OPTIMIZED = ('codebook', 'dictionary', 'learning', 'omp', 'omp_options')
 
-
-@pytest.fixture(scope='module', autouse=True)
-def full_optimization(request):
-  name = request.module.__name__.split('.')[-1].removesuffix('_test')
-  if name not in OPTIMIZED:
-    yield
-    return
+@pytest.fixture
+def full_optimization():
   jax.clear_caches()
   jax.config.update('jax_disable_most_optimizations', False)
   yield

@@ -257,6 +257,7 @@ def test_no_signals_have_no_codes(problem, options):
     assert code.count.shape == (0,) and code.count.dtype == np.int32
 
 
+@pytest.mark.usefixtures('full_optimization')
 @pytest.mark.parametrize('mode', MODES)
 def test_codes_depend_on_the_signal_alone_bit_for_bit(problem, mode):
   signals, atoms = problem
@@ -270,6 +271,7 @@ def test_codes_depend_on_the_signal_alone_bit_for_bit(problem, mode):
   assert_same([x[: N // 2] for x in found], code, slice(N // 2))
 
 
+@pytest.mark.usefixtures('full_optimization')
 @pytest.mark.parametrize('mode', ['ols', 'fast'])  # omp_test.py has the rest
 def test_codes_do_not_depend_on_the_number_of_signals(problem, mode):
   signals, atoms = problem

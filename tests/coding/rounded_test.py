@@ -102,6 +102,7 @@ def test_the_lowest_atom_wins_a_tie(problem):
   assert found.atoms.max() < K
 
 
+@pytest.mark.usefixtures('full_optimization')
 def test_a_signal_is_coded_alike_whatever_comes_along(problem):
   signals, *rest = problem
   many = code(np.tile(signals, (30, 1)), *rest)

@@ -72,6 +72,7 @@ def test_linear_is_a_product_and_has_its_gradient():
   np.testing.assert_allclose(to_kernel, x.T @ c, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures('full_optimization')
 @pytest.mark.parametrize('alone', [True, False])
 def test_linear_maps_a_row_alike_whatever_comes_along(alone, monkeypatch):
   monkeypatch.setattr(search, '_alone', lambda: alone)
