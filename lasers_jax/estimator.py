@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from lasers_jax import coding
 from lasers_jax.errors import InputError
+from lasers_jax.files import written_whole
 
 _LEARNERS = {
   'online': coding.online,
@@ -183,14 +184,8 @@ class DictionaryLearning(
     that is not an int becomes None.
     """
     check_is_fitted(self)
-    temporary = f'{os.fspath(path)}.{os.getpid()}.tmp'
-    try:
-      with open(temporary, 'wb') as file:
-        np.savez(file, **_as_arrays(self))
-      os.replace(temporary, path)
-    finally:
-      if os.path.exists(temporary):
-        os.remove(temporary)
+    with written_whole(path) as file:
+      np.savez(file, **_as_arrays(self))
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'DictionaryLearning':

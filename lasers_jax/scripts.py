@@ -19,8 +19,11 @@ from lasers_jax.training.sharding import initialize_distributed
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], words: bool = False) -> None:
   """Parses the flags and runs a script's main function.
+
+  With `words`, it is given the list of what is no flag; else there is to be
+  nothing such.
 
   Exit codes: 0; 2 for what the user can mend (one line on stderr says what);
   1 for a run that failed.
@@ -29,16 +32,16 @@ def run(main: Callable[[], None]) -> None:
   def parse(argv: list[str]) -> list[str]:
     try:
       rest = flags.FLAGS(argv)
-      if rest[1:]:
+      if rest[1:] and not words:
         raise InputError(f'not a flag: {rest[1]}')
       return rest
     except Exception as error:  # A config file may raise anything.
       _fail(_unknown_key(argv) or error, 2)
 
-  def guarded(_) -> None:
+  def guarded(argv: list[str]) -> None:
     set_up_logging()
     try:
-      main()
+      main(*[argv[1:]] * words)
     except InputError as error:
       _fail(error, 2)
     except TrainingError as error:

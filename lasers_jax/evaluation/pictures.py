@@ -9,6 +9,8 @@ import os
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lasers_jax.files import written_whole
+
 BACKGROUND = 245
 INK = (60, 60, 60)
 FONT_SIZE = 16
@@ -89,15 +91,8 @@ def save_png(path, picture):
 
   The folder must exist. A file of that name is replaced in one act.
   """
-  path = os.fspath(path)
-  temporary = f'{path}.{os.getpid()}.tmp'
-  try:
-    Image.fromarray(_rgb(picture)).save(temporary, format='PNG')
-    os.replace(temporary, path)
-  except BaseException:
-    if os.path.exists(temporary):
-      os.remove(temporary)
-    raise
+  with written_whole(path) as file:
+    Image.fromarray(_rgb(picture)).save(file, format='PNG')
 
 
 def _rgb(picture):

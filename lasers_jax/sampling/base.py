@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lasers_jax.coding.search import take
 from lasers_jax.errors import InputError
+from lasers_jax.files import written_whole
 
 State = dict[str, Array | np.ndarray]
 Carry = TypeVar('Carry')
@@ -161,14 +162,8 @@ def save(
     'about': about,
   })
   arrays = {_PREFIX + name: np.asarray(x) for name, x in state.items()}
-  temporary = f'{os.fspath(path)}.{os.getpid()}.tmp'
-  try:
-    with open(temporary, 'wb') as file:
-      np.savez(file, **{_ABOUT: np.array(text)}, **arrays)
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)
+  with written_whole(path) as file:
+    np.savez(file, **{_ABOUT: np.array(text)}, **arrays)
 
 
 def load(

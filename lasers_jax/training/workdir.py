@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from lasers_jax.errors import InputError
+from lasers_jax.files import written_whole
 
 CONFIG = 'config.json'
 
@@ -109,10 +110,8 @@ def save_failure(
 
 def write_text(path: str, text: str) -> None:
   """Writes a file whole or not at all."""
-  partial = f'{path}.{os.getpid()}.part'
-  with open(partial, 'w') as file:
+  with written_whole(path, 'w') as file:
     file.write(text)
-  os.replace(partial, path)
 
 
 def _plain(config: dict) -> dict:

@@ -245,9 +245,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
   picture = _random(5, 6, 3)
   pictures.save_png(path, picture)
 
-  def full_disk(self, name, **_):
-    with open(name, 'wb') as file:
-      file.write(b'half')
+  def full_disk(self, file, **_):
+    file.write(b'half')
     raise OSError('no space left')
 
   monkeypatch.setattr(Image.Image, 'save', full_disk)

@@ -1,0 +1,137 @@
+"""Codes of images as bytes, and bytes as codes."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from lasers_jax.bottlenecks import Bottleneck
+from lasers_jax.codec import container
+from lasers_jax.codec.coder import Cheapest, Counter, Reader, Tables, Writer
+from lasers_jax.codec.layout import Sites, transfer
+from lasers_jax.errors import InputError
+from lasers_jax.files import written_whole
+
+_WEIGHTS = 'weights of the model'
+_TRIED = 16  # sites along each side, to see what they cost at least
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+  """Writes and reads the codes of one model.
+
+  Attributes:
+    bottleneck: whose codes they are.
+    f: pixels along a side of a site.
+    multiple: pixels that the sides of an image are padded to a multiple of.
+    tables: of `fit_tables`.
+    model: container.HASH_BYTES, of all that decoding depends on.
+  """
+
+  bottleneck: Bottleneck
+  f: int
+  multiple: int
+  tables: Tables
+  model: bytes
+
+  def write(self, codes: Any, height: int, width: int) -> bytes:
+    """Returns the file of an image's codes.
+
+    Args:
+      codes: NumPy arrays, as `transfer` takes them, of the padded image.
+      height, width: of the image itself, in pixels.
+    """
+    writer = Writer(self.tables)
+    transfer(self.bottleneck, writer, self._sites(height, width), codes)
+    frame = container.Frame(self.model, height, width, writer.payload())
+    return container.pack(frame)
+
+  def read(self, data: bytes) -> tuple[Any, int, int]:
+    """Returns what `write` was given.
+
+    Takes no more memory than so long a file can need.
+
+    Raises:
+      InputError: the file is damaged, of another version or of another model.
+    """
+    frame = container.unpack(data)
+    if frame.model != self.model:
+      raise InputError(
+        f'the file is of another model: {frame.model.hex()} there, '
+        f'{self.model.hex()} here'
+      )
+    sites = self._sites(frame.height, frame.width)
+    most = 16 * (len(frame.payload) + 8) / self._least_bits
+    if math.prod(sites) > most:
+      raise InputError(
+        f'the file says {frame.height}x{frame.width} pixels, and is too short '
+        'for so many'
+      )
+    reader = Reader(self.tables, frame.payload)
+    codes = transfer(self.bottleneck, reader, sites)
+    reader.end()
+    return codes, frame.height, frame.width
+
+  def _sites(self, height: int, width: int) -> Sites:
+    """H and W of the latent of an image."""
+    each = self.multiple // self.f
+    return tuple(-(-x // self.multiple) * each for x in (height, width))
+
+  @functools.cached_property
+  def _least_bits(self) -> float:
+    """What a site costs at least."""
+    side = _TRIED * self.bottleneck.patch_side
+    cheapest = Cheapest(self.tables)
+    transfer(self.bottleneck, cheapest, (side, side))
+    return cheapest.bits / side**2
+
+
+def fit_tables(
+  bottleneck: Bottleneck, maps: Iterable[tuple[Any, Sites]]
+) -> Tables:
+  """Counts the codes of images: each with H and W of its latent.
+
+  Raises:
+    InputError: the code is continuous.
+  """
+  counter = Counter()
+  for codes, sites in maps:
+    transfer(bottleneck, counter, sites, codes)
+  return counter.tables()
+
+
+def save_tables(path: str, weights: str, tables: Tables) -> None:
+  """Writes tables to one .npz file, with the hash of the weights."""
+  with written_whole(path) as file:
+    np.savez(file, **{_WEIGHTS: np.array(weights)}, **tables)
+
+
+def load_tables(path: str, weights: str) -> Tables | None:
+  """Reads what `save_tables` wrote; None where it is missing or of others.
+
+  Raises:
+    InputError: the file is damaged.
+  """
+  if not os.path.exists(path):
+    return None
+  try:
+    with open(path, 'rb') as opened, np.load(opened) as file:
+      tables = {name: file[name] for name in file.files}
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    raise InputError(f'{path} is damaged: {error}; remove it') from error
+  return tables if str(tables.pop(_WEIGHTS, '')) == weights else None
+
+
+def hash_of(weights: str, tables: Tables) -> bytes:
+  """Hashes what decoding depends on: the weights' own hash, and tables."""
+  digest = hashlib.sha256(weights.encode())
+  for name, table in sorted(tables.items()):
+    digest.update(f'{name} {table.shape}'.encode())
+    digest.update(np.ascontiguousarray(table, '<i8').tobytes())
+  return digest.digest()[: container.HASH_BYTES]

@@ -1,0 +1,99 @@
+"""The frame of a file: of which model, how large, and whether it is whole.
+
+  2 bytes   b'LZ'
+  1 byte    version
+  4 bytes   hash of the model and its tables
+  4 bytes   CRC-32 of all other bytes
+  2 to 6    height and width, each in groups of 7 bits, the lowest first; a set
+            high bit says that another group follows
+  the rest  the codes, see `coder`
+"""
+
+import struct
+import zlib
+from typing import NamedTuple
+
+from lasers_jax.errors import InputError
+
+MAGIC = b'LZ'
+VERSION = 1
+HASH_BYTES = 4
+LONGEST_SIDE = 2**21 - 1  # three groups of 7 bits
+
+_HEAD = struct.Struct('<2sB4sI')
+
+
+class Frame(NamedTuple):
+  """What a file says."""
+
+  model: bytes  # HASH_BYTES of them
+  height: int
+  width: int
+  payload: bytes
+
+
+def pack(frame: Frame) -> bytes:
+  """Writes a frame.
+
+  Raises:
+    InputError: a side is longer than LONGEST_SIDE pixels.
+  """
+  sides = frame.height, frame.width
+  if not 1 <= min(sides) <= max(sides) <= LONGEST_SIDE:
+    raise InputError(
+      f'an image of {frame.height}x{frame.width} pixels cannot be encoded: '
+      f'sides are from 1 to {LONGEST_SIDE}'
+    )
+  body = b''.join(_groups(side) for side in sides) + frame.payload
+  check = _check(frame.model, body)
+  return _HEAD.pack(MAGIC, VERSION, frame.model, check) + body
+
+
+def unpack(data: bytes) -> Frame:
+  """Reads a frame.
+
+  Raises:
+    InputError: the bytes are none, of another version, cut short or changed.
+  """
+  if data[: len(MAGIC)] != MAGIC:
+    raise InputError('not a file of this codec')
+  if len(data) < _HEAD.size:
+    raise InputError('the file is cut short')
+  _, version, model, check = _HEAD.unpack_from(data)
+  if version != VERSION:
+    raise InputError(
+      f'the file is of version {version}, and this program reads {VERSION}'
+    )
+  body = data[_HEAD.size :]
+  if check != _check(model, body):
+    raise InputError('the file is damaged: its checksum does not fit')
+  height, at = _read_groups(body, 0)
+  width, at = _read_groups(body, at)
+  return Frame(model, height, width, body[at:])
+
+
+def _check(model: bytes, body: bytes) -> int:
+  return zlib.crc32(body, zlib.crc32(MAGIC + bytes([VERSION]) + model))
+
+
+def _groups(value: int) -> bytes:
+  groups = []
+  while value > 0x7F:
+    groups.append(value & 0x7F | 0x80)
+    value >>= 7
+  return bytes([*groups, value])
+
+
+def _read_groups(body: bytes, at: int) -> tuple[int, int]:
+  """Reads a side: its value, and where the next one begins."""
+  value = 0
+  for i in range(3):
+    if at + i >= len(body):
+      raise InputError('the file is cut short')
+    group = body[at + i]
+    value |= (group & 0x7F) << 7 * i
+    if group < 0x80:
+      if not value or (i and not group):
+        break
+      return value, at + i + 1
+  raise InputError('the file says a size that cannot be')

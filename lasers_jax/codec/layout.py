@@ -1,0 +1,179 @@
+"""In which order, and by which tables, the codes of an image are coded."""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from lasers_jax.bottlenecks import (
+  MQVAE,
+  Bottleneck,
+  Lasers,
+  Lattice,
+  Lista,
+)
+from lasers_jax.bottlenecks.base import LookUp
+from lasers_jax.bottlenecks.continuous import Numbers
+from lasers_jax.bottlenecks.dense import Dense
+from lasers_jax.bottlenecks.fsq import Scalars
+from lasers_jax.bottlenecks.mqvae import MaskedCodes
+from lasers_jax.bottlenecks.wrappers import Copies
+from lasers_jax.codec.coder import Coder
+from lasers_jax.coding import SparseCode
+from lasers_jax.errors import InputError
+
+Sites = tuple[int, int]
+
+
+@functools.singledispatch
+def transfer(
+  bottleneck: Bottleneck,
+  coder: Coder,
+  sites: Sites,
+  codes: Any = None,
+  name: str = '',
+) -> Any:
+  """Leads a coder through the codes of one image.
+
+  Args:
+    bottleneck: whose codes they are.
+    coder: counts, weighs, writes or reads.
+    sites: H and W of the latent.
+    codes: what `bottleneck.encode` gives for a latent [H, W, D], as NumPy
+      arrays; None for a reader.
+    name: what the names of tables begin with.
+
+  Returns:
+    The codes.
+
+  Raises:
+    InputError: the code is continuous.
+  """
+  raise InputError(
+    f'{type(bottleneck).__name__} has a continuous code, which no file holds'
+  )
+
+
+def _planes(coder, name, codes, sites, sizes, low=0, dtype=np.int32):
+  """Integers [h, w, C] from `low` on, each plane by a table of its own."""
+  planes = []
+  for i, size in enumerate(sizes):
+    given = None if codes is None else codes[..., i].ravel() - low
+    plane = coder.table(f'{name}{i}', given, math.prod(sites), size)
+    planes.append(plane.reshape(sites) + low)
+  return np.stack(planes, axis=-1).astype(dtype)
+
+
+@transfer.register
+def _(bottleneck: LookUp, coder, sites, codes=None, name=''):
+  planes = None if codes is None else codes[..., None]
+  return _planes(coder, name, planes, sites, [bottleneck.K])[..., 0]
+
+
+@transfer.register
+def _(bottleneck: Scalars, coder, sites, codes=None, name=''):
+  """Numbers of one table where there are few; else each level by itself."""
+  levels = bottleneck.levels
+  total = math.prod(levels)
+  dtype = np.int32 if total <= 2**31 else np.uint32
+  radices = [total] if bottleneck.symbols == total else levels
+  planes = None if codes is None else _digits(codes, radices)
+  planes = _planes(coder, name, planes, sites, radices, dtype=np.int64)
+  return (planes @ _places(radices)).astype(dtype)
+
+
+def _places(radices) -> np.ndarray:
+  """What a digit is worth: the first the least, as `coding.finite` has it."""
+  return np.cumprod([1, *radices[:-1]], dtype=np.int64)
+
+
+def _digits(codes, radices) -> np.ndarray:
+  wide = codes.astype(np.int64)[..., None]
+  return wide // _places(radices) % np.array(radices, np.int64)
+
+
+@transfer.register
+def _(bottleneck: Lattice, coder, sites, codes=None, name=''):
+  sizes = [2 * bottleneck.limit + 1] * bottleneck.D
+  return _planes(coder, name, codes, sites, sizes, -bottleneck.limit)
+
+
+@transfer.register
+def _(bottleneck: Numbers, coder, sites, codes=None, name=''):
+  if bottleneck.bits is None:
+    return transfer.dispatch(object)(bottleneck, coder, sites, codes, name)
+  sizes = [2**bottleneck.bits] * bottleneck.D
+  return _planes(coder, name, codes, sites, sizes)
+
+
+@transfer.register
+def _(bottleneck: Copies, coder, sites, codes=None, name=''):
+  return tuple(
+    transfer(
+      bottleneck.inner,
+      coder,
+      sites,
+      None if codes is None else codes[i],
+      f'{name}{i}/',
+    )
+    for i in range(bottleneck.count)
+  )
+
+
+@transfer.register
+def _(bottleneck: MQVAE, coder, sites, codes=None, name=''):
+  n = math.prod(sites)
+  m = bottleneck.kept(n)
+  positions, inner = (codes.positions, codes.inner) if codes else (None, None)
+  positions = coder.subset(positions, m, n).astype(np.int32)
+  inner = transfer(bottleneck.inner, coder, (1, m), inner, f'{name}kept/')
+  return MaskedCodes(positions, inner, *sites)
+
+
+@transfer.register
+def _(bottleneck: Lasers, coder, sites, codes=None, name=''):
+  """Sets of atoms, then the levels of their coefficients, given the atom."""
+  if bottleneck.coefficient_bits is None:
+    raise InputError(
+      'coefficients are stored as float32: set bottleneck.coefficient_bits'
+    )
+  p, s, k = bottleneck.patch, bottleneck.S, bottleneck.K
+  shape = sites[0] // p, sites[1] // p, s
+  n = math.prod(shape[:2])
+  atoms, levels = (None, None) if codes is None else codes
+  atoms = coder.sets(
+    f'{name}atoms', atoms if atoms is None else atoms.reshape(n, s), n, k, s
+  )
+  levels = coder.table(
+    f'{name}levels',
+    levels if levels is None else levels.ravel(),
+    n * s,
+    2**bottleneck.coefficient_bits,
+    atoms.ravel(),
+    k,
+  )
+  return SparseCode(
+    *(x.reshape(shape).astype(np.int32) for x in (atoms, levels))
+  )
+
+
+@transfer.register
+def _(bottleneck: Dense, coder, sites, codes=None, name=''):
+  """The largest first: the order says something of how large they are."""
+  if bottleneck.keep is None:
+    return transfer.dispatch(object)(bottleneck, coder, sites, codes, name)
+  atoms, values = (None, None) if codes is None else codes
+  sizes = [bottleneck.K] * bottleneck.keep
+  atoms = _planes(coder, f'{name}atoms/', atoms, sites, sizes)
+  lowest, highest = _range_of_values(bottleneck)
+  sizes = [highest - lowest + 1] * bottleneck.keep
+  values = _planes(coder, f'{name}values/', values, sites, sizes, lowest)
+  return SparseCode(atoms, values)
+
+
+def _range_of_values(bottleneck: Dense) -> tuple[int, int]:
+  if isinstance(bottleneck, Lista):
+    most = 2 ** (bottleneck.coefficient_bits - 1) - 1
+    return -most, most
+  return 0, 2**bottleneck.weight_bits - 1

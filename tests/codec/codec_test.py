@@ -1,0 +1,77 @@
+"""Files of every discrete code: there and back, no longer than they must be."""
+
+import jax
+import numpy as np
+import pytest
+
+from lasers_jax.codec import Codec, Meter, fit_tables, hash_of, transfer
+from lasers_jax.errors import InputError
+from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
+
+CONTINUOUS = (
+  'lasers-float', 'scq', 'lista', 'kl', 'none', 'wae', 'info_vae', 'rae'
+)
+DISCRETE = [row for row in ROWS if row not in CONTINUOUS]
+F = 4  # pixels of a site
+
+
+def maps(case, shapes, seed=1):
+  """Codes of single images of so many sites."""
+  found = []
+  for i, (h, w) in enumerate(shapes):
+    p = case.module.patch_side
+    z = normal((1, h * p, w * p, case.module.D), seed + i)
+    codes = case.apply(z, method='encode')
+    sites = h * p, w * p
+    found.append((first(codes), sites))
+  return found
+
+
+def first(codes):
+  """The codes of the first image of a batch, as NumPy arrays."""
+  return jax.tree.map(lambda x: np.asarray(x[0]), codes)
+
+
+@pytest.fixture(scope='module', params=DISCRETE)
+def known(request):
+  """A bottleneck that has started, and a codec of its codes."""
+  case = start_row(request.param)
+  seen = maps(case, [(16, 16)] * 4)
+  tables = fit_tables(case.module, seen)
+  multiple = F * case.module.patch_side
+  codec = Codec(case.module, F, multiple, tables, hash_of('abc', tables))
+  return case, codec
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (3, 5), (16, 16)])
+def test_what_is_written_is_read(known, shape):
+  case, codec = known
+  [(codes, sites)] = maps(case, [shape], seed=9)
+  for height, width in (
+    (sites[0] * F, sites[1] * F),
+    (sites[0] * F - codec.multiple + 1, sites[1] * F - 1),
+  ):
+    data = codec.write(codes, height, width)
+    found, *size = codec.read(data)
+    assert size == [height, width]
+    assert_same(found, codes)
+
+
+def test_a_file_is_as_long_as_its_codes_are_probable(known):
+  case, codec = known
+  [(codes, sites)] = maps(case, [(16, 16)], seed=9)
+  data = codec.write(codes, sites[0] * F, sites[1] * F)
+  meter = Meter(codec.tables)
+  transfer(case.module, meter, sites, codes)
+  assert len(data) <= 1.01 * meter.bits / 8 + 16
+
+
+def test_a_short_file_cannot_say_that_it_is_large(known):
+  case, codec = known
+  [(codes, _)] = maps(case, [(1, 1)])
+  small = codec.write(codes, F, F)
+  from lasers_jax.codec import container
+
+  frame = container.unpack(small)._replace(height=2**20, width=2**20)
+  with pytest.raises(InputError, match='too short for so many'):
+    codec.read(container.pack(frame))

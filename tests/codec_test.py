@@ -1,0 +1,180 @@
+"""codec.py: pictures to files and back, by a model of a few steps."""
+
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import codec
+from lasers_jax.codec import container, save_tables
+from lasers_jax.errors import InputError
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def model(tiny_run, tmp_path_factory):
+  """The finished run, read, with its codes counted."""
+  path = tmp_path_factory.mktemp('model') / 'run'
+  shutil.copytree(tiny_run.workdir, path)
+  return str(path), codec.ModelCodec(str(path), may_count=True)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Pictures of sizes that the factor divides and does not."""
+  place, rng = tmp_path_factory.mktemp('some'), np.random.default_rng(3)
+  for i, size in enumerate([(16, 16), (17, 31), (1, 1), (40, 8)]):
+    array = rng.integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(array).save(place / f'{i}.png')
+  return place
+
+
+@pytest.fixture(scope='module')
+def files(model, folder, tmp_path_factory):
+  written = tmp_path_factory.mktemp('files')
+  pictures = sorted(map(str, folder.iterdir()))
+  codec.encode_files(model[0], pictures, str(written))
+  return written
+
+
+def test_decoding_gives_the_codes_that_were_encoded(model, folder, files):
+  for i in range(4):
+    image = np.asarray(Image.open(folder / f'{i}.png'))
+    h, w = image.shape[:2]
+    multiple = model[1].codec.multiple
+    padded = np.pad(
+      image, ((0, -h % multiple), (0, -w % multiple), (0, 0)), mode='edge'
+    )
+    codes = jax.tree.map(lambda x: x[0], model[1].codes_of(padded[None]))
+    data = (files / f'{i}.lz').read_bytes()
+    found, height, width = model[1].codec.read(data)
+    assert (height, width) == (h, w)
+    jax.tree.map(np.testing.assert_array_equal, found, codes)
+
+
+def test_pictures_come_back_as_the_model_decodes_them(model, folder, files):
+  run, variables = model[1].model.run, model[1].model.variables
+  image = np.asarray(Image.open(folder / '0.png'))
+  expected = run.model.apply(variables, image[None] / np.float32(255)).images
+  expected = np.clip(np.asarray(expected[0]), 0, 1) * 255
+  found = model[1].decode((files / '0.lz').read_bytes())
+  assert found.shape == image.shape and found.dtype == np.uint8
+  assert np.abs(found - expected).max() <= 0.51
+
+
+def test_another_process_with_one_device_reads_the_same(
+  model, files, tmp_path
+):
+  path = str(files / '1.lz')
+  process = tiny.start(
+    'codec.py', 'decode', f'--model={model[0]}', path, str(tmp_path), devices=1
+  )
+  out, log = process.communicate(timeout=240)
+  assert process.returncode == 0, log
+  assert out == '1 images\n'
+  found = np.asarray(Image.open(tmp_path / '1.png'))
+  expected = model[1].decode((files / '1.lz').read_bytes())
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_info_needs_no_model(files, capsys):
+  codec.say([str(files / '1.lz')])
+  size = os.path.getsize(files / '1.lz')
+  out = capsys.readouterr().out
+  assert '17x31 pixels' in out and f'{size} bytes' in out
+  assert f'{8 * size / 17 / 31:.4g} bits per pixel' in out
+
+
+def test_other_pictures_change_no_file(model, folder, files, tmp_path):
+  some = [str(folder / f'{i}.png') for i in (3, 1)]
+  codec.encode_files(model[0], some, str(tmp_path))
+  for i in (3, 1):
+    again = (tmp_path / f'{i}.lz').read_bytes()
+    assert again == (files / f'{i}.lz').read_bytes()
+
+
+def test_an_interrupted_run_leaves_no_half_file(
+  model, folder, tmp_path, monkeypatch
+):
+  def interrupted(self, image):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(codec.ModelCodec, 'encode', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    codec.encode_files(model[0], [str(folder / '0.png')], str(tmp_path))
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_file_is_named(model, files, tmp_path):
+  bad = tmp_path / 'bad.lz'
+  bad.write_bytes((files / '1.lz').read_bytes()[:-1])
+  with pytest.raises(InputError, match='bad.lz: the file is damaged'):
+    codec.decode_files(model[0], [str(bad)], str(tmp_path))
+  with pytest.raises(InputError, match='none.lz cannot be read: No such file'):
+    codec.say([str(tmp_path / 'none.lz')])
+
+
+def test_what_is_no_picture_is_named(model, files, tmp_path):
+  with pytest.raises(InputError, match='1.lz: no picture'):
+    codec.encode_files(model[0], [str(files / '1.lz')], str(tmp_path))
+
+
+def test_two_pictures_of_one_name(model):
+  with pytest.raises(InputError, match='a/x.png and b/x.jpg would both be'):
+    codec.encode_files(model[0], ['a/x.png', 'b/x.jpg'], 'nowhere')
+
+
+def test_a_file_of_another_model(model, files):
+  frame = container.unpack((files / '0.lz').read_bytes())
+  data = container.pack(frame._replace(model=b'abcd'))
+  with pytest.raises(InputError, match='another model: 61626364 there'):
+    model[1].decode(data)
+
+
+def test_tables_that_are_missing_or_of_other_weights(copied_run):
+  file = copied_run / 'codec.npz'
+  for _ in range(2):
+    with pytest.raises(InputError, match='codec.npz is missing or of other'):
+      codec.ModelCodec(str(copied_run))
+    save_tables(str(file), 'other weights', {'atoms': np.ones((1, 16), int)})
+  file.write_bytes(b'PK\3\4 something')
+  with pytest.raises(InputError, match='codec.npz is damaged'):
+    codec.ModelCodec(str(copied_run))
+
+
+@pytest.mark.parametrize('words', [[], ['encode', 'a.png'], ['sing', 'a', 'b']])
+def test_how_it_is_called(words, monkeypatch):
+  from absl import flags
+
+  monkeypatch.setattr(codec.scripts, 'set_up_jax', lambda: None)
+  values = type('F', (), {'model': None})
+  monkeypatch.setattr(flags, 'FLAGS', values)
+  with pytest.raises(InputError, match='python codec.py encode|decode'):
+    codec.main(words)
+
+
+def test_changed_bytes_are_one_error_each(model, files):
+  """Whatever a file holds, its checksum mended, it is read or refused."""
+  rng = np.random.default_rng(0)
+  frame = container.unpack((files / '1.lz').read_bytes())
+  seen = set()
+  for _ in range(300):
+    payload = bytearray(frame.payload)
+    for _ in range(rng.integers(1, 6)):
+      payload[rng.integers(len(payload))] = rng.integers(256)
+    cut = rng.integers(len(payload) + 1) if rng.random() < 0.3 else None
+    sides = rng.integers(1, [64, 64] if rng.random() < 0.5 else [2**21, 2**21])
+    changed = frame._replace(
+      payload=bytes(payload[:cut]), height=int(sides[0]), width=int(sides[1])
+    )
+    try:
+      codes, height, width = model[1].codec.read(container.pack(changed))
+    except InputError as error:
+      seen.add(str(error).split(':')[0])
+      continue
+    assert codes.atoms.size < 100 * (len(payload) + 100)
+    assert (height, width) == tuple(sides)
+  assert any('damaged' in line for line in seen)
