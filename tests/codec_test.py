@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import codec
-from lasers_jax.codec import container, save_tables
+from codec import Choice
+from lasers_jax.codec import State, container, save
 from lasers_jax.errors import InputError
 from tests import tiny
 
@@ -19,7 +20,7 @@ def model(tiny_run, tmp_path_factory):
   """The finished run, read, with its codes counted."""
   path = tmp_path_factory.mktemp('model') / 'run'
   shutil.copytree(tiny_run.workdir, path)
-  return str(path), codec.ModelCodec(str(path), may_count=True)
+  return str(path), codec.open_encoder(str(path))
 
 
 @pytest.fixture(scope='module')
@@ -44,11 +45,7 @@ def test_decoding_gives_the_codes_that_were_encoded(model, folder, files):
   for i in range(4):
     image = np.asarray(Image.open(folder / f'{i}.png'))
     h, w = image.shape[:2]
-    multiple = model[1].codec.multiple
-    padded = np.pad(
-      image, ((0, -h % multiple), (0, -w % multiple), (0, 0)), mode='edge'
-    )
-    codes = jax.tree.map(lambda x: x[0], model[1].codes_of(padded[None]))
+    codes = model[1].codes_of(image)
     data = (files / f'{i}.lz').read_bytes()
     found, height, width = model[1].codec.read(data)
     assert (height, width) == (h, w)
@@ -134,15 +131,49 @@ def test_a_file_of_another_model(model, files):
     model[1].decode(data)
 
 
-def test_tables_that_are_missing_or_of_other_weights(copied_run):
+def test_states_that_are_missing_damaged_or_of_other_weights(copied_run):
   file = copied_run / 'codec.npz'
   for _ in range(2):
-    with pytest.raises(InputError, match='codec.npz is missing or of other'):
-      codec.ModelCodec(str(copied_run))
-    save_tables(str(file), 'other weights', {'atoms': np.ones((1, 16), int)})
+    with pytest.raises(InputError, match='has no codec.npz of its weights'):
+      codec.open_decoders(str(copied_run))
+    state = State('other', {}, {'atoms': np.ones((1, 16), np.int64)})
+    save(str(file), state)
   file.write_bytes(b'PK\3\4 something')
   with pytest.raises(InputError, match='codec.npz is damaged'):
-    codec.ModelCodec(str(copied_run))
+    codec.open_decoders(str(copied_run))
+
+
+@pytest.mark.parametrize(
+  'choice',
+  [
+    Choice(S=1),
+    Choice(bits=4, levels='mu_law'),
+    Choice(bits=2, pursuit='rounded'),
+  ],
+)
+def test_a_model_encodes_otherwise_than_it_was_trained(
+  choice, model, folder, tmp_path
+):
+  path, picture = model[0], str(folder / '3.png')
+  codec.encode_files(path, [picture], str(tmp_path), choice)
+  codec.decode_files(path, [str(tmp_path / '3.lz')], str(tmp_path))
+  other = codec.open_encoder(path, choice)
+  assert other.codec.model != model[1].codec.model
+  image = np.asarray(Image.open(picture))
+  data = (tmp_path / '3.lz').read_bytes()
+  assert data == other.encode(image)
+  assert len(data) < len(model[1].encode(image))
+  codes, *_ = other.codec.read(data)
+  assert codes.atoms.shape[-1] == choice.S or 2
+  levels = len(other.state.levels)
+  assert levels == 2 ** (choice.bits or 8) and codes.coefficients.max() < levels
+  expected = other.decode(data)
+  np.testing.assert_array_equal(Image.open(tmp_path / '3.png'), expected)
+
+
+def test_choices_are_for_lasers_alone(tiny_run, tmp_path):
+  assert Choice().file == 'codec.npz'
+  assert Choice(S=3, bits=6).file == 'codec-S3-coefficient_bits6-lloyd.npz'
 
 
 @pytest.mark.parametrize('words', [[], ['encode', 'a.png'], ['sing', 'a', 'b']])
@@ -150,7 +181,7 @@ def test_how_it_is_called(words, monkeypatch):
   from absl import flags
 
   monkeypatch.setattr(codec.scripts, 'set_up_jax', lambda: None)
-  values = type('F', (), {'model': None})
+  values = type('Values', (), {'model': None})
   monkeypatch.setattr(flags, 'FLAGS', values)
   with pytest.raises(InputError, match='python codec.py encode|decode'):
     codec.main(words)

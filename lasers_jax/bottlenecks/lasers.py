@@ -181,6 +181,14 @@ class Lasers(Codebook):
     code = self._pursue(self._signals(z), self._atoms())
     return self._read(code.atoms, code.stored)
 
+  def multiples(self, z: Array) -> Array:
+    """What is rounded to levels in coding z: float32 [N, S].
+
+    The coefficients, in units of the usual size of those of their atoms.
+    """
+    code = self._pursue(self._signals(z), self._atoms())
+    return code.coefficients / self.coefficients.usual()[code.atoms]
+
   def decode(self, codes: SparseCode) -> Array:
     """Turns stored codes back into quantized latents float32 [..., H, W, D]."""
     flat = SparseCode(*(x.reshape(-1, self.S) for x in codes))

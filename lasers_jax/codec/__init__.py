@@ -1,24 +1,18 @@
 """Codes to bytes and back."""
 
-from lasers_jax.codec.codec import (
-  Codec,
-  fit_tables,
-  hash_of,
-  load_tables,
-  save_tables,
-)
-from lasers_jax.codec.coder import Meter, Tables
+from lasers_jax.codec.codec import Codec, fit_tables
+from lasers_jax.codec.coder import Meter
 from lasers_jax.codec.container import unpack
 from lasers_jax.codec.layout import transfer
+from lasers_jax.codec.state import State, load, save
 
 __all__ = [
   'Codec',
   'Meter',
-  'Tables',
+  'State',
   'fit_tables',
-  'hash_of',
-  'load_tables',
-  'save_tables',
+  'load',
+  'save',
   'transfer',
   'unpack',
 ]

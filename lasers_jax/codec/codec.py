@@ -2,23 +2,16 @@
 
 import dataclasses
 import functools
-import hashlib
 import math
-import os
-import zipfile
 from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from lasers_jax.bottlenecks import Bottleneck
 from lasers_jax.codec import container
 from lasers_jax.codec.coder import Cheapest, Counter, Reader, Tables, Writer
 from lasers_jax.codec.layout import Sites, transfer
 from lasers_jax.errors import InputError
-from lasers_jax.files import written_whole
 
-_WEIGHTS = 'weights of the model'
 _TRIED = 16  # sites along each side, to see what they cost at least
 
 
@@ -31,7 +24,7 @@ class Codec:
     f: pixels along a side of a site.
     multiple: pixels that the sides of an image are padded to a multiple of.
     tables: of `fit_tables`.
-    model: container.HASH_BYTES, of all that decoding depends on.
+    model: container.HASH_BYTES, of `State.hash`.
   """
 
   bottleneck: Bottleneck
@@ -104,34 +97,3 @@ def fit_tables(
   for codes, sites in maps:
     transfer(bottleneck, counter, sites, codes)
   return counter.tables()
-
-
-def save_tables(path: str, weights: str, tables: Tables) -> None:
-  """Writes tables to one .npz file, with the hash of the weights."""
-  with written_whole(path) as file:
-    np.savez(file, **{_WEIGHTS: np.array(weights)}, **tables)
-
-
-def load_tables(path: str, weights: str) -> Tables | None:
-  """Reads what `save_tables` wrote; None where it is missing or of others.
-
-  Raises:
-    InputError: the file is damaged.
-  """
-  if not os.path.exists(path):
-    return None
-  try:
-    with open(path, 'rb') as opened, np.load(opened) as file:
-      tables = {name: file[name] for name in file.files}
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise InputError(f'{path} is damaged: {error}; remove it') from error
-  return tables if str(tables.pop(_WEIGHTS, '')) == weights else None
-
-
-def hash_of(weights: str, tables: Tables) -> bytes:
-  """Hashes what decoding depends on: the weights' own hash, and tables."""
-  digest = hashlib.sha256(weights.encode())
-  for name, table in sorted(tables.items()):
-    digest.update(f'{name} {table.shape}'.encode())
-    digest.update(np.ascontiguousarray(table, '<i8').tobytes())
-  return digest.digest()[: container.HASH_BYTES]

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 
 def quantize(coefficients: Array, scales: Array, bits: int) -> Array:
@@ -49,6 +49,36 @@ def spread_levels(x: Array, count: int) -> Levels:
   values = jnp.quantile(x, (jnp.arange(count) + 0.5) / count)
   counts = jnp.full(count, 1 / count, jnp.float32)
   return Levels(values, counts, counts * values)
+
+
+def lloyd_levels(x: Array, count: int, steps: int = 100) -> Array:
+  """Finds the levels [count] of least squared error, or near it, of scalars.
+
+  Lloyd's alternation, from evenly spaced quantiles.
+  """
+  weights = jnp.ones_like(x)
+
+  def step(_, levels):
+    bins = nearest_level(x, levels.values)
+    return update_levels(levels, x, bins, weights, 0.0)
+
+  return lax.fori_loop(0, steps, step, spread_levels(x, count)).values
+
+
+def even_levels(x: Array, count: int) -> Array:
+  """Returns evenly spaced levels [count] within the largest magnitude of x."""
+  return jnp.linspace(-1.0, 1.0, count) * jnp.max(jnp.abs(x))
+
+
+def mu_law_levels(x: Array, count: int, mu: float = 255.0) -> Array:
+  """Returns levels [count] that are even after companding, within that of x.
+
+  They are fine near zero: the µ-law of ITU-T G.711 in its continuous form, of
+  which |x| = ((1 + µ)^|u| - 1) / µ is the inverse.
+  """
+  u = jnp.linspace(-1.0, 1.0, count)
+  shape = jnp.sign(u) * jnp.expm1(jnp.abs(u) * jnp.log1p(mu)) / mu
+  return shape * jnp.max(jnp.abs(x))
 
 
 def nearest_level(x: Array, values: Array) -> Array:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from lasers_jax.codec import Codec, Meter, fit_tables, hash_of, transfer
+from lasers_jax.codec import Codec, Meter, container, fit_tables, transfer
 from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
 
@@ -39,7 +39,7 @@ def known(request):
   seen = maps(case, [(16, 16)] * 4)
   tables = fit_tables(case.module, seen)
   multiple = F * case.module.patch_side
-  codec = Codec(case.module, F, multiple, tables, hash_of('abc', tables))
+  codec = Codec(case.module, F, multiple, tables, b'abcd')
   return case, codec
 
 
@@ -70,8 +70,6 @@ def test_a_short_file_cannot_say_that_it_is_large(known):
   case, codec = known
   [(codes, _)] = maps(case, [(1, 1)])
   small = codec.write(codes, F, F)
-  from lasers_jax.codec import container
-
   frame = container.unpack(small)._replace(height=2**20, width=2**20)
   with pytest.raises(InputError, match='too short for so many'):
     codec.read(container.pack(frame))
