@@ -3,6 +3,7 @@
   python codec.py encode --model=runs/photos pictures/*.png files/
   python codec.py decode --model=runs/photos files/*.lz copies/
   python codec.py info files/*.lz
+  python codec.py curve --model=runs/photos --S=1,2,3 --bits=4,6 pictures/*.png
 
 The model is a workdir whose code is discrete. How probable its codes are is
 counted over images of the training split when it first encodes, and kept beside
@@ -15,12 +16,12 @@ that several processes may work at once.
 
 import functools
 import glob
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -28,21 +29,27 @@ from tqdm import tqdm
 import evaluate
 from lasers_jax import codec as coding
 from lasers_jax import scripts
-from lasers_jax.coding import scalar
 from lasers_jax.data.sources import decode as read_picture
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import generation, pictures, protocol
+from lasers_jax.evaluation import (
+  comparison,
+  pictures,
+  protocol,
+  rate_distortion,
+)
+from lasers_jax.evaluation.measures import Measures, load_measures
+from lasers_jax.evaluation.model_codec import (
+  LEVELS,
+  ModelCodec,
+  fit_levels,
+  fit_tables,
+  with_levels,
+)
 from lasers_jax.files import written_whole
-from lasers_jax.training.step import to_float
+from lasers_jax.training import workdir
 
 ENDING = '.lz'
 FITTED_TO = 5_000  # images of the training split
-LEVELS = {
-  'lloyd': scalar.lloyd_levels,
-  'mu_law': scalar.mu_law_levels,
-  'even': scalar.even_levels,
-}
-
 
 class Choice(NamedTuple):
   """How to encode, where not as trained; None is as trained."""
@@ -70,90 +77,6 @@ class Choice(NamedTuple):
 AS_TRAINED = Choice()
 
 
-class ModelCodec:
-  """A trained model that turns images into files, and files into images."""
-
-  def __init__(self, model: evaluate.Model, state: coding.State):
-    self.model, self.state = model, state
-    autoencoder = model.run.model
-    self.variables = with_levels(model.variables, state.levels)
-    self.codec = coding.Codec(
-      autoencoder.bottleneck,
-      autoencoder.encoder.f,
-      autoencoder.multiple,
-      state.tables,
-      state.hash(),
-    )
-
-  def codes_of(self, image: np.ndarray) -> Any:
-    """Codes an image uint8 [h, w, 3] of any size: NumPy arrays."""
-    multiple = self.codec.multiple
-    height, width = image.shape[:2]
-    padding = (0, -height % multiple), (0, -width % multiple), (0, 0)
-    padded = np.pad(image, padding, mode='edge')[None]
-    codes = _encode(self.model.run.model, self.variables, padded)
-    return first(jax.device_get(codes))
-
-  def encode(self, image: np.ndarray) -> bytes:
-    """Returns the file of an image uint8 [h, w, 3]."""
-    return self.codec.write(self.codes_of(image), *image.shape[:2])
-
-  def decode(self, data: bytes) -> np.ndarray:
-    """Returns the image of a file: uint8 [h, w, 3].
-
-    Raises:
-      InputError: the file cannot be read.
-    """
-    codes, height, width = self.codec.read(data)
-    run = self.model.run
-    batch = jax.tree.map(lambda x: x[None], codes)
-    latents = jax.device_get(_latents(run.model, self.variables, batch))
-    images = generation.decode_latents(
-      run.model, self.variables, latents, self.model.mesh, run.decoding
-    )
-    return images[0, :height, :width]
-
-
-def first(codes: Any) -> Any:
-  """The codes of the first image of a batch."""
-  return jax.tree.map(lambda x: x[0], codes)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(model, variables, images):
-  return model.apply(variables, to_float(images), method='encode')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _latents(model, variables, codes):
-  def decode(module, codes):
-    return module.bottleneck.decode(codes)
-
-  return model.apply(variables, codes, method=decode)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _multiples(model, variables, images):
-  def multiples(module, images):
-    return module.bottleneck.multiples(module.encoder(images - 0.5))
-
-  return model.apply(variables, to_float(images), method=multiples)
-
-
-def with_levels(variables: Any, levels: np.ndarray | None) -> Any:
-  """Gives the coefficients of a `lasers` bottleneck other levels."""
-  if levels is None:
-    return variables
-  none = np.zeros_like(levels)
-  statistics = dict(variables['codebook']['bottleneck'])
-  statistics['coefficients'] = {
-    **statistics['coefficients'],
-    'levels': scalar.Levels(levels, none, none),
-  }
-  codebook = {**variables['codebook'], 'bottleneck': statistics}
-  return {**variables, 'codebook': codebook}
-
-
 def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
   """Reads a workdir, and its state for a choice; or makes it, and keeps it.
 
@@ -161,22 +84,24 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
     InputError: something that the user can mend.
   """
   model = evaluate.load(path, bottleneck_changes=choice.changes)
-  weights = protocol.weights_hash(model.variables)
+  autoencoder, variables = model.run.model, model.variables
+  weights = protocol.weights_hash(variables)
   file = os.path.join(path, choice.file)
   if os.path.exists(file):
     state = coding.load(file)
     if state.weights == weights:
-      return ModelCodec(model, state)
+      return build(model, state)
+  logging.info('fitting %s to training images', file)
+  batches = functools.partial(training_batches, model)
   levels = None
   if choice.changes:
-    levels = fit_levels(model, LEVELS[choice.levels])
-  state = coding.State(weights, choice.changes, {}, levels)
-  untold = ModelCodec(model, state)
-  maps = _maps(untold)
-  tables = coding.fit_tables(model.run.model.bottleneck, maps)
-  state = state._replace(tables=tables)
+    find = LEVELS[choice.levels]
+    levels = fit_levels(autoencoder, variables, batches, find)
+    variables = with_levels(variables, levels)
+  tables = fit_tables(autoencoder, variables, batches())
+  state = coding.State(weights, choice.changes, tables, levels)
   coding.save(file, state)
-  return ModelCodec(model, state)
+  return build(model, state)
 
 
 def open_decoders(path: str) -> dict[bytes, ModelCodec]:
@@ -191,7 +116,7 @@ def open_decoders(path: str) -> dict[bytes, ModelCodec]:
     model = evaluate.load(path, bottleneck_changes=state.changes)
     weights = weights or protocol.weights_hash(model.variables)
     if state.weights == weights:
-      found[state.hash()] = ModelCodec(model, state)
+      found[state.hash()] = build(model, state)
   if not found:
     raise InputError(
       f'{path} has no codec.npz of its weights: encode an image with '
@@ -201,41 +126,20 @@ def open_decoders(path: str) -> dict[bytes, ModelCodec]:
   return found
 
 
-def fit_levels(model: evaluate.Model, find: Callable) -> np.ndarray:
-  """Finds levels for the coefficients of a model whose fields were changed."""
-  bottleneck = model.run.model.bottleneck
-  count, variables = 2**bottleneck.coefficient_bits, model.variables
-  # Where rounding is inside the pursuit, levels change what is rounded.
-  for _ in range(4 if bottleneck.pursuit == 'rounded' else 1):
-    multiples = [
-      np.asarray(_multiples(model.run.model, variables, batch['image']))
-      for batch in _training_batches(model)
-    ]
-    levels = np.asarray(find(np.concatenate(multiples).ravel(), count))
-    variables = with_levels(variables, levels)
-  return levels
+def build(model: evaluate.Model, state: coding.State) -> ModelCodec:
+  _, run, mesh, _, variables = model
+  return ModelCodec(run.model, variables, mesh, run.decoding, state)
 
 
-def _training_batches(model: evaluate.Model) -> Iterator[dict]:
+def training_batches(model: evaluate.Model) -> Iterator[dict]:
   """Images of the training split, spread over all of it."""
   run = model.run
   source = run.data.open(run.data.train)
   n = min(len(source), FITTED_TO)
   numbers = np.linspace(0, len(source) - 1, n).astype(int)
-  logging.info('going through %d training images', n)
   return run.data.evaluation_batches(
     [source[i] for i in numbers], run.evaluation.batch_size, run.multiple
   )
-
-
-def _maps(codec: ModelCodec) -> Iterator[tuple[Any, tuple[int, int]]]:
-  """The codes of training images, and H and W of their latents."""
-  model = codec.model.run.model
-  for batch in _training_batches(codec.model):
-    codes = jax.device_get(_encode(model, codec.variables, batch['image']))
-    sites = tuple(x // model.encoder.f for x in batch['image'].shape[1:3])
-    for i in np.flatnonzero(batch['mask']):
-      yield jax.tree.map(lambda x, i=i: x[i], codes), sites
 
 
 def encode_files(
@@ -287,6 +191,59 @@ def say(files: list[str]) -> None:
     )
 
 
+def draw_curve(
+  path: str,
+  files: list[str],
+  folder: str,
+  choices: list[Choice],
+  measures: Measures,
+) -> None:
+  """Measures a model's choices beside JPEG, WebP and AVIF on the same images.
+
+  Writes curve.md, curve.json and curve.png into a folder, and prints the table.
+  """
+  images = [_of(file, functools.partial(_picture, file)) for file in files]
+  name = os.path.basename(os.path.normpath(path))
+  coders = list(rate_distortion.classical())
+  for choice in choices:
+    codec = open_encoder(path, choice)
+    fields = comparison.say_settings(choice.changes) or 'as trained'
+    coders.append(
+      rate_distortion.Coder(name, fields, codec.encode, codec.decode)
+    )
+  rows = [
+    rate_distortion.measure(coder, images, measures)
+    for coder in tqdm(coders, unit='setting', disable=None)
+  ]
+  os.makedirs(folder, exist_ok=True)
+  found = {
+    'rows': rows,
+    'protocol': {
+      **protocol.PROTOCOL,
+      **measures.protocol,
+      'images': [os.path.basename(file) for file in files],
+      'weights': codec.state.weights,
+      'commit': scripts.commit(),
+    },
+  }
+  base = os.path.join(folder, 'curve')
+  workdir.write_text(f'{base}.json', json.dumps(found, indent=2) + '\n')
+  workdir.write_text(f'{base}.md', rate_distortion.table(rows))
+  rate_distortion.plot(rows, f'{base}.png')
+  print(rate_distortion.table(rows), end='')
+
+
+def choices_of(
+  numbers: list[str], bits: list[str], levels: str, pursuit: str | None
+) -> list[Choice]:
+  """All that flags name: each S with each number of bits."""
+  return [
+    Choice(int(s) if s else None, int(b) if b else None, levels, pursuit)
+    for s in numbers or ['']
+    for b in bits or ['']
+  ]
+
+
 def _each(
   files: list[str], folder: str, ending: str, act: Callable[[str, str], None]
 ) -> None:
@@ -329,27 +286,42 @@ def _picture(file: str) -> np.ndarray:
 def main(words: list[str]) -> None:
   given = flags.FLAGS
   scripts.set_up_jax()
-  command, *rest = words or ['']
-  if command == 'info' and rest:
-    say(rest)
-    return
-  if command not in ('encode', 'decode') or len(rest) < 2 or not given.model:
+  command, *files = words or ['']
+  wanted = {'info': 1, 'curve': 1, 'encode': 2, 'decode': 2}
+  if len(files) < wanted.get(command, len(files) + 1):
     raise InputError(
-      'python codec.py encode|decode --model=WORKDIR FILE ... FOLDER, or '
+      'python codec.py encode|decode --model=WORKDIR FILE ... FOLDER, '
+      'python codec.py curve --model=WORKDIR FILE ... or '
       'python codec.py info FILE ...'
     )
-  *files, folder = rest
-  if command == 'decode':
-    decode_files(given.model, files, folder)
+  if command == 'info':
+    say(files)
     return
-  choice = Choice(given.S, given.bits, given.levels, given.pursuit)
-  encode_files(given.model, files, folder, choice)
+  path = given.model
+  if not path:
+    raise InputError('--model=WORKDIR is needed')
+  try:
+    choices = choices_of(given.S, given.bits, given.levels, given.pursuit)
+  except ValueError as error:
+    raise InputError(f'--S and --bits are whole numbers: {error}') from error
+  if command == 'decode':
+    decode_files(path, files[:-1], files[-1])
+  elif command == 'encode':
+    if len(choices) > 1:
+      raise InputError('encode takes one --S and one --bits')
+    encode_files(path, files[:-1], files[-1], choices[0])
+  else:
+    folder = given.output or os.path.join(path, 'curve')
+    measures = load_measures(given.measures)
+    draw_curve(path, files, folder, choices, measures)
 
 
 if __name__ == '__main__':
   flags.DEFINE_string('model', None, 'Workdir of the model.')
-  flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
-  flags.DEFINE_integer('bits', None, 'Of a coefficient.')
+  flags.DEFINE_list('S', [], 'Atoms for a site, if other than trained.')
+  flags.DEFINE_list('bits', [], 'Of a coefficient, if other than trained.')
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
+  flags.DEFINE_list('measures', [], 'Of a curve, besides PSNR and SSIM.')
+  flags.DEFINE_string('output', None, 'Folder of a curve.')
   scripts.run(main, words=True)

@@ -1,5 +1,6 @@
 """codec.py: pictures to files and back, by a model of a few steps."""
 
+import json
 import os
 import shutil
 
@@ -12,6 +13,8 @@ import codec
 from codec import Choice
 from lasers_jax.codec import State, container, save
 from lasers_jax.errors import InputError
+from lasers_jax.evaluation import metrics, rate_distortion
+from lasers_jax.evaluation.measures import NOTHING_MORE
 from tests import tiny
 
 
@@ -53,9 +56,9 @@ def test_decoding_gives_the_codes_that_were_encoded(model, folder, files):
 
 
 def test_pictures_come_back_as_the_model_decodes_them(model, folder, files):
-  run, variables = model[1].model.run, model[1].model.variables
   image = np.asarray(Image.open(folder / '0.png'))
-  expected = run.model.apply(variables, image[None] / np.float32(255)).images
+  scaled = image[None] / np.float32(255)
+  expected = model[1].model.apply(model[1].variables, scaled).images
   expected = np.clip(np.asarray(expected[0]), 0, 1) * 255
   found = model[1].decode((files / '0.lz').read_bytes())
   assert found.shape == image.shape and found.dtype == np.uint8
@@ -171,18 +174,14 @@ def test_a_model_encodes_otherwise_than_it_was_trained(
   np.testing.assert_array_equal(Image.open(tmp_path / '3.png'), expected)
 
 
-def test_choices_are_for_lasers_alone(tiny_run, tmp_path):
+def test_each_choice_has_a_file_of_its_own():
   assert Choice().file == 'codec.npz'
   assert Choice(S=3, bits=6).file == 'codec-S3-coefficient_bits6-lloyd.npz'
 
 
 @pytest.mark.parametrize('words', [[], ['encode', 'a.png'], ['sing', 'a', 'b']])
 def test_how_it_is_called(words, monkeypatch):
-  from absl import flags
-
   monkeypatch.setattr(codec.scripts, 'set_up_jax', lambda: None)
-  values = type('Values', (), {'model': None})
-  monkeypatch.setattr(flags, 'FLAGS', values)
   with pytest.raises(InputError, match='python codec.py encode|decode'):
     codec.main(words)
 
@@ -209,3 +208,31 @@ def test_changed_bytes_are_one_error_each(model, files):
     assert codes.atoms.size < 100 * (len(payload) + 100)
     assert (height, width) == tuple(sides)
   assert any('damaged' in line for line in seen)
+
+
+def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    rate_distortion, 'CLASSICAL', {'JPEG': (10, 90), 'AVIF': (50,)}
+  )
+  files = [str(folder / '0.png'), str(folder / '1.png')]
+  choices = codec.choices_of(['1', '2'], [], 'lloyd', None)
+  codec.draw_curve(model[0], files, str(tmp_path), choices, NOTHING_MORE)
+  found = json.loads((tmp_path / 'curve.json').read_text())
+  assert [row['codec'] for row in found['rows']] == [
+    'JPEG', 'JPEG', 'AVIF', 'run', 'run'
+  ]
+  for row, choice in zip(found['rows'][3:], choices, strict=True):
+    coder = codec.open_encoder(model[0], choice)
+    images = [np.asarray(Image.open(file)) for file in files]
+    data = [coder.encode(image) for image in images]
+    assert row['bytes'] == sum(map(len, data))
+    pixels = sum(image[..., 0].size for image in images)
+    assert row['bits_per_pixel'] == pytest.approx(8 * row['bytes'] / pixels)
+    psnr = [
+      float(metrics.psnr(image[None], coder.decode(x)[None])[0])
+      for image, x in zip(images, data, strict=True)
+    ]
+    assert row['psnr']['mean'] == pytest.approx(np.mean(psnr))
+  table = (tmp_path / 'curve.md').read_text()
+  assert 'dB above JPEG' in table and '| run | S=1 |' in table
+  assert np.asarray(Image.open(tmp_path / 'curve.png')).shape[1] > 1000

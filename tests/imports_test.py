@@ -69,6 +69,7 @@ KNOWN_ONLY_BY = {
   'matplotlib': (
     'lasers_jax/evaluation/charts.py',
     'lasers_jax/evaluation/comparison.py',
+    'lasers_jax/evaluation/rate_distortion.py',
   ),
   'jinja2': ('lasers_jax/evaluation/report.py',),
   'constriction': ('lasers_jax/codec/coder.py',),

@@ -1,7 +1,7 @@
 """Codes to bytes and back."""
 
 from lasers_jax.codec.codec import Codec, fit_tables
-from lasers_jax.codec.coder import Meter
+from lasers_jax.codec.coder import Meter, Tables
 from lasers_jax.codec.container import unpack
 from lasers_jax.codec.layout import transfer
 from lasers_jax.codec.state import State, load, save
@@ -10,6 +10,7 @@ __all__ = [
   'Codec',
   'Meter',
   'State',
+  'Tables',
   'fit_tables',
   'load',
   'save',

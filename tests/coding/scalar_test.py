@@ -5,9 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.cluster import KMeans
 
 from lasers_jax import coding
-from lasers_jax.coding.scalar import nearest_level, spread_levels, update_levels
+from lasers_jax.coding.scalar import (
+  even_levels,
+  lloyd_levels,
+  mu_law_levels,
+  nearest_level,
+  spread_levels,
+  update_levels,
+)
 
 SCALES = np.array([4.0, 2.0, 0.5], np.float32)
 
@@ -117,3 +125,38 @@ def test_equal_scalars_give_finite_levels_in_order(x):
   assert np.isfinite(levels.values).all()
   assert (np.diff(levels.values) >= 0).all()
   np.testing.assert_allclose(levels.values[nearest_level(x, levels.values)], x)
+
+
+def test_lloyd_levels_are_the_means_of_what_is_nearest():
+  x = np.random.default_rng(5).laplace(size=4000).astype(np.float32)
+  levels = np.asarray(lloyd_levels(jnp.asarray(x), 8, 500))
+  bins = np.abs(x[:, None] - levels[None]).argmin(axis=1)
+  means = [x[bins == i].mean() for i in range(8)]
+  np.testing.assert_allclose(levels, means, atol=1e-4)
+
+
+@pytest.mark.parametrize('count', [2, 6])
+def test_lloyd_levels_lose_what_k_means_loses(count):
+  x = np.random.default_rng(6).standard_normal(3000).astype(np.float32)
+
+  def least(levels):
+    return np.mean(np.min((x[:, None] - levels[None]) ** 2, axis=1))
+
+  means = KMeans(count, n_init=5, random_state=0).fit(x[:, None])
+  ours = np.asarray(lloyd_levels(jnp.asarray(x), count, 300))
+  assert least(ours) <= 1.01 * means.inertia_ / len(x)
+
+
+@pytest.mark.parametrize('find', [even_levels, mu_law_levels])
+def test_fixed_levels_span_the_scalars_evenly_about_zero(find):
+  x = jnp.asarray([-3.0, 0.5, 1.0])
+  levels = np.asarray(find(x, 16))
+  assert levels[0] == pytest.approx(-3) and levels[-1] == pytest.approx(3)
+  np.testing.assert_allclose(levels, -levels[::-1], atol=1e-6)
+  assert (np.diff(levels) > 0).all()
+
+
+def test_mu_law_is_that_of_g_711():
+  levels = np.asarray(mu_law_levels(jnp.asarray([2.0]), 9)) / 2
+  companded = np.sign(levels) * np.log1p(255 * np.abs(levels)) / np.log(256)
+  np.testing.assert_allclose(companded, np.linspace(-1, 1, 9), atol=1e-6)

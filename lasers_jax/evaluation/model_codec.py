@@ -1,0 +1,151 @@
+"""A whole model as a codec: images to bytes, and bytes to images."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lasers_jax import codec
+from lasers_jax.coding import scalar
+from lasers_jax.evaluation.generation import decode_latents
+from lasers_jax.evaluation.refinement import Decoding
+from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.training.step import to_float
+
+# How levels of coefficients are found.
+LEVELS = {
+  'lloyd': scalar.lloyd_levels,
+  'mu_law': scalar.mu_law_levels,
+  'even': scalar.even_levels,
+}
+
+
+class ModelCodec:
+  """A trained model that turns images into files, and files into images."""
+
+  def __init__(
+    self,
+    model: Autoencoder,
+    variables: Any,
+    mesh: Mesh,
+    decoding: Decoding | None,
+    state: codec.State,
+  ):
+    """Takes a model whose bottleneck is as the state says, but for levels."""
+    self.model, self.mesh, self.decoding = model, mesh, decoding
+    self.state = state
+    self.variables = with_levels(variables, state.levels)
+    self.codec = codec.Codec(
+      model.bottleneck,
+      model.encoder.f,
+      model.multiple,
+      state.tables,
+      state.hash(),
+    )
+
+  def codes_of(self, image: np.ndarray) -> Any:
+    """Codes an image uint8 [h, w, 3] of any size: NumPy arrays."""
+    multiple = self.codec.multiple
+    height, width = image.shape[:2]
+    padding = (0, -height % multiple), (0, -width % multiple), (0, 0)
+    padded = np.pad(image, padding, mode='edge')[None]
+    codes = jax.device_get(_encode(self.model, self.variables, padded))
+    return jax.tree.map(lambda x: x[0], codes)
+
+  def encode(self, image: np.ndarray) -> bytes:
+    """Returns the file of an image uint8 [h, w, 3]."""
+    return self.codec.write(self.codes_of(image), *image.shape[:2])
+
+  def decode(self, data: bytes) -> np.ndarray:
+    """Returns the image of a file: uint8 [h, w, 3].
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    codes, height, width = self.codec.read(data)
+    batch = jax.tree.map(lambda x: x[None], codes)
+    latents = jax.device_get(_latents(self.model, self.variables, batch))
+    images = decode_latents(
+      self.model, self.variables, latents, self.mesh, self.decoding
+    )
+    return images[0, :height, :width]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(model, variables, images):
+  return model.apply(variables, to_float(images), method='encode')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _latents(model, variables, codes):
+  def decode(module, codes):
+    return module.bottleneck.decode(codes)
+
+  return model.apply(variables, codes, method=decode)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _multiples(model, variables, images):
+  def multiples(module, images):
+    return module.bottleneck.multiples(module.encoder(images - 0.5))
+
+  return model.apply(variables, to_float(images), method=multiples)
+
+
+def with_levels(variables: Any, levels: np.ndarray | None) -> Any:
+  """Gives the coefficients of a `lasers` bottleneck other levels."""
+  if levels is None:
+    return variables
+  none = np.zeros_like(levels)
+  statistics = dict(variables['codebook']['bottleneck'])
+  statistics['coefficients'] = {
+    **statistics['coefficients'],
+    'levels': scalar.Levels(levels, none, none),
+  }
+  codebook = {**variables['codebook'], 'bottleneck': statistics}
+  return {**variables, 'codebook': codebook}
+
+
+def fit_levels(
+  model: Autoencoder,
+  variables: Any,
+  batches: Callable[[], Iterable[dict]],
+  find: Callable[[Any, int], Any],
+) -> np.ndarray:
+  """Finds levels for the coefficients of a `lasers` bottleneck.
+
+  Args:
+    model: as it is to code; the levels in `variables` may be of another number.
+    batches: gives the images that they are to suit.
+    find: of LEVELS.
+  """
+  bottleneck = model.bottleneck
+  # Where rounding is inside the pursuit, levels change what is rounded.
+  for _ in range(4 if bottleneck.pursuit == 'rounded' else 1):
+    multiples = [
+      np.asarray(_multiples(model, variables, batch['image']))
+      for batch in batches()
+    ]
+    together = np.concatenate(multiples).ravel()
+    levels = np.asarray(find(together, 2**bottleneck.coefficient_bits))
+    variables = with_levels(variables, levels)
+  return levels
+
+
+def fit_tables(
+  model: Autoencoder, variables: Any, batches: Iterable[dict]
+) -> codec.Tables:
+  """Counts the codes of images."""
+  return codec.fit_tables(model.bottleneck, _maps(model, variables, batches))
+
+
+def _maps(model, variables, batches) -> Iterator[tuple[Any, tuple[int, int]]]:
+  """The codes of single images, and H and W of their latents."""
+  for batch in batches:
+    codes = jax.device_get(_encode(model, variables, batch['image']))
+    sites = tuple(x // model.encoder.f for x in batch['image'].shape[1:3])
+    for i in np.flatnonzero(batch['mask']):
+      yield jax.tree.map(lambda x, i=i: x[i], codes), sites
