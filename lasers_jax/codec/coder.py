@@ -9,8 +9,10 @@ them: the same bytes on every machine.
 """
 
 import abc
+import functools
 import itertools
 import math
+from collections.abc import Iterator
 
 import constriction
 import numpy as np
@@ -49,11 +51,10 @@ class Coder(abc.ABC):
     """
     rows = np.zeros(n, np.int64) if rows is None else rows
     found = np.zeros(n, np.int64)
-    for row in np.unique(rows):
-      which = np.flatnonzero(rows == row)
+    for row, which in _alike(rows):
       given = None if values is None else values[which]
       shape = row_count, size
-      found[which] = self._row(name, shape, int(row), given, len(which))
+      found[which] = self._row(name, shape, row, given, len(which))
     return found
 
   @abc.abstractmethod
@@ -126,10 +127,9 @@ class Weighing(Coder):
     """
     found = np.zeros((n, count), np.int64)
     before = np.full(n, -1)
-    ladder = steps(self._tables[name][0], count)
+    ladder = steps(tuple(self._tables[name][0].tolist()), count)
     for r, weights in enumerate(ladder):
-      for low in np.unique(before):
-        which = np.flatnonzero(before == low)
+      for low, which in _alike(before):
         given = None if values is None else values[which, r] - low - 1
         above = weights[low + 1 : size - (count - 1 - r)]
         found[which, r] = low + 1 + self._integers(given, len(which), above)
@@ -218,27 +218,36 @@ class Cheapest(Weighing):
     return np.full(n, weights.argmax())
 
 
-def steps(weights: np.ndarray, count: int) -> list[np.ndarray]:
+def _alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields each key, the lowest first, and where it is, ascending."""
+  order = np.argsort(keys, kind='stable')
+  found, starts = np.unique(keys[order], return_index=True)
+  for key, which in zip(found, np.split(order, starts[1:]), strict=True):
+    yield int(key), which
+
+
+@functools.lru_cache(maxsize=8)
+def steps(weights: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
   """The weights of the 1st, 2nd, ... member of a set, ascending.
 
   Exact integers, then 40 bits of them: no rounding differs elsewhere.
 
   Args:
-    weights: positive int64 [size].
+    weights: positive, one for each that may be a member.
     count: members of a set, from 1 to size.
 
   Returns:
-    `count` arrays int64 [size].
+    `count` arrays int64, as long as `weights`.
   """
   above = [1] * len(weights)  # of j members, from above each
   ladder = []
   for _ in range(count):
-    own = [int(w) * e for w, e in zip(weights, above, strict=True)]
+    own = [w * e for w, e in zip(weights, above, strict=True)]
     excess = max(max(own).bit_length() - 40, 0)
     ladder.append(np.array([max(x >> excess, 1) for x in own], np.int64))
     sums = list(itertools.accumulate(reversed(own)))[::-1]
     above = [*sums[1:], 0]
-  return ladder[::-1]
+  return tuple(reversed(ladder))
 
 
 def _model(weights: np.ndarray):

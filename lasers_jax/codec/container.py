@@ -21,6 +21,7 @@ HASH_BYTES = 4
 LONGEST_SIDE = 2**21 - 1  # three groups of 7 bits
 
 _HEAD = struct.Struct('<2sB4sI')
+HEAD_BYTES = _HEAD.size
 
 
 class Frame(NamedTuple):
@@ -44,9 +45,22 @@ def pack(frame: Frame) -> bytes:
       f'an image of {frame.height}x{frame.width} pixels cannot be encoded: '
       f'sides are from 1 to {LONGEST_SIDE}'
     )
-  body = b''.join(_groups(side) for side in sides) + frame.payload
-  check = _check(frame.model, body)
-  return _HEAD.pack(MAGIC, VERSION, frame.model, check) + body
+  body = b''.join(pack_side(side) for side in sides) + frame.payload
+  return head(frame.model, body) + body
+
+
+def head(model: bytes, body: bytes) -> bytes:
+  """The first HEAD_BYTES of the file of a model, before its sides and codes."""
+  return _HEAD.pack(MAGIC, VERSION, model, _check(model, body))
+
+
+def pack_side(value: int) -> bytes:
+  """Writes a height or width in groups of 7 bits."""
+  groups = []
+  while value > 0x7F:
+    groups.append(value & 0x7F | 0x80)
+    value >>= 7
+  return bytes([*groups, value])
 
 
 def unpack(data: bytes) -> Frame:
@@ -57,18 +71,18 @@ def unpack(data: bytes) -> Frame:
   """
   if data[: len(MAGIC)] != MAGIC:
     raise InputError('not a file of this codec')
-  if len(data) < _HEAD.size:
+  if len(data) < HEAD_BYTES:
     raise InputError('the file is cut short')
   _, version, model, check = _HEAD.unpack_from(data)
   if version != VERSION:
     raise InputError(
       f'the file is of version {version}, and this program reads {VERSION}'
     )
-  body = data[_HEAD.size :]
+  body = data[HEAD_BYTES:]
   if check != _check(model, body):
     raise InputError('the file is damaged: its checksum does not fit')
-  height, at = _read_groups(body, 0)
-  width, at = _read_groups(body, at)
+  height, at = _read_side(body, 0)
+  width, at = _read_side(body, at)
   return Frame(model, height, width, body[at:])
 
 
@@ -76,15 +90,7 @@ def _check(model: bytes, body: bytes) -> int:
   return zlib.crc32(body, zlib.crc32(MAGIC + bytes([VERSION]) + model))
 
 
-def _groups(value: int) -> bytes:
-  groups = []
-  while value > 0x7F:
-    groups.append(value & 0x7F | 0x80)
-    value >>= 7
-  return bytes([*groups, value])
-
-
-def _read_groups(body: bytes, at: int) -> tuple[int, int]:
+def _read_side(body: bytes, at: int) -> tuple[int, int]:
   """Reads a side: its value, and where the next one begins."""
   value = 0
   for i in range(3):

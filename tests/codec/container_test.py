@@ -68,8 +68,5 @@ def test_what_is_no_file_is_one_line(data, line):
 )
 def test_sizes_that_no_writer_writes(body, line):
   """Though the checksum fits."""
-  head = container._HEAD
-  check = container._check(FRAME.model, body)
-  data = head.pack(b'LZ', 1, FRAME.model, check) + body
   with pytest.raises(InputError, match=line):
-    unpack(data)
+    unpack(container.head(FRAME.model, body) + body)
