@@ -71,12 +71,16 @@ def test_training_commands_name_configs_and_keys_that_exist(words):
   'script, least',
   [
     ('evaluate.py', {'workdir', 'S', 'data'}),
-    ('compare.py', {'workdir', 'config', 'bottlenecks', 'bits_per_pixel'}),
+    ('compare.py', {'workdir', 'config', 'bottlenecks', 'measures'}),
+    ('sample.py', {'workdir', 'samplers'}),
+    ('codec.py', {'model'}),
   ],
 )
 def test_commands_use_flags_that_exist(script, least):
   source = (ROOT / script).read_text()
   source += (ROOT / 'lasers_jax/scripts.py').read_text()
+  if 'evaluate.define_measures' in source:
+    source += (ROOT / 'evaluate.py').read_text()
   flags = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source))
   used = {
     word.removeprefix('--').partition('=')[0]
