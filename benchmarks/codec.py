@@ -1,0 +1,103 @@
+"""Times codecs of whole pictures: megapixels a second, and where they go.
+
+  python benchmarks/codec.py
+
+Models of configs/photos.py with random weights that have seen a few crops of a
+photograph code one of --height x --width pixels to a file and back, on whatever
+device there is, compilation apart. One interleaved run of --rounds; medians,
+and the median share of the time that the range coder took, which runs on the
+host. Prints a table in Markdown.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags
+from skimage import data
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from configs import photos
+from lasers_jax import settings
+from lasers_jax.codec import State
+from lasers_jax.evaluation.model_codec import ModelCodec, fit_tables
+from lasers_jax.training import sharding
+
+_HEIGHT = flags.DEFINE_integer('height', 512, 'Of the picture, in pixels.')
+_WIDTH = flags.DEFINE_integer('width', 768, 'Of the picture, in pixels.')
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
+BOTTLENECKS = ('lasers', 'vq', 'fsq', 'residual')
+
+
+def build(name: str, picture: np.ndarray) -> ModelCodec:
+  """A codec of random weights, with tables of the picture's own codes."""
+  model = settings.from_config(photos.get_config(name).to_dict()).model
+  photograph = data.astronaut()
+  crops = [photograph[i : i + 128, i : i + 128] for i in range(0, 320, 64)]
+  images = np.stack(crops).astype(np.float32) / 255
+  variables = model.init(jax.random.key(0), images)
+  _, fitted = model.apply(
+    variables,
+    images,
+    method='initialize',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': jax.random.key(1)},
+  )
+  variables = {**variables, **fitted}
+  batch = {'image': picture[None], 'mask': np.ones(1, bool)}
+  state = State('none', {}, fit_tables(model, variables, [batch]))
+  mesh = sharding.make_mesh(data=1)
+  return ModelCodec(model, variables, mesh, None, state)
+
+
+def times(codec: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
+  """Seconds to encode and decode, and of each what the range coder took."""
+  marks = [time.perf_counter()]
+
+  def mark(value):
+    marks.append(time.perf_counter())
+    return value
+
+  codes = mark(codec.codes_of(picture))
+  file = mark(codec.codec.write(codes, *picture.shape[:2]))
+  mark(codec.decode(file))
+  mark(codec.codec.read(file))
+  network, writing, decoding, reading = np.diff(marks)
+  return network + writing, decoding, writing, reading
+
+
+def main(_) -> None:
+  picture = np.tile(data.astronaut(), (2, 2, 1))
+  picture = np.ascontiguousarray(picture[: _HEIGHT.value, : _WIDTH.value])
+  codecs = {name: build(name, picture) for name in BOTTLENECKS}
+  found = {name: [] for name in codecs}
+  for i in range(_ROUNDS.value + 1):
+    for name, codec in codecs.items():
+      measured = times(codec, picture)
+      if i:  # the first round compiles
+        found[name].append(measured)
+  print(
+    f'{_HEIGHT.value}×{_WIDTH.value} pixels, {jax.devices()[0].device_kind}\n'
+  )
+  print(
+    '| codec | bits per pixel | encode, MP/s | range coder | decode, MP/s | '
+    'range coder |\n|---|---|---|---|---|---|'
+  )
+  megapixels = picture[..., 0].size / 1e6
+  for name, rows in found.items():
+    encode, decode, writing, reading = np.transpose(rows)
+    bits = 8e-6 * len(codecs[name].encode(picture)) / megapixels
+    print(
+      f'| `{name}` | {bits:.3g} '
+      f'| {megapixels / statistics.median(encode):.2f} '
+      f'| {statistics.median(writing / encode):.0%} '
+      f'| {megapixels / statistics.median(decode):.2f} '
+      f'| {statistics.median(reading / decode):.0%} |'
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)
