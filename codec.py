@@ -51,6 +51,7 @@ from lasers_jax.training import workdir
 ENDING = '.lz'
 FITTED_TO = 5_000  # images of the training split
 
+
 class Choice(NamedTuple):
   """How to encode, where not as trained; None is as trained."""
 
@@ -92,38 +93,34 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
     if state.weights == weights:
       return build(model, state)
   logging.info('fitting %s to training images', file)
-  batches = functools.partial(training_batches, model)
+  batches = list(training_batches(model))
   levels = None
   if choice.changes:
     find = LEVELS[choice.levels]
     levels = fit_levels(autoencoder, variables, batches, find)
     variables = with_levels(variables, levels)
-  tables = fit_tables(autoencoder, variables, batches())
+  tables = fit_tables(autoencoder, variables, batches)
   state = coding.State(weights, choice.changes, tables, levels)
   coding.save(file, state)
   return build(model, state)
 
 
-def open_decoders(path: str) -> dict[bytes, ModelCodec]:
-  """Reads a workdir for all its states, by what names them in files.
+def open_decoder(path: str, name: bytes) -> ModelCodec:
+  """Reads a workdir, and of its states the one that a file names.
 
   Raises:
-    InputError: there is none of these weights, or one is damaged.
+    InputError: there is no such state of its weights, or one is damaged.
   """
-  found, weights = {}, None
   for file in sorted(glob.glob(os.path.join(glob.escape(path), 'codec*.npz'))):
     state = coding.load(file)
-    model = evaluate.load(path, bottleneck_changes=state.changes)
-    weights = weights or protocol.weights_hash(model.variables)
-    if state.weights == weights:
-      found[state.hash()] = build(model, state)
-  if not found:
-    raise InputError(
-      f'{path} has no codec.npz of its weights: encode an image with '
-      f'--model={path}, which makes it, or bring the one that the files were '
-      'written with'
-    )
-  return found
+    if state.hash() == name:
+      model = evaluate.load(path, bottleneck_changes=state.changes)
+      if state.weights == protocol.weights_hash(model.variables):
+        return build(model, state)
+  raise InputError(
+    f'of another model: no codec*.npz in {path} is {name.hex()} and of its '
+    'weights; bring the one that was made when the file was encoded'
+  )
 
 
 def build(model: evaluate.Model, state: coding.State) -> ModelCodec:
@@ -166,13 +163,11 @@ def encode_files(
 
 def decode_files(path: str, files: list[str], folder: str) -> None:
   """Writes the picture of each file into a folder, as PNG."""
-  decoders = open_decoders(path)
-  any_of_them = next(iter(decoders.values()))
+  decoder = functools.cache(functools.partial(open_decoder, path))
 
   def act(file: str, target: str) -> None:
     data = _bytes(file)
-    # Where none fits, any says so.
-    codec = decoders.get(coding.unpack(data).model, any_of_them)
+    codec = decoder(coding.unpack(data).model)
     pictures.save_png(target, codec.decode(data))
 
   _each(files, folder, '.png', act)
@@ -182,8 +177,8 @@ def decode_files(path: str, files: list[str], folder: str) -> None:
 def say(files: list[str]) -> None:
   """Prints what the frames of files say."""
   for file in files:
-    data = _bytes(file)
-    frame = _of(file, lambda data=data: coding.unpack(data))
+    data = _of(file, _bytes, file)
+    frame = _of(file, coding.unpack, data)
     print(
       f'{file}: {frame.height}x{frame.width} pixels, {len(data)} bytes, '
       f'{8 * len(data) / (frame.height * frame.width):.4g} bits per pixel, '
@@ -201,12 +196,19 @@ def draw_curve(
   """Measures a model's choices beside JPEG, WebP and AVIF on the same images.
 
   Writes curve.md, curve.json and curve.png into a folder, and prints the table.
+
+  Raises:
+    InputError: something that the user can mend.
   """
-  images = [_of(file, functools.partial(_picture, file)) for file in files]
+  if measures.scores:
+    raise InputError(
+      f'a curve has measures of single images, not {", ".join(measures.scores)}'
+    )
+  images = [_of(file, _picture, file) for file in files]
   name = os.path.basename(os.path.normpath(path))
   coders = list(rate_distortion.classical())
-  for choice in choices:
-    codec = open_encoder(path, choice)
+  codecs = [open_encoder(path, choice) for choice in choices]
+  for choice, codec in zip(choices, codecs, strict=True):
     fields = comparison.say_settings(choice.changes) or 'as trained'
     coders.append(
       rate_distortion.Coder(name, fields, codec.encode, codec.decode)
@@ -222,15 +224,15 @@ def draw_curve(
       **protocol.PROTOCOL,
       **measures.protocol,
       'images': [os.path.basename(file) for file in files],
-      'weights': codec.state.weights,
+      'weights': codecs[0].state.weights,
       'commit': scripts.commit(),
     },
   }
-  base = os.path.join(folder, 'curve')
+  base, table = os.path.join(folder, 'curve'), rate_distortion.table(rows)
   workdir.write_text(f'{base}.json', json.dumps(found, indent=2) + '\n')
-  workdir.write_text(f'{base}.md', rate_distortion.table(rows))
+  workdir.write_text(f'{base}.md', table)
   rate_distortion.plot(rows, f'{base}.png')
-  print(rate_distortion.table(rows), end='')
+  print(table, end='')
 
 
 def choices_of(
@@ -257,13 +259,13 @@ def _each(
     targets[target] = file
   os.makedirs(folder, exist_ok=True)
   for target, file in tqdm(targets.items(), unit='image', disable=None):
-    _of(file, lambda file=file, target=target: act(file, target))
+    _of(file, act, file, target)
 
 
-def _of(file: str, act: Callable[[], Any]) -> Any:
+def _of(file: str, act: Callable[..., Any], *args: Any) -> Any:
   """Acts; an error says of which file it is."""
   try:
-    return act()
+    return act(*args)
   except InputError as error:
     raise InputError(f'{file}: {error}') from error
 
@@ -273,7 +275,7 @@ def _bytes(file: str) -> bytes:
     with open(file, 'rb') as opened:
       return opened.read()
   except OSError as error:
-    raise InputError(f'{file} cannot be read: {error.strerror}') from error
+    raise InputError(f'cannot be read: {error.strerror}') from error
 
 
 def _picture(file: str) -> np.ndarray:

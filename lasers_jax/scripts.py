@@ -41,7 +41,7 @@ def run(main: Callable[..., None], words: bool = False) -> None:
   def guarded(argv: list[str]) -> None:
     set_up_logging()
     try:
-      main(*[argv[1:]] * words)
+      main(argv[1:]) if words else main()
     except InputError as error:
       _fail(error, 2)
     except TrainingError as error:

@@ -1,14 +1,13 @@
 """Codes to bytes and back."""
 
 from lasers_jax.codec.codec import Codec, fit_tables
-from lasers_jax.codec.coder import Meter, Tables
+from lasers_jax.codec.coder import Tables
 from lasers_jax.codec.container import unpack
 from lasers_jax.codec.layout import transfer
 from lasers_jax.codec.state import State, load, save
 
 __all__ = [
   'Codec',
-  'Meter',
   'State',
   'Tables',
   'fit_tables',

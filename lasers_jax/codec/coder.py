@@ -1,4 +1,4 @@
-"""Coders of integers: one counts, others weigh, write and read.
+"""Coders of integers: one counts, others write and read.
 
 All have the methods of `Coder`, and `layout.transfer` leads any of them through
 the codes of an image: the reader meets the integers as the writer left them,
@@ -138,19 +138,6 @@ class Weighing(Coder):
 
   def _row(self, name, shape, row, values, n):
     return self._integers(values, n, self._tables[name][row])
-
-
-class Meter(Weighing):
-  """Adds up what integers cost: `bits`."""
-
-  def __init__(self, tables: Tables):
-    super().__init__(tables)
-    self.bits = 0.0
-
-  def _integers(self, values, n, weights):
-    shares = weights[values] / weights.sum()
-    self.bits -= float(np.log2(shares).sum())
-    return values
 
 
 class Writer(Weighing):

@@ -1,7 +1,7 @@
 """A whole model as a codec: images to bytes, and bytes to images."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -90,7 +90,9 @@ def _latents(model, variables, codes):
 @functools.partial(jax.jit, static_argnums=0)
 def _multiples(model, variables, images):
   def multiples(module, images):
-    return module.bottleneck.multiples(module.encoder(images - 0.5))
+    z = module.encoder(images - 0.5)
+    found = module.bottleneck.multiples(z)
+    return found.reshape(len(images), -1)
 
   return model.apply(variables, to_float(images), method=multiples)
 
@@ -112,24 +114,24 @@ def with_levels(variables: Any, levels: np.ndarray | None) -> Any:
 def fit_levels(
   model: Autoencoder,
   variables: Any,
-  batches: Callable[[], Iterable[dict]],
+  batches: Sequence[dict],
   find: Callable[[Any, int], Any],
 ) -> np.ndarray:
   """Finds levels for the coefficients of a `lasers` bottleneck.
 
   Args:
     model: as it is to code; the levels in `variables` may be of another number.
-    batches: gives the images that they are to suit.
+    batches: of the images that they are to suit.
     find: of LEVELS.
   """
   bottleneck = model.bottleneck
   # Where rounding is inside the pursuit, levels change what is rounded.
   for _ in range(4 if bottleneck.pursuit == 'rounded' else 1):
     multiples = [
-      np.asarray(_multiples(model, variables, batch['image']))
-      for batch in batches()
+      np.asarray(_multiples(model, variables, batch['image']))[batch['mask']]
+      for batch in batches
     ]
-    together = np.concatenate(multiples).ravel()
+    together = np.concatenate(multiples).ravel()  # not of padding
     levels = np.asarray(find(together, 2**bottleneck.coefficient_bits))
     variables = with_levels(variables, levels)
   return levels

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lasers_jax.evaluation import metrics
 from lasers_jax.evaluation.comparison import line
-from lasers_jax.evaluation.measures import NOTHING_MORE, Measures
+from lasers_jax.evaluation.measures import MEASURES, NOTHING_MORE, Measures
 from lasers_jax.training.step import to_float
 
 # Settings of Pillow, from small files to large ones.
@@ -106,7 +106,6 @@ def _compare(image, copy, measures: Measures) -> dict[str, float]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _distance(module, params, images, copies):
-  # As networks were trained on: [0, 1].
   return module.apply({'params': params}, to_float(images), to_float(copies))[0]
 
 
@@ -135,7 +134,7 @@ def above(rows: Sequence[dict], other: str) -> list[float | None]:
 
 def table(rows: Sequence[dict]) -> str:
   """Writes rows as Markdown, codec by codec, the smallest files first."""
-  more = [x for x in rows[0] if x.startswith('lpips')]
+  more = [x for x in MEASURES if x in rows[0]]
   names = [x for x in CLASSICAL if any(row['codec'] == x for row in rows)]
   gains = {name: above(rows, name) for name in names}
   head = [

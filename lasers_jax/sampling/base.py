@@ -4,6 +4,7 @@ A sampler is a frozen dataclass of settings. What it learns from latents is its
 state: a flat dict of arrays, so that a file of it loads anywhere.
 """
 
+import abc
 import dataclasses
 import functools
 import json
@@ -33,7 +34,7 @@ _PREFIX = 'state/'
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
+class Sampler(abc.ABC):
   """Draws new latents like those it was fitted on.
 
   The settings are the fields; two samplers of equal settings are equal.
@@ -41,6 +42,7 @@ class Sampler:
 
   has_density: ClassVar[bool] = False
 
+  @abc.abstractmethod
   def fit(self, latents, seed: int = 0) -> State:
     """Learns the state from latents [n, d].
 
@@ -49,11 +51,10 @@ class Sampler:
     Raises:
       InputError: NaN or infinite latents, or too few of them.
     """
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def sample(self, state: State, key: Array, n: int) -> Array:
     """Draws float32 [n, d]; a pure function, for `jax.jit` with n static."""
-    raise NotImplementedError
 
   def log_prob(self, state: State, x) -> Array:
     """The log density at x [m, d], float32 [m] in nats, where has_density."""

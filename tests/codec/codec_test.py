@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from lasers_jax.codec import Codec, Meter, container, fit_tables, transfer
+from lasers_jax.codec import Codec, container, fit_tables, transfer
 from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
+from tests.codec.meter import Meter
 
 CONTINUOUS = (
   'lasers-float', 'scq', 'lista', 'kl', 'none', 'wae', 'info_vae', 'rae'

@@ -7,13 +7,13 @@ import pytest
 from lasers_jax.codec.coder import (
   Cheapest,
   Counter,
-  Meter,
   Reader,
   Writer,
   steps,
   weigh,
 )
 from lasers_jax.errors import InputError
+from tests.codec.meter import Meter
 
 RNG = np.random.default_rng(0)
 SKEWED = weigh(RNG.geometric(0.3, (3, 12)) ** 4)
