@@ -14,7 +14,7 @@ from codec import Choice
 from lasers_jax.codec import State, container, save
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics, rate_distortion
-from lasers_jax.evaluation.measures import NOTHING_MORE
+from lasers_jax.evaluation.measures import NOTHING_MORE, Measures
 from tests import tiny
 
 
@@ -237,3 +237,9 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
   table = (tmp_path / 'curve.md').read_text()
   assert 'dB above JPEG' in table and '| run | S=1 |' in table
   assert np.asarray(Image.open(tmp_path / 'curve.png')).shape[1] > 1000
+
+
+def test_a_curve_has_no_measures_of_sets(tmp_path):
+  sets = Measures({}, {'fd-vgg16': None})
+  with pytest.raises(InputError, match='single images, not fd-vgg16'):
+    codec.draw_curve('', [], str(tmp_path), [], sets)
