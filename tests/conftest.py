@@ -1,6 +1,7 @@
 """The suite runs on the CPU, as eight devices, and strictly."""
 
 import atexit
+import gc
 import logging
 import os
 import shutil
@@ -14,11 +15,16 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
-# Compiling is most of the time that tests take, and this halves it at least;
-# tests/coding, which hold results to the last bit, turn it off again. The
-# processes that tests start read it from the environment.
+# Compiling is most of the time that tests take, and these cut it to a third;
+# tests/coding/conftest.py undoes them for tests that count the last bits. The
+# processes that tests start read them from the environment.
 jax.config.update('jax_disable_most_optimizations', True)
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+os.environ['XLA_FLAGS'] = ' '.join(
+  [os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false']
+)
+# What is traced is many small objects that live long: look at them seldom.
+gc.set_threshold(100_000, 50, 100)
 
 # Programs are compiled once for all tests and for the processes they start.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:

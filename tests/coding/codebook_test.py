@@ -42,13 +42,12 @@ def test_codes_are_their_own_nearest():
   )
 
 
-@pytest.mark.usefixtures('full_optimization')
-def test_nearest_code_depends_on_the_signal_alone():
+def test_nearest_code_depends_on_the_signal_alone(as_in_use):
+  nearest = as_in_use(coding.nearest_code)
   signals, codebook = problem(2)
-  together = coding.nearest_code(signals, codebook)
+  together = nearest(signals, codebook)
   alone = [
-    coding.nearest_code(signals[i : i + 1], codebook)[0]
-    for i in range(0, N, 50)
+    nearest(signals[i : i + 1], codebook)[0] for i in range(0, N, 50)
   ]
   np.testing.assert_array_equal(together[::50], alone)
 

@@ -1,13 +1,18 @@
 """For tests that hold results to the last bit, as they are compiled in use."""
 
+import functools
+
 import jax
 import pytest
 
+_OPTIONS = {
+  'xla_backend_optimization_level': 3,
+  'xla_cpu_use_fusion_emitters': True,
+  'xla_llvm_disable_expensive_passes': False,
+}
 
-@pytest.fixture
-def full_optimization():
-  jax.clear_caches()
-  jax.config.update('jax_disable_most_optimizations', False)
-  yield
-  jax.config.update('jax_disable_most_optimizations', True)
-  jax.clear_caches()
+
+@pytest.fixture(scope='session')
+def as_in_use():
+  """Compiles a function with all optimizations; other tests do without."""
+  return functools.partial(jax.jit, compiler_options=_OPTIONS)

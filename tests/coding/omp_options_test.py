@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -257,26 +259,25 @@ def test_no_signals_have_no_codes(problem, options):
     assert code.count.shape == (0,) and code.count.dtype == np.int32
 
 
-@pytest.mark.usefixtures('full_optimization')
 @pytest.mark.parametrize('mode', MODES)
-def test_codes_depend_on_the_signal_alone_bit_for_bit(problem, mode):
+def test_codes_depend_on_the_signal_alone_bit_for_bit(
+  problem, mode, as_in_use
+):
   signals, atoms = problem
-  code = batch_omp(signals, atoms, S, **MODES[mode])
+  coder = as_in_use(functools.partial(batch_omp, sparsity=S, **MODES[mode]))
+  code = coder(signals, atoms)
   order = np.random.default_rng(8).permutation(N)
-  assert_same(batch_omp(signals[order], atoms, S, **MODES[mode]), code, order)
+  assert_same(coder(signals[order], atoms), code, order)
   half = np.arange(N)[:, None] < N // 2
-  found = batch_omp(
-    np.where(half, signals, -1e3 * signals[::-1]), atoms, S, **MODES[mode]
-  )
+  found = coder(np.where(half, signals, -1e3 * signals[::-1]), atoms)
   assert_same([x[: N // 2] for x in found], code, slice(N // 2))
 
 
-@pytest.mark.usefixtures('full_optimization')
 @pytest.mark.parametrize('mode', ['ols', 'fast'])  # omp_test.py has the rest
-def test_codes_do_not_depend_on_the_number_of_signals(problem, mode):
+def test_codes_do_not_depend_on_the_number_of_signals(problem, mode, as_in_use):
   signals, atoms = problem
-  code = batch_omp(signals, atoms, S, **MODES[mode])
-  assert_same(batch_omp(signals[:7], atoms, S, **MODES[mode]), code, slice(7))
+  coder = as_in_use(functools.partial(batch_omp, sparsity=S, **MODES[mode]))
+  assert_same(coder(signals[:7], atoms), coder(signals, atoms), slice(7))
 
 
 @pytest.mark.parametrize('mode', MODES)

@@ -1,3 +1,5 @@
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -114,21 +116,21 @@ def test_agrees_with_scikit_learn(d, k, s):
   np.testing.assert_allclose(found, reference, atol=2e-5)
 
 
-@pytest.mark.usefixtures('full_optimization')
-def test_codes_depend_on_the_signal_alone_bit_for_bit():
+def test_codes_depend_on_the_signal_alone_bit_for_bit(as_in_use):
   signals, atoms = random_problem(0, N, D, K)
-  code = batch_omp(signals, atoms, S)
+  coder = as_in_use(functools.partial(batch_omp, sparsity=S))
+  code = coder(signals, atoms)
 
   def assert_same(part, rows):
     np.testing.assert_array_equal(part.atoms, code.atoms[rows])
     np.testing.assert_array_equal(part.coefficients, code.coefficients[rows])
 
   order = np.random.default_rng(4).permutation(N)
-  assert_same(batch_omp(signals[order], atoms, S), order)
+  assert_same(coder(signals[order], atoms), order)
   for i in range(0, N, 30):
-    assert_same(batch_omp(signals[i : i + 1], atoms, S), np.array([i]))
+    assert_same(coder(signals[i : i + 1], atoms), np.array([i]))
   many = np.concatenate([signals] * 12)  # more than one block
-  assert_same(batch_omp(many, atoms, S), np.tile(np.arange(N), 12))
+  assert_same(coder(many, atoms), np.tile(np.arange(N), 12))
 
 
 def nasty_problems():
@@ -203,12 +205,13 @@ def test_scaling_by_a_power_of_two_scales_the_code_exactly(coded, power):
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float64', 'int8'])
-def test_signals_of_any_type_are_coded_in_float32(coded, dtype):
+def test_signals_of_any_type_are_coded_in_float32(coded, dtype, as_in_use):
+  coder = as_in_use(functools.partial(batch_omp, sparsity=S))
   signals = np.round(4 * coded[0])  # small integers, which all types hold
   typed = np.asarray(signals, jnp.dtype(dtype))
-  code = batch_omp(typed, coded[1], S)
+  code = coder(typed, coded[1])
   assert code.coefficients.dtype == np.float32
-  expected = batch_omp(signals, coded[1], S)
+  expected = coder(signals, coded[1])
   np.testing.assert_array_equal(code.atoms, expected.atoms)
   np.testing.assert_array_equal(code.coefficients, expected.coefficients)
 

@@ -72,11 +72,12 @@ def test_linear_is_a_product_and_has_its_gradient():
   np.testing.assert_allclose(to_kernel, x.T @ c, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures('full_optimization')
 @pytest.mark.parametrize('alone', [True, False])
-def test_linear_maps_a_row_alike_whatever_comes_along(alone, monkeypatch):
+def test_linear_maps_a_row_alike_whatever_comes_along(
+  alone, monkeypatch, as_in_use
+):
   monkeypatch.setattr(search, '_alone', lambda: alone)
-  linear = search.linear.fun.__wrapped__  # not as it was compiled before
+  linear = as_in_use(search.linear.fun.__wrapped__)
   generator = np.random.default_rng(1)
   x = jnp.asarray(generator.standard_normal((2500, 13)), 'f4')
   kernel = jnp.asarray(generator.standard_normal((13, 5)), 'f4')
