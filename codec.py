@@ -9,9 +9,10 @@ The model is a workdir whose code is discrete. How probable its codes are is
 counted over images of the training split when it first encodes, and kept beside
 it, in MODEL/codec.npz: a decoder needs that file, too. A model with `lasers`
 may encode with fewer atoms and other coefficients than it was trained with:
---S, --bits, --levels and --pursuit; each choice has a file of its own. Images
-may have any size. Each is coded by itself, and written whole or not at all, so
-that several processes may work at once.
+--S, --bits, --levels and --pursuit. With --context a small network tells how
+probable codes are from those around them: smaller files, more time. Each choice
+has a file of its own. Images may have any size. Each is coded by itself, and
+written whole or not at all, so that several processes may work at once.
 """
 
 import functools
@@ -59,6 +60,7 @@ class Choice(NamedTuple):
   bits: int | None = None
   levels: str = 'lloyd'  # of LEVELS
   pursuit: str | None = None
+  context: bool = False  # whether a network tells what is probable
 
   @property
   def changes(self) -> dict[str, Any]:
@@ -72,7 +74,9 @@ class Choice(NamedTuple):
   def file(self) -> str:
     """The name of its state in a workdir."""
     parts = [f'{name}{x}' for name, x in self.changes.items()]
-    return '-'.join(['codec', *parts, *[self.levels] * bool(parts)]) + '.npz'
+    parts += [self.levels] if parts else []
+    parts += ['context'] if self.context else []
+    return '-'.join(['codec', *parts]) + '.npz'
 
 
 AS_TRAINED = Choice()
@@ -99,7 +103,7 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
     find = LEVELS[choice.levels]
     levels = fit_levels(autoencoder, variables, batches, find)
     variables = with_levels(variables, levels)
-  tables = fit_tables(autoencoder, variables, batches)
+  tables = fit_tables(autoencoder, variables, batches, choice.context)
   state = coding.State(weights, choice.changes, tables, levels)
   coding.save(file, state)
   return build(model, state)
@@ -210,6 +214,7 @@ def draw_curve(
   codecs = [open_encoder(path, choice) for choice in choices]
   for choice, codec in zip(choices, codecs, strict=True):
     fields = comparison.say_settings(choice.changes) or 'as trained'
+    fields += ', context' if choice.context else ''
     coders.append(
       rate_distortion.Coder(name, fields, codec.encode, codec.decode)
     )
@@ -236,11 +241,11 @@ def draw_curve(
 
 
 def choices_of(
-  numbers: list[str], bits: list[str], levels: str, pursuit: str | None
+  numbers: list[str], bits: list[str], *others: Any
 ) -> list[Choice]:
   """All that flags name: each S with each number of bits."""
   return [
-    Choice(int(s) if s else None, int(b) if b else None, levels, pursuit)
+    Choice(int(s) if s else None, int(b) if b else None, *others)
     for s in numbers or ['']
     for b in bits or ['']
   ]
@@ -303,7 +308,9 @@ def main(words: list[str]) -> None:
   if not path:
     raise InputError('--model=WORKDIR is needed')
   try:
-    choices = choices_of(given.S, given.bits, given.levels, given.pursuit)
+    choices = choices_of(
+      given.S, given.bits, given.levels, given.pursuit, given.context
+    )
   except ValueError as error:
     raise InputError(f'--S and --bits are whole numbers: {error}') from error
   if command == 'decode':
@@ -324,6 +331,7 @@ if __name__ == '__main__':
   flags.DEFINE_list('bits', [], 'Of a coefficient, if other than trained.')
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
+  flags.DEFINE_bool('context', False, 'Train and use a context model.')
   flags.DEFINE_list('measures', [], 'Of a curve, besides PSNR and SSIM.')
   flags.DEFINE_string('output', None, 'Folder of a curve.')
   scripts.run(main, words=True)

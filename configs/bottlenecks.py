@@ -50,6 +50,7 @@ _BOTTLENECKS = {
     pursuit='omp',  # or 'rounded', for up to 4 bits
     patch=1,
     progressive=False,
+    prefixes=0.0,
     revive_every=50,
     revive_below=0.02,
   ),

@@ -11,7 +11,7 @@ from PIL import Image
 
 import codec
 from codec import Choice
-from lasers_jax.codec import State, container, save
+from lasers_jax.codec import State, container, context, save
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics, rate_distortion
 from lasers_jax.evaluation.measures import NOTHING_MORE, Measures
@@ -178,6 +178,28 @@ def test_a_model_encodes_otherwise_than_it_was_trained(
 def test_each_choice_has_a_file_of_its_own():
   assert Choice().file == 'codec.npz'
   assert Choice(S=3, bits=6).file == 'codec-S3-coefficient_bits6-lloyd.npz'
+  assert Choice(context=True).file == 'codec-context.npz'
+  assert Choice(S=3, context=True).file == 'codec-S3-lloyd-context.npz'
+
+
+@pytest.fixture(scope='module')
+def contextual(model):
+  """The codec of the model with a context model of a few steps."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(context, 'STEPS', 5)
+    return codec.open_encoder(model[0], Choice(context=True))
+
+
+def test_a_context_model_changes_the_file_and_not_the_codes(
+  model, contextual, folder, tmp_path
+):
+  image = np.asarray(Image.open(folder / '0.png'))
+  data = contextual.encode(image)
+  assert data != model[1].encode(image)
+  (tmp_path / '0.lz').write_bytes(data)
+  codec.decode_files(model[0], [str(tmp_path / '0.lz')], str(tmp_path))
+  expected = model[1].decode(model[1].encode(image))
+  np.testing.assert_array_equal(Image.open(tmp_path / '0.png'), expected)
 
 
 @pytest.mark.parametrize('words', [[], ['encode', 'a.png'], ['sing', 'a', 'b']])
@@ -187,12 +209,17 @@ def test_how_it_is_called(words, monkeypatch):
     codec.main(words)
 
 
-def test_changed_bytes_are_one_error_each(model, files):
+@pytest.mark.parametrize('with_context', [False, True])
+def test_changed_bytes_are_one_error_each(
+  with_context, model, contextual, folder
+):
   """Whatever a file holds, its checksum mended, it is read or refused."""
   rng = np.random.default_rng(0)
-  frame = container.unpack((files / '1.lz').read_bytes())
+  coder = contextual if with_context else model[1]
+  image = np.asarray(Image.open(folder / '1.png'))
+  frame = container.unpack(coder.encode(image))
   seen = set()
-  for _ in range(300):
+  for _ in range(200):
     payload = bytearray(frame.payload)
     for _ in range(rng.integers(1, 6)):
       payload[rng.integers(len(payload))] = rng.integers(256)
@@ -202,7 +229,7 @@ def test_changed_bytes_are_one_error_each(model, files):
       payload=bytes(payload[:cut]), height=int(sides[0]), width=int(sides[1])
     )
     try:
-      codes, height, width = model[1].codec.read(container.pack(changed))
+      codes, height, width = coder.codec.read(container.pack(changed))
     except InputError as error:
       seen.add(str(error).split(':')[0])
       continue

@@ -67,6 +67,10 @@ class Lasers(Codebook):
     patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
+    prefixes: share of the images in training of which the decoder sees the
+      first 1 to S atoms, as many as a draw says: so that it knows what smaller
+      S look like (as N. Zeghidour et al., "SoundStream", arXiv 2107.03312,
+      section III-C, drop stages of a residual quantizer).
     forgetting: of the online statistics, per step.
     decay: of the moving averages of use and of the levels.
   """
@@ -78,6 +82,7 @@ class Lasers(Codebook):
   pursuit: str = 'omp'
   patch: int = 1
   progressive: bool = False
+  prefixes: float = 0.0
   forgetting: float = 0.98
 
   def setup(self):
@@ -114,6 +119,10 @@ class Lasers(Codebook):
       )
     if self.gradient == 'refit' and self.pursuit != 'omp':
       raise ValueError("gradient='refit' goes with pursuit='omp' only")
+    if not 0 <= self.prefixes <= 1:
+      raise ValueError(f'prefixes must lie in [0, 1], got {self.prefixes}')
+    if self.prefixes and self.gradient == 'refit':
+      raise ValueError("prefixes go with gradient='straight_through' only")
     if self.patch < 1:
       raise ValueError(f'patch must be at least 1, got {self.patch}')
 
@@ -159,6 +168,9 @@ class Lasers(Codebook):
       rounded = rounded._replace(coefficients=passed)
       quantized = self._decode_signals(z, rounded, atoms)
     else:
+      if self.prefixes:
+        prefix = self._draw_prefixes(z, pursued)
+        quantized = self._decode_signals(z, prefix, atoms)
       quantized = straight_through(z, quantized)
     if self.tracks(train):  # last, since it changes what the code depends on
       signals = lax.stop_gradient(signals)
@@ -250,7 +262,7 @@ class Lasers(Codebook):
       return _Pursued(
         *coding.rounded_pursuit(signals, atoms, sizes, levels, self.S)
       )
-    if self.progressive:
+    if self.progressive or self.prefixes:
       chosen, path = coding.batch_omp_path(signals, atoms, self.S)
       code = SparseCode(chosen, path[:, -1])
     else:
@@ -303,6 +315,23 @@ class Lasers(Codebook):
     change = jnp.sum(counted[:, None] * signals, axis=0)
     change /= jnp.maximum(jnp.sum(counted), 1)
     self.mean.value += (1 - self.decay) * change
+
+  def _draw_prefixes(self, z: Array, code: _Pursued) -> SparseCode:
+    """Cuts the codes of each image to as many atoms as a draw says."""
+    which, count = jax.random.split(self.make_rng('bottleneck'))
+    images = z.shape[:-3]
+    drawn = jax.random.randint(count, images, 1, self.S + 1)
+    shorter = jax.random.bernoulli(which, self.prefixes, images)
+    kept = jnp.where(shorter, drawn, self.S)
+    sites = z.shape[-3] * z.shape[-2] // self.patch**2
+    kept = jnp.repeat(kept.ravel(), sites)[:, None]
+    stored = code.stored
+    if code.path is not None:
+      fits = jnp.take_along_axis(code.path, kept[:, :, None] - 1, axis=1)
+      stored = self.coefficients.store(code.atoms, fits[:, 0])
+    read = self._read(code.atoms, stored)
+    seen = jnp.arange(self.S)[None] < kept
+    return read._replace(coefficients=jnp.where(seen, read.coefficients, 0))
 
   def _progressive_losses(self, z, code: _Pursued, mask) -> dict[str, Array]:
     """Averages the losses over the prefixes, as RQ-VAE does over depths."""

@@ -1,10 +1,10 @@
 """Codes to bytes and back."""
 
 from lasers_jax.codec.codec import Codec, fit_tables
-from lasers_jax.codec.coder import Tables
 from lasers_jax.codec.container import unpack
 from lasers_jax.codec.layout import transfer
 from lasers_jax.codec.state import State, load, save
+from lasers_jax.codec.tables import Tables
 
 __all__ = [
   'Codec',

@@ -8,8 +8,15 @@ from typing import Any
 
 from lasers_jax.bottlenecks import Bottleneck
 from lasers_jax.codec import container
-from lasers_jax.codec.coder import Cheapest, Counter, Reader, Tables, Writer
+from lasers_jax.codec.coder import (
+  Cheapest,
+  Counter,
+  Gatherer,
+  Reader,
+  Writer,
+)
 from lasers_jax.codec.layout import Sites, transfer
+from lasers_jax.codec.tables import Tables
 from lasers_jax.errors import InputError
 
 _TRIED = 16  # sites along each side, to see what they cost at least
@@ -86,14 +93,22 @@ class Codec:
 
 
 def fit_tables(
-  bottleneck: Bottleneck, maps: Iterable[tuple[Any, Sites]]
+  bottleneck: Bottleneck,
+  maps: Iterable[tuple[Any, Sites]],
+  context: bool = False,
 ) -> Tables:
   """Counts the codes of images: each with H and W of its latent.
+
+  Args:
+    context: whether a network is trained, too, that tells how probable codes
+      are from those around them.
 
   Raises:
     InputError: the code is continuous.
   """
-  counter = Counter()
+  counter, gatherer = Counter(), Gatherer()
   for codes, sites in maps:
     transfer(bottleneck, counter, sites, codes)
-  return counter.tables()
+    if context:
+      transfer(bottleneck, gatherer, sites, codes)
+  return counter.tables() | gatherer.networks()

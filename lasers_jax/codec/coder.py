@@ -9,21 +9,19 @@ them: the same bytes on every machine.
 """
 
 import abc
-import functools
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import constriction
 import numpy as np
 
+from lasers_jax.codec import context
+from lasers_jax.codec.context import Kind, Network, Walk
+from lasers_jax.codec.tables import EVEN, Tables, ladder, steps, weigh
 from lasers_jax.errors import InputError
 
 _queue = constriction.stream.queue
-_TOTAL = 2**22  # about the sum of a table's weights
-_EVEN = 2**-10  # share of a table that all symbols have alike
-
-Tables = dict[str, np.ndarray]  # by name: int64 [rows, size]
+_MEANINGLESS = 'the file is damaged: its codes mean nothing'
 
 
 class Coder(abc.ABC):
@@ -57,14 +55,43 @@ class Coder(abc.ABC):
       found[which] = self._row(name, shape, row, given, len(which))
     return found
 
+  def planes(
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    sites: tuple[int, int],
+    sizes: Sequence[int],
+  ) -> np.ndarray:
+    """Codes a map of integers, those of plane i in [0, sizes[i]).
+
+    Args:
+      codes: int [h, w, planes], also what is returned, int64.
+      sites: h and w.
+    """
+    found = []
+    for i, size in enumerate(sizes):
+      given = None if codes is None else codes[..., i].ravel()
+      plane = self.table(f'{name}{i}', given, math.prod(sites), size)
+      found.append(plane.reshape(sites))
+    return np.stack(found, axis=-1)
+
   @abc.abstractmethod
   def sets(
-    self, name: str, values: np.ndarray | None, n: int, size: int, count: int
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    sites: tuple[int, int],
+    size: int,
+    count: int,
   ) -> np.ndarray:
-    """Codes n sets of integers in [0, size), ascending: int64 [n, count].
+    """Codes a map of sets of integers in [0, size), each ascending.
 
-    A set's probability is as the product of its members' weights in a table
-    [1, size]: so order costs nothing.
+    A set's probability is as the product of its members' weights: so order
+    costs nothing.
+
+    Args:
+      codes: int [h, w, count], also what is returned, int64.
+      sites: h and w.
     """
 
   def subset(self, values: np.ndarray | None, m: int, n: int) -> np.ndarray:
@@ -100,9 +127,9 @@ class Counter(Coder):
   def tables(self) -> Tables:
     return {name: weigh(counts) for name, counts in self.counts.items()}
 
-  def sets(self, name, values, n, size, count):
-    self._row(name, (1, size), 0, values.ravel(), values.size)
-    return values
+  def sets(self, name, codes, sites, size, count):
+    self._row(name, (1, size), 0, codes.ravel(), codes.size)
+    return codes
 
   def _row(self, name, shape, row, values, n):
     counts = self.counts.setdefault(name, np.zeros(shape, np.int64))
@@ -113,34 +140,107 @@ class Counter(Coder):
     return values
 
 
+class Gatherer(Coder):
+  """Keeps maps, for networks to be trained on."""
+
+  def __init__(self):
+    self._maps: dict[tuple[str, Kind], list[np.ndarray]] = {}
+
+  def networks(self) -> Tables:
+    """Trains a network for each kind of map."""
+    arrays = {}
+    for (name, kind), maps in self._maps.items():
+      network = context.fit(maps, kind)._asdict()
+      arrays |= {f'{name}@{part}': x for part, x in network.items()}
+    return arrays
+
+  def planes(self, name, codes, sites, sizes):
+    self._maps.setdefault((name, Kind(tuple(sizes))), []).append(codes)
+    return codes
+
+  def sets(self, name, codes, sites, size, count):
+    self._maps.setdefault((name, Kind((size,), count)), []).append(codes)
+    return codes
+
+  def _row(self, name, shape, row, values, n):
+    return values
+
+  def _integers(self, values, n, weights):
+    return values
+
+
 class Weighing(Coder):
-  """A coder that goes by tables."""
+  """A coder that goes by tables, and by networks where there are."""
 
   def __init__(self, tables: Tables):
     self._tables = tables
 
-  def sets(self, name, values, n, size, count):
+  def sets(self, name, codes, sites, size, count):
     """Codes the lowest members, then the next; those after the same together.
 
     The r-th is a with the weight of a times that of all sets of those that are
     still missing, from above a: the elementary symmetric polynomials.
     """
+    n = math.prod(sites)
     found = np.zeros((n, count), np.int64)
     before = np.full(n, -1)
-    ladder = steps(tuple(self._tables[name][0].tolist()), count)
-    for r, weights in enumerate(ladder):
+    rungs = steps(tuple(self._tables[name][0].tolist()), count)
+    for r, weights in enumerate(rungs):
       for low, which in _alike(before):
-        given = None if values is None else values[which, r] - low - 1
+        given = None if codes is None else codes[..., r].ravel()[which]
         above = weights[low + 1 : size - (count - 1 - r)]
+        given = None if given is None else given - low - 1
         found[which, r] = low + 1 + self._integers(given, len(which), above)
       before = found[:, r]
-    return found
+    return found.reshape(*sites, count)
+
+  def _network(self, name: str) -> Network | None:
+    if f'{name}@bias' not in self._tables:
+      return None
+    return Network(*(self._tables[f'{name}@{x}'] for x in Network._fields))
 
   def _row(self, name, shape, row, values, n):
     return self._integers(values, n, self._tables[name][row])
 
 
-class Writer(Weighing):
+class Walking(Weighing):
+  """A coder that goes through a map site by site where there is a network."""
+
+  def planes(self, name, codes, sites, sizes):
+    network = self._network(name)
+    if network is None:
+      return super().planes(name, codes, sites, sizes)
+    walk = Walk(network, Kind(tuple(sizes)), sites)
+    for where in walk.waves():
+      for i in range(len(sizes)):
+        given = None if codes is None else codes[(*where, i)]
+        walk.learn(where, i, self._each(given, walk.weights(where, i)))
+    return walk.codes
+
+  def sets(self, name, codes, sites, size, count):
+    network = self._network(name)
+    if network is None:
+      return super().sets(name, codes, sites, size, count)
+    walk = Walk(network, Kind((size,), count), sites)
+    for where in walk.waves():
+      last = np.full(len(where[0]), -1)
+      rungs = ladder(walk.weights(where, 0), count)
+      for r, weights in enumerate(rungs):
+        given = None if codes is None else codes[(*where, r)]
+        above = np.arange(size)[None] > last[:, None]
+        found = self._each(given, np.where(above, weights, 0))
+        if (found <= last).any():
+          raise InputError(_MEANINGLESS)
+        walk.learn(where, r, found)
+        last = found
+    return walk.codes
+
+  @abc.abstractmethod
+  def _each(self, values, weights) -> np.ndarray:
+    """Codes n integers, each by a row of weights [n, size] of its own."""
+
+
+class Writer(Walking):
   """Writes integers: `payload` gives the bytes."""
 
   def __init__(self, tables: Tables):
@@ -155,8 +255,13 @@ class Writer(Weighing):
       self._encoder.encode(values.astype(np.int32), _model(weights))
     return values
 
+  def _each(self, values, weights):
+    if weights.shape[1] > 1:
+      self._encoder.encode(values.astype(np.int32), _FAMILY, _shares(weights))
+    return values
 
-class Reader(Weighing):
+
+class Reader(Walking):
   """Reads the integers that a writer wrote.
 
   Raises InputError where no writer can have written what there is.
@@ -177,10 +282,18 @@ class Reader(Weighing):
   def _integers(self, values, n, weights):
     if len(weights) == 1 or not n:
       return np.zeros(n, np.int64)
+    return self._decode(_model(weights), n)
+
+  def _each(self, values, weights):
+    if weights.shape[1] == 1:
+      return np.zeros(len(weights), np.int64)
+    return self._decode(_FAMILY, _shares(weights))
+
+  def _decode(self, *model) -> np.ndarray:
     try:
-      return self._decoder.decode(_model(weights), n).astype(np.int64)
+      return self._decoder.decode(*model).astype(np.int64)
     except AssertionError as error:
-      raise InputError('the file is damaged: its codes mean nothing') from error
+      raise InputError(_MEANINGLESS) from error
 
 
 class Cheapest(Weighing):
@@ -190,15 +303,33 @@ class Cheapest(Weighing):
     super().__init__(tables)
     self.bits = 0.0
 
-  def sets(self, name, values, n, size, count):
-    weights = sorted(map(int, self._tables[name][0]))
+  def planes(self, name, codes, sites, sizes):
+    if self._network(name) is None:
+      return super().planes(name, codes, sites, sizes)
+    for size in sizes:
+      self._by_network(math.prod(sites), size, 1)
+    return np.zeros((*sites, len(sizes)), np.int64)
+
+  def sets(self, name, codes, sites, size, count):
+    n = math.prod(sites)
+    if self._network(name) is None:
+      self._by_table(n, self._tables[name][0], count)
+    else:
+      self._by_network(n, size, count)
+    return np.zeros((*sites, count), np.int64)
+
+  def _by_network(self, n, size, count):
+    """The best set but one, at least, has what all symbols have alike."""
+    self.bits += n * math.log2(1 + EVEN * (1 - count / size))
+
+  def _by_table(self, n, weights, count):
+    weights = sorted(map(int, weights))
     of_all = [1] + [0] * count
     for weight in weights:
       for j in range(count, 0, -1):
         of_all[j] += weight * of_all[j - 1]
     best = math.prod(weights[-count:])
     self.bits += n * (math.log2(of_all[count]) - math.log2(best))
-    return np.zeros((n, count), np.int64)
 
   def _integers(self, values, n, weights):
     self.bits -= n * math.log2(weights.max() / weights.sum())
@@ -213,49 +344,15 @@ def _alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     yield int(key), which
 
 
-@functools.lru_cache(maxsize=8)
-def steps(weights: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
-  """The weights of the 1st, 2nd, ... member of a set, ascending.
+_FAMILY = constriction.stream.model.Categorical(perfect=False)
 
-  Exact integers, then 40 bits of them: no rounding differs elsewhere.
 
-  Args:
-    weights: positive, one for each that may be a member.
-    count: members of a set, from 1 to size.
-
-  Returns:
-    `count` arrays int64, as long as `weights`.
-  """
-  above = [1] * len(weights)  # of j members, from above each
-  ladder = []
-  for _ in range(count):
-    own = [w * e for w, e in zip(weights, above, strict=True)]
-    excess = max(max(own).bit_length() - 40, 0)
-    ladder.append(np.array([max(x >> excess, 1) for x in own], np.int64))
-    sums = list(itertools.accumulate(reversed(own)))[::-1]
-    above = [*sums[1:], 0]
-  return tuple(reversed(ladder))
+def _shares(weights: np.ndarray) -> np.ndarray:
+  """Rows that add up to one, each sum taken one after the other."""
+  return weights / np.cumsum(weights, axis=1)[:, -1:]
 
 
 def _model(weights: np.ndarray):
   return constriction.stream.model.Categorical(
     weights / weights.sum(), perfect=False
   )
-
-
-def weigh(counts: np.ndarray) -> np.ndarray:
-  """Makes a table of counts [rows, size]: int64 weights, all positive.
-
-  Rows that were seen little are near the mean of all, and no weight is above
-  1 - 2^-10 of its row: so a symbol costs something, and a short file cannot
-  stand for many.
-  """
-  size = counts.shape[1]
-  total = counts.sum(axis=0)
-  mean = (total + 0.5) / (total.sum() + 0.5 * size)
-  seen = counts.sum(axis=1, keepdims=True)
-  # As if each row had seen the mean as often as it has symbols, at most.
-  prior = min(size, 64)
-  shares = (counts + prior * mean[None]) / (seen + prior)
-  shares = (1 - _EVEN) * shares + _EVEN / size
-  return np.maximum(1, np.rint(_TOTAL * shares)).astype(np.int64)

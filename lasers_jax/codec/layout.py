@@ -56,13 +56,9 @@ def transfer(
 
 
 def _planes(coder, name, codes, sites, sizes, low=0, dtype=np.int32):
-  """Integers [h, w, C] from `low` on, each plane by a table of its own."""
-  planes = []
-  for i, size in enumerate(sizes):
-    given = None if codes is None else codes[..., i].ravel() - low
-    plane = coder.table(f'{name}{i}', given, math.prod(sites), size)
-    planes.append(plane.reshape(sites) + low)
-  return np.stack(planes, axis=-1).astype(dtype)
+  """Integers [h, w, C] from `low` on."""
+  codes = None if codes is None else codes - low
+  return (coder.planes(name, codes, sites, sizes) + low).astype(dtype)
 
 
 @transfer.register
@@ -142,9 +138,7 @@ def _(bottleneck: Lasers, coder, sites, codes=None, name=''):
   shape = sites[0] // p, sites[1] // p, s
   n = math.prod(shape[:2])
   atoms, levels = (None, None) if codes is None else codes
-  atoms = coder.sets(
-    f'{name}atoms', atoms if atoms is None else atoms.reshape(n, s), n, k, s
-  )
+  atoms = coder.sets(f'{name}atoms', atoms, shape[:2], k, s)
   levels = coder.table(
     f'{name}levels',
     levels if levels is None else levels.ravel(),

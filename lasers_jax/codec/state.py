@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lasers_jax.codec.coder import Tables
 from lasers_jax.codec.container import HASH_BYTES
+from lasers_jax.codec.tables import Tables
 from lasers_jax.errors import InputError
 from lasers_jax.files import written_whole
 

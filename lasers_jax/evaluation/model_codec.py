@@ -138,10 +138,14 @@ def fit_levels(
 
 
 def fit_tables(
-  model: Autoencoder, variables: Any, batches: Iterable[dict]
+  model: Autoencoder,
+  variables: Any,
+  batches: Iterable[dict],
+  context: bool = False,
 ) -> codec.Tables:
-  """Counts the codes of images."""
-  return codec.fit_tables(model.bottleneck, _maps(model, variables, batches))
+  """Counts the codes of images; see `codec.fit_tables`."""
+  maps = _maps(model, variables, batches)
+  return codec.fit_tables(model.bottleneck, maps, context)
 
 
 def _maps(model, variables, batches) -> Iterator[tuple[Any, tuple[int, int]]]:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from lasers_jax.codec import Codec, container, fit_tables, transfer
+from lasers_jax.codec import Codec, container, context, fit_tables, transfer
 from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
 from tests.codec.meter import Meter
@@ -74,3 +74,18 @@ def test_a_short_file_cannot_say_that_it_is_large(known):
   frame = container.unpack(small)._replace(height=2**20, width=2**20)
   with pytest.raises(InputError, match='too short for so many'):
     codec.read(container.pack(frame))
+
+
+@pytest.mark.parametrize(
+  'row', ['lasers', 'lasers-patch', 'vq-ema', 'bsq', 'residual', 'mqvae']
+)
+def test_what_a_context_model_writes_is_read(row, monkeypatch):
+  monkeypatch.setattr(context, 'STEPS', 3)
+  case = start_row(row)
+  tables = fit_tables(case.module, maps(case, [(6, 6)] * 4), context=True)
+  assert any('@' in name for name in tables)
+  codec = Codec(case.module, F, F * case.module.patch_side, tables, b'abcd')
+  for shape in (1, 1), (3, 5):
+    [(codes, sites)] = maps(case, [shape], seed=9)
+    found, *_ = codec.read(codec.write(codes, sites[0] * F, sites[1] * F))
+    assert_same(found, codes)

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from lasers_jax.codec.coder import Tables, Weighing
+from lasers_jax.codec.coder import Walking
+from lasers_jax.codec.tables import Tables
 
 
-class Meter(Weighing):
+class Meter(Walking):
   """Adds up what integers cost: `bits`."""
 
   def __init__(self, tables: Tables):
@@ -14,5 +15,10 @@ class Meter(Weighing):
 
   def _integers(self, values, n, weights):
     shares = weights[values] / weights.sum()
+    self.bits -= float(np.log2(shares).sum())
+    return values
+
+  def _each(self, values, weights):
+    shares = weights[np.arange(len(values)), values] / weights.sum(axis=1)
     self.bits -= float(np.log2(shares).sum())
     return values

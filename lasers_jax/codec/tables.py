@@ -1,0 +1,77 @@
+"""Weights of symbols: how probable they are, as ratios of integers."""
+
+import functools
+import itertools
+
+import numpy as np
+
+EVEN = 2**-10  # share of a row's weight that all symbols have alike
+_TOTAL = 2**22  # about the sum of a row
+
+# By name: weights int64 [rows, size]; and the arrays of networks, whose names
+# have an @, see `context`.
+Tables = dict[str, np.ndarray]
+
+
+def weigh(counts: np.ndarray) -> np.ndarray:
+  """Makes a table of counts [rows, size]: int64 weights, all positive.
+
+  Rows that were seen little are near the mean of all, and no weight is above
+  1 - 2^-10 of its row: so a symbol costs something, and a short file cannot
+  stand for many.
+  """
+  size = counts.shape[1]
+  total = counts.sum(axis=0)
+  mean = (total + 0.5) / (total.sum() + 0.5 * size)
+  seen = counts.sum(axis=1, keepdims=True)
+  # As if each row had seen the mean as often as it has symbols, at most.
+  prior = min(size, 64)
+  shares = (counts + prior * mean[None]) / (seen + prior)
+  shares = (1 - EVEN) * shares + EVEN / size
+  return np.maximum(1, np.rint(_TOTAL * shares)).astype(np.int64)
+
+
+def with_even_share(weights: np.ndarray) -> np.ndarray:
+  """Adds a share that all symbols have alike: none is free, none impossible."""
+  total = weights.sum(axis=1, keepdims=True)
+  return weights + total // round(weights.shape[1] / EVEN) + 1
+
+
+@functools.lru_cache(maxsize=8)
+def steps(weights: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
+  """The weights of the 1st, 2nd, ... member of a set, ascending.
+
+  Exact integers, then 40 bits of them: no rounding differs elsewhere.
+
+  Args:
+    weights: positive, one for each that may be a member.
+    count: members of a set, from 1 to size.
+
+  Returns:
+    `count` arrays int64, as long as `weights`.
+  """
+  above = [1] * len(weights)  # of j members, from above each
+  ladder = []
+  for _ in range(count):
+    own = [w * e for w, e in zip(weights, above, strict=True)]
+    excess = max(max(own).bit_length() - 40, 0)
+    ladder.append(np.array([max(x >> excess, 1) for x in own], np.int64))
+    sums = list(itertools.accumulate(reversed(own)))[::-1]
+    above = [*sums[1:], 0]
+  return tuple(reversed(ladder))
+
+
+def ladder(weights: np.ndarray, count: int) -> list[np.ndarray]:
+  """Weights of the 1st, 2nd, ... member of sets, ascending: float64 [n, size].
+
+  As `steps`, for n rows of weights at once, and rounded: by sums one
+  after the other, as IEEE 754 has them, and so alike on every machine.
+  """
+  shares = weights / weights.sum(axis=1, keepdims=True)
+  above, found = np.ones_like(shares), []
+  for _ in range(count):
+    own = shares * above
+    found.append(own)
+    sums = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
+    above = np.concatenate([sums[:, 1:], np.zeros_like(sums[:, :1])], axis=1)
+  return found[::-1]
