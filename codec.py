@@ -9,10 +9,12 @@ The model is a workdir whose code is discrete. How probable its codes are is
 counted over images of the training split when it first encodes, and kept beside
 it, in MODEL/codec.npz: a decoder needs that file, too. A model with `lasers`
 may encode with fewer atoms and other coefficients than it was trained with:
---S, --bits, --levels and --pursuit. With --context a small network tells how
-probable codes are from those around them: smaller files, more time. Each choice
-has a file of its own. Images may have any size. Each is coded by itself, and
-written whole or not at all, so that several processes may work at once.
+--S, --bits, --levels and --pursuit; with --tolerance=0.5, say, and coefficients
+rounded in the pursuit, each site takes as many atoms as it needs. A small
+network can tell how probable codes are from those around them (--context):
+smaller files, more time. Each choice has a file of its own. Images may have any
+size. Each is coded by itself, and written whole or not at all, so that several
+processes may work at once.
 """
 
 import functools
@@ -58,6 +60,7 @@ class Choice(NamedTuple):
 
   S: int | None = None
   bits: int | None = None
+  tolerance: float | None = None
   levels: str = 'lloyd'  # of LEVELS
   pursuit: str | None = None
   context: bool = False  # whether a network tells what is probable
@@ -66,7 +69,10 @@ class Choice(NamedTuple):
   def changes(self) -> dict[str, Any]:
     """What changes of the bottleneck's fields."""
     fields = {
-      'S': self.S, 'coefficient_bits': self.bits, 'pursuit': self.pursuit
+      'S': self.S,
+      'coefficient_bits': self.bits,
+      'pursuit': self.pursuit,
+      'tolerance': self.tolerance,
     }
     return {name: x for name, x in fields.items() if x is not None}
 
@@ -99,7 +105,7 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
   logging.info('fitting %s to training images', file)
   batches = list(training_batches(model))
   levels = None
-  if choice.changes:
+  if choice.changes.keys() - {'tolerance'}:
     find = LEVELS[choice.levels]
     levels = fit_levels(autoencoder, variables, batches, find)
     variables = with_levels(variables, levels)
@@ -241,13 +247,19 @@ def draw_curve(
 
 
 def choices_of(
-  numbers: list[str], bits: list[str], *others: Any
+  numbers: list[str], bits: list[str], tolerances: list[str], *others: Any
 ) -> list[Choice]:
-  """All that flags name: each S with each number of bits."""
+  """All that flags name: each S with each number of bits and tolerance."""
   return [
-    Choice(int(s) if s else None, int(b) if b else None, *others)
+    Choice(
+      int(s) if s else None,
+      int(b) if b else None,
+      float(t) if t else None,
+      *others,
+    )
     for s in numbers or ['']
     for b in bits or ['']
+    for t in tolerances or ['']
   ]
 
 
@@ -309,15 +321,22 @@ def main(words: list[str]) -> None:
     raise InputError('--model=WORKDIR is needed')
   try:
     choices = choices_of(
-      given.S, given.bits, given.levels, given.pursuit, given.context
+      given.S,
+      given.bits,
+      given.tolerance,
+      given.levels,
+      given.pursuit,
+      given.context,
     )
   except ValueError as error:
-    raise InputError(f'--S and --bits are whole numbers: {error}') from error
+    raise InputError(
+      f'--S and --bits are whole numbers, --tolerance is one: {error}'
+    ) from error
   if command == 'decode':
     decode_files(path, files[:-1], files[-1])
   elif command == 'encode':
     if len(choices) > 1:
-      raise InputError('encode takes one --S and one --bits')
+      raise InputError('encode takes one --S, one --bits, one --tolerance')
     encode_files(path, files[:-1], files[-1], choices[0])
   else:
     folder = given.output or os.path.join(path, 'curve')
@@ -329,6 +348,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('model', None, 'Workdir of the model.')
   flags.DEFINE_list('S', [], 'Atoms for a site, if other than trained.')
   flags.DEFINE_list('bits', [], 'Of a coefficient, if other than trained.')
+  flags.DEFINE_list('tolerance', [], 'Error at which a site has enough atoms.')
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')

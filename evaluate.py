@@ -217,6 +217,7 @@ def define_flags() -> None:
   flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
   flags.DEFINE_integer('sampling_steps', None, 'Of a diffusion decoder.')
   flags.DEFINE_float('guidance', None, 'Of a diffusion decoder.')
+  flags.DEFINE_list('interval', None, 'Times from and to which it guides: 0,1.')
   flags.DEFINE_integer('batch_size', None, 'Images at a time.')
   flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
 
@@ -234,6 +235,14 @@ def _given(values: dict) -> dict:
   return {k: v for k, v in values.items() if v is not None}
 
 
+def times_of(words: list[str]) -> tuple[float, float]:
+  try:
+    low, high = map(float, words)
+  except ValueError as error:
+    raise InputError('--interval is two times, such as 0.25,1') from error
+  return low, high
+
+
 def main() -> None:
   given = flags.FLAGS
   if not scripts.WORKDIR.value:
@@ -249,6 +258,7 @@ def main() -> None:
     'sampler': given.sampler,
     'steps': given.sampling_steps,
     'guidance': given.guidance,
+    'interval': given.interval and times_of(given.interval),
   }
   results = evaluate(
     scripts.WORKDIR.value,

@@ -5,9 +5,10 @@
 lpips: a perceptual loss. gan: that, and a discriminator (VQ-GAN; DL-GAN with
 lasers). swycc: that loss, and a diffusion decoder that refines what the first
 decoder makes; swycc-mse: the same without the perceptual loss; diffusion: its
-loss alone, which leaves the first decoder to what helps the second. wide: a
-network half as wide again, which has as many parameters on CIFAR-10 as one with
-the diffusion decoder. Several go together: vq+gan+wide.
+loss alone, which leaves the first decoder to what helps the second; tuned,
+after one of these: what the paper does not have, and helps. wide: a network
+half as wide again, which has as many parameters on CIFAR-10 as one with the
+diffusion decoder. Several go together: vq+gan+wide.
 """
 
 from ml_collections import ConfigDict
@@ -90,6 +91,19 @@ def _alone(config: ConfigDict) -> None:
   config.loss.weights.pixel = 0.0
 
 
+def _tuned(config: ConfigDict) -> None:
+  if 'refine' not in config:
+    raise InputError('tuned goes after swycc, swycc-mse or diffusion')
+  config.refine.latent = True
+  config.diffusion.noise_scale = 0.6
+  config.diffusion.uniform_share = 0.5
+  config.sampling.guidance = 3.0
+  config.sampling.interval = (0.25, 1.0)
+  if 'perceptual' in config.loss:
+    weight = config.loss.weights.perceptual
+    config.loss.weights.refined_perceptual = weight
+
+
 def _wider(config: ConfigDict) -> None:
   config.network.width += config.network.width // 2
 
@@ -100,5 +114,6 @@ _PARTS = {
   'swycc': (_perceptual, _diffusion),
   'swycc-mse': (_diffusion,),
   'diffusion': (_diffusion, _alone),
+  'tuned': (_tuned,),
   'wide': (_wider,),
 }

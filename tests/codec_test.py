@@ -153,6 +153,7 @@ def test_states_that_are_missing_damaged_or_of_other_weights(copied_run):
     Choice(S=1),
     Choice(bits=4, levels='mu_law'),
     Choice(bits=2, pursuit='rounded'),
+    Choice(bits=2, pursuit='rounded', tolerance=0.5),
   ],
 )
 def test_a_model_encodes_otherwise_than_it_was_trained(
@@ -243,7 +244,7 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
     rate_distortion, 'CLASSICAL', {'JPEG': (10, 90), 'AVIF': (50,)}
   )
   files = [str(folder / '0.png'), str(folder / '1.png')]
-  choices = codec.choices_of(['1', '2'], [], 'lloyd', None)
+  choices = codec.choices_of(['1', '2'], [], [], 'lloyd')
   codec.draw_curve(model[0], files, str(tmp_path), choices, NOTHING_MORE)
   found = json.loads((tmp_path / 'curve.json').read_text())
   assert [row['codec'] for row in found['rows']] == [

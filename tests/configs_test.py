@@ -33,7 +33,7 @@ def get_config(name, bottleneck):
 PAIRS = [('cifar10', b) for b in BOTTLENECKS]
 PAIRS += [(name, 'lasers') for name in CONFIGS if name != 'cifar10']
 PAIRS += [('cifar10', f'vq+{x}') for x in ('lpips', 'gan', 'diffusion')]
-PAIRS += [('folder', 'lasers+swycc')]
+PAIRS += [('folder', 'lasers+swycc+tuned')]
 PAIRS += [('mnist', x) for x in AUTOENCODERS] + [('folder64', 'vae')]
 # The others are traced, not compiled.
 COMPILED = [('photos', 'lasers'), ('cifar10', 'residual'), ('mnist', 'rae')]
@@ -115,6 +115,14 @@ def test_unknown_decoders_are_refused():
 def test_decoders_go_together():
   config = get_config('cifar10', 'vq+gan+wide')
   assert config.network.width == 192 and 'discriminator' in config
+
+
+def test_tuned_changes_a_diffusion_decoder():
+  config = get_config('cifar10', 'vq+swycc-mse+tuned')
+  assert config.refine.latent and config.sampling.guidance == 3.0
+  assert 'refined_perceptual' not in config.loss.weights
+  with pytest.raises(settings.InputError, match='tuned goes after swycc'):
+    get_config('cifar10', 'vq+gan+tuned')
 
 
 def test_what_is_none_takes_an_integer():

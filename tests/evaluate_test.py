@@ -136,3 +136,10 @@ def test_the_command_on_one_device(tiny_run, results, tmp_path):
   assert line.startswith('PSNR ') and line.endswith(', 10 images')
   stored = json.loads((tmp_path / 'results.json').read_text())
   assert_close(stored, json.loads(json.dumps(results[0])))
+
+
+def test_times_of_guidance():
+  assert evaluate.times_of(['0.25', '1']) == (0.25, 1.0)
+  for words in (['a', '1'], ['0.5'], ['0', '0.5', '1']):
+    with pytest.raises(InputError, match='--interval is two times, such as'):
+      evaluate.times_of(words)

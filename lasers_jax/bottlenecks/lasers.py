@@ -7,6 +7,7 @@ of a site are stored as a set; coefficients are stored as integers, in training
 too; and what is coded is how a signal differs from the mean of signals.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -71,6 +72,10 @@ class Lasers(Codebook):
       first 1 to S atoms, as many as a draw says: so that it knows what smaller
       S look like (as N. Zeghidour et al., "SoundStream", arXiv 2107.03312,
       section III-C, drop stages of a residual quantizer).
+    tolerance: with it a site takes no more atoms, out of training, than leave
+      this share of the mean square of the usual sizes of coefficients as its
+      squared error; the others are K, 'none', and come last. Each site then
+      has an S of its own, from 0 on. Goes with pursuit='rounded'.
     forgetting: of the online statistics, per step.
     decay: of the moving averages of use and of the levels.
   """
@@ -83,6 +88,7 @@ class Lasers(Codebook):
   patch: int = 1
   progressive: bool = False
   prefixes: float = 0.0
+  tolerance: float | None = None
   forgetting: float = 0.98
 
   def setup(self):
@@ -119,6 +125,8 @@ class Lasers(Codebook):
       )
     if self.gradient == 'refit' and self.pursuit != 'omp':
       raise ValueError("gradient='refit' goes with pursuit='omp' only")
+    if self.tolerance is not None and self.pursuit != 'rounded':
+      raise ValueError("tolerance goes with pursuit='rounded' only")
     if not 0 <= self.prefixes <= 1:
       raise ValueError(f'prefixes must lie in [0, 1], got {self.prefixes}')
     if self.prefixes and self.gradient == 'refit':
@@ -133,7 +141,11 @@ class Lasers(Codebook):
   @property
   def bits_per_site(self) -> float:
     each = 32 if self.coefficient_bits is None else self.coefficient_bits
-    bits = position_bits(self.K, self.S) + self.S * each
+    if self.tolerance is None:
+      bits = position_bits(self.K, self.S) + self.S * each
+    else:
+      sets = (math.comb(self.K, s) * 2 ** (s * each) for s in range(self.S + 1))
+      bits = (sum(sets) - 1).bit_length()
     return bits / self.patch**2
 
   @property
@@ -183,9 +195,12 @@ class Lasers(Codebook):
 
     Returns:
       SparseCode of [..., H/p, W/p, S]: atoms int32, ascending, and of their
-      coefficients the levels int32, or float32 where coefficient_bits is None.
+      coefficients the levels int32, or float32 where coefficient_bits is None;
+      0 for those that are not taken.
     """
     code = self._pursue(self._signals(z), self._atoms())
+    if self.tolerance is not None:
+      code = self._stop(self._signals(z), code)
     return self._store(z, _sorted(code))
 
   def pursue(self, z: Array) -> SparseCode:
@@ -269,6 +284,20 @@ class Lasers(Codebook):
       code, path = coding.batch_omp(signals, atoms, self.S), None
     return _Pursued(*code, self.coefficients.store(*code), path)
 
+  def _stop(self, signals: Array, code: _Pursued) -> _Pursued:
+    """Takes away the atoms that come after the error is small enough."""
+    enough = self.tolerance * jnp.mean(self.coefficients.usual() ** 2)
+    read, rows = self._read(code.atoms, code.stored), self._atoms().T
+    left, taken = signals, [jnp.full(len(signals), True)]
+    for s in range(self.S):
+      taken.append(taken[-1] & (jnp.sum(left**2, axis=1) > enough))
+      left -= read.coefficients[:, s, None] * rows[code.atoms[:, s]]
+    taken = jnp.stack(taken[1:], axis=1)
+    return code._replace(
+      atoms=jnp.where(taken, code.atoms, self.K),
+      stored=jnp.where(taken, code.stored, 0),
+    )
+
   def _reconstruct(self, code: SparseCode, atoms: Array) -> Array:
     return self.mean.value[None] + coding.reconstruct(code, atoms)
 
@@ -286,7 +315,8 @@ class Lasers(Codebook):
     return coding.normalize_atoms(self.get_variable(self._home, 'dictionary'))
 
   def _read(self, atoms: Array, stored: Array) -> SparseCode:
-    return SparseCode(atoms, self.coefficients.read(atoms, stored))
+    read = self.coefficients.read(atoms, stored)
+    return SparseCode(atoms, jnp.where(atoms < self.K, read, 0))
 
   def _store(self, z: Array, code: _Pursued) -> SparseCode:
     return SparseCode(self._as_map(z, code.atoms), self._as_map(z, code.stored))

@@ -80,18 +80,19 @@ class Coder(abc.ABC):
     self,
     name: str,
     codes: np.ndarray | None,
-    sites: tuple[int, int],
+    counts: np.ndarray,
     size: int,
-    count: int,
+    most: int,
   ) -> np.ndarray:
     """Codes a map of sets of integers in [0, size), each ascending.
 
-    A set's probability is as the product of its members' weights: so order
-    costs nothing.
+    A set's probability, given how many members it has, is as the product of
+    their weights: so order costs nothing.
 
     Args:
-      codes: int [h, w, count], also what is returned, int64.
-      sites: h and w.
+      codes: int [h, w, most], also what is returned, int64; `size` fills sets
+        of fewer members.
+      counts: int [h, w], members of each set, at most `most`.
     """
 
   def subset(self, values: np.ndarray | None, m: int, n: int) -> np.ndarray:
@@ -127,8 +128,9 @@ class Counter(Coder):
   def tables(self) -> Tables:
     return {name: weigh(counts) for name, counts in self.counts.items()}
 
-  def sets(self, name, codes, sites, size, count):
-    self._row(name, (1, size), 0, codes.ravel(), codes.size)
+  def sets(self, name, codes, counts, size, most):
+    members = codes[codes < size]
+    self._row(name, (1, size), 0, members, len(members))
     return codes
 
   def _row(self, name, shape, row, values, n):
@@ -158,8 +160,8 @@ class Gatherer(Coder):
     self._maps.setdefault((name, Kind(tuple(sizes))), []).append(codes)
     return codes
 
-  def sets(self, name, codes, sites, size, count):
-    self._maps.setdefault((name, Kind((size,), count)), []).append(codes)
+  def sets(self, name, codes, counts, size, most):
+    self._maps.setdefault((name, Kind((size,), most)), []).append(codes)
     return codes
 
   def _row(self, name, shape, row, values, n):
@@ -175,24 +177,34 @@ class Weighing(Coder):
   def __init__(self, tables: Tables):
     self._tables = tables
 
-  def sets(self, name, codes, sites, size, count):
-    """Codes the lowest members, then the next; those after the same together.
+  def sets(self, name, codes, counts, size, most):
+    """Codes sets of one member, then those of two, and so on.
 
-    The r-th is a with the weight of a times that of all sets of those that are
-    still missing, from above a: the elementary symmetric polynomials.
+    Of these the lowest members, then the next; those after the same together.
     """
-    n = math.prod(sites)
-    found = np.zeros((n, count), np.int64)
+    found = np.full((*counts.shape, most), size)
+    weights = tuple(self._tables[name][0].tolist())
+    for count, where in _alike(counts.ravel()):
+      if count:
+        where = np.unravel_index(where, counts.shape)
+        given = None if codes is None else codes[where]
+        found[(*where, slice(count))] = self._sets(
+          steps(weights, count), given, len(where[0])
+        )
+    return found
+
+  def _sets(self, rungs, codes, n):
+    """Codes n sets: the r-th member by the r-th of `steps`."""
+    found = np.zeros((n, len(rungs)), np.int64)
     before = np.full(n, -1)
-    rungs = steps(tuple(self._tables[name][0].tolist()), count)
     for r, weights in enumerate(rungs):
+      missing = len(rungs) - 1 - r
       for low, which in _alike(before):
-        given = None if codes is None else codes[..., r].ravel()[which]
-        above = weights[low + 1 : size - (count - 1 - r)]
-        given = None if given is None else given - low - 1
+        given = None if codes is None else codes[which, r] - low - 1
+        above = weights[low + 1 : len(weights) - missing]
         found[which, r] = low + 1 + self._integers(given, len(which), above)
       before = found[:, r]
-    return found.reshape(*sites, count)
+    return found
 
   def _network(self, name: str) -> Network | None:
     if f'{name}@bias' not in self._tables:
@@ -217,22 +229,26 @@ class Walking(Weighing):
         walk.learn(where, i, self._each(given, walk.weights(where, i)))
     return walk.codes
 
-  def sets(self, name, codes, sites, size, count):
+  def sets(self, name, codes, counts, size, most):
     network = self._network(name)
     if network is None:
-      return super().sets(name, codes, sites, size, count)
-    walk = Walk(network, Kind((size,), count), sites)
-    for where in walk.waves():
-      last = np.full(len(where[0]), -1)
-      rungs = ladder(walk.weights(where, 0), count)
-      for r, weights in enumerate(rungs):
+      return super().sets(name, codes, counts, size, most)
+    walk = Walk(network, Kind((size,), most), counts.shape)
+    for wave in walk.waves():
+      rungs = np.stack(ladder(walk.weights(wave, 0), most))
+      last = np.full(len(wave[0]), -1)
+      for r in range(most):
+        missing = counts[wave] - r
+        which = np.flatnonzero(missing > 0)
+        where = tuple(x[which] for x in wave)
         given = None if codes is None else codes[(*where, r)]
-        above = np.arange(size)[None] > last[:, None]
+        above = np.arange(size)[None] > last[which, None]
+        weights = rungs[most - missing[which], which]
         found = self._each(given, np.where(above, weights, 0))
-        if (found <= last).any():
+        if (found <= last[which]).any():
           raise InputError(_MEANINGLESS)
         walk.learn(where, r, found)
-        last = found
+        last[which] = found
     return walk.codes
 
   @abc.abstractmethod
@@ -310,13 +326,19 @@ class Cheapest(Weighing):
       self._by_network(math.prod(sites), size, 1)
     return np.zeros((*sites, len(sizes)), np.int64)
 
-  def sets(self, name, codes, sites, size, count):
-    n = math.prod(sites)
-    if self._network(name) is None:
-      self._by_table(n, self._tables[name][0], count)
-    else:
-      self._by_network(n, size, count)
-    return np.zeros((*sites, count), np.int64)
+  def table(self, name, values, n, size, rows=None, row_count=1):
+    weights = self._tables[name]
+    self.bits -= n * np.log2(np.max(weights.max(axis=1) / weights.sum(axis=1)))
+    return np.zeros(n, np.int64)  # of counts the one whose sets cost nothing
+
+  def sets(self, name, codes, counts, size, most):
+    count = int(counts.flat[0])  # as of all others
+    if count and self._network(name) is None:
+      self._by_table(counts.size, self._tables[name][0], count)
+    elif count:
+      self._by_network(counts.size, size, count)
+    members = np.where(np.arange(most) < count, 0, size)
+    return np.broadcast_to(members, (*counts.shape, most))
 
   def _by_network(self, n, size, count):
     """The best set but one, at least, has what all symbols have alike."""

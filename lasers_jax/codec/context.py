@@ -64,7 +64,10 @@ class Network(NamedTuple):
 
 
 class Kind(NamedTuple):
-  """What there is at a site: a plane of each size, or a set of `count`."""
+  """What there is at a site: a plane of each size, or a set.
+
+  A set has at most `count` members, all below its one size, which fills it.
+  """
 
   sizes: tuple[int, ...]
   count: int | None = None
@@ -182,8 +185,11 @@ def bits(params: Network, kind: Kind, around, own):
     shares = jax.nn.log_softmax(jnp.log(2.0) * logits) / jnp.log(2.0)
     # The members of a set as if drawn one by one: near enough for S « K.
     chosen = own if kind.count else own[:, plane : plane + 1]
-    total -= jnp.take_along_axis(shares, chosen - symbols.start, axis=1)
-  return jnp.mean(jnp.sum(total, axis=1))
+    chosen -= symbols.start
+    costs = -jnp.take_along_axis(shares, chosen, axis=1, mode='clip')
+    filler = chosen == kind.sizes[plane]
+    total += jnp.sum(jnp.where(filler, 0, costs), axis=1)
+  return jnp.mean(total)
 
 
 def _neighbourhoods(codes: np.ndarray, kind: Kind):
@@ -209,7 +215,7 @@ def _neighbourhoods(codes: np.ndarray, kind: Kind):
 def _start(kind: Kind, own: np.ndarray, rng) -> Network:
   """At first the network says how often each symbol was seen."""
   n = sum(kind.sizes)
-  counts = np.bincount(own.ravel(), minlength=n) + 0.5
+  counts = np.bincount(own.ravel(), minlength=n)[:n] + 0.5  # not of filler
 
   def normal(*shape, scale):
     return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)

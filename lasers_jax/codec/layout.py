@@ -61,10 +61,15 @@ def _planes(coder, name, codes, sites, sizes, low=0, dtype=np.int32):
   return (coder.planes(name, codes, sites, sizes) + low).astype(dtype)
 
 
+def _plane(coder, name, codes, sites, size):
+  """Integers [h, w] from 0 on."""
+  planes = None if codes is None else codes[..., None]
+  return _planes(coder, name, planes, sites, [size])[..., 0]
+
+
 @transfer.register
 def _(bottleneck: LookUp, coder, sites, codes=None, name=''):
-  planes = None if codes is None else codes[..., None]
-  return _planes(coder, name, planes, sites, [bottleneck.K])[..., 0]
+  return _plane(coder, name, codes, sites, bottleneck.K)
 
 
 @transfer.register
@@ -129,27 +134,33 @@ def _(bottleneck: MQVAE, coder, sites, codes=None, name=''):
 
 @transfer.register
 def _(bottleneck: Lasers, coder, sites, codes=None, name=''):
-  """Sets of atoms, then the levels of their coefficients, given the atom."""
+  """Sets of atoms, then the levels of their coefficients, given the atom.
+
+  First how many there are, where each site has its own number.
+  """
   if bottleneck.coefficient_bits is None:
     raise InputError(
       'coefficients are stored as float32: set bottleneck.coefficient_bits'
     )
   p, s, k = bottleneck.patch, bottleneck.S, bottleneck.K
-  shape = sites[0] // p, sites[1] // p, s
-  n = math.prod(shape[:2])
+  sites = sites[0] // p, sites[1] // p
   atoms, levels = (None, None) if codes is None else codes
-  atoms = coder.sets(f'{name}atoms', atoms, shape[:2], k, s)
-  levels = coder.table(
+  counts = np.full(sites, s)
+  if bottleneck.tolerance is not None:
+    counts = None if atoms is None else np.sum(atoms < k, axis=-1)
+    counts = _plane(coder, f'{name}counts', counts, sites, s + 1)
+  atoms = coder.sets(f'{name}atoms', atoms, counts, k, s)
+  taken = atoms < k
+  read = np.zeros(atoms.shape, np.int32)
+  read[taken] = coder.table(
     f'{name}levels',
-    levels if levels is None else levels.ravel(),
-    n * s,
+    levels if levels is None else levels[taken],
+    np.sum(taken),
     2**bottleneck.coefficient_bits,
-    atoms.ravel(),
+    atoms[taken],
     k,
   )
-  return SparseCode(
-    *(x.reshape(shape).astype(np.int32) for x in (atoms, levels))
-  )
+  return SparseCode(atoms.astype(np.int32), read)
 
 
 @transfer.register
