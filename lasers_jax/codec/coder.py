@@ -362,8 +362,9 @@ def _alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
   """Yields each key, the lowest first, and where it is, ascending."""
   order = np.argsort(keys, kind='stable')
   found, starts = np.unique(keys[order], return_index=True)
-  for key, which in zip(found, np.split(order, starts[1:]), strict=True):
-    yield int(key), which
+  ends = [*starts[1:], len(keys)]
+  for key, start, end in zip(found, starts, ends, strict=False):
+    yield int(key), order[start:end]
 
 
 _FAMILY = constriction.stream.model.Categorical(perfect=False)

@@ -66,6 +66,15 @@ def test_sets_of_different_sizes_come_back():
   assert 8 * len(writer.payload()) <= meter.bits + 64
 
 
+def test_nothing_takes_no_bits():
+  writer = Writer({'a': SKEWED})
+  empty = np.zeros(0, int)
+  assert len(writer.table('a', empty, 0, 12, empty, 3)) == 0
+  sets = np.full((2, 3, 4), 12)
+  assert writer.sets('a', sets, np.zeros((2, 3), int), 12, 4).min() == 12
+  assert writer.payload() == b''
+
+
 def test_a_set_has_the_product_of_its_weights():
   weights = {'a': SKEWED[:1]}
   products = []
