@@ -108,6 +108,40 @@ def test_an_interrupted_run_leaves_no_half_file(
   assert os.listdir(tmp_path) == []
 
 
+def test_two_processes_at_once_write_the_same_files(
+  model, copied_run, folder, files
+):
+  """Both count the codes, and keep what they found."""
+  started = [
+    tiny.start(
+      'codec.py', 'encode', f'--model={copied_run}',
+      *map(str, sorted(folder.iterdir())), str(copied_run / 'files'),
+    )
+    for _ in range(2)
+  ]  # fmt: skip
+  for process in started:
+    _, log = process.communicate(timeout=240)
+    assert process.returncode == 0, log
+  assert sorted(os.listdir(copied_run / 'files')) == ['0.lz', '1.lz', '2.lz']
+  assert not [x for x in os.listdir(copied_run) if x.endswith('.part')]
+  for i in range(3):
+    data = (copied_run / 'files' / f'{i}.lz').read_bytes()
+    assert data == (files / f'{i}.lz').read_bytes()
+
+
+def test_a_bar_shows_how_far_it_is(model, folder, tmp_path, monkeypatch):
+  shown = []
+
+  def bar(items, **settings):
+    shown.append((len(items), settings['unit']))
+    return items
+
+  monkeypatch.setattr(codec, 'tqdm', bar)
+  pictures = sorted(map(str, folder.iterdir()))
+  codec.encode_files(model[0], pictures, str(tmp_path))
+  assert shown == [(3, 'image')]
+
+
 def test_a_damaged_file_is_named(model, files, tmp_path):
   bad = tmp_path / 'bad.lz'
   bad.write_bytes((files / '1.lz').read_bytes()[:-1])
