@@ -85,7 +85,7 @@ def test_commands_use_flags_that_exist(script, least):
   used = {
     word.removeprefix('--').partition('=')[0]
     for words in commands()
-    if any(script in w for w in words)
+    if script in words
     for word in words
     if word.startswith('--') and not word.startswith('--config.')
   }
