@@ -243,9 +243,9 @@ class Walking(Weighing):
         where = tuple(x[which] for x in wave)
         given = None if codes is None else codes[(*where, r)]
         above = np.arange(size)[None] > last[which, None]
-        weights = rungs[most - missing[which], which]
-        found = self._each(given, np.where(above, weights, 0))
-        if (found <= last[which]).any():
+        weights = np.where(above, rungs[most - missing[which], which], 0)
+        found = self._each(given, weights)
+        if not weights[np.arange(len(found)), found].all():
           raise InputError(_MEANINGLESS)
         walk.learn(where, r, found)
         last[which] = found

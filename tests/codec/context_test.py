@@ -212,13 +212,14 @@ def test_rounding_the_network_costs_nothing(learned, monkeypatch):
   assert meter.bits / 2000 == pytest.approx(float(floats), rel=5e-3)
 
 
-def test_a_set_that_no_writer_writes_shows():
+@pytest.mark.parametrize('second', [2, 8])  # below the first; none left above
+def test_a_set_that_no_writer_writes_shows(second):
   kind, network = SETS[1], draw_network(SETS[1])
   writer = Writer(arrays(network))
   where = np.array([0]), np.array([0])
   weights = Walk(network, kind, (1, 1)).weights(where, 0)
   for shares, last, member in zip(
-    ladder(weights, 3), (-1, 5), (5, 2), strict=False
+    ladder(weights, 3), (-1, 5), (5, second), strict=False
   ):
     above = np.where(np.arange(9)[None] > last, shares, 0)
     writer._each(np.array([member]), above)
