@@ -15,6 +15,7 @@ from lasers_jax.codec import State, container, context, save
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics, rate_distortion
 from lasers_jax.evaluation.measures import NOTHING_MORE, Measures
+from lasers_jax.evaluation.model_codec import fit_levels
 from tests import tiny
 
 
@@ -208,6 +209,29 @@ def test_a_model_encodes_otherwise_than_it_was_trained(
   assert levels == 2 ** (choice.bits or 8) and codes.coefficients.max() < levels
   expected = other.decode(data)
   np.testing.assert_array_equal(Image.open(tmp_path / '0.png'), expected)
+
+
+def test_levels_are_fitted_to_images_of_any_size(model):
+  rng = np.random.default_rng(0)
+  batches = [
+    {
+      'image': rng.integers(0, 256, (2, side, 16, 3), np.uint8),
+      'mask': np.array([True, masked]),
+    }
+    for side, masked in ((16, True), (32, False))
+  ]
+  seen = []
+
+  def find(values, n):
+    seen.append((len(values), n))
+    return np.linspace(-1, 1, n)
+
+  coder = model[1]
+  bottleneck = coder.model.bottleneck
+  levels = fit_levels(coder.model, coder.variables, batches, find)
+  sites = (2 * 16 * 16 + 32 * 16) // coder.codec.f**2
+  n = 2**bottleneck.coefficient_bits
+  assert seen == [(sites * bottleneck.S, n)] and len(levels) == n
 
 
 def test_each_choice_has_a_file_of_its_own():

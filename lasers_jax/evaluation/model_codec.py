@@ -127,11 +127,11 @@ def fit_levels(
   bottleneck = model.bottleneck
   # Where rounding is inside the pursuit, levels change what is rounded.
   for _ in range(4 if bottleneck.pursuit == 'rounded' else 1):
-    multiples = [
-      np.asarray(_multiples(model, variables, batch['image']))[batch['mask']]
-      for batch in batches
-    ]
-    together = np.concatenate(multiples).ravel()  # not of padding
+    multiples = []
+    for batch in batches:
+      found = np.asarray(_multiples(model, variables, batch['image']))
+      multiples.append(found[batch['mask']].ravel())  # not of padding
+    together = np.concatenate(multiples)
     levels = np.asarray(find(together, 2**bottleneck.coefficient_bits))
     variables = with_levels(variables, levels)
   return levels
