@@ -29,11 +29,18 @@ from lasers_jax.training import sharding
 _HEIGHT = flags.DEFINE_integer('height', 512, 'Of the picture, in pixels.')
 _WIDTH = flags.DEFINE_integer('width', 768, 'Of the picture, in pixels.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
-BOTTLENECKS = ('lasers', 'vq', 'fsq', 'residual')
+CODECS = {
+  'lasers': ('lasers', False),
+  'lasers, context': ('lasers', True),
+  'vq': ('vq', False),
+  'vq, context': ('vq', True),
+  'fsq': ('fsq', False),
+  'residual': ('residual', False),
+}
 
 
-def build(name: str, picture: np.ndarray) -> ModelCodec:
-  """A codec of random weights, with tables of the picture's own codes."""
+def build(name: str, context: bool, picture: np.ndarray) -> ModelCodec:
+  """A codec of random weights, fitted to the picture's own codes."""
   model = settings.from_config(photos.get_config(name).to_dict()).model
   photograph = data.astronaut()
   crops = [photograph[i : i + 128, i : i + 128] for i in range(0, 320, 64)]
@@ -48,7 +55,8 @@ def build(name: str, picture: np.ndarray) -> ModelCodec:
   )
   variables = {**variables, **fitted}
   batch = {'image': picture[None], 'mask': np.ones(1, bool)}
-  state = State('none', {}, fit_tables(model, variables, [batch]))
+  tables = fit_tables(model, variables, [batch], context)
+  state = State('none', {}, tables)
   mesh = sharding.make_mesh(data=1)
   return ModelCodec(model, variables, mesh, None, state)
 
@@ -72,7 +80,7 @@ def times(codec: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
 def main(_) -> None:
   picture = np.tile(data.astronaut(), (2, 2, 1))
   picture = np.ascontiguousarray(picture[: _HEIGHT.value, : _WIDTH.value])
-  codecs = {name: build(name, picture) for name in BOTTLENECKS}
+  codecs = {name: build(*what, picture) for name, what in CODECS.items()}
   found = {name: [] for name in codecs}
   for i in range(_ROUNDS.value + 1):
     for name, codec in codecs.items():
