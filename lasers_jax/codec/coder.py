@@ -172,7 +172,7 @@ class Gatherer(Coder):
 
 
 class Weighing(Coder):
-  """A coder that goes by tables, and by networks where there are."""
+  """A coder that goes by tables."""
 
   def __init__(self, tables: Tables):
     self._tables = tables
@@ -216,7 +216,7 @@ class Weighing(Coder):
 
 
 class Walking(Weighing):
-  """A coder that goes through a map site by site where there is a network."""
+  """A coder that goes by networks where there are, wave of sites by wave."""
 
   def planes(self, name, codes, sites, sizes):
     network = self._network(name)

@@ -179,7 +179,9 @@ def learned():
     for coder in counter, gatherer:
       coder.planes('a', codes, (10, 10), (8, 4))
   plain = counter.tables()
-  return plain, plain | gatherer.networks()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(context, 'STEPS', 1500)
+    return plain, plain | gatherer.networks()
 
 
 def test_what_neighbours_tell_is_saved(learned):
