@@ -2,12 +2,12 @@
 
   python benchmarks/mutations.py --n=20000
 
-Small models with random weights code random latents; their files are cut,
-flipped, spliced, lengthened, given other sizes, versions and hashes, half of
-the time with a checksum that fits. Each must be read as codes, or refused with
-one line, in short time and little memory. Prints what came of how many, the
-longest time, and the most memory that reading one took (as Python and NumPy
-count it).
+Small models with random weights code random latents, with a context model and
+without; their files are cut, flipped, spliced, lengthened, given other sizes,
+versions and hashes, half of the time with a checksum that fits. Each must be
+read as codes, or refused with one line, in short time and little memory. Prints
+what came of how many, the longest time, and the most memory that reading one
+took (as Python and NumPy count it).
 """
 
 import collections
@@ -32,13 +32,16 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the damage.')
 F, SITES = 4, 16
 BOTTLENECKS = {
   'lasers': Lasers(D=8, K=64, S=3, coefficient_bits=4),
+  'lasers, tolerance': Lasers(
+    D=8, K=64, S=3, coefficient_bits=2, pursuit='rounded', tolerance=1.0
+  ),
   'vq': VQ(D=8, K=256),
   'residual': Residual(D=8, depth=3, inner=VQ(D=8, K=16)),
 }
 
 
-def make(bottleneck) -> tuple[Codec, bytes]:
-  """A codec, and a file of it."""
+def make(bottleneck, context: bool) -> tuple[Codec, bytes]:
+  """A codec, with a context model or without, and a file of it."""
   z = jax.random.normal(jax.random.key(0), (4, SITES, SITES, bottleneck.D))
   variables = bottleneck.init(jax.random.key(1), z, train=False)
   codes = bottleneck.apply(variables, z, method='encode')
@@ -46,7 +49,7 @@ def make(bottleneck) -> tuple[Codec, bytes]:
     (jax.tree.map(lambda x, i=i: np.asarray(x[i]), codes), (SITES, SITES))
     for i in range(len(z))
   ]
-  tables = fit_tables(bottleneck, maps)
+  tables = fit_tables(bottleneck, maps, context)
   codec = Codec(bottleneck, F, F, tables, b'abcd')
   return codec, codec.write(maps[0][0], F * SITES, F * SITES)
 
@@ -85,12 +88,12 @@ def mend(data: bytes, rng: np.random.Generator) -> bytes:
 
 def main(_) -> None:
   rng = np.random.default_rng(_SEED.value)
-  made = {name: make(x) for name, x in BOTTLENECKS.items()}
+  made = [make(x, y) for x in BOTTLENECKS.values() for y in (False, True)]
   outcomes: collections.Counter = collections.Counter()
   slowest, largest = 0.0, 0
   tracemalloc.start()
   for i in range(_N.value):
-    codec, data = made[list(made)[i % len(made)]]
+    codec, data = made[i % len(made)]
     changed = damage(data, rng)
     tracemalloc.reset_peak()
     before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()

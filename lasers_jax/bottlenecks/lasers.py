@@ -198,9 +198,10 @@ class Lasers(Codebook):
       coefficients the levels int32, or float32 where coefficient_bits is None;
       0 for those that are not taken.
     """
-    code = self._pursue(self._signals(z), self._atoms())
+    signals = self._signals(z)
+    code = self._pursue(signals, self._atoms())
     if self.tolerance is not None:
-      code = self._stop(self._signals(z), code)
+      code = self._stop(signals, code)
     return self._store(z, _sorted(code))
 
   def pursue(self, z: Array) -> SparseCode:

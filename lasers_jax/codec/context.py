@@ -125,10 +125,11 @@ class Walk:
 
   def _heard(self, where, plane: int) -> np.ndarray:
     rows, columns = where
+    told = _around(self._seen, rows, columns)
     heard = sum(
-      self._network.around[i, self._seen[rows + dy + 1, columns + dx + 1]]
-      for i, (dy, dx) in enumerate(NEIGHBOURS)
-    ).sum(axis=1)
+      self._network.around[i, told[:, i]].sum(axis=1)
+      for i in range(len(NEIGHBOURS))
+    )
     known = self._seen[rows + 1, columns + 1, :plane]
     return heard + self._network.before[known].sum(axis=1)
 
@@ -194,22 +195,18 @@ def bits(params: Network, kind: Kind, around, own):
 
 def _neighbourhoods(codes: np.ndarray, kind: Kind):
   """Symbols around each site [n, 4, planes], and its own [n, planes]."""
-  height, width, planes = codes.shape
   numbers = codes.astype(np.int64) + kind.starts
-  padded = np.pad(
-    numbers,
-    ((1, 0), (1, 1), (0, 0)),
-    constant_values=sum(kind.sizes),
+  border = (1, 0), (1, 1), (0, 0)
+  padded = np.pad(numbers, border, constant_values=sum(kind.sizes))
+  rows, columns = (x.ravel() for x in np.indices(codes.shape[:2]))
+  return _around(padded, rows, columns), numbers[rows, columns]
+
+
+def _around(padded: np.ndarray, rows, columns) -> np.ndarray:
+  """Symbols around n sites of a map with a border: [n, 4, planes]."""
+  return np.stack(
+    [padded[rows + dy + 1, columns + dx + 1] for dy, dx in NEIGHBOURS], axis=1
   )
-  around = np.stack(
-    [
-      padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
-      for dy, dx in NEIGHBOURS
-    ],
-    axis=2,
-  )
-  shape = height * width, len(NEIGHBOURS), planes
-  return around.reshape(shape), numbers.reshape(-1, planes)
 
 
 def _start(kind: Kind, own: np.ndarray, rng) -> Network:

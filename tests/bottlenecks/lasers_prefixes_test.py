@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks import Lasers
-from tests.bottlenecks.rows import normal
+from tests.bottlenecks.rows import begin, normal
 
 D, K, S = 8, 16, 3
 KINDS = {
@@ -23,12 +23,7 @@ def z():
 def start(fields, z):
   module = Lasers(**{'D': D, 'K': K, 'S': S, **fields})
   z = z[..., : module.D]
-  drawn = module.init(jax.random.key(1), z, train=False)
-  _, variables = module.apply(
-    drawn, z, method='initialize', mutable=['params', 'codebook'],
-    rngs={'bottleneck': jax.random.key(2)},
-  )  # fmt: skip
-  return module, variables, z
+  return module, begin(module, z)[1], z
 
 
 def train(module, variables, z, key=3):

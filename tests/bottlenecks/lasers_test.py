@@ -8,6 +8,7 @@ import pytest
 from lasers_jax import coding
 from lasers_jax.bottlenecks import Lasers
 from lasers_jax.coding import SparseCode
+from tests.bottlenecks.rows import begin
 
 B, SIDE, D, K, S = 8, 4, 8, 16, 3
 
@@ -25,15 +26,7 @@ def variables(z):
 
 
 def start(module, z):
-  drawn = module.init(jax.random.key(1), z, train=False)
-  _, fitted = module.apply(
-    drawn,
-    z,
-    method='initialize',
-    mutable=['params', 'codebook'],
-    rngs={'bottleneck': jax.random.key(2)},
-  )
-  return fitted
+  return begin(module, z)[1]
 
 
 def signals_of(z, variables):

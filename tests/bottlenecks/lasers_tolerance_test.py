@@ -9,7 +9,7 @@ import pytest
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks import Lasers
-from tests.bottlenecks.rows import normal
+from tests.bottlenecks.rows import begin, normal
 
 D, K, S = 8, 16, 4
 
@@ -22,12 +22,7 @@ def started():
   """
   z = normal((6, 4, 4, D), 0) * jnp.linspace(0.1, 1.5, 6)[:, None, None, None]
   module = Lasers(D=D, K=K, S=S, pursuit='rounded', coefficient_bits=2)
-  drawn = module.init(jax.random.key(1), z, train=False)
-  _, variables = module.apply(
-    drawn, z, method='initialize', mutable=['params', 'codebook'],
-    rngs={'bottleneck': jax.random.key(2)},
-  )  # fmt: skip
-  return module, variables, z
+  return module, begin(module, z)[1], z
 
 
 def encode(module, variables, z):

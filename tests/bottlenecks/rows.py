@@ -113,8 +113,8 @@ def shape_of(module: Bottleneck, b=B, height=SIDE, width=SIDE):
   return b, height * p, width * p, module.D
 
 
-def start(module: Bottleneck) -> Case:
-  z = normal(shape_of(module))
+def begin(module: Bottleneck, z: jax.Array) -> tuple[dict, dict]:
+  """Variables as they are drawn, and as they are once z has been seen."""
   drawn = module.init(jax.random.key(1), z, train=False)
   _, fitted = module.apply(
     drawn,
@@ -123,7 +123,12 @@ def start(module: Bottleneck) -> Case:
     mutable=['params', 'codebook'],
     rngs={'bottleneck': jax.random.key(2)},
   )
-  return Case(module, drawn, {**drawn, **fitted}, z)
+  return drawn, {**drawn, **fitted}
+
+
+def start(module: Bottleneck) -> Case:
+  z = normal(shape_of(module))
+  return Case(module, *begin(module, z), z)
 
 
 @functools.cache
