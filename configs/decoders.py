@@ -38,7 +38,7 @@ def _perceptual(config: ConfigDict) -> None:
 
 
 def _discriminator(config: ConfigDict) -> None:
-  small = config.data.side < 64
+  small = config.data.side <= 64
   config.discriminator = ConfigDict(
     dict(
       name='patchgan',  # or 'stylegan'
@@ -64,7 +64,7 @@ def _diffusion(config: ConfigDict) -> None:
   config.loss.weights.diffusion = config.loss.weights.pixel / 4
   config.refine = ConfigDict(
     dict(
-      width=32 if config.data.side < 64 else 64,  # assumed
+      width=32 if config.data.side <= 64 else 64,  # assumed
       multipliers=(1, 2),  # assumed
       halvings=1,  # assumed; 0 is near four times as slow
       blocks=1,  # assumed
