@@ -10,7 +10,8 @@ counted over images of the training split when it first encodes, and kept beside
 it, in MODEL/codec.npz: a decoder needs that file, too. A model with `lasers`
 may encode with fewer atoms and other coefficients than it was trained with:
 --S, --bits, --levels and --pursuit; with --tolerance=0.5, say, and coefficients
-rounded in the pursuit, each site takes as many atoms as it needs. A small
+rounded in the pursuit, each site takes as many atoms as it needs. One with
+`entropy` may round more coarsely: --step. A small
 network can tell how probable codes are from those around them (--context):
 smaller files, more time. Each choice has a file of its own. Images may have any
 size. Each is coded by itself, and written whole or not at all, so that several
@@ -19,6 +20,7 @@ processes may work at once.
 
 import functools
 import glob
+import itertools
 import json
 import logging
 import os
@@ -61,6 +63,7 @@ class Choice(NamedTuple):
   S: int | None = None
   bits: int | None = None
   tolerance: float | None = None
+  step: float | None = None
   levels: str = 'lloyd'  # of LEVELS
   pursuit: str | None = None
   context: bool = False  # whether a network tells what is probable
@@ -73,14 +76,20 @@ class Choice(NamedTuple):
       'coefficient_bits': self.bits,
       'pursuit': self.pursuit,
       'tolerance': self.tolerance,
+      'step': self.step,
     }
     return {name: x for name, x in fields.items() if x is not None}
+
+  @property
+  def fits_levels(self) -> bool:
+    """Whether coefficients are of other sizes than in training."""
+    return bool(self.changes.keys() - {'tolerance', 'step'})
 
   @property
   def file(self) -> str:
     """The name of its state in a workdir."""
     parts = [f'{name}{x}' for name, x in self.changes.items()]
-    parts += [self.levels] if parts else []
+    parts += [self.levels] if self.fits_levels else []
     parts += ['context'] if self.context else []
     return '-'.join(['codec', *parts]) + '.npz'
 
@@ -105,7 +114,7 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
   logging.info('fitting %s to training images', file)
   batches = list(training_batches(model))
   levels = None
-  if choice.changes.keys() - {'tolerance'}:
+  if choice.fits_levels:
     find = LEVELS[choice.levels]
     levels = fit_levels(autoencoder, variables, batches, find)
     variables = with_levels(variables, levels)
@@ -247,20 +256,19 @@ def draw_curve(
 
 
 def choices_of(
-  numbers: list[str], bits: list[str], tolerances: list[str], *others: Any
+  numbers: list[str],
+  bits: list[str],
+  tolerances: list[str],
+  steps: list[str],
+  *others: Any,
 ) -> list[Choice]:
-  """All that flags name: each S with each number of bits and tolerance."""
-  return [
-    Choice(
-      int(s) if s else None,
-      int(b) if b else None,
-      float(t) if t else None,
-      *others,
-    )
-    for s in numbers or ['']
-    for b in bits or ['']
-    for t in tolerances or ['']
+  """All that flags name: each S with each number of bits, and so on."""
+  each = (int, numbers), (int, bits), (float, tolerances), (float, steps)
+  values = [
+    [make(word) if word else None for word in words or ['']]
+    for make, words in each
   ]
+  return [Choice(*some, *others) for some in itertools.product(*values)]
 
 
 def _each(
@@ -324,19 +332,21 @@ def main(words: list[str]) -> None:
       given.S,
       given.bits,
       given.tolerance,
+      given.step,
       given.levels,
       given.pursuit,
       given.context,
     )
   except ValueError as error:
     raise InputError(
-      f'--S and --bits are whole numbers, --tolerance is one: {error}'
+      '--S and --bits are whole numbers, --tolerance and --step are numbers: '
+      f'{error}'
     ) from error
   if command == 'decode':
     decode_files(path, files[:-1], files[-1])
   elif command == 'encode':
     if len(choices) > 1:
-      raise InputError('encode takes one --S, one --bits, one --tolerance')
+      raise InputError('encode takes one --S, --bits, --tolerance and --step')
     encode_files(path, files[:-1], files[-1], choices[0])
   else:
     folder = given.output or os.path.join(path, 'curve')
@@ -349,6 +359,7 @@ if __name__ == '__main__':
   flags.DEFINE_list('S', [], 'Atoms for a site, if other than trained.')
   flags.DEFINE_list('bits', [], 'Of a coefficient, if other than trained.')
   flags.DEFINE_list('tolerance', [], 'Error at which a site has enough atoms.')
+  flags.DEFINE_list('step', [], 'Between integers, if other than trained.')
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')

@@ -90,6 +90,7 @@ _BOTTLENECKS = {
   'lfq': dict(bits=9, temperature=0.01, gamma=1.0),
   'bsq': dict(bits=9, temperature=1.0, gamma=1.0),
   'lattice': dict(K=512, limit=7),
+  'entropy': dict(limit=31, step=0.1, widest=1.0),
   'scq': dict(K=512, penalty=0.1, keep=None, weight_bits=8),
   'lista': dict(
     K=512,
@@ -127,6 +128,7 @@ _WEIGHTS = {
   'lfq': dict(entropy=0.1, commitment=0.25),
   'bsq': dict(entropy=0.1, commitment=0.0),
   'lattice': dict(codebook=1.0, commitment=0.25, size=0.01),
+  'entropy': dict(rate=1e-3),
   'residual': dict(commitment=0.25),
   'product': dict(commitment=0.25),
   'mqvae': dict(commitment=0.25),

@@ -302,7 +302,7 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
     rate_distortion, 'CLASSICAL', {'JPEG': (10, 90), 'AVIF': (50,)}
   )
   files = [str(folder / '0.png'), str(folder / '1.png')]
-  choices = codec.choices_of(['1', '2'], [], [], 'lloyd')
+  choices = codec.choices_of(['1', '2'], [], [], [], 'lloyd')
   codec.draw_curve(model[0], files, str(tmp_path), choices, NOTHING_MORE)
   found = json.loads((tmp_path / 'curve.json').read_text())
   assert [row['codec'] for row in found['rows']] == [

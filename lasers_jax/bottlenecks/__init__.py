@@ -4,6 +4,7 @@ from lasers_jax.bottlenecks.base import Bottleneck, Latent
 from lasers_jax.bottlenecks.binary import BSQ, LFQ
 from lasers_jax.bottlenecks.continuous import KL, Identity
 from lasers_jax.bottlenecks.cvq import CVQ
+from lasers_jax.bottlenecks.entropy import Entropy
 from lasers_jax.bottlenecks.fsq import FSQ
 from lasers_jax.bottlenecks.hypervq import HyperVQ
 from lasers_jax.bottlenecks.ibq import IBQ
@@ -28,6 +29,7 @@ BOTTLENECKS: dict[str, type[Bottleneck]] = {
   'lfq': LFQ,
   'bsq': BSQ,
   'lattice': Lattice,
+  'entropy': Entropy,
   'residual': Residual,
   'product': Product,
   'mqvae': MQVAE,
@@ -54,6 +56,7 @@ __all__ = [
   'VQ',
   'WAE',
   'Bottleneck',
+  'Entropy',
   'HyperVQ',
   'Identity',
   'InfoVAE',

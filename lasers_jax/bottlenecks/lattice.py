@@ -17,25 +17,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import (
-  Bottleneck,
   Latent,
   codebook_losses,
-  fixed_length_bits,
   relative_error,
   use_stats,
 )
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.integers import Integers
 
 _LEAST = 1e-4  # no spacing is below
 
 
-class Lattice(Bottleneck):
-  """Rounds each channel to multiples of its own spacing b.
+class Lattice(Integers):
+  """Learns the spacings b.
 
-  k = round(z / b), which is Babai's rounding for a diagonal basis, clipped to
-  [-limit, limit], and q = b k. Losses: `codebook`, mean |sg(z) - q|², and
-  `size`, -sum of min(b, B) over the channels, which reach the basis alone, and
-  `commitment`, mean |z - sg(q)|², which reaches the encoder alone.
+  Losses: `codebook`, mean |sg(z) - q|², and `size`, -sum of min(b, B) over the
+  channels, which reach the basis alone, and `commitment`, mean |z - sg(q)|²,
+  which reaches the encoder alone.
 
   Once a spacing is so wide that k = 0 everywhere, the codebook loss has no
   gradient for it; a size term without a bound would then widen it forever.
@@ -44,11 +42,9 @@ class Lattice(Bottleneck):
   Attributes:
     K: sets the spacings at the start and nothing else: they are drawn from
       U(0, B), B = 1 / (K^(1/D) - 1), with which K points span a cube of side 1.
-    limit: the largest |k|; 2^m - 1 leaves little of its m + 1 bits unused.
   """
 
   K: int = 512
-  limit: int = 7
 
   def setup(self):
     self.check()
@@ -57,30 +53,12 @@ class Lattice(Bottleneck):
   def check(self) -> None:
     if self.K < 2:
       raise ValueError(f'K must be at least 2, got K = {self.K}')
-    if not 1 <= self.limit < 2**15:
-      raise ValueError(f'limit must be from 1 to 32767, got {self.limit}')
-
-  @property
-  def bits_per_site(self) -> float:
-    return self.D * fixed_length_bits(2 * self.limit + 1)
-
-  @property
-  def symbols(self) -> int:
-    return self.D * (2 * self.limit + 1)
+    super().check()
 
   @property
   def widest(self) -> float:
     """B, the widest spacing that the lattice starts with."""
     return 1 / (self.K ** (1 / self.D) - 1)
-
-  def indices(self, codes: Array) -> Array:
-    """One of each channel and integer: int32 [..., D]."""
-    starts = jnp.arange(self.D, dtype=jnp.int32) * (2 * self.limit + 1)
-    return codes + self.limit + _like_sites(starts, codes)
-
-  def atoms(self) -> Array:
-    """One step along each channel: [D, 1, 1, D]."""
-    return jnp.diag(self._basis())[:, None, None]
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -97,16 +75,6 @@ class Lattice(Bottleneck):
       quantized = straight_through(z, quantized)
     return Latent(quantized, codes, losses, stats)
 
-  def encode(self, z: Array) -> Array:
-    """Codes z [..., D]: int32 [..., D], in [-limit, limit]."""
-    steps = z.astype(jnp.float32) / _like_sites(self._basis(), z)
-    nearest = jnp.clip(jnp.round(steps), -self.limit, self.limit)
-    return nearest.astype(jnp.int32)
-
-  def decode(self, codes: Array) -> Array:
-    """Turns integers [..., D] into points of the lattice: float32 [..., D]."""
-    return codes.astype(jnp.float32) * _like_sites(self._basis(), codes)
-
   def _basis(self) -> Array:
     """The spacings b [D]."""
     return jax.nn.softplus(self.spacing) + _LEAST
@@ -117,8 +85,3 @@ class Lattice(Bottleneck):
       key, shape, minval=0.01 * self.widest, maxval=self.widest
     )
     return b + jnp.log(-jnp.expm1(-b))  # the inverse of softplus
-
-
-def _like_sites(row: Array, sites: Array) -> Array:
-  """Gives a row [D] the rank of sites [..., D]."""
-  return row.reshape((1,) * (sites.ndim - 1) + row.shape)

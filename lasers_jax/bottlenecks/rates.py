@@ -97,7 +97,7 @@ def _channel_bits(asked: Asked, least: int) -> int:
   return bits // d
 
 
-def _lattice(asked: Asked) -> Fields:
+def _integers(asked: Asked) -> Fields:
   return {'limit': 2 ** (_channel_bits(asked, 2) - 1) - 1}
 
 
@@ -204,7 +204,8 @@ SOLVERS: dict[str, Callable[[Asked], Fields]] = {
   'fsq': _levels,
   'lfq': _bits,
   'bsq': _bits,
-  'lattice': _lattice,
+  'lattice': _integers,
+  'entropy': _integers,
   'residual': _residual,
   'product': _product,
   'mqvae': _masked,

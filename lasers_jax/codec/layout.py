@@ -10,13 +10,13 @@ from lasers_jax.bottlenecks import (
   MQVAE,
   Bottleneck,
   Lasers,
-  Lattice,
   Lista,
 )
 from lasers_jax.bottlenecks.base import LookUp
 from lasers_jax.bottlenecks.continuous import Numbers
 from lasers_jax.bottlenecks.dense import Dense
 from lasers_jax.bottlenecks.fsq import Scalars
+from lasers_jax.bottlenecks.integers import Integers
 from lasers_jax.bottlenecks.mqvae import MaskedCodes
 from lasers_jax.bottlenecks.wrappers import Copies
 from lasers_jax.codec.coder import Coder
@@ -95,7 +95,7 @@ def _digits(codes, radices) -> np.ndarray:
 
 
 @transfer.register
-def _(bottleneck: Lattice, coder, sites, codes=None, name=''):
+def _(bottleneck: Integers, coder, sites, codes=None, name=''):
   sizes = [2 * bottleneck.limit + 1] * bottleneck.D
   return _planes(coder, name, codes, sites, sizes, -bottleneck.limit)
 

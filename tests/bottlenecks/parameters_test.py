@@ -53,6 +53,7 @@ COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
   'lfq': ({'bits': 4}, scalars(4), 0),
   'bsq': ({'bits': 20}, scalars(20), 0),
   'lattice': ({}, D, 0),
+  'entropy': ({}, 0, 2 * D),
   'residual': ({'depth': 3, 'inner': VQ}, 0, 3 * (2 * K * D + K)),
   'product': (
     {'groups': 2, 'inner': {**VQ, 'learning': 'loss', 'D': D // 2}},

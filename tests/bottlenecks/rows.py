@@ -39,6 +39,8 @@ ROWS = {
   'lfq': {'name': 'lfq', 'bits': 4},
   'bsq': {'name': 'bsq', 'bits': 20},
   'lattice': {'name': 'lattice', 'limit': 3},
+  'entropy': {'name': 'entropy'},
+  'entropy-widest': {'name': 'entropy', 'widest': 4.0},
   'residual': {'name': 'residual', 'depth': 2, 'inner': {'name': 'vq'}},
   'product': {
     'name': 'product',
@@ -69,7 +71,7 @@ UNLIKE = {
   'compiled': ('lasers-float', 'lasers-patch', 'vq-ema', 'fsq'),
   'devices': (
     'lasers-online', 'lasers-rounded', 'vq-ema', 'simvq', 'ibq', 'cvq',
-    'hypervq', 'fsq', 'lfq', 'bsq', 'lattice', 'residual', 'product',
+    'hypervq', 'fsq', 'lfq', 'bsq', 'lattice', 'entropy', 'residual', 'product',
     'scq', 'scq-kept', 'lista', 'lista-kept', 'mqvae', 'kl-rounded',
     'none-rounded', 'wae', 'info_vae', 'rae',
   ),

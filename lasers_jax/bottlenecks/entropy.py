@@ -1,0 +1,133 @@
+"""Integers whose bits training counts.
+
+J. Ballé, V. Laparra and E. P. Simoncelli, "End-to-end optimized image
+compression", ICLR 2017; the decoder sees integers in training, as in D. Minnen
+and S. Singh, "Channel-wise autoregressive entropy models for learned image
+compression", ICIP 2020 (section 3.2). Unlike there, the prior of a channel is
+one logistic distribution, which follows the moments of what is coded: it is
+right from the first step on. Files are written by what codec.py counts.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.bottlenecks.base import (
+  Latent,
+  relative_error,
+  site_mean,
+  use_stats,
+)
+from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.integers import Integers, like_sites
+
+_LEAST = 0.05  # of a step: no scale is below
+_SCALE = 1 / (2 * math.log(2))  # of the mean absolute deviation
+
+
+class Entropy(Integers):
+  """Rounds every channel to multiples of one step, and makes them cheap.
+
+  Losses: `rate`, the bits of a site: -log2 of what a logistic distribution has
+  between y - step/2 and y + step/2, summed over channels; that of a channel has
+  its mean and mean absolute deviation, averaged over training. In training,
+  y = z + U(-step/2, step/2) (equations 6 to 10 of the paper), out of it z
+  rounded. Its weight is that of `pixel` over 255² f² times the λ of papers that
+  weigh bits per pixel against λ times the error of images in [0, 255].
+
+  A wider step costs fewer bits: one model, many rates. What it looks like, the
+  decoder learns where training shows it (Y. Choi, M. El-Khamy and J. Lee,
+  "Variable rate deep image compression with a conditional autoencoder", ICCV
+  2019, section 3.2).
+
+  Attributes:
+    step: between neighbours.
+    widest: in training every image has a step of its own, from `step` to this
+      many times that, drawn evenly by its logarithm; its rate counts as much as
+      the error grows, by the square of how many times it is. 1: all have one.
+    decay: of the moving averages.
+  """
+
+  limit: int = 31
+  step: float = 0.1
+  widest: float = 1.0
+  decay: float = 0.9
+
+  def setup(self):
+    self.check()
+    self.location = self.variable('codebook', 'location', jnp.zeros, (self.D,))
+    self.scale = self.variable('codebook', 'scale', jnp.ones, (self.D,))
+
+  def check(self) -> None:
+    super().check()
+    if not self.step > 0:
+      raise ValueError(f'step must be above 0, got {self.step:g}')
+    if not self.widest >= 1:
+      raise ValueError(f'widest must be at least 1, got {self.widest:g}')
+
+  def __call__(
+    self, z: Array, train: bool, mask: Array | None = None
+  ) -> Latent:
+    exact = z.astype(jnp.float32)
+    times = self._draw_times(z) if train else jnp.ones((1,) * z.ndim)
+    codes = self.encode(lax.stop_gradient(exact) / times)
+    quantized = times * self.decode(codes)
+    bits = self._bits(self._seen(exact, quantized, times, train), times)
+    losses = {'rate': site_mean(times[..., 0] ** 2 * bits, mask)}
+    _, stats = use_stats(self.indices(codes), self.symbols, mask)
+    stats['bits'] = site_mean(bits, mask)
+    stats['relative_error'] = relative_error(exact, quantized, mask)
+    if self.tracks(train):
+      self._follow(lax.stop_gradient(exact), mask, 1 - self.decay)
+    quantized = quantized.astype(z.dtype)
+    if train:
+      quantized = straight_through(z, quantized)
+    return Latent(quantized, codes, losses, stats)
+
+  def initialize(self, z: Array) -> None:
+    """Takes the moments of a first batch."""
+    self._follow(z.astype(jnp.float32), None, 1.0)
+
+  def _follow(self, z: Array, mask: Array | None, rate: float) -> None:
+    """Moves the prior towards the moments of z."""
+    counted = jnp.ones(z.shape[:-1]) if mask is None else mask
+    rows, weights = z.reshape(-1, self.D), counted.reshape(-1, 1)
+    total = jnp.maximum(jnp.sum(weights), 1)
+    mean = jnp.sum(weights * rows, axis=0) / total
+    deviation = jnp.sum(weights * jnp.abs(rows - mean[None]), axis=0) / total
+    self.location.value += rate * (mean - self.location.value)
+    self.scale.value += rate * (_SCALE * deviation - self.scale.value)
+
+  def _draw_times(self, z: Array) -> Array:
+    """How many times `step` the step of each image is: [..., 1, 1, 1]."""
+    shape = z.shape[:-3] + (1,) * min(z.ndim, 3)
+    if self.widest == 1:
+      return jnp.ones(shape)
+    share = jax.random.uniform(self.make_rng('bottleneck'), shape)
+    return self.widest**share
+
+  def _seen(self, z: Array, quantized: Array, times: Array, train: bool):
+    """What the prior is asked about: in training, noise stands for rounding."""
+    if not train:
+      return quantized
+    noise = jax.random.uniform(self.make_rng('bottleneck'), z.shape) - 0.5
+    return z + self.step * times * noise
+
+  def _bits(self, y: Array, times: Array) -> Array:
+    """What sites y [..., D] cost: [...]."""
+    step = self.step * times
+    scale = jnp.maximum(like_sites(self.scale.value, y), _LEAST * step)
+    half = step / (2 * scale)
+    centred = (y - like_sites(self.location.value, y)) / scale
+    # σ(a) - σ(b) = σ(a) σ(-b) (1 - e^(b - a)), which never is 0.
+    log_share = (
+      jax.nn.log_sigmoid(centred + half)
+      + jax.nn.log_sigmoid(half - centred)
+      + jnp.log(-jnp.expm1(-2 * half))
+    )
+    return -jnp.sum(log_share, axis=-1) / jnp.log(2.0)
+
+  def _basis(self) -> Array:
+    return jnp.full(self.D, self.step)

@@ -1,0 +1,55 @@
+"""What codes have in common that are one integer of each channel."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from lasers_jax.bottlenecks.base import Bottleneck, fixed_length_bits
+
+
+class Integers(Bottleneck):
+  """Rounds each channel to multiples of its own spacing b: q = b k.
+
+  k = round(z / b), which is Babai's rounding for a diagonal basis, clipped to
+  [-limit, limit]. A subclass has `_basis`, the spacings [D].
+
+  Attributes:
+    limit: the largest |k|; 2^m - 1 leaves little of its m + 1 bits unused.
+  """
+
+  limit: int = 7
+
+  def check(self) -> None:
+    if not 1 <= self.limit < 2**15:
+      raise ValueError(f'limit must be from 1 to 32767, got {self.limit}')
+
+  @property
+  def bits_per_site(self) -> float:
+    return self.D * fixed_length_bits(2 * self.limit + 1)
+
+  @property
+  def symbols(self) -> int:
+    return self.D * (2 * self.limit + 1)
+
+  def indices(self, codes: Array) -> Array:
+    """One of each channel and integer: int32 [..., D]."""
+    starts = jnp.arange(self.D, dtype=jnp.int32) * (2 * self.limit + 1)
+    return codes + self.limit + like_sites(starts, codes)
+
+  def atoms(self) -> Array:
+    """One step along each channel: [D, 1, 1, D]."""
+    return jnp.diag(self._basis())[:, None, None]
+
+  def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [..., D], in [-limit, limit]."""
+    steps = z.astype(jnp.float32) / like_sites(self._basis(), z)
+    nearest = jnp.clip(jnp.round(steps), -self.limit, self.limit)
+    return nearest.astype(jnp.int32)
+
+  def decode(self, codes: Array) -> Array:
+    """Turns integers [..., D] into what they stand for: float32 [..., D]."""
+    return codes.astype(jnp.float32) * like_sites(self._basis(), codes)
+
+
+def like_sites(row: Array, sites: Array) -> Array:
+  """Gives a row [D] the rank of sites [..., D]."""
+  return row.reshape((1,) * (sites.ndim - 1) + row.shape)
