@@ -97,6 +97,7 @@ def _tuned(config: ConfigDict) -> None:
   config.refine.latent = True
   config.diffusion.noise_scale = 0.6
   config.diffusion.uniform_share = 0.5
+  config.sampling.steps = 5
   config.sampling.guidance = 3.0
   config.sampling.interval = (0.25, 1.0)
   if 'perceptual' in config.loss:

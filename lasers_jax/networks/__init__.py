@@ -1,5 +1,6 @@
 """Encoders and decoders, by name. Pairs take the same fields and share `f`."""
 
+from lasers_jax.networks.block import BlockDecoder, BlockEncoder
 from lasers_jax.networks.resnet import ResNetDecoder, ResNetEncoder
 from lasers_jax.networks.vector import VectorDecoder, VectorEncoder
 from lasers_jax.networks.vqvae import VQVAEDecoder, VQVAEEncoder
@@ -8,10 +9,13 @@ NETWORKS = {
   'vqvae': (VQVAEEncoder, VQVAEDecoder),
   'resnet': (ResNetEncoder, ResNetDecoder),
   'vector': (VectorEncoder, VectorDecoder),
+  'block': (BlockEncoder, BlockDecoder),
 }
 
 __all__ = [
   'NETWORKS',
+  'BlockDecoder',
+  'BlockEncoder',
   'ResNetDecoder',
   'ResNetEncoder',
   'VQVAEDecoder',

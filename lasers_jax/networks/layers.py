@@ -21,21 +21,21 @@ kernel_init = nn.initializers.lecun_uniform()
 up_kernel_init = nn.initializers.variance_scaling(4.0, 'fan_in', 'uniform')
 
 
-def space_to_depth(x: jax.Array) -> jax.Array:
-  """Moves each 2x2 block to the channels: [B, 2H, 2W, C] -> [B, H, W, 4C].
+def space_to_depth(x: jax.Array, f: int = 2) -> jax.Array:
+  """Moves each fxf block to the channels: [B, fH, fW, C] -> [B, H, W, f²C].
 
-  Channel c of pixel (i, j) of the block becomes channel (2i + j)C + c.
+  Channel c of pixel (i, j) of the block becomes channel (f i + j) C + c.
   """
   b, h, w, c = x.shape
-  x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(b, h // 2, w // 2, 4 * c)
+  x = x.reshape(b, h // f, f, w // f, f, c).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h // f, w // f, f**2 * c)
 
 
-def depth_to_space(x: jax.Array) -> jax.Array:
-  """Inverts `space_to_depth`: [B, H, W, 4C] -> [B, 2H, 2W, C]."""
+def depth_to_space(x: jax.Array, f: int = 2) -> jax.Array:
+  """Inverts `space_to_depth`: [B, H, W, f²C] -> [B, fH, fW, C]."""
   b, h, w, c = x.shape
-  x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(b, 2 * h, 2 * w, c // 4)
+  x = x.reshape(b, h, w, f, f, c // f**2).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, f * h, f * w, c // f**2)
 
 
 def _padded(x):

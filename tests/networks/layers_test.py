@@ -105,6 +105,10 @@ def test_space_to_depth_has_the_documented_order_and_an_inverse():
   y = layers.space_to_depth(x)
   np.testing.assert_array_equal(y[1, 1, 2, 3 * 2 + 1], x[1, 3, 4, 1])
   np.testing.assert_array_equal(layers.depth_to_space(y), x)
+  x = x[:, :3]
+  y = layers.space_to_depth(x, 3)
+  np.testing.assert_array_equal(y[1, 0, 1, 3 * (3 * 2 + 1) + 1], x[1, 2, 4, 1])
+  np.testing.assert_array_equal(layers.depth_to_space(y, 3), x)
 
 
 @pytest.mark.parametrize('name', ['down', 'up'])
