@@ -51,6 +51,13 @@ def get_config(argument: str = 'lasers') -> ConfigDict:
     config.bottleneck.progressive = True
     config.bottleneck.prefixes = 0.75
   config.loss.pixel = 'mse'
+  if argument == 'entropy':
+    config.network = ConfigDict(
+      dict(name='block', D=192, f=8, width=192, blocks=3, dtype='float32')
+    )
+    config.bottleneck.limit = 127
+    config.bottleneck.widest = 6.0
+    config.loss.weights.rate = 8e-5
 
   config.optimizer = ConfigDict()
   config.optimizer.name = 'adam'

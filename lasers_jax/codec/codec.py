@@ -8,13 +8,8 @@ from typing import Any
 
 from lasers_jax.bottlenecks import Bottleneck
 from lasers_jax.codec import container
-from lasers_jax.codec.coder import (
-  Cheapest,
-  Counter,
-  Gatherer,
-  Reader,
-  Writer,
-)
+from lasers_jax.codec.coder import Reader, Writer
+from lasers_jax.codec.counters import Cheapest, Counter, Gatherer
 from lasers_jax.codec.layout import Sites, transfer
 from lasers_jax.codec.tables import Tables
 from lasers_jax.errors import InputError

@@ -1,26 +1,29 @@
-"""Coders of integers: one counts, others write and read.
+"""Coders of integers: they write, and read.
 
-All have the methods of `Coder`, and `layout.transfer` leads any of them through
-the codes of an image: the reader meets the integers as the writer left them,
-since both go the same way. Probabilities are ratios of the integers of tables,
-and what is done with them (constriction's range coder of 24 bits, R. Bamler,
-arXiv 2201.01741) is additions, multiplications and divisions as IEEE 754 has
-them: the same bytes on every machine.
+All have the methods of `Coder`, as have those that count (`counters`), and
+`layout.transfer` leads any of them through the codes of an image: the reader
+meets the integers as the writer left them, since both go the same way.
+Probabilities are ratios of the integers of tables, and what is done with them
+(constriction's range coder of 24 bits, R. Bamler, arXiv 2201.01741) is
+additions, multiplications and divisions as IEEE 754 has them: the same bytes on
+every machine.
 """
 
 import abc
 import math
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import constriction
 import numpy as np
 
-from lasers_jax.codec import context
 from lasers_jax.codec.context import Kind, Network, Walk
-from lasers_jax.codec.tables import EVEN, Tables, ladder, steps, weigh
+from lasers_jax.codec.scales import Scales, Survey, passes
+from lasers_jax.codec.tables import Tables, ladder, steps
 from lasers_jax.errors import InputError
 
 _queue = constriction.stream.queue
+_Fitted = TypeVar('_Fitted', Network, Scales)
 _MEANINGLESS = 'the file is damaged: its codes mean nothing'
 
 
@@ -49,7 +52,7 @@ class Coder(abc.ABC):
     """
     rows = np.zeros(n, np.int64) if rows is None else rows
     found = np.zeros(n, np.int64)
-    for row, which in _alike(rows):
+    for row, which in alike(rows):
       given = None if values is None else values[which]
       shape = row_count, size
       found[which] = self._row(name, shape, row, given, len(which))
@@ -74,6 +77,23 @@ class Coder(abc.ABC):
       plane = self.table(f'{name}{i}', given, math.prod(sites), size)
       found.append(plane.reshape(sites))
     return np.stack(found, axis=-1)
+
+  def numbers(
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    sites: tuple[int, int],
+    limit: int,
+    count: int,
+  ) -> np.ndarray:
+    """Codes a map of integers in [-limit, limit], `count` at a site.
+
+    Args:
+      codes: int [h, w, count], also what is returned, int64.
+      sites: h and w.
+    """
+    codes = None if codes is None else codes + limit
+    return self.planes(name, codes, sites, [2 * limit + 1] * count) - limit
 
   @abc.abstractmethod
   def sets(
@@ -119,58 +139,6 @@ class Coder(abc.ABC):
     """Codes n integers, whose probabilities are as the weights."""
 
 
-class Counter(Coder):
-  """Counts integers, for tables to be made of."""
-
-  def __init__(self):
-    self.counts: Tables = {}
-
-  def tables(self) -> Tables:
-    return {name: weigh(counts) for name, counts in self.counts.items()}
-
-  def sets(self, name, codes, counts, size, most):
-    members = codes[codes < size]
-    self._row(name, (1, size), 0, members, len(members))
-    return codes
-
-  def _row(self, name, shape, row, values, n):
-    counts = self.counts.setdefault(name, np.zeros(shape, np.int64))
-    counts[row] += np.bincount(values, minlength=shape[1])
-    return values
-
-  def _integers(self, values, n, weights):
-    return values
-
-
-class Gatherer(Coder):
-  """Keeps maps, for networks to be trained on."""
-
-  def __init__(self):
-    self._maps: dict[tuple[str, Kind], list[np.ndarray]] = {}
-
-  def networks(self) -> Tables:
-    """Trains a network for each kind of map."""
-    arrays = {}
-    for (name, kind), maps in self._maps.items():
-      network = context.fit(maps, kind)._asdict()
-      arrays |= {f'{name}@{part}': x for part, x in network.items()}
-    return arrays
-
-  def planes(self, name, codes, sites, sizes):
-    self._maps.setdefault((name, Kind(tuple(sizes))), []).append(codes)
-    return codes
-
-  def sets(self, name, codes, counts, size, most):
-    self._maps.setdefault((name, Kind((size,), most)), []).append(codes)
-    return codes
-
-  def _row(self, name, shape, row, values, n):
-    return values
-
-  def _integers(self, values, n, weights):
-    return values
-
-
 class Weighing(Coder):
   """A coder that goes by tables."""
 
@@ -184,7 +152,7 @@ class Weighing(Coder):
     """
     found = np.full((*counts.shape, most), size)
     weights = tuple(self._tables[name][0].tolist())
-    for count, where in _alike(counts.ravel()):
+    for count, where in alike(counts.ravel()):
       if count:
         where = np.unravel_index(where, counts.shape)
         given = None if codes is None else codes[where]
@@ -199,17 +167,19 @@ class Weighing(Coder):
     before = np.full(n, -1)
     for r, weights in enumerate(rungs):
       missing = len(rungs) - 1 - r
-      for low, which in _alike(before):
+      for low, which in alike(before):
         given = None if codes is None else codes[which, r] - low - 1
         above = weights[low + 1 : len(weights) - missing]
         found[which, r] = low + 1 + self._integers(given, len(which), above)
       before = found[:, r]
     return found
 
-  def _network(self, name: str) -> Network | None:
-    if f'{name}@bias' not in self._tables:
+  def _fitted(self, name: str, kind: type[_Fitted]) -> _Fitted | None:
+    """What is fitted to maps of this name, where anything is."""
+    fields = [f'{name}@{x}' for x in kind._fields]
+    if fields[-1] not in self._tables:
       return None
-    return Network(*(self._tables[f'{name}@{x}'] for x in Network._fields))
+    return kind(*(self._tables[x] for x in fields))
 
   def _row(self, name, shape, row, values, n):
     return self._integers(values, n, self._tables[name][row])
@@ -219,7 +189,7 @@ class Walking(Weighing):
   """A coder that goes by networks where there are, wave of sites by wave."""
 
   def planes(self, name, codes, sites, sizes):
-    network = self._network(name)
+    network = self._fitted(name, Network)
     if network is None:
       return super().planes(name, codes, sites, sizes)
     walk = Walk(network, Kind(tuple(sizes)), sites)
@@ -229,8 +199,28 @@ class Walking(Weighing):
         walk.learn(where, i, self._each(given, walk.weights(where, i)))
     return walk.codes
 
+  def numbers(self, name, codes, sites, limit, count):
+    """Codes plane by plane, each by how far off it is from what is expected."""
+    found = self._fitted(name, Scales)
+    if found is None:
+      return super().numbers(name, codes, sites, limit, count)
+    survey, table = Survey(found, limit, (*sites, count)), f'{name}@rungs'
+    shape = found.rungs.shape
+    for plane in range(count):
+      for one in passes(*sites):
+        guess, rungs = survey.expect(plane, one)
+        given, lowest = None, guess - 2 * limit
+        if codes is not None:
+          given = codes[one.rows, one.columns, plane] - lowest
+        off = self.table(table, given, len(guess), shape[1], rungs, shape[0])
+        if np.abs(off + lowest).max() > limit:
+          raise InputError(_MEANINGLESS)
+        survey.learn(plane, one, off + lowest, guess)
+      survey.finish(plane)
+    return survey.codes
+
   def sets(self, name, codes, counts, size, most):
-    network = self._network(name)
+    network = self._fitted(name, Network)
     if network is None:
       return super().sets(name, codes, counts, size, most)
     walk = Walk(network, Kind((size,), most), counts.shape)
@@ -312,53 +302,7 @@ class Reader(Walking):
       raise InputError(_MEANINGLESS) from error
 
 
-class Cheapest(Weighing):
-  """Goes through what costs least, for a bound: `bits`."""
-
-  def __init__(self, tables: Tables):
-    super().__init__(tables)
-    self.bits = 0.0
-
-  def planes(self, name, codes, sites, sizes):
-    if self._network(name) is None:
-      return super().planes(name, codes, sites, sizes)
-    for size in sizes:
-      self._by_network(math.prod(sites), size, 1)
-    return np.zeros((*sites, len(sizes)), np.int64)
-
-  def table(self, name, values, n, size, rows=None, row_count=1):
-    weights = self._tables[name]
-    self.bits -= n * np.log2(np.max(weights.max(axis=1) / weights.sum(axis=1)))
-    return np.zeros(n, np.int64)  # of counts the one whose sets cost nothing
-
-  def sets(self, name, codes, counts, size, most):
-    count = int(counts.flat[0])  # as of all others
-    if count and self._network(name) is None:
-      self._by_table(counts.size, self._tables[name][0], count)
-    elif count:
-      self._by_network(counts.size, size, count)
-    members = np.where(np.arange(most) < count, 0, size)
-    return np.broadcast_to(members, (*counts.shape, most))
-
-  def _by_network(self, n, size, count):
-    """The best set but one, at least, has what all symbols have alike."""
-    self.bits += n * math.log2(1 + EVEN * (1 - count / size))
-
-  def _by_table(self, n, weights, count):
-    weights = sorted(map(int, weights))
-    of_all = [1] + [0] * count
-    for weight in weights:
-      for j in range(count, 0, -1):
-        of_all[j] += weight * of_all[j - 1]
-    best = math.prod(weights[-count:])
-    self.bits += n * (math.log2(of_all[count]) - math.log2(best))
-
-  def _integers(self, values, n, weights):
-    self.bits -= n * math.log2(weights.max() / weights.sum())
-    return np.full(n, weights.argmax())
-
-
-def _alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
   """Yields each key, the lowest first, and where it is, ascending."""
   order = np.argsort(keys, kind='stable')
   found, starts = np.unique(keys[order], return_index=True)

@@ -96,8 +96,8 @@ def _digits(codes, radices) -> np.ndarray:
 
 @transfer.register
 def _(bottleneck: Integers, coder, sites, codes=None, name=''):
-  sizes = [2 * bottleneck.limit + 1] * bottleneck.D
-  return _planes(coder, name, codes, sites, sizes, -bottleneck.limit)
+  limit, count = bottleneck.limit, bottleneck.D
+  return coder.numbers(name, codes, sites, limit, count).astype(np.int32)
 
 
 @transfer.register

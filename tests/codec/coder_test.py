@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from lasers_jax.codec.coder import Cheapest, Counter, Reader, Writer
+from lasers_jax.codec.coder import Reader, Writer
+from lasers_jax.codec.counters import Cheapest, Counter
 from lasers_jax.codec.tables import weigh
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 
 from lasers_jax.codec import context
-from lasers_jax.codec.coder import (
-  Cheapest,
-  Counter,
-  Gatherer,
-  Reader,
-  Writer,
-)
+from lasers_jax.codec.coder import Reader, Writer
 from lasers_jax.codec.context import NEIGHBOURS, Kind, Network, Walk
+from lasers_jax.codec.counters import Cheapest, Counter, Gatherer
 from lasers_jax.codec.tables import ladder
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter
