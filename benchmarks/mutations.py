@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from lasers_jax.bottlenecks import VQ, Lasers, Residual
+from lasers_jax.bottlenecks import VQ, Entropy, Lasers, Residual
 from lasers_jax.codec import Codec, container, fit_tables
 from lasers_jax.errors import InputError
 
@@ -36,6 +36,7 @@ BOTTLENECKS = {
     D=8, K=64, S=3, coefficient_bits=2, pursuit='rounded', tolerance=1.0
   ),
   'vq': VQ(D=8, K=256),
+  'entropy': Entropy(D=8, limit=15, step=0.3),
   'residual': Residual(D=8, depth=3, inner=VQ(D=8, K=16)),
 }
 

@@ -4,7 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from lasers_jax.codec import Codec, container, context, fit_tables, transfer
+from lasers_jax.codec import (
+  Codec,
+  container,
+  context,
+  fit_tables,
+  scales,
+  transfer,
+)
 from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
 from tests.codec.meter import Meter
@@ -77,10 +84,15 @@ def test_a_short_file_cannot_say_that_it_is_large(known):
 
 
 @pytest.mark.parametrize(
-  'row', ['lasers', 'lasers-patch', 'vq-ema', 'bsq', 'residual', 'mqvae']
+  'row',
+  [
+    'lasers', 'lasers-patch', 'vq-ema', 'bsq', 'lattice', 'entropy',
+    'residual', 'mqvae',
+  ],
 )
 def test_what_a_context_model_writes_is_read(row, monkeypatch):
-  monkeypatch.setattr(context, 'STEPS', 3)
+  for module in context, scales:
+    monkeypatch.setattr(module, 'STEPS', 3)
   case = start_row(row)
   tables = fit_tables(case.module, maps(case, [(6, 6)] * 4), context=True)
   assert any('@' in name for name in tables)
