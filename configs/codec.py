@@ -1,12 +1,14 @@
-"""A codec for photographs, of your own pictures: f = 8, one model, four rates.
+"""A codec for photographs, of your own pictures: f = 8, one model, many rates.
 
-  python train.py --config=configs/codec.py:lasers --workdir=runs/codec \
+  python train.py --config=configs/codec.py:entropy --workdir=runs/codec \
     --config.data.name=folder:/my/pictures
-  python codec.py curve --model=runs/codec --S=1,2,3,4 --context other/*.png
+  python codec.py curve --model=runs/codec --step=0.1,0.2,0.4 --context \
+    other/*.png
 
-Training shows the decoder codes of 1 to S atoms, so that each is a rate of its
-own. The argument chooses the bottleneck, see bottlenecks.py. Twenty minutes on
-two CPU cores; README.md has the curve to expect.
+The argument chooses the bottleneck, see bottlenecks.py. With `entropy`, blocks
+start as the cosines of JPEG, and training shows the decoder many steps; with
+`lasers` codes of 1 to S atoms (--S=1,2,3,4). Some twenty minutes on two CPU
+cores; README.md has the curves to expect.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import bottlenecks
 
 
-def get_config(argument: str = 'lasers') -> ConfigDict:
+def get_config(argument: str = 'entropy') -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
   config.steps = 6_000
@@ -44,20 +46,7 @@ def get_config(argument: str = 'lasers') -> ConfigDict:
   config.bottleneck, config.loss.weights = bottlenecks.choose(
     argument, K=1024
   )
-  if argument == 'lasers':
-    config.bottleneck.S = 4
-    config.bottleneck.coefficient_bits = 2
-    config.bottleneck.pursuit = 'rounded'
-    config.bottleneck.progressive = True
-    config.bottleneck.prefixes = 0.75
   config.loss.pixel = 'mse'
-  if argument == 'entropy':
-    config.network = ConfigDict(
-      dict(name='block', D=192, f=8, width=192, blocks=3, dtype='float32')
-    )
-    config.bottleneck.limit = 127
-    config.bottleneck.widest = 6.0
-    config.loss.weights.rate = 8e-5
 
   config.optimizer = ConfigDict()
   config.optimizer.name = 'adam'
@@ -76,4 +65,26 @@ def get_config(argument: str = 'lasers') -> ConfigDict:
   config.evaluate_every = 1_500
   config.checkpoint_every = 500
   config.checkpoints_kept = 1
+  if argument == 'entropy':
+    _use_blocks(config)
+  elif argument == 'lasers':
+    _use_prefixes(config)
   return config
+
+
+def _use_blocks(config: ConfigDict) -> None:
+  config.network = ConfigDict(
+    dict(name='block', D=192, f=8, width=192, blocks=3, dtype='float32')
+  )
+  config.bottleneck.limit = 127
+  config.bottleneck.widest = 6.0
+  config.loss.weights.rate = 8e-5
+  config.optimizer.learning_rate = 3e-4
+
+
+def _use_prefixes(config: ConfigDict) -> None:
+  config.bottleneck.S = 4
+  config.bottleneck.coefficient_bits = 2
+  config.bottleneck.pursuit = 'rounded'
+  config.bottleneck.progressive = True
+  config.bottleneck.prefixes = 0.75

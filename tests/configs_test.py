@@ -1,6 +1,7 @@
 """Every config builds, and takes a step."""
 
 import importlib
+import inspect
 import pathlib
 
 import jax
@@ -103,7 +104,7 @@ def test_unknown_bottlenecks_are_refused(name):
 @pytest.mark.parametrize('name', [*CONFIGS, *VECTORS])
 def test_opens_with_the_command_that_runs_it(name):
   module = importlib.import_module(f'configs.{name}')
-  which = 'vae' if name in VECTORS else 'lasers'
+  which = inspect.signature(module.get_config).parameters['argument'].default
   assert f'python train.py --config=configs/{name}.py:{which}' in module.__doc__
 
 
