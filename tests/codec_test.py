@@ -239,6 +239,8 @@ def test_each_choice_has_a_file_of_its_own():
   assert Choice(S=3, bits=6).file == 'codec-S3-coefficient_bits6-lloyd.npz'
   assert Choice(context=True).file == 'codec-context.npz'
   assert Choice(S=3, context=True).file == 'codec-S3-lloyd-context.npz'
+  assert Choice(step=0.2).file == 'codec-step0.2.npz'
+  assert Choice(step=0.2).changes == {'step': 0.2}
 
 
 @pytest.fixture(scope='module')
@@ -295,6 +297,13 @@ def test_changed_bytes_are_one_error_each(
     assert codes.atoms.size < 100 * (len(payload) + 100)
     assert (height, width) == tuple(sides)
   assert any('damaged' in line for line in seen)
+
+
+def test_choices_are_all_that_flags_name():
+  found = codec.choices_of(['2'], [], ['', '0.5'], ['0.1'])
+  assert found == [
+    Choice(S=2, step=0.1), Choice(S=2, tolerance=0.5, step=0.1)
+  ]
 
 
 def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
