@@ -229,3 +229,8 @@ def relative_error(
   """The share of the energy of z that the code loses, in [0, inf)."""
   error = site_mean((z - quantized) ** 2, mask)
   return error / (site_mean(z**2, mask) + 1e-20)
+
+
+def like_sites(row: Array, sites: Array) -> Array:
+  """Gives a row [D] the rank of sites [..., D]."""
+  return row.reshape((1,) * (sites.ndim - 1) + row.shape)

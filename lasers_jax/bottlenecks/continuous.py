@@ -15,6 +15,7 @@ from jax import Array, lax
 from lasers_jax.bottlenecks.base import (
   Bottleneck,
   Latent,
+  like_sites,
   relative_error,
   site_mean,
   use_stats,
@@ -72,7 +73,7 @@ class Numbers(Bottleneck):
   def indices(self, codes: Array) -> Array:
     """One of each channel and level, where `bits` is set: int32 [..., D]."""
     starts = 2**self.bits * jnp.arange(self.D, dtype=jnp.int32)
-    return codes + _channels(starts, codes.ndim)
+    return codes + like_sites(starts, codes)
 
   def encode(self, z: Array) -> Array:
     """Codes z [..., D]: the numbers float32 [..., D], or int32 with `bits`."""
@@ -82,8 +83,8 @@ class Numbers(Bottleneck):
     if self.bits is None:
       return codes
     values = self.levels.value.values[codes]
-    scale = _channels(self.scale.value, codes.ndim)
-    return _channels(self.centre.value, codes.ndim) + scale * values
+    scale = like_sites(self.scale.value, codes)
+    return like_sites(self.centre.value, codes) + scale * values
 
   def initialize(self, z: Array) -> None:
     """Fits the levels to a first batch."""
@@ -99,8 +100,8 @@ class Numbers(Bottleneck):
 
   def _standard(self, numbers: Array) -> Array:
     """Numbers [..., D] in units of the deviation of their channel."""
-    centre = _channels(self.centre.value, numbers.ndim)
-    return (numbers - centre) / _channels(self.scale.value, numbers.ndim)
+    centre = like_sites(self.centre.value, numbers)
+    return (numbers - centre) / like_sites(self.scale.value, numbers)
 
   def _store(self, numbers: Array) -> Array:
     if self.bits is None:
@@ -198,11 +199,6 @@ class KL(Numbers):
     stats = self._stats(z, quantized, codes, mask)
     self._track(mean, codes, train, mask)
     return Latent(quantized.astype(z.dtype), codes, losses, stats)
-
-
-def _channels(values: Array, ndim: int) -> Array:
-  """Gives values [D] the rank of [..., D]."""
-  return values.reshape((1,) * (ndim - 1) + values.shape)
 
 
 def _moments(rows: Array, weights: Array) -> tuple[Array, Array]:

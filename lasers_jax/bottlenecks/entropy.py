@@ -16,12 +16,13 @@ from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import (
   Latent,
+  like_sites,
   relative_error,
   site_mean,
   use_stats,
 )
 from lasers_jax.bottlenecks.gradients import straight_through
-from lasers_jax.bottlenecks.integers import Integers, like_sites
+from lasers_jax.bottlenecks.integers import Integers
 
 _LEAST = 0.05  # of a step: no scale is below
 _SCALE = 1 / (2 * math.log(2))  # of the mean absolute deviation

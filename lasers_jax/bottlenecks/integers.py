@@ -3,7 +3,11 @@
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax.bottlenecks.base import Bottleneck, fixed_length_bits
+from lasers_jax.bottlenecks.base import (
+  Bottleneck,
+  fixed_length_bits,
+  like_sites,
+)
 
 
 class Integers(Bottleneck):
@@ -48,8 +52,3 @@ class Integers(Bottleneck):
   def decode(self, codes: Array) -> Array:
     """Turns integers [..., D] into what they stand for: float32 [..., D]."""
     return codes.astype(jnp.float32) * like_sites(self._basis(), codes)
-
-
-def like_sites(row: Array, sites: Array) -> Array:
-  """Gives a row [D] the rank of sites [..., D]."""
-  return row.reshape((1,) * (sites.ndim - 1) + row.shape)

@@ -52,7 +52,7 @@ class Coder(abc.ABC):
     """
     rows = np.zeros(n, np.int64) if rows is None else rows
     found = np.zeros(n, np.int64)
-    for row, which in alike(rows):
+    for row, which in _alike(rows):
       given = None if values is None else values[which]
       shape = row_count, size
       found[which] = self._row(name, shape, row, given, len(which))
@@ -152,7 +152,7 @@ class Weighing(Coder):
     """
     found = np.full((*counts.shape, most), size)
     weights = tuple(self._tables[name][0].tolist())
-    for count, where in alike(counts.ravel()):
+    for count, where in _alike(counts.ravel()):
       if count:
         where = np.unravel_index(where, counts.shape)
         given = None if codes is None else codes[where]
@@ -167,7 +167,7 @@ class Weighing(Coder):
     before = np.full(n, -1)
     for r, weights in enumerate(rungs):
       missing = len(rungs) - 1 - r
-      for low, which in alike(before):
+      for low, which in _alike(before):
         given = None if codes is None else codes[which, r] - low - 1
         above = weights[low + 1 : len(weights) - missing]
         found[which, r] = low + 1 + self._integers(given, len(which), above)
@@ -302,7 +302,7 @@ class Reader(Walking):
       raise InputError(_MEANINGLESS) from error
 
 
-def alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
   """Yields each key, the lowest first, and where it is, ascending."""
   order = np.argsort(keys, kind='stable')
   found, starts = np.unique(keys[order], return_index=True)

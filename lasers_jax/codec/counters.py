@@ -90,8 +90,7 @@ class Cheapest(Weighing):
     if self._fitted(name, Scales) is None:
       return super().numbers(name, codes, sites, limit, count)
     n = math.prod(sites) * count
-    rungs = self._tables[f'{name}@rungs']
-    self.table(f'{name}@rungs', None, n, rungs.shape[1])
+    self.table(f'{name}@rungs', None, n, 4 * limit + 1)
     return np.zeros((*sites, count), np.int64)
 
   def table(self, name, values, n, size, rows=None, row_count=1):

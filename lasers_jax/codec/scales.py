@@ -26,6 +26,7 @@ import optax
 from lasers_jax.codec.tables import weigh
 
 _COARSEST = 8  # sites between those that come first
+KINDS = 7  # of passes: the first, and two each time the grid is halved
 _MOST = 63  # that counts of how far off one was
 _UNIT = 2**12  # of the weights of scales
 _SLOPE = 2**8  # of the weights of predictions
@@ -90,9 +91,6 @@ def passes(height: int, width: int) -> tuple[Pass, ...]:
     ]
     grid, kind = half, kind + 2
   return tuple(x for x in found if len(x.rows))
-
-
-KINDS = 7
 
 
 class Survey:
@@ -210,14 +208,10 @@ def _look(blank: Scales, limit: int, stack: np.ndarray) -> _Seen:
   kind = np.zeros(stack.shape[1:3], np.int32)
   near = np.zeros(stack.shape, np.int32)
   survey = Survey(blank, limit, stack.shape)
-  for plane in range(stack.shape[-1]):
-    for one in passes(*stack.shape[1:3]):
-      where = (..., one.rows, one.columns)
-      kind[where] = one.kind
-      near[(*where, plane)] = _around(survey.off[plane], one)
-      guess, _ = survey.expect(plane, one)
-      survey.learn(plane, one, stack[(*where, plane)], guess)
-    survey.finish(plane)
+  for plane, one, _, _ in _walk(survey, stack):
+    where = (..., one.rows, one.columns)
+    kind[where] = one.kind
+    near[(*where, plane)] = _around(survey.off[plane], one)
   rows = [
     np.moveaxis(x, 0, -1).reshape(-1, stack.shape[-1]).astype(np.int32)
     for x in (survey.off, survey.beside)
@@ -229,11 +223,21 @@ def _look(blank: Scales, limit: int, stack: np.ndarray) -> _Seen:
 def _count(scales, limit, stack, counts) -> None:
   """Counts on which rung integers are how far off."""
   survey = Survey(scales, limit, stack.shape)
+  for _, _, off, rungs in _walk(survey, stack):
+    np.add.at(counts, (rungs, off + 2 * limit), 1)
+
+
+def _walk(survey: Survey, stack: np.ndarray):
+  """Leads a survey through known maps [b, h, w, planes].
+
+  Yields (plane, pass, how far off what was expected is, rungs) before each
+  pass is learned.
+  """
   for plane in range(stack.shape[-1]):
     for one in passes(*stack.shape[1:3]):
       codes = stack[..., one.rows, one.columns, plane]
       guess, rungs = survey.expect(plane, one)
-      np.add.at(counts, (rungs, codes - guess + 2 * limit), 1)
+      yield plane, one, codes - guess, rungs
       survey.learn(plane, one, codes, guess)
     survey.finish(plane)
 
