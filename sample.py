@@ -226,8 +226,8 @@ def report(rows: list[dict], shown: list[np.ndarray], folder: str) -> None:
   os.makedirs(folder, exist_ok=True)
   text = json.dumps(rows, indent=2) + '\n'
   workdir.write_text(os.path.join(folder, 'table.json'), text)
-  table = generation_table.table(rows)
-  workdir.write_text(os.path.join(folder, 'table.md'), table)
+  tables = generation_table.overview(rows), generation_table.table(rows)
+  workdir.write_text(os.path.join(folder, 'table.md'), '\n'.join(tables))
   labels = [f'{row["model"]} {row["sampler"]}' for row in rows]
   grid = pictures.grid([images[: 2 * GRID] for images in shown], labels)
   pictures.save_png(os.path.join(folder, 'pictures.png'), grid)

@@ -150,10 +150,10 @@ def measure(methods: dict[str, Method], rounds: int):
     if name != PEER:  # which has nothing to compile
       method.sample(method.fit())
   for i in range(rounds):
-    print(f'round {i + 1} of {rounds}', file=sys.stderr)
     for name, method in methods.items():
       taken, fitted[name] = run(method)
       times[name].append(taken)
+      print(f'round {i + 1} of {rounds}: {name}: {taken}', file=sys.stderr)
   return times, fitted
 
 

@@ -34,6 +34,31 @@ def table(rows: Sequence[Row]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def overview(rows: Sequence[Row]) -> str:
+  """Writes the distances of all models side by side, as Markdown.
+
+  A row for each sampler, a column for each model; a cell has FD to held-out,
+  and in brackets how far the images are from the nearest of training, where 1
+  is as far as held-out ones.
+  """
+  models = list(dict.fromkeys(row['model'] for row in rows))
+  samplers = list(dict.fromkeys(row['sampler'] for row in rows))
+  by_both = {(row['sampler'], row['model']): row for row in rows}
+  lines = [
+    line(['sampler', *(f'`{x}`' for x in models)]),
+    line(['---'] * (len(models) + 1)),
+  ]
+  for sampler in samplers:
+    own = [by_both[sampler, model] for model in models]
+    lines.append(line([f'`{sampler}`', *map(_brief, own)]))
+  return '\n'.join(lines) + '\n'
+
+
+def _brief(row: Row) -> str:
+  near = row['memorization']['images']['all_train_mean_ratio']
+  return f'{row["distances"]["frechet"]:.4g} ({near:.2f})'
+
+
 def _cells(row: Row) -> list[str]:
   frechet, *wasserstein = row['distances'].values()
   near = row['memorization']

@@ -10,7 +10,7 @@ from lasers_jax.errors import InputError
 from lasers_jax.evaluation import generation
 from lasers_jax.evaluation.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.evaluation.generation import Pictures
-from lasers_jax.evaluation.generation_table import table
+from lasers_jax.evaluation.generation_table import overview, table
 from lasers_jax.evaluation.measures import Extractor
 from lasers_jax.evaluation.metrics import to_uint8_range
 from lasers_jax.training.sharding import make_mesh
@@ -200,3 +200,26 @@ def test_the_table_has_what_real_pictures_score_above_each_model(real):
     row['sampler'] for row in order
   ]
   assert lines[1].endswith('| 1.2 | 0.5 |')
+
+
+def test_the_overview_has_a_row_a_sampler_and_a_column_a_model():
+  def row(model, sampler, frechet, near):
+    images = {'all_train_mean_ratio': near}
+    return {
+      'model': model,
+      'sampler': sampler,
+      'distances': {'frechet': frechet},
+      'memorization': {'images': images},
+    }
+
+  rows = [
+    row(model, sampler, 100 * i + 10 * j, i / 4)
+    for i, model in enumerate(('ae', 'vae'), 1)
+    for j, sampler in enumerate(('pmfs', 'gmm'), 1)
+  ]
+  head, _, *lines = overview(rows).splitlines()
+  assert head == '| sampler | `ae` | `vae` |'
+  assert lines == [
+    '| `pmfs` | 110 (0.25) | 210 (0.50) |',
+    '| `gmm` | 120 (0.25) | 220 (0.50) |',
+  ]
