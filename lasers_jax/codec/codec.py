@@ -1,20 +1,19 @@
 """Codes of images as bytes, and bytes as codes."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterable
 from typing import Any
 
 from lasers_jax.bottlenecks import Bottleneck
 from lasers_jax.codec import container
-from lasers_jax.codec.coder import Reader, Writer
-from lasers_jax.codec.counters import Cheapest, Counter, Gatherer
+from lasers_jax.codec.coder import BEYOND, WORD, Reader, Writer
+from lasers_jax.codec.counters import Counter, Gatherer
 from lasers_jax.codec.layout import Sites, transfer
 from lasers_jax.codec.tables import Tables
 from lasers_jax.errors import InputError
 
-_TRIED = 16  # sites along each side, to see what they cost at least
+_CODES_PER_BYTE = 8  # at most, whatever they cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,19 +37,20 @@ class Codec:
   def write(self, codes: Any, height: int, width: int) -> bytes:
     """Returns the file of an image's codes.
 
+    It has a bit for every site or patch that is coded, padded with zeros if
+    need be: so reading takes no more time and memory than its size justifies.
+
     Args:
       codes: NumPy arrays, as `transfer` takes them, of the padded image.
       height, width: of the image itself, in pixels.
     """
-    writer = Writer(self.tables)
-    transfer(self.bottleneck, writer, self._sites(height, width), codes)
-    frame = container.Frame(self.model, height, width, writer.payload())
-    return container.pack(frame)
+    sites, writer = self._sites(height, width), Writer(self.tables)
+    transfer(self.bottleneck, writer, sites, codes)
+    payload = writer.payload().ljust(self._least(sites), b'\0')
+    return container.pack(container.Frame(self.model, height, width, payload))
 
   def read(self, data: bytes) -> tuple[Any, int, int]:
     """Returns what `write` was given.
-
-    Takes no more memory than so long a file can need.
 
     Raises:
       InputError: the file is damaged, of another version or of another model.
@@ -61,13 +61,14 @@ class Codec:
         f'the file is of another model: {frame.model.hex()} there, '
         f'{self.model.hex()} here'
       )
-    sites = self._sites(frame.height, frame.width)
-    most = 16 * (len(frame.payload) + 8) / self._least_bits
-    if math.prod(sites) > most:
+    sites, size = self._sites(frame.height, frame.width), len(frame.payload)
+    if size < (least := self._least(sites)):
       raise InputError(
         f'the file says {frame.height}x{frame.width} pixels, and is too short '
         'for so many'
       )
+    if size > least and not any(frame.payload[-WORD:]):
+      raise InputError(BEYOND)
     reader = Reader(self.tables, frame.payload)
     codes = transfer(self.bottleneck, reader, sites)
     reader.end()
@@ -78,13 +79,10 @@ class Codec:
     each = self.multiple // self.f
     return tuple(-(-x // self.multiple) * each for x in (height, width))
 
-  @functools.cached_property
-  def _least_bits(self) -> float:
-    """What a site costs at least."""
-    side = _TRIED * self.bottleneck.patch_side
-    cheapest = Cheapest(self.tables)
-    transfer(self.bottleneck, cheapest, (side, side))
-    return cheapest.bits / side**2
+  def _least(self, sites: Sites) -> int:
+    """How many bytes the codes of so many sites take at least: whole words."""
+    codes = math.prod(sites) // self.bottleneck.patch_side**2
+    return WORD * -(-codes // (_CODES_PER_BYTE * WORD))
 
 
 def fit_tables(

@@ -24,6 +24,8 @@ from lasers_jax.errors import InputError
 
 _queue = constriction.stream.queue
 _Fitted = TypeVar('_Fitted', Network, Scales)
+WORD = 4  # bytes that payloads are multiples of
+BEYOND = 'the file is damaged: its codes go on past their end'
 _MEANINGLESS = 'the file is damaged: its codes mean nothing'
 
 
@@ -139,54 +141,11 @@ class Coder(abc.ABC):
     """Codes n integers, whose probabilities are as the weights."""
 
 
-class Weighing(Coder):
-  """A coder that goes by tables."""
+class Walking(Coder):
+  """A coder that goes by tables, or wave of sites by wave by networks."""
 
   def __init__(self, tables: Tables):
     self._tables = tables
-
-  def sets(self, name, codes, counts, size, most):
-    """Codes sets of one member, then those of two, and so on.
-
-    Of these the lowest members, then the next; those after the same together.
-    """
-    found = np.full((*counts.shape, most), size)
-    weights = tuple(self._tables[name][0].tolist())
-    for count, where in _alike(counts.ravel()):
-      if count:
-        where = np.unravel_index(where, counts.shape)
-        given = None if codes is None else codes[where]
-        found[(*where, slice(count))] = self._sets(
-          steps(weights, count), given, len(where[0])
-        )
-    return found
-
-  def _sets(self, rungs, codes, n):
-    """Codes n sets: the r-th member by the r-th of `steps`."""
-    found = np.zeros((n, len(rungs)), np.int64)
-    before = np.full(n, -1)
-    for r, weights in enumerate(rungs):
-      missing = len(rungs) - 1 - r
-      for low, which in _alike(before):
-        given = None if codes is None else codes[which, r] - low - 1
-        above = weights[low + 1 : len(weights) - missing]
-        found[which, r] = low + 1 + self._integers(given, len(which), above)
-      before = found[:, r]
-    return found
-
-  def _fitted(self, name: str, kind: type[_Fitted]) -> _Fitted | None:
-    """What is fitted to maps of this name, where anything is."""
-    fields = [f'{name}@{x}' for x in kind._fields]
-    if fields[-1] not in self._tables:
-      return None
-    return kind(*(self._tables[x] for x in fields))
-
-  def _row(self, name, shape, row, values, n):
-    return self._integers(values, n, self._tables[name][row])
-
-
-class Walking(Weighing):
-  """A coder that goes by networks where there are, wave of sites by wave."""
 
   def planes(self, name, codes, sites, sizes):
     network = self._fitted(name, Network)
@@ -222,7 +181,39 @@ class Walking(Weighing):
   def sets(self, name, codes, counts, size, most):
     network = self._fitted(name, Network)
     if network is None:
-      return super().sets(name, codes, counts, size, most)
+      return self._sets_by_table(name, codes, counts, size, most)
+    return self._sets_by_network(network, codes, counts, size, most)
+
+  def _sets_by_table(self, name, codes, counts, size, most):
+    """Codes sets of one member, then those of two, and so on.
+
+    Of these the lowest members, then the next; those after the same together.
+    """
+    found = np.full((*counts.shape, most), size)
+    weights = tuple(self._tables[name][0].tolist())
+    for count, where in _alike(counts.ravel()):
+      if count:
+        where = np.unravel_index(where, counts.shape)
+        given = None if codes is None else codes[where]
+        found[(*where, slice(count))] = self._members(
+          steps(weights, count), given, len(where[0])
+        )
+    return found
+
+  def _members(self, rungs, codes, n):
+    """Codes n sets: the r-th member by the r-th of `steps`."""
+    found = np.zeros((n, len(rungs)), np.int64)
+    before = np.full(n, -1)
+    for r, weights in enumerate(rungs):
+      missing = len(rungs) - 1 - r
+      for low, which in _alike(before):
+        given = None if codes is None else codes[which, r] - low - 1
+        above = weights[low + 1 : len(weights) - missing]
+        found[which, r] = low + 1 + self._integers(given, len(which), above)
+      before = found[:, r]
+    return found
+
+  def _sets_by_network(self, network, codes, counts, size, most):
     walk = Walk(network, Kind((size,), most), counts.shape)
     for wave in walk.waves():
       rungs = np.stack(ladder(walk.weights(wave, 0), most))
@@ -241,6 +232,16 @@ class Walking(Weighing):
         last[which] = found
     return walk.codes
 
+  def _fitted(self, name: str, kind: type[_Fitted]) -> _Fitted | None:
+    """What is fitted to maps of this name, where anything is."""
+    fields = [f'{name}@{x}' for x in kind._fields]
+    if fields[-1] not in self._tables:
+      return None
+    return kind(*(self._tables[x] for x in fields))
+
+  def _row(self, name, shape, row, values, n):
+    return self._integers(values, n, self._tables[name][row])
+
   @abc.abstractmethod
   def _each(self, values, weights) -> np.ndarray:
     """Codes n integers, each by a row of weights [n, size] of its own."""
@@ -254,7 +255,9 @@ class Writer(Walking):
     self._encoder = _queue.RangeEncoder()
 
   def payload(self) -> bytes:
-    return self._encoder.get_compressed().astype('<u4').tobytes()
+    """Words, of which the last is not 0: a reader takes any more to be that."""
+    words = np.trim_zeros(self._encoder.get_compressed(), 'b')
+    return words.astype('<u4').tobytes()
 
   def _integers(self, values, n, weights):
     if len(weights) > 1 and n:
@@ -275,15 +278,15 @@ class Reader(Walking):
 
   def __init__(self, tables: Tables, payload: bytes):
     super().__init__(tables)
-    if len(payload) % 4:
+    if len(payload) % WORD:
       raise InputError('the file is damaged: its codes are cut short')
     words = np.frombuffer(payload, '<u4').astype(np.uint32)
-    self._decoder = _queue.RangeDecoder(words)
+    self._decoder = _queue.RangeDecoder(np.trim_zeros(words, 'b'))
 
   def end(self) -> None:
     """Raises InputError where more was written than has been read."""
     if not self._decoder.maybe_exhausted():
-      raise InputError('the file is damaged: its codes go on past their end')
+      raise InputError(BEYOND)
 
   def _integers(self, values, n, weights):
     if len(weights) == 1 or not n:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lasers_jax.errors import InputError
 
 MAGIC = b'LZ'
-VERSION = 1
+VERSION = 2
 HASH_BYTES = 4
 LONGEST_SIDE = 2**21 - 1  # three groups of 7 bits
 

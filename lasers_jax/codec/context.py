@@ -110,7 +110,8 @@ class Walk:
     for time in range(width + 2 * (height - 1)):
       rows = np.arange(max(0, (time - width + 2) // 2), time // 2 + 1)
       rows = rows[rows < height]
-      yield rows, time - 2 * rows
+      if len(rows):
+        yield rows, time - 2 * rows
 
   def weights(self, where, plane: int) -> np.ndarray:
     """How probable symbols of a plane are at n sites: int64 [n, size]."""

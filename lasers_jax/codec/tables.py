@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-EVEN = 2**-10  # share of a row's weight that all symbols have alike
+_EVEN = 2**-10  # share of a row's weight that all symbols have alike
 _TOTAL = 2**22  # about the sum of a row
 
 # By name: weights int64 [rows, size]; and the arrays of networks, whose names
@@ -16,9 +16,7 @@ Tables = dict[str, np.ndarray]
 def weigh(counts: np.ndarray) -> np.ndarray:
   """Makes a table of counts [rows, size]: int64 weights, all positive.
 
-  Rows that were seen little are near the mean of all, and no weight is above
-  1 - 2^-10 of its row: so a symbol costs something, and a short file cannot
-  stand for many.
+  Rows that were seen little are near the mean of all.
   """
   size = counts.shape[1]
   total = counts.sum(axis=0)
@@ -27,14 +25,14 @@ def weigh(counts: np.ndarray) -> np.ndarray:
   # As if each row had seen the mean as often as it has symbols, at most.
   prior = min(size, 64)
   shares = (counts + prior * mean[None]) / (seen + prior)
-  shares = (1 - EVEN) * shares + EVEN / size
+  shares = (1 - _EVEN) * shares + _EVEN / size
   return np.maximum(1, np.rint(_TOTAL * shares)).astype(np.int64)
 
 
 def with_even_share(weights: np.ndarray) -> np.ndarray:
-  """Adds a share that all symbols have alike: none is free, none impossible."""
+  """Adds a share that all symbols have alike: none is impossible."""
   total = weights.sum(axis=1, keepdims=True)
-  return weights + total // round(weights.shape[1] / EVEN) + 1
+  return weights + total // round(weights.shape[1] / _EVEN) + 1
 
 
 @functools.lru_cache(maxsize=8)

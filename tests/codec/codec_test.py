@@ -83,6 +83,26 @@ def test_a_short_file_cannot_say_that_it_is_large(known):
     codec.read(container.pack(frame))
 
 
+@pytest.mark.parametrize('row', ['vq-ema', 'lasers-patch'])
+def test_a_file_has_a_bit_for_each_code(row):
+  """However probable they are; and no more zeros than that."""
+  case = start_row(row)
+  [(codes, sites)] = maps(case, [(1, 1)])
+  codes = jax.tree.map(
+    lambda x: np.tile(x[:1, :1], (30, 40, 1)[: x.ndim]), codes
+  )
+  sites = 30 * sites[0], 40 * sites[1]
+  tables = fit_tables(case.module, [(codes, sites)] * 20)
+  codec = Codec(case.module, F, F * case.module.patch_side, tables, b'abcd')
+  data = codec.write(codes, sites[0] * F, sites[1] * F)
+  assert_same(codec.read(data)[0], codes)
+  frame = container.unpack(data)
+  assert 1200 <= 8 * len(frame.payload) < 1200 + 32
+  more = frame._replace(payload=frame.payload + bytes(4))
+  with pytest.raises(InputError, match='go on past their end'):
+    codec.read(container.pack(more))
+
+
 @pytest.mark.parametrize(
   'row',
   [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.codec.coder import Reader, Writer
-from lasers_jax.codec.counters import Cheapest, Counter
+from lasers_jax.codec.counters import Counter
 from lasers_jax.codec.tables import weigh
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter
@@ -88,9 +88,6 @@ def test_a_set_has_the_product_of_its_weights():
   expected = np.array(products, float) / sum(products)
   np.testing.assert_allclose(meters, expected, rtol=1e-5)
   assert sum(meters) == pytest.approx(1)
-  cheapest = Cheapest(weights)
-  cheapest.sets('a', None, np.full((1, 5), 3), 12, 3)
-  assert cheapest.bits == pytest.approx(-5 * math.log2(max(expected)))
 
 
 @pytest.mark.parametrize('m, n', [(1, 1), (3, 16), (16, 16), (20, 64)])
@@ -115,14 +112,6 @@ def test_a_counter_counts():
     counter.counts['a'], [[1, 0, 0, 0], [0, 0, 2, 0]]
   )
   np.testing.assert_array_equal(counter.counts['b'], [[1, 1, 0, 0, 1]])
-
-
-def test_the_cheapest_integers_are_a_bound():
-  cheapest = Cheapest({'a': SKEWED})
-  rows = np.array([0, 1, 2])
-  cheapest.table('a', None, 3, 12, rows, 3)
-  best = SKEWED.max(axis=1) / SKEWED.sum(axis=1)
-  assert cheapest.bits == pytest.approx(-3 * np.log2(best.max()))
 
 
 def test_one_symbol_takes_no_bits():

@@ -45,9 +45,9 @@ def test_every_cut_shows():
   [
     (b'', 'not a file of this codec'),
     (b'PNG?', 'not a file of this codec'),
-    (b'LZ\1', 'cut short'),
-    (b'LZ\2' + bytes(8), 'of version 2, and this program reads 1'),
-    (b'LZ\1' + bytes(9), 'damaged: its checksum'),
+    (b'LZ\2', 'cut short'),
+    (b'LZ\1' + bytes(8), 'of version 1, and this program reads 2'),
+    (b'LZ\2' + bytes(9), 'damaged: its checksum'),
   ],
 )
 def test_what_is_no_file_is_one_line(data, line):

@@ -7,7 +7,7 @@ import pytest
 
 from lasers_jax.codec import scales
 from lasers_jax.codec.coder import Reader, Writer
-from lasers_jax.codec.counters import Cheapest, Counter, Gatherer
+from lasers_jax.codec.counters import Counter, Gatherer
 from lasers_jax.codec.scales import KINDS, Scales, Survey, passes
 from lasers_jax.codec.tables import weigh
 from lasers_jax.errors import InputError
@@ -149,17 +149,6 @@ def test_no_payload_is_read_as_what_nobody_wrote():
       assert 'its codes mean nothing' in str(error)
       refused += 1
   assert refused
-
-
-def test_the_cheapest_is_a_bound():
-  tables = arrays(draw_scales())
-  cheapest = Cheapest(tables)
-  cheapest.numbers('a', None, (8, 8), LIMIT, PLANES)
-  assert cheapest.bits > 0
-  for seed in range(5):
-    meter = Meter(tables)
-    meter.numbers('a', draw_codes((8, 8), seed), (8, 8), LIMIT, PLANES)
-    assert meter.bits > cheapest.bits
 
 
 @pytest.fixture(scope='module')
