@@ -63,12 +63,13 @@ class Scales(NamedTuple):
 
 
 class Pass(NamedTuple):
-  """Sites that come together, and where those are that predict them."""
+  """Sites that come together, and the k that predict each."""
 
   kind: int
   rows: np.ndarray  # [n]
   columns: np.ndarray  # [n]
-  offsets: tuple[tuple[int, int], ...]
+  near: tuple[np.ndarray, np.ndarray]  # rows and columns, [k, n]
+  parts: np.ndarray  # of a mean, in 1 / _PARTS, [k, n]; 0 beyond the map
 
 
 @functools.lru_cache(maxsize=4)
@@ -76,7 +77,7 @@ def passes(height: int, width: int) -> tuple[Pass, ...]:
   """All sites of a map, from coarse to fine; at most 7 passes."""
   row, column = np.indices((height, width))
   first = (row % _COARSEST == 0) & (column % _COARSEST == 0)
-  found = [Pass(0, *np.nonzero(first), ())]
+  found = [_pass(0, first, ())]
   grid, kind = _COARSEST, 1
   while grid > 1:
     half = grid // 2
@@ -86,11 +87,22 @@ def passes(height: int, width: int) -> tuple[Pass, ...]:
     straight = (-half, 0), (half, 0), (0, -half), (0, half)
     edges = (middle[0] & known[1]) | (known[0] & middle[1])
     found += [
-      Pass(kind, *np.nonzero(middle[0] & middle[1]), diagonal),
-      Pass(kind + 1, *np.nonzero(edges), straight),
+      _pass(kind, middle[0] & middle[1], diagonal),
+      _pass(kind + 1, edges, straight),
     ]
     grid, kind = half, kind + 2
   return tuple(x for x in found if len(x.rows))
+
+
+def _pass(kind: int, here: np.ndarray, offsets: Sequence) -> Pass:
+  """The sites of a map bool [h, w], and those so far off."""
+  rows, columns = np.nonzero(here)
+  height, width = here.shape
+  offsets = np.array(offsets, int).reshape(-1, 2, 1)
+  y, x = rows + offsets[:, 0], columns + offsets[:, 1]
+  inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+  parts = inside * (_PARTS // np.maximum(inside.sum(axis=0), 1))
+  return Pass(kind, rows, columns, (y % height, x % width), parts)
 
 
 class Survey:
@@ -289,15 +301,7 @@ def _around(maps: np.ndarray, one: Pass) -> np.ndarray:
 
   0 where there are none.
   """
-  height, width = maps.shape[-2:]
-  shape = maps.shape[:-2] + one.rows.shape
-  total, there = np.zeros(shape, np.int64), np.zeros(len(one.rows), np.int64)
-  for dy, dx in one.offsets:
-    rows, columns = one.rows + dy, one.columns + dx
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    total += np.where(inside, maps[..., rows % height, columns % width], 0)
-    there += inside
-  return total * (_PARTS // np.maximum(there, 1))
+  return np.sum(maps[(..., *one.near)] * one.parts, axis=-2)
 
 
 def _beside(off: np.ndarray) -> np.ndarray:

@@ -40,15 +40,23 @@ def draw_codes(sites, seed=1):
   return rng.integers(-LIMIT, LIMIT + 1, (*sites, PLANES))
 
 
+def around(one, i):
+  """The spots that predict the i-th of a pass."""
+  rows, columns = one.near
+  known = np.flatnonzero(one.parts[:, i])
+  return [(int(rows[j, i]), int(columns[j, i])) for j in known]
+
+
 @pytest.mark.parametrize('sites', SIZES)
 def test_every_site_comes_once_after_those_that_predict_it(sites):
   known = np.zeros(sites, int)
   for one in passes(*sites):
-    for dy, dx in one.offsets:
-      rows, columns = one.rows + dy, one.columns + dx
-      inside = (0 <= rows) & (rows < sites[0])
-      inside &= (0 <= columns) & (columns < sites[1])
-      assert known[rows[inside], columns[inside]].all()
+    for i, (y, x) in enumerate(zip(one.rows, one.columns, strict=True)):
+      spots = around(one, i)
+      assert all(known[spot] for spot in spots)
+      assert len(set(spots)) == len(spots)
+      assert len({math.hypot(y - a, x - b) for a, b in spots}) <= 1
+      assert bool(spots) == (one.kind > 0)
     known[one.rows, one.columns] += 1
     assert one.kind < KINDS
   assert np.all(known == 1)
@@ -64,12 +72,12 @@ def expected(fitted, codes, plane, y, x):
 
   for p in range(PLANES):
     for one in passes(height, width):
-      for spot in zip(one.rows.tolist(), one.columns.tolist(), strict=True):
-        around = [(spot[0] + dy, spot[1] + dx) for dy, dx in one.offsets]
-        around = [s for s in around if inside(s)]
-        parts = 12 // max(len(around), 1)
-        values = sum(int(codes[s][p]) for s in around) * parts
-        near = sum(off[p, s] for s in around) * parts
+      spots = zip(one.rows.tolist(), one.columns.tolist(), strict=True)
+      for i, spot in enumerate(spots):
+        known = around(one, i)
+        parts = 12 // max(len(known), 1)
+        values = sum(int(codes[s][p]) for s in known) * parts
+        near = sum(off[p, s] for s in known) * parts
         slope, offset, least, weight = (
           int(table[one.kind, p])
           for table in (
@@ -195,14 +203,9 @@ def test_predictions_are_least_squares(maps, fitted):
   x, y = [], []
   for codes in maps[:50]:
     plane = codes[..., 0]
-    for row, column in zip(one.rows, one.columns, strict=True):
-      around = [
-        plane[row + dy, column + dx]
-        for dy, dx in one.offsets
-        if 0 <= row + dy < 8 and 0 <= column + dx < 8
-      ]
-      x.append(np.mean(around))
-      y.append(plane[row, column])
+    for i, spot in enumerate(zip(one.rows, one.columns, strict=True)):
+      x.append(np.mean([plane[s] for s in around(one, i)]))
+      y.append(plane[spot])
   slope, offset = np.polyfit(x, y, 1)
   assert abs(fitted.slope[kind, 0] / 256 - slope) < 0.01
   assert abs(fitted.offset[kind, 0] / 256 - offset) < 0.05
