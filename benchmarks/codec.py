@@ -2,17 +2,19 @@
 
   python benchmarks/codec.py
 
-Models of configs/photos.py with random weights that have seen a few crops of a
-photograph code one of --height x --width pixels to a file and back, on whatever
-device there is, compilation apart. One interleaved run of --rounds; medians,
-and the median share of the time that the range coder took, which runs on the
-host. Prints a table in Markdown.
+Models of configs/photos.py, and that of integers of configs/codec.py, with
+random weights that have seen a few crops of a photograph code one of --height x
+--width pixels to a file and back, on whatever device there is, compilation
+apart. One interleaved run of --rounds; medians, and the median share of the
+time that the range coder took, which runs on the host. Prints a table in
+Markdown.
 """
 
 import statistics
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -20,7 +22,7 @@ from absl import app, flags
 from skimage import data
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from configs import photos
+from configs import codec, photos
 from lasers_jax import settings
 from lasers_jax.codec import State
 from lasers_jax.evaluation.model_codec import ModelCodec, fit_tables
@@ -30,18 +32,23 @@ _HEIGHT = flags.DEFINE_integer('height', 512, 'Of the picture, in pixels.')
 _WIDTH = flags.DEFINE_integer('width', 768, 'Of the picture, in pixels.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
 CODECS = {
-  'lasers': ('lasers', False),
-  'lasers, context': ('lasers', True),
-  'vq': ('vq', False),
-  'vq, context': ('vq', True),
-  'fsq': ('fsq', False),
-  'residual': ('residual', False),
+  'lasers': (photos, False),
+  'lasers, context': (photos, True),
+  'vq': (photos, False),
+  'vq, context': (photos, True),
+  'fsq': (photos, False),
+  'residual': (photos, False),
+  'entropy': (codec, False),
+  'entropy, context': (codec, True),
 }
 
 
-def build(name: str, context: bool, picture: np.ndarray) -> ModelCodec:
+def build(
+  name: str, config: ModuleType, context: bool, picture: np.ndarray
+) -> ModelCodec:
   """A codec of random weights, fitted to the picture's own codes."""
-  model = settings.from_config(photos.get_config(name).to_dict()).model
+  bottleneck = name.partition(',')[0]
+  model = settings.from_config(config.get_config(bottleneck).to_dict()).model
   photograph = data.astronaut()
   crops = [photograph[i : i + 128, i : i + 128] for i in range(0, 320, 64)]
   images = np.stack(crops).astype(np.float32) / 255
@@ -61,7 +68,7 @@ def build(name: str, context: bool, picture: np.ndarray) -> ModelCodec:
   return ModelCodec(model, variables, mesh, None, state)
 
 
-def times(codec: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
+def times(coder: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
   """Seconds to encode and decode, and of each what the range coder took."""
   marks = [time.perf_counter()]
 
@@ -69,10 +76,10 @@ def times(codec: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
     marks.append(time.perf_counter())
     return value
 
-  codes = mark(codec.codes_of(picture))
-  file = mark(codec.codec.write(codes, *picture.shape[:2]))
-  mark(codec.decode(file))
-  mark(codec.codec.read(file))
+  codes = mark(coder.codes_of(picture))
+  file = mark(coder.codec.write(codes, *picture.shape[:2]))
+  mark(coder.decode(file))
+  mark(coder.codec.read(file))
   network, writing, decoding, reading = np.diff(marks)
   return network + writing, decoding, writing, reading
 
@@ -80,11 +87,11 @@ def times(codec: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
 def main(_) -> None:
   picture = np.tile(data.astronaut(), (2, 2, 1))
   picture = np.ascontiguousarray(picture[: _HEIGHT.value, : _WIDTH.value])
-  codecs = {name: build(*what, picture) for name, what in CODECS.items()}
-  found = {name: [] for name in codecs}
+  coders = {name: build(name, *what, picture) for name, what in CODECS.items()}
+  found = {name: [] for name in coders}
   for i in range(_ROUNDS.value + 1):
-    for name, codec in codecs.items():
-      measured = times(codec, picture)
+    for name, coder in coders.items():
+      measured = times(coder, picture)
       if i:  # the first round compiles
         found[name].append(measured)
   print(
@@ -97,7 +104,7 @@ def main(_) -> None:
   megapixels = picture[..., 0].size / 1e6
   for name, rows in found.items():
     encode, decode, writing, reading = np.transpose(rows)
-    bits = 8e-6 * len(codecs[name].encode(picture)) / megapixels
+    bits = 8e-6 * len(coders[name].encode(picture)) / megapixels
     print(
       f'| `{name}` | {bits:.3g} '
       f'| {megapixels / statistics.median(encode):.2f} '
