@@ -15,6 +15,7 @@ machine finds the same.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ _PARTS = 12  # a mean of 1 to 4 is exact in twelfths
 _LARGEST = 2**20  # weight, in units
 # Scales from 2^-7 to 2^7, four to an octave.
 _AT_ONCE = 2**14  # sites
+_BLOCK = 16  # planes
 _LADDER = np.array([round(_UNIT * 2 ** (j / 4)) for j in range(-28, 29)])
 
 STEPS = 1_500  # of training
@@ -115,7 +117,8 @@ class Survey:
     self._known = np.zeros((planes, *lead), np.int32)
     self.off = np.zeros((planes, *lead), np.uint8)
     self.beside = np.zeros((planes, *lead), np.uint8)
-    self._told = np.zeros(lead)
+    self._told = np.zeros(lead)  # to the plane that comes
+    self._earlier = np.zeros((_BLOCK, *lead))  # to its block, by those before
 
   @property
   def codes(self) -> np.ndarray:
@@ -145,15 +148,28 @@ class Survey:
     n = plane + 1
     if n == len(self._known):
       return
-    weights = [x[:n, n] for x in (self._scales.before, self._scales.beside)]
-    seen = [x[:n].reshape(n, -1) for x in (self.off, self.beside)]
-    told = self._told.reshape(-1)
-    for start in range(0, len(told), _AT_ONCE):
+    # Most of it for a block of planes at once, as a product of matrices.
+    first = n - n % _BLOCK
+    if n == first:
+      self._earlier = self._say(slice(first), slice(n, n + _BLOCK))
+    late = self._say(slice(first, n), slice(n, n + 1))[0]
+    self._told = self._earlier[n - first] + late
+
+  def _say(self, known: slice, later: slice) -> np.ndarray:
+    """What some planes say to later ones: float64 [later, ..., h, w]."""
+    net = self._scales
+    weights = [x[known, later].T for x in (net.before, net.beside)]
+    seen = [x[known] for x in (self.off, self.beside)]
+    lead = seen[0].shape[1:]
+    seen = [x.reshape(len(x), math.prod(lead)) for x in seen]
+    sums = np.empty((len(weights[0]), math.prod(lead)))
+    for start in range(0, sums.shape[1], _AT_ONCE):
       some = slice(start, start + _AT_ONCE)
-      told[some] = sum(
-        w.astype(np.float64) @ x[:, some].astype(np.float64)
+      sums[:, some] = sum(
+        w.astype(float) @ x[:, some].astype(float)
         for w, x in zip(weights, seen, strict=True)
       )
+    return sums.reshape(-1, *lead)
 
 
 def fit(maps: Sequence[np.ndarray], limit: int, seed: int = 0) -> Scales:

@@ -99,7 +99,9 @@ def expected(fitted, codes, plane, y, x):
         off[p, spot] = min(abs(int(codes[spot][p]) - guess), 63)
 
 
-def test_the_same_as_in_exact_integers():
+@pytest.mark.parametrize('block', [1, 2, 16])
+def test_the_same_as_in_exact_integers(block, monkeypatch):
+  monkeypatch.setattr(scales, '_BLOCK', block)
   fitted, codes = draw_scales(largest=40_000), draw_codes((5, 6))
   survey = Survey(fitted, LIMIT, codes.shape)
   for plane in range(PLANES):
