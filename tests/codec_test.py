@@ -11,11 +11,19 @@ from PIL import Image
 
 import codec
 from codec import Choice
+from lasers_jax import settings
 from lasers_jax.codec import State, container, context, save
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics, rate_distortion
 from lasers_jax.evaluation.measures import NOTHING_MORE, Measures
-from lasers_jax.evaluation.model_codec import fit_levels
+from lasers_jax.evaluation.model_codec import (
+  LEVELS,
+  ModelCodec,
+  fit_levels,
+  fit_tables,
+  with_levels,
+)
+from lasers_jax.training.sharding import make_mesh
 from tests import tiny
 
 
@@ -232,6 +240,25 @@ def test_levels_are_fitted_to_images_of_any_size(model):
   sites = (2 * 16 * 16 + 32 * 16) // coder.codec.f**2
   n = 2**bottleneck.coefficient_bits
   assert seen == [(sites * bottleneck.S, n)] and len(levels) == n
+
+
+@pytest.mark.parametrize('levels', LEVELS)
+def test_levels_of_lista_are_fitted_too(levels):
+  network = tiny.config('nowhere')['network']
+  section = dict(name='lista', K=16, steps=4, keep=2, coefficient_bits=3)
+  model = settings.build_model(network, section)
+  image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+  variables = model.init(jax.random.key(0), image / np.float32(255))
+  batches = [{'image': image, 'mask': np.array([True])}]
+  found = fit_levels(model, variables, batches, LEVELS[levels])
+  assert len(found) == 8 and np.all(np.diff(found) > 0)
+  variables = with_levels(variables, found)
+  tables = fit_tables(model, variables, batches)
+  state = State('none', {'coefficient_bits': 3}, tables, found)
+  coder = ModelCodec(model, variables, make_mesh(data=1), None, state)
+  codes, *_ = coder.codec.read(coder.encode(image[0]))
+  jax.tree.map(np.testing.assert_array_equal, codes, coder.codes_of(image[0]))
+  assert codes.coefficients.max() < 8
 
 
 def test_each_choice_has_a_file_of_its_own():

@@ -20,8 +20,9 @@ class Dense(Bottleneck):
   """Codes each site by a number for each of K atoms, most of them zero.
 
   A subclass defines these numbers, `_values(z)` [..., K], and `_atoms()`,
-  [D, K]; and of the numbers that are stored as `_value_bits` bits, how they
-  are rounded to integers, `_round`, and what these stand for, `_restore`.
+  [D, K]; and of the numbers that are stored as `value_bits` bits, how they
+  are rounded to integers from 0 on, `_round`, and what these stand for,
+  `_restore`, both of a SparseCode.
 
   Attributes:
     K: atoms.
@@ -44,7 +45,7 @@ class Dense(Bottleneck):
   def bits_per_site(self) -> float | None:
     if self.keep is None:
       return None
-    return self.keep * (fixed_length_bits(self.K) + self._value_bits)
+    return self.keep * (fixed_length_bits(self.K) + self.value_bits)
 
   @property
   def symbols(self) -> int:
@@ -65,7 +66,7 @@ class Dense(Bottleneck):
     """Adds up the atoms: float32 [..., D]."""
     if self.keep is None:
       return self._combine(codes)
-    values = self._restore(codes.coefficients)
+    values = self._restore(codes)
     flat = SparseCode(
       codes.atoms.reshape(-1, self.keep), values.reshape(-1, self.keep)
     )
@@ -79,8 +80,11 @@ class Dense(Bottleneck):
   def _store(self, values: Array) -> Array | SparseCode:
     if self.keep is None:
       return values
-    kept = keep_largest(values, self.keep)
-    return SparseCode(kept.atoms, self._round(kept.coefficients))
+    kept = self._kept(values)
+    return SparseCode(kept.atoms, self._round(kept))
+
+  def _kept(self, values: Array) -> SparseCode:
+    return keep_largest(values, self.keep)
 
   def _stats(self, z, quantized, values, codes, mask) -> dict[str, Array]:
     stats = {

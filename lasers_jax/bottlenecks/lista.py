@@ -14,7 +14,9 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import Latent, site_mean
+from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.dense import Dense
+from lasers_jax.coding import SparseCode
 from lasers_jax.coding.ista import dct_dictionary, ista, largest_eigenvalue
 
 LEARNING = ('gradient', 'fixed')
@@ -37,8 +39,9 @@ class Lista(Dense):
       at all, it stays the DCT.
     keep: the coefficients that are stored; None stores all K as float32, and is
       continuous. Training decodes all of them, evaluation what is stored.
-    coefficient_bits: bits of a stored coefficient, where `keep` is set.
-    decay: of the moving average of the largest coefficient.
+    coefficient_bits: bits b of a stored coefficient, where `keep` is set: one
+      of 2^b learned levels, as in `Lasers`.
+    decay: of the moving averages of the levels.
   """
 
   steps: int = 16
@@ -52,7 +55,9 @@ class Lista(Dense):
     self.declare(self._home, 'dictionary', _dct, (self.D, self.K))
     # c over the largest eigenvalue of the dictionary, A A'.
     self.ratio = self.param('ratio', lambda key: jnp.ones(()))
-    self.scale = self.variable('codebook', 'scale', jnp.ones, ())
+    if self.keep is not None:
+      bits = self.coefficient_bits
+      self.coefficients = Coefficients(self.K, bits, self.decay)
 
   def check(self) -> None:
     if self.learning not in LEARNING:
@@ -62,9 +67,9 @@ class Lista(Dense):
       raise ValueError(f'steps must be at least 1, got {self.steps}')
     if self.penalty < 0:
       raise ValueError(f'penalty must not be negative, got {self.penalty}')
-    if self.coefficient_bits < 2:
+    if not 1 <= self.coefficient_bits <= 12:
       raise ValueError(
-        f'coefficient_bits must be at least 2: {self.coefficient_bits}'
+        f'coefficient_bits must be from 1 to 12: {self.coefficient_bits}'
       )
 
   @property
@@ -72,11 +77,23 @@ class Lista(Dense):
     return 'params' if self.learning == 'gradient' else 'codebook'
 
   @property
-  def _value_bits(self) -> int:
+  def value_bits(self) -> int:
     return self.coefficient_bits
 
   def atoms(self) -> Array:
-    return (self.scale.value / 2 * self._atoms().T)[:, None, None]
+    rows = self._atoms().T
+    if self.keep is not None:
+      rows *= self.coefficients.usual()[:, None]
+    return rows[:, None, None]
+
+  def multiples(self, z: Array) -> Array:
+    """What is rounded to levels in coding z: float32 [N, keep].
+
+    The coefficients, in units of the usual size of those of their atoms.
+    """
+    kept = self._kept(self._values(z))
+    found = kept.coefficients / self.coefficients.usual()[kept.atoms]
+    return found.reshape(-1, found.shape[-1])
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -87,16 +104,18 @@ class Lista(Dense):
     quantized = self._combine(coefficients) if train else self.decode(codes)
     losses = {'latent': site_mean((z - quantized) ** 2, mask)}
     stats = self._stats(z, quantized, held, codes, mask)
-    if self.tracks(train):  # last, since it changes the scale
-      if mask is not None:
-        held = jnp.where(mask[..., None], held, 0.0)
-      largest = jnp.max(jnp.abs(held))
-      self.scale.value += (1 - self.decay) * (largest - self.scale.value)
+    if self.keep is not None and self.tracks(train):
+      # Last, since it changes sizes and levels.
+      counted = jnp.ones(z.shape[:-1]) if mask is None else mask * 1.0
+      weights = jnp.broadcast_to(counted[..., None], codes.atoms.shape)
+      kept = self._kept(held).coefficients
+      self.coefficients.track(codes.atoms, kept, codes.coefficients, weights)
     return Latent(quantized.astype(z.dtype), codes, losses, stats)
 
   def initialize(self, z: Array) -> None:
-    """Fits the scale to a first batch; the dictionary stays the DCT."""
-    self.scale.value = jnp.max(jnp.abs(self._values(z)))
+    """Fits sizes and levels to a first batch; the dictionary stays the DCT."""
+    if self.keep is not None:
+      self.coefficients.fit(self._kept(self._values(z)).coefficients)
 
   def _atoms(self) -> Array:
     """The dictionary, normalized: averaged weights are not."""
@@ -111,15 +130,11 @@ class Lista(Dense):
     rows = ista(signals, atoms, c, self.penalty, self.steps)
     return rows.reshape(*z.shape[:-1], self.K)
 
-  def _round(self, coefficients: Array) -> Array:
-    """Signed integers of coefficient_bits."""
-    return coding.quantize(coefficients, self._scales(), self.coefficient_bits)
+  def _round(self, kept: SparseCode) -> Array:
+    return self.coefficients.store(*kept)
 
-  def _restore(self, bins: Array) -> Array:
-    return coding.dequantize(bins, self._scales(), self.coefficient_bits)
-
-  def _scales(self) -> Array:
-    return jnp.full(self.keep, jnp.maximum(self.scale.value, 1e-12))
+  def _restore(self, codes: SparseCode) -> Array:
+    return self.coefficients.read(*codes)
 
 
 def _dct(key: Array, shape: tuple[int, int]) -> Array:

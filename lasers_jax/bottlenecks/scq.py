@@ -12,6 +12,7 @@ from jax import Array, lax
 from lasers_jax import coding
 from lasers_jax.bottlenecks.base import Latent, site_mean
 from lasers_jax.bottlenecks.dense import Dense
+from lasers_jax.coding import SparseCode
 from lasers_jax.coding.convex import convex_weights
 from lasers_jax.coding.keep import dequantize_shares, quantize_shares
 
@@ -48,7 +49,7 @@ class SCQ(Dense):
       raise ValueError(f'weight_bits must be at least 1: {self.weight_bits}')
 
   @property
-  def _value_bits(self) -> int:
+  def value_bits(self) -> int:
     return self.weight_bits
 
   def atoms(self) -> Array:
@@ -81,9 +82,9 @@ class SCQ(Dense):
     weights = convex_weights(signals, self._codes(), self.penalty)
     return weights.reshape(*z.shape[:-1], self.K)
 
-  def _round(self, weights: Array) -> Array:
+  def _round(self, kept: SparseCode) -> Array:
     """Integers in [0, 2^weight_bits - 1], the largest of a site the highest."""
-    return quantize_shares(weights, self.weight_bits)
+    return quantize_shares(kept.coefficients, self.weight_bits)
 
-  def _restore(self, levels: Array) -> Array:
-    return dequantize_shares(levels)
+  def _restore(self, codes: SparseCode) -> Array:
+    return dequantize_shares(codes.coefficients)

@@ -10,7 +10,6 @@ from lasers_jax.bottlenecks import (
   MQVAE,
   Bottleneck,
   Lasers,
-  Lista,
 )
 from lasers_jax.bottlenecks.base import LookUp
 from lasers_jax.bottlenecks.continuous import Numbers
@@ -55,10 +54,9 @@ def transfer(
   )
 
 
-def _planes(coder, name, codes, sites, sizes, low=0, dtype=np.int32):
-  """Integers [h, w, C] from `low` on."""
-  codes = None if codes is None else codes - low
-  return (coder.planes(name, codes, sites, sizes) + low).astype(dtype)
+def _planes(coder, name, codes, sites, sizes, dtype=np.int32):
+  """Integers [h, w, C] from 0 on."""
+  return coder.planes(name, codes, sites, sizes).astype(dtype)
 
 
 def _plane(coder, name, codes, sites, size):
@@ -171,14 +169,6 @@ def _(bottleneck: Dense, coder, sites, codes=None, name=''):
   atoms, values = (None, None) if codes is None else codes
   sizes = [bottleneck.K] * bottleneck.keep
   atoms = _planes(coder, f'{name}atoms/', atoms, sites, sizes)
-  lowest, highest = _range_of_values(bottleneck)
-  sizes = [highest - lowest + 1] * bottleneck.keep
-  values = _planes(coder, f'{name}values/', values, sites, sizes, lowest)
+  sizes = [2**bottleneck.value_bits] * bottleneck.keep
+  values = _planes(coder, f'{name}values/', values, sites, sizes)
   return SparseCode(atoms, values)
-
-
-def _range_of_values(bottleneck: Dense) -> tuple[int, int]:
-  if isinstance(bottleneck, Lista):
-    most = 2 ** (bottleneck.coefficient_bits - 1) - 1
-    return -most, most
-  return 0, 2**bottleneck.weight_bits - 1

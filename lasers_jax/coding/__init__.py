@@ -45,7 +45,6 @@ from lasers_jax.coding.revival import (
   revive_atoms,
 )
 from lasers_jax.coding.rounded import RoundedCode, rounded_pursuit
-from lasers_jax.coding.scalar import dequantize, quantize
 
 __all__ = [
   'CodebookStatistics',
@@ -60,7 +59,6 @@ __all__ = [
   'batch_omp',
   'batch_omp_path',
   'choose_revivals',
-  'dequantize',
   'exact',
   'find_twins',
   'forget_atoms',
@@ -75,7 +73,6 @@ __all__ = [
   'normalize_codes',
   'online',
   'pick_signals',
-  'quantize',
   'random_codes',
   'random_dictionary',
   'reconstruct',

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lasers_jax import codec
+from lasers_jax.bottlenecks import Lasers
 from lasers_jax.coding import scalar
 from lasers_jax.evaluation.generation import decode_latents
 from lasers_jax.evaluation.refinement import Decoding
@@ -98,7 +99,7 @@ def _multiples(model, variables, images):
 
 
 def with_levels(variables: Any, levels: np.ndarray | None) -> Any:
-  """Gives the coefficients of a `lasers` bottleneck other levels."""
+  """Gives the coefficients of a bottleneck other levels."""
   if levels is None:
     return variables
   none = np.zeros_like(levels)
@@ -117,7 +118,7 @@ def fit_levels(
   batches: Sequence[dict],
   find: Callable[[Any, int], Any],
 ) -> np.ndarray:
-  """Finds levels for the coefficients of a `lasers` bottleneck.
+  """Finds levels for the coefficients of a `lasers` or `lista` bottleneck.
 
   Args:
     model: as it is to code; the levels in `variables` may be of another number.
@@ -126,7 +127,8 @@ def fit_levels(
   """
   bottleneck = model.bottleneck
   # Where rounding is inside the pursuit, levels change what is rounded.
-  for _ in range(4 if bottleneck.pursuit == 'rounded' else 1):
+  rounded = isinstance(bottleneck, Lasers) and bottleneck.pursuit == 'rounded'
+  for _ in range(4 if rounded else 1):
     multiples = []
     for batch in batches:
       found = np.asarray(_multiples(model, variables, batch['image']))

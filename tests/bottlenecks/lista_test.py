@@ -6,6 +6,7 @@ import pytest
 from lasers_jax import coding
 from lasers_jax.bottlenecks.lista import Lista
 from lasers_jax.coding.ista import dct_dictionary, ista, largest_eigenvalue
+from lasers_jax.coding.scalar import Levels, update_levels
 from tests.bottlenecks.modules import assert_near
 
 B, SIDE, D, K = 4, 4, 8, 16
@@ -22,8 +23,19 @@ def variables():
   dictionary = coding.random_dictionary(jax.random.key(0), (D, K))
   return {
     'params': {'dictionary': dictionary, 'ratio': jnp.float32(1.2)},
-    'codebook': {'scale': jnp.float32(3.0)},
+    'codebook': {'coefficients': {'sizes': jnp.full(K, 3.0)}},
   }
+
+
+def with_levels(variables, levels):
+  """With other levels, that nothing has been near to."""
+  levels = jnp.asarray(levels, jnp.float32)
+  zeros = jnp.zeros_like(levels)
+  coefficients = {
+    **variables['codebook']['coefficients'],
+    'levels': Levels(levels, zeros, zeros),
+  }
+  return {**variables, 'codebook': {'coefficients': coefficients}}
 
 
 def module_of(**fields):
@@ -123,59 +135,92 @@ def test_averaged_weights_are_normalized(z, variables):
   assert_near(*latents)
 
 
-# The scale
+# Sizes and levels
 
 
-def test_the_scale_follows_the_largest_coefficient(z, variables):
-  module = module_of(decay=0.9)
-  largest = np.abs(expected_codes(z, variables)).max()
-  _, updates = module.apply(variables, z, train=True, mutable=['codebook'])
-  np.testing.assert_allclose(
-    updates['codebook']['scale'], 0.9 * 3 + 0.1 * largest, rtol=1e-5
+def test_levels_and_sizes_follow_what_is_kept(z, variables):
+  module = module_of(keep=2, coefficient_bits=2, decay=0.9)
+  levels = np.array([-2, -0.5, 0.5, 2], np.float32)
+  known = with_levels(variables, levels)
+  codes = module.apply(known, z, method='encode')
+  _, updates = module.apply(known, z, train=True, mutable=['codebook'])
+  exact = np.asarray(expected_codes(z, variables)).reshape(B, SIDE, SIDE, K)
+  kept = np.take_along_axis(exact, np.asarray(codes.atoms), axis=-1)
+  found = updates['codebook']['coefficients']
+  expected = update_levels(
+    known['codebook']['coefficients']['levels'],
+    kept / 3.0,
+    codes.coefficients,
+    jnp.ones(kept.shape),
+    0.9,
   )
-  _, same = module.apply(variables, z, train=False, mutable=['codebook'])
-  assert same['codebook']['scale'] == 3
+  assert_near(found['levels'], expected)
+  for atom in range(K):
+    own = kept[np.asarray(codes.atoms) == atom]
+    if len(own):
+      share = 1 - 0.99 ** len(own)
+      square = 9 + share * (np.mean(own**2) - 9)
+      np.testing.assert_allclose(
+        found['sizes'][atom], square**0.5, rtol=1e-4
+      )
+  _, same = module.apply(known, z, train=False, mutable=['codebook'])
+  assert_near(same['codebook'], known['codebook'])
+
+
+def test_they_start_with_a_first_batch(z, variables):
+  module = module_of(keep=2, coefficient_bits=4)
   _, fitted = module.apply(
     variables, z, method='initialize', mutable=['codebook']
   )
-  np.testing.assert_allclose(fitted['codebook']['scale'], largest, rtol=1e-5)
+  fitted = fitted['codebook']['coefficients']
+  exact = np.asarray(expected_codes(z, variables))
+  kept = -np.sort(-np.abs(exact), axis=1)[:, :2]
+  size = np.sqrt(np.mean(kept**2))
+  np.testing.assert_allclose(fitted['sizes'], np.full(K, size), rtol=1e-4)
+  assert np.all(np.diff(fitted['levels'].values) > 0)
 
 
-def test_atoms_have_half_the_scale(variables):
-  atoms = module_of().apply(variables, method='atoms')
-  assert atoms.shape == (K, 1, 1, D)
-  assert_near(atoms[:, 0, 0], 1.5 * variables['params']['dictionary'].T)
+def test_atoms_have_their_usual_size(variables):
+  known = with_levels(variables, np.linspace(-1, 1, 256))
+  for module, size in (module_of(), 1.0), (module_of(keep=2), 3.0):
+    atoms = module.apply(known, method='atoms')
+    assert atoms.shape == (K, 1, 1, D)
+    assert_near(atoms[:, 0, 0], size * variables['params']['dictionary'].T)
 
 
 # What is kept
 
 
-def test_kept_coefficients_are_integers(z, variables):
+def test_kept_coefficients_are_the_nearest_levels(z, variables):
+  levels = np.linspace(-1.5, 1.5, 64)
   module = module_of(keep=3, coefficient_bits=6)
-  codes = module.apply(variables, z, method='encode')
+  known = with_levels(variables, levels)
+  codes = module.apply(known, z, method='encode')
   assert codes.atoms.shape == codes.coefficients.shape == (B, SIDE, SIDE, 3)
   assert codes.atoms.dtype == codes.coefficients.dtype == jnp.int32
   exact = np.asarray(expected_codes(z, variables)).reshape(B, SIDE, SIDE, K)
   order = np.argsort(-np.abs(exact), axis=-1, kind='stable')[..., :3]
   np.testing.assert_array_equal(codes.atoms, order)
   kept = np.take_along_axis(exact, order, axis=-1)
-  expected = np.clip(np.round(kept / 3.0 * 31), -31, 31)
+  expected = np.abs(kept[..., None] / 3.0 - levels).argmin(axis=-1)
   np.testing.assert_array_equal(codes.coefficients, expected)
-  indices = module.apply(variables, codes, method='indices')
+  indices = module.apply(known, codes, method='indices')
   np.testing.assert_array_equal(indices, codes.atoms)
+  multiples = module.apply(known, z, method='multiples')
+  assert_near(multiples, (kept / 3.0).reshape(-1, 3))
 
-  quantized = module.apply(variables, codes, method='decode')
+  quantized = module.apply(known, codes, method='decode')
   chosen = np.asarray(variables['params']['dictionary']).T[order]
-  decoded = np.einsum('...m,...md->...d', expected * 3 / 31, chosen)
+  decoded = np.einsum('...m,...md->...d', 3 * levels[expected], chosen)
   np.testing.assert_allclose(quantized, decoded, atol=1e-5)
 
 
 def test_keeping_is_for_evaluation(z, variables):
   free, kept = module_of(), module_of(keep=2)
+  unkept = free.apply(variables, z, train=True).quantized
+  variables = with_levels(variables, np.linspace(-1, 1, 256))
   latent = kept.apply(variables, z, train=True)
-  np.testing.assert_array_equal(
-    latent.quantized, free.apply(variables, z, train=True).quantized
-  )
+  np.testing.assert_array_equal(latent.quantized, unkept)
   codes = kept.apply(variables, z, method='encode')
   jax.tree.map(np.testing.assert_array_equal, latent.codes, codes)
   plain = kept.apply(variables, z, train=False)
@@ -190,11 +235,12 @@ def test_keeping_is_for_evaluation(z, variables):
 def test_what_is_kept_comes_near_to_all(z, variables):
   free = module_of().apply(variables, z, train=False).quantized
   gaps = []
-  for keep, bits in ((1, 8), (6, 8), (K, 6), (K, 16)):
+  for keep, bits in ((1, 8), (6, 8), (K, 6), (K, 12)):
     module = module_of(keep=keep, coefficient_bits=bits)
-    quantized = module.apply(variables, z, train=False).quantized
+    known = with_levels(variables, np.linspace(-2, 2, 2**bits))
+    quantized = module.apply(known, z, train=False).quantized
     gaps.append(np.abs(quantized - free).mean())
-  assert gaps[0] > gaps[1] > gaps[2] > gaps[3] and gaps[3] < 1e-3
+  assert gaps[0] > gaps[1] > gaps[2] > gaps[3] and gaps[3] < 3e-3
 
 
 @pytest.mark.parametrize(
@@ -219,6 +265,8 @@ def test_masked_sites_count_for_nothing(z, variables, keep):
   mask = jnp.zeros((B, SIDE, SIDE), bool).at[:, :2].set(True)
   other = jnp.where(mask[..., None], z, 7.0 * z[::-1] + 1)
   module = module_of(keep=keep)
+  if keep:
+    variables = with_levels(variables, np.linspace(-1, 1, 256))
 
   def train(z, mask=None):
     latent, updates = module.apply(
@@ -233,6 +281,8 @@ def test_masked_sites_count_for_nothing(z, variables, keep):
 @pytest.mark.parametrize('keep', [None, 2])
 def test_bfloat16_and_extremes(z, variables, keep):
   module, half = module_of(keep=keep), z.astype(jnp.bfloat16)
+  if keep:
+    variables = with_levels(variables, np.linspace(-1, 1, 256))
   latent = module.apply(variables, half, train=True)
   assert latent.quantized.dtype == jnp.bfloat16
   exact = module.apply(variables, half.astype('f4'), method='encode')
@@ -255,7 +305,7 @@ def test_bfloat16_and_extremes(z, variables, keep):
     ({'penalty': -1.0}, 'penalty must not be negative, got -1.0'),
     ({'keep': 0}, 'keep must be None or from 1 to K = 16, got 0'),
     ({'keep': 17}, 'keep must be None or from 1 to K = 16, got 17'),
-    ({'coefficient_bits': 1}, 'coefficient_bits must be at least 2: 1'),
+    ({'coefficient_bits': 13}, 'coefficient_bits must be from 1 to 12: 13'),
   ],
 )
 def test_check(fields, message):

@@ -64,7 +64,8 @@ COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
     {'inner': VQ, 'width': 8, 'blocks': 2}, masked(8, 2), 2 * K * D + K
   ),
   'scq': ({}, K * D, 0),
-  'lista': ({}, D * K + 1, 1),
+  'lista': ({}, D * K + 1, 0),
+  'lista-kept': ({'keep': 3}, D * K + 1, K + LEVELS),
   'kl': ({}, 2 * dense(D, D), 0),
   'kl-rounded': ({'bits': 3}, 2 * dense(D, D), 2 * D + 3 * 2**3),
   'none': ({}, 0, 0),
