@@ -12,10 +12,10 @@ may encode with fewer atoms and other coefficients than it was trained with:
 --S, --bits, --levels and --pursuit; with --tolerance=0.5, say, and coefficients
 rounded in the pursuit, each site takes as many atoms as it needs. One with
 `lista` has --bits and --levels, and one with `entropy` may round more coarsely:
---step. How probable codes are can be told
-from those around them (--context): smaller files, more time. Each choice has a
-file of its own. Images may have any size. Each is coded by itself, and written
-whole or not at all, so that several processes may work at once.
+--step. How probable codes are can be told from those around them (--context):
+smaller files, more time. Each choice has a file of its own. Images may have any
+size. Each is coded by itself, and written whole or not at all, so that several
+processes may work at once.
 """
 
 import functools
