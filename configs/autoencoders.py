@@ -30,7 +30,7 @@ def choose(name: str, pixels: int) -> tuple[ConfigDict, ConfigDict]:
 _AUTOENCODERS = {
   'ae': ('none', dict()),
   'vae': ('kl', dict(kl=1.0)),
-  'beta_vae': ('kl', dict(kl=2.0)),  # assumed: PMFS does not say which beta
+  'beta_vae': ('kl', dict(kl=0.1)),  # assumed: PMFS does not say which beta
   'wae': ('wae', dict(mmd=100.0)),  # WAE: 10, with 0.05 of the squared error
   'info_vae': ('info_vae', dict(info=1.0)),  # alpha = 0, lambda_ = 100 assumed
   'rae': ('rae', dict(norm=1e-4, decoder_norm=1e-7)),  # of RAE's own code
