@@ -108,7 +108,7 @@ class Lista(Dense):
       # Last, since it changes sizes and levels.
       counted = jnp.ones(z.shape[:-1]) if mask is None else mask * 1.0
       weights = jnp.broadcast_to(counted[..., None], codes.atoms.shape)
-      kept = self._kept(held).coefficients
+      kept = jnp.take_along_axis(held, codes.atoms, axis=-1)
       self.coefficients.track(codes.atoms, kept, codes.coefficients, weights)
     return Latent(quantized.astype(z.dtype), codes, losses, stats)
 

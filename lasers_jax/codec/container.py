@@ -6,7 +6,7 @@
   4 bytes   CRC-32 of all other bytes
   2 to 6    height and width, each in groups of 7 bits, the lowest first; a set
             high bit says that another group follows
-  the rest  the codes, see `coder`
+  the rest  the codes, see `coder`, and zeros up to a bit for each
 """
 
 import struct

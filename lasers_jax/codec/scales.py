@@ -33,9 +33,9 @@ _UNIT = 2**12  # of the weights of scales
 _SLOPE = 2**8  # of the weights of predictions
 _PARTS = 12  # a mean of 1 to 4 is exact in twelfths
 _LARGEST = 2**20  # weight, in units
-# Scales from 2^-7 to 2^7, four to an octave.
 _AT_ONCE = 2**14  # sites
 _BLOCK = 16  # planes
+# Scales from 2^-7 to 2^7, four to an octave.
 _LADDER = np.array([round(_UNIT * 2 ** (j / 4)) for j in range(-28, 29)])
 
 STEPS = 1_500  # of training
