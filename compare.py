@@ -28,13 +28,14 @@ from configs import bottlenecks, decoders
 from lasers_jax import scripts, settings
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.bottlenecks.rates import fields_at
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.evaluation import comparison, pictures, protocol
 from lasers_jax.evaluation.measures import (
   NOTHING_MORE,
   Measures,
   load_measures,
 )
+from lasers_jax.files import written_whole
 from lasers_jax.training import workdir
 
 PICTURES = 'pictures.npz'  # in the workdir of a run
@@ -147,10 +148,16 @@ def finished(entry: Entry, measures: Measures) -> bool:
   """
   if not os.path.exists(os.path.join(entry.path, PICTURES)):
     return False  # They are what is written last.
-  workdir.check_config(entry.path, entry.config)
-  with open(os.path.join(entry.path, 'results.json')) as file:
-    results = json.load(file)
-  if results['protocol']['step'] != entry.config['steps']:
+  started = workdir.Run(entry.config, settings.with_defaults)
+  workdir.check_config(entry.path, started)
+  try:
+    path = os.path.join(entry.path, 'results.json')
+    with open(path, encoding='utf-8') as file:
+      results = json.load(file)
+    step = results['protocol']['step']
+  except (OSError, ValueError, KeyError, TypeError):
+    return False  # Damaged: measured again.
+  if step != entry.config['steps']:
     return False
   if not measures.protocol.keys() <= results.keys():
     return False
@@ -168,13 +175,17 @@ def run(entry: Entry, measures: Measures) -> bool:
     if int(state.step) < entry.config['steps']:
       return False
     entry.results = evaluate.evaluate(entry.path, measures=measures)
-    copies = reconstructions(entry.path)
   except Exception as error:  # Whatever it is, it is this entry's alone.
-    logging.exception('%s failed', os.path.basename(entry.path))
+    known = isinstance(error, InputError | TrainingError)
     entry.error = ' '.join(f'{type(error).__name__}: {error}'.split())
+    name = os.path.basename(entry.path)
+    logging.error('%s failed: %s', name, entry.error, exc_info=not known)
     return True
-  if jax.process_index() == 0:
-    np.savez(os.path.join(entry.path, PICTURES), *copies)
+  with optional(f'pictures of {os.path.basename(entry.path)}'):
+    copies = reconstructions(entry.path)
+    if jax.process_index() == 0:
+      with written_whole(os.path.join(entry.path, PICTURES)) as file:
+        np.savez(file, *copies)
   return True
 
 
@@ -211,8 +222,19 @@ def report(entries: list[Entry], path: str) -> None:
   text = json.dumps(rows, indent=2) + '\n'
   workdir.write_text(os.path.join(path, 'table.json'), text)
   workdir.write_text(os.path.join(path, 'table.md'), comparison.table(rows))
-  comparison.plot(rows, os.path.join(path, 'curves.png'))
-  done = [entry for entry in entries if entry.results]
+  with optional('curves.png'):
+    comparison.plot(rows, os.path.join(path, 'curves.png'))
+  with optional('pictures.png'):
+    draw(entries, path)
+
+
+def draw(entries: list[Entry], path: str) -> None:
+  """Draws the same images by all runs that have kept theirs."""
+  done = [
+    entry
+    for entry in entries
+    if entry.results and os.path.exists(os.path.join(entry.path, PICTURES))
+  ]
   if done:
     picture = comparison.side_by_side(
       [os.path.basename(entry.path) for entry in done],
@@ -245,13 +267,14 @@ def main() -> None:
   except ValueError as error:
     raise InputError(f'--bits_per_pixel must be numbers: {error}') from error
   scripts.set_up_jax()
-  path = scripts.WORKDIR.value
+  path = workdir.locate(scripts.WORKDIR.value)
+  workdir.check_writable(path, 'choose another --workdir')
   measures = load_measures(given.measures, given.inception, given.clip)
   done = compare(
     given.config.to_dict(), given.bottlenecks, rates, path, measures
   )
   if done and jax.process_index() == 0:
-    with open(os.path.join(path, 'table.md')) as file:
+    with open(os.path.join(path, 'table.md'), encoding='utf-8') as file:
       print(file.read(), end='')
 
 

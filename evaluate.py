@@ -16,13 +16,12 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
 from lasers_jax import scripts, settings
 from lasers_jax.data import DataSettings, Source
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import examples, pictures, protocol, report
 from lasers_jax.evaluation.measures import (
   MEASURES,
@@ -34,6 +33,7 @@ from lasers_jax.evaluation.refinement import say_decoding
 from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
+from lasers_jax.training.monitor import read_metrics
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import (
   TrainState,
@@ -52,14 +52,40 @@ class Model(NamedTuple):
   variables: Any  # params and codebook
 
 
-def evaluate(
+class Evaluation(NamedTuple):
+  """What was measured, and of what."""
+
+  path: str  # the workdir
+  output: str  # the folder of what is written
+  model: Model
+  source: Source
+  measures: Measures
+  measured: protocol.Measured
+  results: dict  # as in results.json
+
+
+def evaluate(path: str, output: str | None = None, **options) -> dict:
+  """Evaluates a checkpoint of a workdir, and writes all that is known of it.
+
+  Args:
+    path, output, options: see `measure`.
+
+  Returns:
+    The results, as in results.json.
+  """
+  evaluation = measure(path, output, **options)
+  illustrate(evaluation)
+  return evaluation.results
+
+
+def measure(
   path: str,
   output: str | None = None,
   measures: Measures = NOTHING_MORE,
   dump: str | None = None,
   **changes,
-) -> dict:
-  """Evaluates a checkpoint of a workdir, and writes the results.
+) -> Evaluation:
+  """Measures a checkpoint of a workdir, and writes results.json.
 
   Args:
     path: the workdir.
@@ -68,11 +94,16 @@ def evaluate(
     dump: a folder for images and copies as PNG files; None writes none.
     changes: see `load`.
 
-  Returns:
-    The results, as in results.json.
+  Raises:
+    InputError: something that the user can mend.
   """
+  output = workdir.local(output or path)
   model = load(path, **changes)
-  config, run, mesh, _, variables = model
+  _, run, mesh, _, variables = model
+  workdir.check_writable(output, 'name another folder with --output')
+  if dump:
+    dump = workdir.local(dump)
+    workdir.check_writable(dump, 'name another folder with --dump')
   started = time.time()
   source = run.data.open(run.data.test)
   batches = run.data.evaluation_batches(
@@ -87,20 +118,30 @@ def evaluate(
     'count': len(source),
     'seconds': round(time.time() - started, 1),
   }
-  images = run.data.first_images(source, run.evaluation.pictures)
-  picture = protocol.picture(
-    run.model, variables, images, mesh, run.decoding
-  )
   if jax.process_index() == 0:
-    keep(results, picture, output or path)
-  findings = examples.collect(
-    run.model, variables, mesh, run.decoding, measures, measured,
-    picker(run.data, source), run.data.side,
-  )  # fmt: skip
-  if jax.process_index() == 0:
-    page = report.render(results, measured, findings, origin(path, config))
-    workdir.write_text(os.path.join(output or path, 'report.html'), page)
-  return results
+    text = json.dumps(results, indent=2) + '\n'
+    workdir.write_text(os.path.join(output, 'results.json'), text)
+  return Evaluation(path, output, model, source, measures, measured, results)
+
+
+def illustrate(evaluation: Evaluation) -> None:
+  """Writes results.png and report.html; the log says what could not be."""
+  path, output, model, source, measures, measured, results = evaluation
+  config, run, mesh, _, variables = model
+  lead = jax.process_index() == 0
+  with optional('results.png'):
+    images = run.data.first_images(source, run.evaluation.pictures)
+    picture = protocol.picture(run.model, variables, images, mesh, run.decoding)
+    if lead:
+      pictures.save_png(os.path.join(output, 'results.png'), picture)
+  with optional('report.html'):
+    findings = examples.collect(
+      run.model, variables, mesh, run.decoding, measures, measured,
+      picker(run.data, source), run.data.side,
+    )  # fmt: skip
+    if lead:
+      page = report.render(results, measured, findings, origin(path, config))
+      workdir.write_text(os.path.join(output, 'report.html'), page)
 
 
 def say_protocol(model: Model, measures: Measures) -> dict:
@@ -139,7 +180,7 @@ def origin(path: str, config: dict) -> report.Origin:
   """Says how this evaluation of a workdir came about."""
   return report.Origin(
     config,
-    report.read_history(os.path.join(path, 'metrics.jsonl')),
+    read_metrics(os.path.join(path, 'metrics.jsonl')),
     report.versions(scripts.commit()),
     shlex.join(['python', *sys.argv]),
   )
@@ -165,6 +206,7 @@ def load(
   Raises:
     InputError: something that the user can mend.
   """
+  path = workdir.locate(path)
   config = workdir.load_config(path)
   trained = settings.from_config(config)
   config['data'].update(data_changes or {})
@@ -180,14 +222,6 @@ def load(
   state = restore(trained, path, step, mesh)
   variables = evaluation_variables(state)
   return Model(config, run, mesh, int(state.step), variables)
-
-
-def keep(results: dict, picture: np.ndarray, folder: str) -> None:
-  """Writes results.json and results.png."""
-  os.makedirs(folder, exist_ok=True)
-  pictures.save_png(os.path.join(folder, 'results.png'), picture)
-  text = json.dumps(results, indent=2) + '\n'
-  workdir.write_text(os.path.join(folder, 'results.json'), text)
 
 
 def restore(
@@ -260,7 +294,7 @@ def main() -> None:
     'guidance': given.guidance,
     'interval': given.interval and times_of(given.interval),
   }
-  results = evaluate(
+  evaluation = measure(
     scripts.WORKDIR.value,
     given.output,
     load_measures(given.measures, given.inception, given.clip),
@@ -272,7 +306,8 @@ def main() -> None:
     batch_size=given.batch_size,
   )
   if jax.process_index() == 0:
-    print(protocol.one_line(results))
+    print(protocol.one_line(evaluation.results), flush=True)
+  illustrate(evaluation)
 
 
 if __name__ == '__main__':

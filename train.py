@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from lasers_jax import data, scripts, settings
-from lasers_jax.errors import InputError, TrainingError
+from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.evaluation import pictures, protocol
 from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
@@ -61,6 +61,7 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
     InputError: something that the user can mend.
     TrainingError: the loss is not finite.
   """
+  path = workdir.locate(path)
   run = settings.from_config(config)
   objective, frozen = make_objective(run.model, run.loss, run.diffusion)
   objective.check_weights(run.data.side)
@@ -95,7 +96,7 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   )
 
   with (
-    workdir.hold(path, config),
+    workdir.hold(path, workdir.Run(config, settings.with_defaults)),
     Checkpoints(path, run.checkpoints_kept) as checkpoints,
     stop_requests() as stop_requested,
   ):
@@ -171,10 +172,13 @@ def settle(late, work: Work, monitor: Monitor) -> None:
   # Name the one that broke first in the pass: the code, then the pixels.
   code = [x for x in work.run.loss.weights if x not in OF_IMAGES]
   term = next(x for x in [*code, *OF_IMAGES, 'loss', *bad] if x in bad)
-  batch = work.train.batch(step - 1)
-  kept = workdir.save_failure(work.path, step, term, batch)
+  kept = 'could not be kept'
+  with optional('file of the batch'):
+    batch = work.train.batch(step - 1)
+    path = workdir.save_failure(work.path, step, term, batch)
+    kept = f'is kept in {path}'
   raise TrainingError(
-    f'{term} is {metrics[term]} at step {step}; the batch is kept in {kept}, '
+    f'{term} is {metrics[term]} at step {step}; the batch {kept}, '
     'and the last checkpoint is good'
   )
 
@@ -198,16 +202,23 @@ def watch(work: Work, state: TrainState, monitor: Monitor) -> None:
     time.time() - started,
   )
   monitor.write(step, protocol.scalars(results, 'validation'))
-  images = run.data.first_images(validation, run.evaluation.pictures)
+  with optional('picture of the validation split'):
+    draw(work, variables, step, monitor)
+  monitor.restart_clock(step)
+
+
+def draw(work: Work, variables: Any, step: int, monitor: Monitor) -> None:
+  """Keeps a picture of the validation split."""
+  run = work.run
+  images = run.data.first_images(work.validation, run.evaluation.pictures)
   picture = protocol.picture(
-    run.model, variables, images, mesh, run.decoding
+    run.model, variables, images, work.mesh, run.decoding
   )
   if jax.process_index() == 0:
     folder = os.path.join(work.path, 'pictures')
     os.makedirs(folder, exist_ok=True)
     pictures.save_png(os.path.join(folder, f'{step}.png'), picture)
   monitor.picture(step, 'validation', picture)
-  monitor.restart_clock(step)
 
 
 def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:

@@ -1,4 +1,8 @@
-"""The two errors that the scripts report on one line."""
+"""The two errors that the scripts report on one line, and what is no error."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
 
 
 class InputError(ValueError):
@@ -13,3 +17,16 @@ class TrainingError(RuntimeError):
 
   The scripts print it and exit with code 1.
   """
+
+
+@contextlib.contextmanager
+def optional(what: str) -> Iterator[None]:
+  """Survives what goes wrong in a block that only decorates a result.
+
+  The log says on one line that `what` is missing, and why.
+  """
+  try:
+    yield
+  except Exception as error:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    logging.warning('no %s: %s', what, reason)

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import io
 import logging
 import os
 import subprocess
@@ -39,6 +40,7 @@ def run(main: Callable[..., None], words: bool = False) -> None:
       _fail(_unknown_key(argv) or error, 2)
 
   def guarded(argv: list[str]) -> None:
+    _survive_any_locale()
     set_up_logging()
     try:
       main(argv[1:]) if words else main()
@@ -78,6 +80,13 @@ def _unknown_key(argv: list[str]) -> InputError | None:
   return None
 
 
+def _survive_any_locale() -> None:
+  """Letters that a terminal does not know must not end a run."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
+
+
 def set_up_logging() -> None:
   """Log lines are plain; libraries speak only when something is wrong."""
   logging.basicConfig(
@@ -99,16 +108,28 @@ def set_up_jax() -> None:
 
 
 def commit() -> str | None:
-  """Names the commit of the code; None outside a git checkout."""
-  folder = os.path.dirname(os.path.abspath(__file__))
-  result = subprocess.run(
-    ['git', 'describe', '--always', '--dirty', '--abbrev=12'],
-    cwd=folder,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  return result.stdout.strip() or None
+  """Names the commit of the code; None where that is not known."""
+  folder, file = os.path.split(os.path.abspath(__file__))
+  # A hook or a wrapper may speak of another repository.
+  env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
+
+  def git(*words: str) -> str:
+    result = subprocess.run(
+      ['git', *words],
+      cwd=folder,
+      env=env,
+      capture_output=True,
+      check=True,
+      timeout=10,
+    )
+    return result.stdout.decode(errors='replace').strip()
+
+  try:
+    # A package that is installed inside of another checkout is none of it.
+    git('ls-files', '--error-unmatch', file)
+    return git('describe', '--always', '--dirty', '--abbrev=12') or None
+  except (OSError, subprocess.SubprocessError):
+    return None
 
 
 def _fail(error: Exception | str, code: int) -> None:

@@ -158,6 +158,59 @@ def from_config(config: Mapping[str, Any]) -> Settings:
   return settings
 
 
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Fills in what a config leaves to the defaults; adds nothing else.
+
+  Two configs that are equal then make the same run. Unknown keys and names
+  stay as they are, so that a config of another release can be compared.
+  """
+  filled = {**_defaults(Settings), **config}
+  if 'discriminator' not in config:
+    del filled['discriminator']
+  kinds = {'refine': UNet, 'discriminator': DiscriminatorSettings, **_SECTIONS}
+  for name, kind in kinds.items():
+    if name in config or name in _SECTIONS:
+      section = _section(config.get(name, {}), name)
+      filled[name] = {**_defaults(kind), **section}
+  network = _section(config.get('network', {}), 'network')
+  for kind in NETWORKS.get(network.get('name'), ()):
+    filled['network'] = {**_defaults(kind), **filled['network']}
+  if 'bottleneck' in config:
+    section = _section(config['bottleneck'], 'bottleneck')
+    filled['bottleneck'] = _bottleneck_with_defaults(section)
+  return filled
+
+
+def _bottleneck_with_defaults(section: Mapping) -> dict[str, Any]:
+  kind = BOTTLENECKS.get(section.get('name'))
+  filled = {**(_defaults(kind) if kind else {}), **section}
+  filled.pop('D', None)  # that of the network
+  if 'inner' in section:
+    filled['inner'] = _bottleneck_with_defaults(section['inner'])
+  return filled
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+  """The defaults of a dataclass (or module), as a config would say them."""
+  defaults = {}
+  for f in _fields(kind).values():
+    if f.default is not dataclasses.MISSING:
+      defaults[f.name] = f.default
+    elif f.default_factory is not dataclasses.MISSING:
+      defaults[f.name] = f.default_factory()
+  if 'dtype' in defaults:
+    defaults['dtype'] = jnp.dtype(defaults['dtype']).name
+  return defaults
+
+
+def _fields(kind: type) -> dict[str, dataclasses.Field]:
+  """The fields of a dataclass or module that a config may name."""
+  fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+  if issubclass(kind, nn.Module):  # These two are Linen's own.
+    del fields['parent'], fields['name']
+  return fields
+
+
 def build_model(
   network: Mapping, bottleneck: Mapping, refine: Mapping | None = None
 ) -> Autoencoder:
@@ -240,13 +293,7 @@ def _build(kind: type, section: Mapping, where: str, given=None, also=()):
     also: keys that are read elsewhere, to know the nearest name.
   """
   given = given or {}
-  fields = {
-    f.name: f
-    for f in dataclasses.fields(kind)
-    if f.init and f.name not in given
-  }
-  if issubclass(kind, nn.Module):  # These two are Linen's own.
-    del fields['parent'], fields['name']
+  fields = {k: f for k, f in _fields(kind).items() if k not in given}
   for key in section:
     if key not in fields:
       path = f'{where}.{key}' if where else key

@@ -8,6 +8,7 @@ from PIL import Image
 
 import evaluate
 from lasers_jax.errors import InputError
+from lasers_jax.evaluation import protocol
 from tests import tiny
 
 
@@ -136,6 +137,60 @@ def test_the_command_on_one_device(tiny_run, results, tmp_path):
   assert line.startswith('PSNR ') and line.endswith(', 10 images')
   stored = json.loads((tmp_path / 'results.json').read_text())
   assert_close(stored, json.loads(json.dumps(results[0])))
+
+
+BROKEN = ModuleNotFoundError('it is not there')
+
+
+def fail(*_, **__):
+  raise BROKEN
+
+
+@pytest.mark.parametrize(
+  ('part', 'lost'),
+  [
+    ('protocol.picture', 'results.png'),
+    ('pictures.save_png', 'results.png'),
+    ('examples.collect', 'report.html'),
+    ('report.versions', 'report.html'),
+    ('report.render', 'report.html'),
+  ],
+)
+def test_what_decorates_cannot_lose_the_result(
+  tiny_run, tmp_path, monkeypatch, log, part, lost
+):
+  module, name = part.split('.')
+  monkeypatch.setattr(getattr(evaluate, module), name, fail)
+  returned = evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
+  assert json.loads((tmp_path / 'results.json').read_text()) == json.loads(
+    json.dumps(returned)
+  )
+  assert log == [f'no {lost}: it is not there']
+  others = {'results.json', 'results.png', 'report.html'} - {lost}
+  assert {path.name for path in tmp_path.iterdir()} == others
+
+
+def test_the_result_is_written_before_it_is_decorated(
+  tiny_run, tmp_path, monkeypatch
+):
+  def look(*_, **__):
+    assert (tmp_path / 'results.json').exists()
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(protocol, 'picture', look)
+  with pytest.raises(KeyboardInterrupt):
+    evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
+
+
+@pytest.mark.parametrize('flag', ['output', 'dump'])
+def test_what_cannot_be_written_is_said_before_measuring(
+  tiny_run, tmp_path, monkeypatch, flag
+):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setattr(protocol, 'measure', fail)
+  folders = {'output': str(tmp_path), flag: str(tmp_path / 'file' / 'x')}
+  with pytest.raises(InputError, match=f'cannot be written .* --{flag}'):
+    evaluate.evaluate(str(tiny_run.workdir), **folders)
 
 
 def test_times_of_guidance():

@@ -1,7 +1,6 @@
 """The report of an evaluation: one HTML file that needs nothing else."""
 
 import functools
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -92,20 +91,6 @@ def _version(package: str) -> str:
     return metadata.version(package)
   except metadata.PackageNotFoundError:  # Run from a folder of the code.
     return 'not installed'
-
-
-def read_history(path: str) -> list[dict[str, Any]]:
-  """Reads the lines of metrics.jsonl that are whole; none without the file."""
-  if not os.path.exists(path):
-    return []
-  lines = []
-  with open(path) as file:
-    for line in file:
-      try:
-        lines.append(json.loads(line))
-      except ValueError:  # Training is writing it.
-        continue
-  return lines
 
 
 @functools.cache

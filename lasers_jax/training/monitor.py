@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from lasers_jax.errors import optional
 from lasers_jax.training.adversarial import advice
 from lasers_jax.training.workdir import write_text
 
@@ -39,7 +40,7 @@ class Monitor:
       return
     path = os.path.join(workdir, 'metrics.jsonl')
     _drop_lines_after(path, start)
-    self._file = open(path, 'a')
+    self._file = open(path, 'a', encoding='utf-8')
     if run.tensorboard:
       self._writer = _tensorboard_writer(os.path.join(workdir, 'tensorboard'))
     if sys.stderr.isatty():
@@ -51,7 +52,8 @@ class Monitor:
     return self
 
   def __exit__(self, *_) -> None:
-    for part in (self._bar, self._writer, self._file):
+    self._to_tensorboard('close')
+    for part in (self._bar, self._file):
       if part:
         part.close()
 
@@ -98,13 +100,19 @@ class Monitor:
       return
     self._file.write(json.dumps({'step': step, **metrics}) + '\n')
     self._file.flush()
-    if self._writer:
-      self._writer.write_scalars(step, metrics)
+    self._to_tensorboard('write_scalars', step, metrics)
 
   def picture(self, step: int, name: str, picture: np.ndarray) -> None:
     """Shows a picture uint8 [H, W, 3] in TensorBoard."""
-    if self._writer:
-      self._writer.write_images(step, {name: picture[None]})
+    self._to_tensorboard('write_images', step, {name: picture[None]})
+
+  def _to_tensorboard(self, method: str, *values: Any) -> None:
+    """Calls a method of the writer; one that fails is not asked again."""
+    writer, self._writer = self._writer, None
+    if writer:
+      with optional('more in the TensorBoard file'):
+        getattr(writer, method)(*values)
+        self._writer = writer
 
   def restart_clock(self, step: int) -> None:
     """Leaves what came before this moment out of the speed."""
@@ -127,33 +135,44 @@ def _line(step, steps, metrics, speed, eta) -> str:
 
 def _drop_lines_after(path: str, step: int) -> None:
   """Forgets what a run that was cut off wrote beyond its last checkpoint."""
+  if os.path.exists(path):
+    kept = [x for x in read_metrics(path) if x['step'] <= step]
+    write_text(path, ''.join(json.dumps(x) + '\n' for x in kept))
+
+
+def read_metrics(path: str) -> list[dict[str, Any]]:
+  """Reads the lines of metrics.jsonl that are whole; none without the file."""
   if not os.path.exists(path):
-    return
-  kept = []
-  with open(path) as file:
-    for line in file:
+    return []
+  lines = []
+  with open(path, encoding='utf-8', errors='replace') as file:
+    for text in file:
       try:
-        if json.loads(line)['step'] <= step:
-          kept.append(line.rstrip('\n') + '\n')
-      except (ValueError, KeyError):  # A half-written line.
+        line = json.loads(text)
+      except ValueError:  # Half-written.
         continue
-  write_text(path, ''.join(kept))
+      if isinstance(line, dict) and isinstance(line.get('step'), int):
+        lines.append(line)
+  return lines
 
 
 def _tensorboard_writer(directory: str):
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   try:
+    import tensorflow
     from clu import metric_writers
-  except ImportError:
-    logging.info(
-      'no TensorBoard file: TensorFlow is not installed (metrics.jsonl is '
-      "written; pip install 'lasers_jax[tensorboard]' adds it)"
-    )
-    return None
-  import tensorflow
 
-  tensorflow.config.set_visible_devices([], 'GPU')
-  return metric_writers.AsyncMultiWriter(
-    [metric_writers.SummaryWriter(directory)]
-  )
+    tensorflow.config.set_visible_devices([], 'GPU')
+    return metric_writers.AsyncMultiWriter(
+      [metric_writers.SummaryWriter(directory)]
+    )
+  except ModuleNotFoundError as error:
+    reason = f'{error.name} is not installed'
+  except Exception as error:  # What is installed may be broken in many ways.
+    reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+  logging.info(
+    'no TensorBoard file: %s (metrics.jsonl is written; '
+    "pip install 'lasers_jax[tensorboard]' adds it)", reason
+  )  # fmt: skip
+  return None

@@ -1,10 +1,15 @@
 """A run's folder: one process at a time, one config for life."""
 
 import contextlib
+import errno
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Iterator
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +18,7 @@ from lasers_jax.errors import InputError
 from lasers_jax.files import written_whole
 
 CONFIG = 'config.json'
+PICTURES = 'data.json'
 
 # Keys that may change when a run goes on: none of them changes the numbers.
 # `steps` does, but only from here on, and by the user's wish.
@@ -27,14 +33,92 @@ _MAY_CHANGE = (
   'evaluation',
   'tensorboard',
 )
+# What the file system says that cannot lock: Lustre, some NFS, FUSE.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+# Orbax takes the path of a checkpoint for a pattern, a backslash for a slash
+# and gs:/ for a bucket: what it writes there, it does not find again.
+_LOST_IN_PATHS = '*', '?', '[', '\\', '/gs:/'
+
+
+class Run(NamedTuple):
+  """What makes a run the one of its workdir.
+
+  Attributes:
+    config: nested dictionaries, as the user gave them.
+    with_defaults: fills in what a config leaves to the defaults; an older
+      config may lack keys that came later.
+    pictures: the fingerprint of each split that was opened; see `data`.
+  """
+
+  config: Mapping[str, Any]
+  with_defaults: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+  pictures: Mapping[str, Mapping[str, Any]] = {}
+
+
+def locate(path: str) -> str:
+  """Returns the absolute path of a workdir; `~` is the home folder.
+
+  Raises:
+    InputError: what is saved there could not be read again.
+  """
+  path = local(path)
+  for bad in _LOST_IN_PATHS:
+    if bad in f'{path}/':
+      raise InputError(
+        f'no checkpoint can be read back from a path with {bad} in it: choose '
+        f'another workdir than {path}'
+      )
+  try:
+    path.encode()
+  except UnicodeEncodeError as error:
+    shown = path.encode('utf-8', 'backslashreplace').decode()
+    raise InputError(
+      'no checkpoint can be read back from a path that is no UTF-8: choose '
+      f'another workdir than {shown}'
+    ) from error
+  return path
+
+
+def local(path: str) -> str:
+  """Returns the absolute path of a file or folder; `~` is the home folder.
+
+  Raises:
+    InputError: it is an address (`gs://...`), or the home folder is unknown.
+  """
+  if re.match(r'[a-zA-Z][a-zA-Z0-9+.-]*://', path):
+    raise InputError(f'{path} is an address: a path of this machine is needed')
+  expanded = os.path.expanduser(path)
+  if expanded.startswith('~'):
+    raise InputError(
+      f'nobody knows the home folder in {path}: for a folder of that name, '
+      f'say ./{path}'
+    )
+  return os.path.abspath(expanded)
+
+
+def check_writable(folder: str, instead: str) -> None:
+  """Raises InputError where a folder cannot be made or written.
+
+  Args:
+    instead: what the user can do, for the message.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+      file.write(b'0')
+  except OSError as error:
+    raise InputError(
+      f'{folder} cannot be written ({error.strerror}): {instead}'
+    ) from error
 
 
 @contextlib.contextmanager
-def hold(workdir: str, config: dict) -> Iterator[None]:
-  """Holds a workdir for this run alone, and keeps its config there.
+def hold(workdir: str, run: Run) -> Iterator[None]:
+  """Holds a workdir for this run alone, and keeps there what it is.
 
   The hold ends with the process, however that ends. In a run of several
-  processes the first one holds it for all.
+  processes the first one holds it for all. Where the disk cannot lock, the log
+  says so.
 
   Raises:
     InputError: the workdir cannot be written, another process trains in it,
@@ -43,42 +127,91 @@ def hold(workdir: str, config: dict) -> Iterator[None]:
   if jax.process_index():
     yield
     return
-  try:
-    os.makedirs(workdir, exist_ok=True)
-    lock = open(os.path.join(workdir, '.lock'), 'a')
-  except OSError as error:
-    raise InputError(
-      f'the workdir cannot be written: {error.strerror}: {workdir}'
-    ) from error
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise InputError(
-        f'another process is training in {workdir}; wait for it, end it, or '
-        'choose another --workdir'
-      ) from error
-    _keep_config(workdir, config)
+  check_writable(workdir, 'choose another --workdir')
+  with open(os.path.join(workdir, '.lock'), 'a') as lock:
+    _lock(lock, workdir)
+    _keep(workdir, run)
     yield
 
 
-def _keep_config(workdir: str, config: dict) -> None:
-  """Writes the config of a new run; compares it where a run goes on."""
+def _lock(file, workdir: str) -> None:
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise InputError(
+      f'another process is training in {workdir}; wait for it, end it, or '
+      'choose another --workdir'
+    ) from error
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise InputError(
+        f'{workdir} cannot be locked: {error.strerror}'
+      ) from error
+    logging.warning(
+      'the disk of %s cannot lock files (%s): see to it yourself that nothing '
+      'else trains there', workdir, error.strerror,
+    )  # fmt: skip
+
+
+def _keep(workdir: str, run: Run) -> None:
+  """Writes what a new run is; compares it where a run goes on."""
   path = os.path.join(workdir, CONFIG)
   if os.path.exists(path):
-    check_config(workdir, config)
-  write_text(path, json.dumps(config, indent=2) + '\n')
+    check_config(workdir, run)
+    check_pictures(workdir, run.pictures)
+  write_text(path, json.dumps(run.config, indent=2) + '\n')
+  if run.pictures:
+    known = {**load_pictures(workdir), **run.pictures}
+    text = json.dumps(known, indent=2) + '\n'
+    write_text(os.path.join(workdir, PICTURES), text)
 
 
-def check_config(workdir: str, config: dict) -> None:
-  """Raises InputError where a workdir is of a run with other numbers."""
-  old, new = _flat(load_config(workdir)), _flat(_plain(config))
+def check_config(workdir: str, run: Run) -> None:
+  """Raises InputError where a workdir is of a run with other numbers.
+
+  The same pictures under another name are no difference.
+  """
+  stored, given = load_config(workdir), run.config
+  old, new = (_flat(_plain(run.with_defaults(x))) for x in (stored, given))
+  known = load_pictures(workdir)
+  moved = run.pictures and all(
+    known.get(split) == now for split, now in run.pictures.items()
+  )
   for key in sorted(old.keys() | new.keys()):
-    if old.get(key) != new.get(key) and not key.startswith(_MAY_CHANGE):
-      raise InputError(
-        f'{workdir} is of another config: {key} is {old.get(key)!r} there '
-        f'and {new.get(key)!r} here; choose another --workdir'
-      )
+    if old.get(key) == new.get(key) or key.startswith(_MAY_CHANGE):
+      continue
+    if key == 'data.name' and moved:
+      logging.info('the pictures of %s are now in %s', old[key], new[key])
+      continue
+    raise InputError(
+      f'{workdir} is of another config: {key} is {old.get(key)!r} there '
+      f'and {new.get(key)!r} here; choose another --workdir'
+    )
+
+
+def check_pictures(
+  workdir: str, pictures: Mapping[str, Mapping[str, Any]]
+) -> None:
+  """Logs a line for each split whose list of pictures has changed."""
+  known = load_pictures(workdir)
+  for split, now in pictures.items():
+    before = known.get(split, now)
+    if before != now:
+      logging.warning(
+        'the pictures of the split %r have changed since the run last began: '
+        '%s then, %s now; their order is another one', split,
+        before.get('count'), now.get('count'),
+      )  # fmt: skip
+
+
+def load_pictures(workdir: str) -> dict[str, Any]:
+  """Reads the fingerprints of the splits; none where they are not known."""
+  try:
+    with open(os.path.join(workdir, PICTURES), encoding='utf-8') as file:
+      known = json.load(file)
+  except (OSError, ValueError):
+    return {}
+  return known if isinstance(known, dict) else {}
 
 
 def load_config(workdir: str) -> dict:
@@ -89,10 +222,13 @@ def load_config(workdir: str) -> dict:
   """
   path = os.path.join(workdir, CONFIG)
   try:
-    with open(path) as file:
-      return json.load(file)
+    with open(path, encoding='utf-8') as file:
+      config = json.load(file)
   except (OSError, ValueError) as error:
     raise InputError(f'{workdir} is no workdir of a run: {error}') from error
+  if not isinstance(config, dict):
+    raise InputError(f'{workdir} is no workdir of a run: {CONFIG} is no object')
+  return config
 
 
 def save_failure(
@@ -116,7 +252,7 @@ def write_text(path: str, text: str) -> None:
 
 def _plain(config: dict) -> dict:
   """The config as JSON would give it back: tuples become lists."""
-  return json.loads(json.dumps(config))
+  return json.loads(json.dumps(config, default=str))
 
 
 def _flat(config: dict, prefix: str = '') -> dict:

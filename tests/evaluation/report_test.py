@@ -282,13 +282,6 @@ def test_images_are_cropped_alike():
   assert examples.spread(2, 4) == [0, 1]
 
 
-def test_a_half_written_line_of_the_log_is_passed_over(tmp_path):
-  file = tmp_path / 'metrics.jsonl'
-  file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-  assert report.read_history(str(file)) == [{'step': 1, 'loss': 2.0}]
-  assert report.read_history(str(tmp_path / 'none')) == []
-
-
 @pytest.fixture(scope='module')
 def evaluated(tiny_run, tmp_path_factory):
   """The report of the tiny run, and what it was made of."""

@@ -148,20 +148,69 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path):
   assert 'validation' in events.Tags()['tensors']
 
 
-def test_without_tensorflow_one_line_says_so(tmp_path, monkeypatch, log):
+@pytest.mark.parametrize(
+  ('error', 'said'),
+  [
+    (ModuleNotFoundError('no', name='tensorflow'), 'tensorflow is not instal'),
+    (ModuleNotFoundError('no', name='google.proto'), 'google.proto is not in'),
+    (ImportError('libx.so: no such file'), 'ImportError: libx.so: no such'),
+    (TypeError('Descriptors cannot be created.\nIf'), 'TypeError: Descriptors'),
+    (AttributeError('no float_'), 'AttributeError: no float_'),
+    (RuntimeError(''), 'RuntimeError:'),
+  ],
+)
+def test_without_a_tensorflow_that_works_one_line_says_so(
+  tmp_path, monkeypatch, log, error, said
+):
   real = builtins.__import__
 
   def without(name, *args, **kwargs):
     if name.split('.')[0] in ('clu', 'tensorflow'):
-      raise ImportError(name)
+      raise error
     return real(name, *args, **kwargs)
 
   monkeypatch.setattr(builtins, '__import__', without)
   write(tmp_path, [2], tensorboard=True)
   assert len(log) == 2
-  assert 'no TensorBoard file: TensorFlow is not installed' in log[0]
+  assert log[0].startswith(f'no TensorBoard file: {said}')
+  assert '\n' not in log[0]
   assert [x['step'] for x in lines(tmp_path)] == [2]
   assert not (tmp_path / 'tensorboard').exists()
+
+
+@pytest.mark.parametrize('broken', ['write_scalars', 'write_images', 'close'])
+def test_a_tensorboard_file_that_fails_is_given_up(
+  tmp_path, monkeypatch, log, broken
+):
+  class Writer:
+    def __getattr__(self, name):
+      def method(*_):
+        if name == broken:
+          raise OSError('No space left on device')
+
+      return method
+
+  monkeypatch.setattr(monitor, '_tensorboard_writer', lambda _: Writer())
+  with Monitor(str(tmp_path), run(tensorboard=True), 0) as m:
+    m.step(2, metrics(2))
+    m.picture(2, 'validation', np.zeros((4, 4, 3), np.uint8))
+    m.step(4, metrics(4))
+  assert [x['step'] for x in lines(tmp_path)] == [2, 4]
+  assert [x for x in log if not x.startswith('step')] == [
+    'no more in the TensorBoard file: No space left on device'
+  ]
+
+
+@pytest.mark.parametrize(
+  'damage', [b'\xff\xfe{', b'[1]\n', b'3\n', b'null\n', b'{"step": "a"}\n']
+)
+def test_damaged_lines_are_passed_over(tmp_path, damage):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(b'{"step": 1, "loss": 2.0}\n' + damage)
+  assert monitor.read_metrics(str(path)) == [{'step': 1, 'loss': 2.0}]
+  write(tmp_path, range(1, 3), start=1)
+  assert [x['step'] for x in lines(tmp_path)] == [1, 2]
+  assert monitor.read_metrics(str(tmp_path / 'none')) == []
 
 
 def test_advice_is_given_once_until_it_is_followed(tmp_path, log):

@@ -1,9 +1,12 @@
+import errno
+import fcntl
 import json
 import os
 
 import numpy as np
 import pytest
 
+from lasers_jax import settings
 from lasers_jax.errors import InputError
 from lasers_jax.training import workdir
 from tests import tiny
@@ -11,8 +14,12 @@ from tests import tiny
 CONFIG = tiny.config('somewhere')
 
 
-def hold(path, config=CONFIG):
-  with workdir.hold(str(path), config):
+def run(config=CONFIG, **pictures):
+  return workdir.Run(config, settings.with_defaults, pictures)
+
+
+def hold(path, config=CONFIG, **pictures):
+  with workdir.hold(str(path), run(config, **pictures)):
     pass
 
 
@@ -24,14 +31,14 @@ def test_the_config_is_kept(tmp_path):
 
 
 def test_one_run_at_a_time(tmp_path):
-  with workdir.hold(str(tmp_path), CONFIG):
+  with workdir.hold(str(tmp_path), run()):
     with pytest.raises(InputError, match='another process is training in'):
       hold(tmp_path)
   hold(tmp_path)
 
 
 def test_a_run_that_failed_holds_nothing(tmp_path):
-  with pytest.raises(KeyError), workdir.hold(str(tmp_path), CONFIG):
+  with pytest.raises(KeyError), workdir.hold(str(tmp_path), run()):
     raise KeyError
   hold(tmp_path)
 
@@ -70,6 +77,45 @@ def test_what_does_not_change_the_numbers_may_change(tmp_path):
   assert workdir.load_config(str(tmp_path)) == new
 
 
+@pytest.mark.parametrize(
+  'key',
+  [
+    'log_every',  # of the run itself
+    'data__flip',
+    'optimizer__accumulate',
+    'bottleneck__pursuit',
+    'network__dtype',
+    'evaluation__pictures',
+  ],
+)
+def test_a_key_at_its_default_is_no_change(tmp_path, key):
+  *sections, name = key.split('__')
+  filled = settings.with_defaults(CONFIG)
+  for section in sections:
+    filled = filled[section]
+  explicit = tiny.config('somewhere', **{key: filled[name]})
+  implicit = tiny.config('somewhere', **{key: None})
+  inner = implicit[sections[0]] if sections else implicit
+  del inner[name]
+  hold(tmp_path / 'a', implicit)
+  hold(tmp_path / 'a', explicit)
+  hold(tmp_path / 'b', explicit)
+  hold(tmp_path / 'b', implicit)
+
+
+def test_a_section_at_its_defaults_is_no_change(tmp_path):
+  short = tiny.config('somewhere')
+  del short['mesh'], short['evaluation']
+  hold(tmp_path, short)
+  hold(tmp_path, CONFIG)
+
+
+def test_a_key_that_is_new_and_not_at_its_default_is_a_change(tmp_path):
+  hold(tmp_path)
+  with pytest.raises(InputError, match='data.flip is True there and False'):
+    hold(tmp_path, tiny.config('somewhere', data__flip=False))
+
+
 def test_tuples_are_no_change(tmp_path):
   hold(tmp_path, tiny.config('x', data__held_out={'test': ('a', 'b')}))
   hold(tmp_path, tiny.config('x', data__held_out={'test': ['a', 'b']}))
@@ -85,7 +131,7 @@ def test_no_workdir_is_an_error(tmp_path):
 
 def test_a_workdir_that_cannot_be_written_is_an_error(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(InputError, match='workdir cannot be written'):
+  with pytest.raises(InputError, match='cannot be written .*choose another'):
     hold(tmp_path / 'file' / 'run')
 
 
@@ -109,3 +155,133 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   with pytest.raises(OSError, match='power'):
     workdir.write_text(path, 'half')
   assert workdir.load_config(str(tmp_path)) == CONFIG
+
+
+def some(count, hash='a'):
+  return {'count': count, 'hash': hash}
+
+
+def test_other_pictures_are_told_once(tmp_path, log):
+  hold(tmp_path, train=some(12), validation=some(3))
+  hold(tmp_path, train=some(12), validation=some(3))
+  assert log == []
+  hold(tmp_path, train=some(15), validation=some(3, 'b'))
+  assert [line.split(' have')[0] for line in log] == [
+    "the pictures of the split 'train'",
+    "the pictures of the split 'validation'",
+  ]
+  assert '12 then, 15 now' in log[0]
+  hold(tmp_path, train=some(15), validation=some(3, 'b'))
+  assert len(log) == 2
+
+
+def test_the_same_pictures_may_move(tmp_path, log):
+  hold(tmp_path, train=some(12), validation=some(3))
+  hold(tmp_path, tiny.config('moved'), train=some(12), validation=some(3))
+  assert log == ['the pictures of folder:somewhere are now in folder:moved']
+  assert workdir.load_config(str(tmp_path))['data']['name'] == 'folder:moved'
+
+
+@pytest.mark.parametrize(
+  'pictures', [{}, {'train': some(12, 'b')}, {'other': some(12)}]
+)
+def test_other_pictures_under_another_name_are_refused(tmp_path, pictures):
+  hold(tmp_path, train=some(12))
+  with pytest.raises(InputError, match='data.name is .*somewhere.*:elsewhere'):
+    hold(tmp_path, tiny.config('elsewhere'), **pictures)
+
+
+@pytest.mark.parametrize('text', ['', '[1]', '{"train": ', '\xff', 'null'])
+def test_a_damaged_list_of_pictures_is_as_none(tmp_path, text):
+  hold(tmp_path, train=some(12))
+  (tmp_path / 'data.json').write_text(text, encoding='latin-1')
+  hold(tmp_path, train=some(13))
+  assert workdir.load_pictures(str(tmp_path)) == {'train': some(13)}
+
+
+@pytest.mark.parametrize('text', ['[1]', '3', '"a"', 'null', '\xff', '{'])
+def test_a_config_that_is_no_object_is_an_error(tmp_path, text):
+  (tmp_path / 'config.json').write_text(text, encoding='latin-1')
+  with pytest.raises(InputError, match='no workdir of a run'):
+    workdir.load_config(str(tmp_path))
+
+
+@pytest.mark.parametrize('section', ['data', 'network', 'bottleneck', 'mesh'])
+def test_a_config_whose_section_is_none_is_an_error(tmp_path, section):
+  hold(tmp_path)
+  broken = json.dumps({**CONFIG, section: 3})
+  (tmp_path / 'config.json').write_text(broken)
+  with pytest.raises(InputError, match=f'{section} must be a section of keys'):
+    hold(tmp_path)
+
+
+NO_UTF8 = os.fsdecode(b'caf\xe9')
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['run[1]', 'lr=[1e-3]', '[', 'a*', 'a?', 'a\\b', 'x/gs:/y', 'gs:', NO_UTF8],
+)
+@pytest.mark.parametrize('inside', ['', '/run'])
+def test_paths_that_lose_checkpoints_are_refused(tmp_path, name, inside):
+  with pytest.raises(InputError, match='no checkpoint can be read back') as e:
+    workdir.locate(f'{tmp_path}/{name}{inside}')
+  str(e.value).encode()
+  assert '\n' not in str(e.value)
+
+
+def test_a_relative_path_is_refused_for_where_it_stands(tmp_path, monkeypatch):
+  (tmp_path / 'photos [2]').mkdir()
+  monkeypatch.chdir(tmp_path / 'photos [2]')
+  with pytest.raises(InputError, match='no checkpoint can be read back'):
+    workdir.locate('run')
+
+
+@pytest.mark.parametrize(
+  'address', ['gs://bucket/run', 's3://b', 'GS://b', 'file:///x', 'hf://a/b']
+)
+def test_an_address_is_no_workdir(address):
+  with pytest.raises(InputError, match=f'{address} is an address'):
+    workdir.locate(address)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  assert workdir.locate('~') == str(tmp_path)
+  assert workdir.locate('~/runs/x') == str(tmp_path / 'runs/x')
+  assert workdir.locate('runs/~x/') == str(tmp_path / 'runs/~x')
+  assert workdir.locate('./~x') == str(tmp_path / '~x')
+  with pytest.raises(InputError, match='home folder in ~nobody.here/x: .*./~'):
+    workdir.locate('~nobody.here/x')
+
+
+@pytest.mark.parametrize('name', ['ENOLCK', 'ENOSYS', 'EOPNOTSUPP', 'EINVAL'])
+def test_a_disk_that_cannot_lock_is_told(tmp_path, monkeypatch, log, name):
+  number = getattr(errno, name)
+
+  def flock(*_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(fcntl, 'flock', flock)
+  hold(tmp_path)
+  (line,) = log
+  assert line.startswith(f'the disk of {tmp_path} cannot lock files')
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch):
+  def flock(*_):
+    raise OSError(errno.EIO, 'Input/output error')
+
+  monkeypatch.setattr(fcntl, 'flock', flock)
+  with pytest.raises(InputError, match='cannot be locked: Input/output error'):
+    hold(tmp_path)
+
+
+def test_a_folder_that_may_not_be_written_is_an_error(tmp_path, monkeypatch):
+  def refuse(**_):
+    raise OSError(errno.EROFS, 'Read-only file system')
+
+  monkeypatch.setattr(workdir.tempfile, 'TemporaryFile', refuse)
+  with pytest.raises(InputError, match=r'\(Read-only file system\): mend it'):
+    workdir.check_writable(str(tmp_path), 'mend it')
