@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -72,9 +73,12 @@ def locate(path: str) -> str:
     path.encode()
   except UnicodeEncodeError as error:
     shown = path.encode('utf-8', 'backslashreplace').decode()
+    # The same bytes may be letters in another locale.
+    utf8 = sys.getfilesystemencoding() == 'utf-8'
+    mend = 'choose another workdir than' if utf8 else 'set PYTHONUTF8=1 for'
     raise InputError(
-      'no checkpoint can be read back from a path that is no UTF-8: choose '
-      f'another workdir than {shown}'
+      'no checkpoint can be read back from a path that is no UTF-8: '
+      f'{mend} {shown}'
     ) from error
   return path
 
@@ -128,7 +132,7 @@ def hold(workdir: str, run: Run) -> Iterator[None]:
     yield
     return
   check_writable(workdir, 'choose another --workdir')
-  with open(os.path.join(workdir, '.lock'), 'a') as lock:
+  with open(os.path.join(workdir, '.lock'), 'ab') as lock:
     _lock(lock, workdir)
     _keep(workdir, run)
     yield
