@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from lasers_jax.evaluation.refinement import (
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.networks.unet import UNet
+from lasers_jax.ranges import Count, Range, Seed, Whole, check
 from lasers_jax.training.adversarial import DiscriminatorSettings
 from lasers_jax.training.objective import DiffusionSettings, LossSettings
 from lasers_jax.training.optimizer import OptimizerSettings
@@ -28,9 +29,9 @@ from lasers_jax.training.optimizer import OptimizerSettings
 class MeshSettings:
   """Devices along each axis of the mesh; data = -1 takes what is left."""
 
-  data: int = -1
-  fsdp: int = 1
-  model: int = 1
+  data: Annotated[int, Range(1, also=-1)] = -1
+  fsdp: Count = 1
+  model: Count = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,8 @@ class EvaluationSettings:
     pictures: images in the picture of reconstructions.
   """
 
-  batch_size: int = 128
-  pictures: int = 8
+  batch_size: Count = 128
+  pictures: Count = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Settings:
     diffusion, sampling: read where the model has a part that refines.
   """
 
-  seed: int
-  steps: int
-  batch_size: int
+  seed: Seed
+  steps: Count
+  batch_size: Count
   data: DataSettings
   model: Autoencoder
   loss: LossSettings
@@ -74,10 +75,10 @@ class Settings:
   diffusion: DiffusionSettings
   sampling: SamplingSettings
   discriminator: DiscriminatorSettings | None = None
-  log_every: int = 50
-  evaluate_every: int = 0
-  checkpoint_every: int = 500
-  checkpoints_kept: int = 2
+  log_every: Whole = 50
+  evaluate_every: Whole = 0
+  checkpoint_every: Whole = 500
+  checkpoints_kept: Count = 2
   tensorboard: bool = True
 
   @property
@@ -226,10 +227,9 @@ def build_model(
   if refine is not None:
     refine = _with_dtype(_section(refine, 'refine'), 'refine')
     refine = _build(UNet, refine, 'refine')
-  d = _from_1(network['D'], 'network.D')
   model = Autoencoder(
     encoder=ends[0],
-    bottleneck=_build_bottleneck(bottleneck, d, 'bottleneck'),
+    bottleneck=_build_bottleneck(bottleneck, network['D'], 'bottleneck'),
     decoder=ends[1],
     refine=refine,
   )
@@ -243,20 +243,13 @@ def build_model(
 def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
   """Builds a bottleneck for latents of width d, and the one inside it."""
   kind = _choose(BOTTLENECKS, section, where)
-  fields = {k: v for k, v in section.items() if k != 'name'}
-  given = {'D': d}
+  section = {k: v for k, v in section.items() if k != 'name'}
+  fields = _read(kind, section, where, given=('D',))
   if 'inner' in fields:
-    inner = _section(fields.pop('inner'), f'{where}.inner')
-    groups = fields.get('groups', getattr(kind, 'groups', 1))
-    width = d // _from_1(groups, f'{where}.groups')
-    given['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
-  return _build(kind, fields, where, given)
-
-
-def _from_1(value: Any, path: str) -> int:
-  if not isinstance(value, int) or value < 1:
-    raise InputError(f'{path} must be a whole number from 1, got {value!r}')
-  return value
+    inner = _section(fields['inner'], f'{where}.inner')
+    width = d // fields.get('groups', getattr(kind, 'groups', 1))
+    fields['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
+  return kind(D=d, **fields)
 
 
 def _section(section: Any, name: str) -> Mapping:
@@ -267,7 +260,7 @@ def _section(section: Any, name: str) -> Mapping:
 
 def _choose(table: Mapping[str, Any], section: Mapping, where: str):
   name = section.get('name')
-  if name not in table:
+  if not isinstance(name, str) or name not in table:
     raise InputError(
       f'{where}.name must be one of {", ".join(table)}: {name!r}'
       + _nearest(str(name), table)
@@ -286,20 +279,29 @@ def _with_dtype(section: Mapping, where: str) -> dict[str, Any]:
 
 
 def _build(kind: type, section: Mapping, where: str, given=None, also=()):
-  """Builds a dataclass (or module) from a section that names its fields.
+  """Builds a dataclass (or module) from a section; see `_read`."""
+  given = given or {}
+  return kind(**_read(kind, section, where, given, also), **given)
+
+
+def _read(
+  kind: type, section: Mapping, where: str, given=(), also=()
+) -> dict[str, Any]:
+  """Checks a section that names the fields of a dataclass (or module).
 
   Args:
     given: fields that come from elsewhere; the section must not name them.
     also: keys that are read elsewhere, to know the nearest name.
   """
-  given = given or {}
   fields = {k: f for k, f in _fields(kind).items() if k not in given}
-  for key in section:
-    if key not in fields:
-      path = f'{where}.{key}' if where else key
+  for key, value in section.items():
+    path = f'{where}.{key}' if where else str(key)
+    if key in fields:
+      check(value, fields[key].type, path)
+    else:
       raise InputError(
         f'nothing reads the config key {path}'
-        + _nearest(key, [*fields, *also], f'{where}.' if where else '')
+        + _nearest(str(key), [*fields, *also], f'{where}.' if where else '')
       )
   missing = [
     name
@@ -311,10 +313,7 @@ def _build(kind: type, section: Mapping, where: str, given=None, also=()):
     raise InputError(
       f'the config has no {where + "." if where else ""}{missing[0]}'
     )
-  values = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in section.items()
-  }
-  return kind(**values, **given)
+  return {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
 
 
 def _nearest(word: str, words, prefix: str = '') -> str:

@@ -194,7 +194,7 @@ def test_unknown_names():
     ),
     (
       {'bottleneck__patch': 0},
-      'bottleneck: patch must be at least 1, got 0',
+      'bottleneck.patch is 0: it must be a whole number, at least 1',
     ),
     (
       {'data__side': 30},
@@ -222,7 +222,7 @@ def test_unknown_names():
           'name': 'product', 'groups': 0, 'inner': {'name': 'vq'}
         }
       },
-      'bottleneck.groups must be a whole number from 1, got 0',
+      'bottleneck.groups is 0: it must be a whole number, at least 1',
     ),
     (
       {'bottleneck': {'name': 'product', 'inner': {'name': 'vq'}, 'groups': 5}},
@@ -233,7 +233,7 @@ def test_unknown_names():
         'network__D': 'wide',
         'bottleneck': {'name': 'residual', 'inner': {'name': 'vq'}},
       },
-      "network.D must be a whole number from 1, got 'wide'",
+      "network.D is 'wide': it must be a whole number, at least 1",
     ),
     # A section that is not one.
     ({'data': 'photos'}, "data must be a section of keys, not 'photos'"),

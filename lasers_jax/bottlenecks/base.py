@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.ranges import Count, Decay, Several, Whole, check_fields
 
 
 @flax.struct.dataclass
@@ -40,7 +41,7 @@ class Bottleneck(nn.Module):
     revive_every: steps from one `revive` to the next; 0 never.
   """
 
-  D: int = 16
+  D: Count = 16
   K = 0
   revive_every = 0
 
@@ -65,7 +66,8 @@ class Bottleneck(nn.Module):
     return None if bits is None else bits * height * width
 
   def check(self) -> None:
-    """Raises ValueError where the fields contradict each other."""
+    """Raises ValueError where fields are out of range, or contradict."""
+    check_fields(self)
 
   def atoms(self) -> Array:
     """What one atom or code stands for at a usual size: [M, p, p, D]."""
@@ -107,11 +109,7 @@ class LookUp(Bottleneck):
     K: codes.
   """
 
-  K: int = 512
-
-  def check(self) -> None:
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
+  K: Several = 512
 
   @property
   def bits_per_site(self) -> float:
@@ -161,11 +159,11 @@ class Codebook(Bottleneck):
     decay: of the moving average of use.
   """
 
-  K: int = 512
-  revive_every: int = 50
-  revive_below: float = 0.02
-  revive_limit: int = 16
-  decay: float = 0.99
+  K: Count = 512
+  revive_every: Whole = 50
+  revive_below: Decay = 0.02
+  revive_limit: Count = 16
+  decay: Decay = 0.99
 
 
 def fixed_length_bits(k: int) -> int:

@@ -11,6 +11,7 @@ multiplied by the temperature; and commitment is a mean over bits, not a sum.
 """
 
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -18,6 +19,7 @@ from jax import Array, lax
 from lasers_jax.bottlenecks.base import site_mean
 from lasers_jax.bottlenecks.fsq import Scalars
 from lasers_jax.coding import binary
+from lasers_jax.ranges import Amount, Positive, Range
 
 
 class Binary(Scalars):
@@ -31,20 +33,14 @@ class Binary(Scalars):
   see that two bits say the same. It may be negative.
 
   Attributes:
-    bits: width of the code, at most 32.
+    bits: width of the code.
     temperature: of the distribution over codes.
     gamma: weight of the entropy of the mean, which asks for diverse codes.
   """
 
-  bits: int = 10
-  temperature: float = 1.0
-  gamma: float = 1.0
-
-  def check(self) -> None:
-    if not 1 <= self.bits <= 32:
-      raise ValueError(f'bits must be from 1 to 32, got {self.bits}')
-    if self.temperature <= 0:
-      raise ValueError(f'temperature must be positive, got {self.temperature}')
+  bits: Annotated[int, Range(1, 32)] = 10
+  temperature: Positive = 1.0
+  gamma: Amount = 1.0
 
   @property
   def levels(self) -> tuple[int, ...]:
@@ -80,7 +76,7 @@ class LFQ(Binary):
   Losses and attributes are those of `Binary`.
   """
 
-  temperature: float = 0.01
+  temperature: Positive = 0.01
 
   def _place(self, scalars: Array) -> Array:
     return scalars

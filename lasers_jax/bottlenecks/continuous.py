@@ -8,6 +8,8 @@ autoencoder, and the loss is a mean over sites. Rows with `bits` are not of the
 papers: they show what the numbers cost as bits.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -28,6 +30,7 @@ from lasers_jax.coding.scalar import (
   update_levels,
 )
 from lasers_jax.coding.search import linear
+from lasers_jax.ranges import Decay, Range
 
 # Of the moments, per step: numbers that nothing holds grow fast at first.
 SCALE_DECAY = 0.9
@@ -40,14 +43,14 @@ class Numbers(Bottleneck):
   A subclass defines `numbers(z)`, what is to be stored of z: float32 [..., D].
 
   Attributes:
-    bits: b of a stored number, from 1 to 12, which is one of 2^b learned
+    bits: b of a stored number, which is one of 2^b learned
       levels, the same for all channels, in units of the deviation of its
       channel about its mean; None stores float32, and is continuous.
     decay: of the moving average that the levels are.
   """
 
-  bits: int | None = None
-  decay: float = 0.99
+  bits: Annotated[int, Range(1, 12)] | None = None
+  decay: Decay = 0.99
 
   def setup(self):
     self.check()
@@ -57,10 +60,6 @@ class Numbers(Bottleneck):
       self.levels = self.variable(
         'codebook', 'levels', self._spread, jnp.linspace(-2.0, 2.0, 1000)
       )
-
-  def check(self) -> None:
-    if self.bits is not None and not 1 <= self.bits <= 12:
-      raise ValueError(f'bits must be None or from 1 to 12, got {self.bits}')
 
   @property
   def bits_per_site(self) -> float | None:

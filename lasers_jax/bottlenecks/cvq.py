@@ -17,6 +17,7 @@ from lasers_jax.bottlenecks.base import (
   LookUp,
 )
 from lasers_jax.coding.anchors import ANCHORS, DISTANCES, anchor_rate
+from lasers_jax.ranges import Decay, Whole
 
 
 class CVQ(LookUp):
@@ -42,8 +43,8 @@ class CVQ(LookUp):
 
   distance: str = 'cosine'
   anchors: str = 'probrandom'
-  decay: float = 0.99
-  revive_every: int = 1
+  decay: Decay = 0.99
+  revive_every: Whole = 1
 
   def setup(self):
     self.check()
@@ -61,8 +62,6 @@ class CVQ(LookUp):
       raise ValueError(
         f'anchors must be one of {tuple(ANCHORS)}: {self.anchors!r}'
       )
-    if not 0 <= self.decay < 1:
-      raise ValueError(f'decay must be in [0, 1), got {self.decay}')
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

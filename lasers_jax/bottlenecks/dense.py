@@ -14,6 +14,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.keep import keep_largest
 from lasers_jax.coding.search import linear
+from lasers_jax.ranges import Count, Several
 
 
 class Dense(Bottleneck):
@@ -30,13 +31,12 @@ class Dense(Bottleneck):
       continuous.
   """
 
-  K: int = 512
-  keep: int | None = None
+  K: Several = 512
+  keep: Count | None = None
 
   def check(self) -> None:
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
-    if self.keep is not None and not 1 <= self.keep <= self.K:
+    super().check()
+    if self.keep is not None and self.keep > self.K:
       raise ValueError(
         f'keep must be None or from 1 to K = {self.K}, got {self.keep}'
       )

@@ -9,6 +9,7 @@ right from the first step on. Files are written by what codec.py counts.
 """
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ from lasers_jax.bottlenecks.base import (
   use_stats,
 )
 from lasers_jax.bottlenecks.gradients import straight_through
-from lasers_jax.bottlenecks.integers import Integers
+from lasers_jax.bottlenecks.integers import Integers, Limit
+from lasers_jax.ranges import Decay, Positive, Range
 
 _LEAST = 0.05  # of a step: no scale is below
 _SCALE = 1 / (2 * math.log(2))  # of the mean absolute deviation
@@ -51,22 +53,15 @@ class Entropy(Integers):
     decay: of the moving averages.
   """
 
-  limit: int = 31
-  step: float = 0.1
-  widest: float = 1.0
-  decay: float = 0.9
+  limit: Limit = 31
+  step: Positive = 0.1
+  widest: Annotated[float, Range(1)] = 1.0
+  decay: Decay = 0.9
 
   def setup(self):
     self.check()
     self.location = self.variable('codebook', 'location', jnp.zeros, (self.D,))
     self.scale = self.variable('codebook', 'scale', jnp.ones, (self.D,))
-
-  def check(self) -> None:
-    super().check()
-    if not self.step > 0:
-      raise ValueError(f'step must be above 0, got {self.step:g}')
-    if not self.widest >= 1:
-      raise ValueError(f'widest must be at least 1, got {self.widest:g}')
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

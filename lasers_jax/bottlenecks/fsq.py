@@ -7,6 +7,7 @@ belong to the bottleneck, and are there even where D is that number.
 """
 
 import math
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -22,9 +23,11 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.coding import finite
 from lasers_jax.coding.search import linear
+from lasers_jax.ranges import Range
 
 # More codes than this are counted scalar by scalar.
 MOST_COUNTED = 2**18
+Level = Annotated[int, Range(2, finite.MOST_LEVELS)]
 
 
 class Linear(nn.Module):
@@ -141,14 +144,10 @@ class FSQ(Scalars):
       the number of codes.
   """
 
-  levels: tuple[int, ...] = (8, 5, 5, 5)
+  levels: Annotated[tuple[Level, ...], Range(1)] = (8, 5, 5, 5)
 
   def check(self) -> None:
-    most = finite.MOST_LEVELS
-    if not self.levels or not all(2 <= n <= most for n in self.levels):
-      raise ValueError(
-        f'levels must be numbers from 2 to {most}, got {tuple(self.levels)}'
-      )
+    super().check()
     if math.prod(self.levels) > finite.MOST_CODES:
       raise ValueError(
         'the product of levels must be at most 2^32, got '

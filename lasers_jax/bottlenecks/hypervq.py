@@ -21,6 +21,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.coding.hyperbolic import mlr_logits, most_likely_class
 from lasers_jax.coding.index_propagation import pass_through
 from lasers_jax.coding.search import largest
+from lasers_jax.ranges import Amount, Positive
 
 
 class HyperVQ(LookUp, Codebook):
@@ -42,8 +43,8 @@ class HyperVQ(LookUp, Codebook):
     temperature: of the Gumbel softmax, positive.
   """
 
-  curvature: float = 1.0
-  temperature: float = 1.0
+  curvature: Amount = 1.0
+  temperature: Positive = 1.0
 
   def setup(self):
     self.check()
@@ -52,13 +53,6 @@ class HyperVQ(LookUp, Codebook):
     self.offsets = self.param('offsets', lambda _: jnp.ones(self.K))
     # Of the classes of largest logit, not of those drawn.
     self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
-
-  def check(self) -> None:
-    super().check()
-    if self.curvature < 0:
-      raise ValueError(f'curvature must not be negative: {self.curvature}')
-    if self.temperature <= 0:
-      raise ValueError(f'temperature must be positive: {self.temperature}')
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

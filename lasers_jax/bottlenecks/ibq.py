@@ -19,6 +19,7 @@ from lasers_jax.bottlenecks.base import (
   use_stats,
 )
 from lasers_jax.coding import index_propagation
+from lasers_jax.ranges import Positive
 
 
 class IBQ(LookUp):
@@ -39,18 +40,11 @@ class IBQ(LookUp):
     entropy_temperature: of the softmax in the entropy loss.
   """
 
-  entropy_temperature: float = 0.01
+  entropy_temperature: Positive = 0.01
 
   def setup(self):
     self.check()
     self.codes = self.param('codes', jax.random.normal, (self.K, self.D))
-
-  def check(self) -> None:
-    super().check()
-    if self.entropy_temperature <= 0:
-      raise ValueError(
-        f'entropy_temperature must be positive: {self.entropy_temperature}'
-      )
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

@@ -1,5 +1,7 @@
 """What codes have in common that are one integer of each channel."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -8,6 +10,9 @@ from lasers_jax.bottlenecks.base import (
   fixed_length_bits,
   like_sites,
 )
+from lasers_jax.ranges import Range
+
+Limit = Annotated[int, Range(1, 2**15 - 1)]
 
 
 class Integers(Bottleneck):
@@ -20,11 +25,7 @@ class Integers(Bottleneck):
     limit: the largest |k|; 2^m - 1 leaves little of its m + 1 bits unused.
   """
 
-  limit: int = 7
-
-  def check(self) -> None:
-    if not 1 <= self.limit < 2**15:
-      raise ValueError(f'limit must be from 1 to 32767, got {self.limit}')
+  limit: Limit = 7
 
   @property
   def bits_per_site(self) -> float:

@@ -8,7 +8,7 @@ too; and what is coded is how a signal differs from the mean of signals.
 """
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import position_bits
+from lasers_jax.ranges import Amount, Count, Range, Share
 
 LEARNING = ('gradient', 'online', 'fixed')
 GRADIENTS = ('straight_through', 'refit')
@@ -80,16 +81,16 @@ class Lasers(Codebook):
     decay: of the moving averages of use and of the levels.
   """
 
-  S: int = 5
+  S: Count = 5
   learning: str = 'gradient'
   gradient: str = 'straight_through'
-  coefficient_bits: int | None = 8
+  coefficient_bits: Annotated[int, Range(0, 12)] | None = 8
   pursuit: str = 'omp'
-  patch: int = 1
+  patch: Count = 1
   progressive: bool = False
-  prefixes: float = 0.0
-  tolerance: float | None = None
-  forgetting: float = 0.98
+  prefixes: Share = 0.0
+  tolerance: Amount | None = None
+  forgetting: Share = 0.98
 
   def setup(self):
     self.check()
@@ -104,13 +105,14 @@ class Lasers(Codebook):
     self.coefficients = Coefficients(self.K, self.coefficient_bits, self.decay)
 
   def check(self) -> None:
+    super().check()
     if self.learning not in LEARNING:
       raise ValueError(f'learning must be one of {LEARNING}: {self.learning!r}')
     if self.gradient not in GRADIENTS:
       raise ValueError(
         f'gradient must be one of {GRADIENTS}: {self.gradient!r}'
       )
-    if not 1 <= self.S <= self.K:
+    if self.S > self.K:
       raise ValueError(f'S must be from 1 to K = {self.K}, got S = {self.S}')
     if self.pursuit not in PURSUITS:
       raise ValueError(f'pursuit must be one of {PURSUITS}: {self.pursuit!r}')
@@ -127,12 +129,8 @@ class Lasers(Codebook):
       raise ValueError("gradient='refit' goes with pursuit='omp' only")
     if self.tolerance is not None and self.pursuit != 'rounded':
       raise ValueError("tolerance goes with pursuit='rounded' only")
-    if not 0 <= self.prefixes <= 1:
-      raise ValueError(f'prefixes must lie in [0, 1], got {self.prefixes}')
     if self.prefixes and self.gradient == 'refit':
       raise ValueError("prefixes go with gradient='straight_through' only")
-    if self.patch < 1:
-      raise ValueError(f'patch must be at least 1, got {self.patch}')
 
   @property
   def _home(self) -> str:

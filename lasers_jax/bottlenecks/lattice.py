@@ -24,6 +24,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.integers import Integers
+from lasers_jax.ranges import Several
 
 _LEAST = 1e-4  # no spacing is below
 
@@ -44,16 +45,11 @@ class Lattice(Integers):
       U(0, B), B = 1 / (K^(1/D) - 1), with which K points span a cube of side 1.
   """
 
-  K: int = 512
+  K: Several = 512
 
   def setup(self):
     self.check()
     self.spacing = self.param('spacing', self._draw, (self.D,))
-
-  def check(self) -> None:
-    if self.K < 2:
-      raise ValueError(f'K must be at least 2, got K = {self.K}')
-    super().check()
 
   @property
   def widest(self) -> float:

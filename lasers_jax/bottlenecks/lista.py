@@ -9,6 +9,8 @@ The dictionary starts as an overcomplete DCT over the channels. Rows with
 `keep` are not of the paper: they show what its coefficients cost as bits.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -18,6 +20,7 @@ from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.dense import Dense
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.ista import dct_dictionary, ista, largest_eigenvalue
+from lasers_jax.ranges import Amount, Count, Decay, Range
 
 LEARNING = ('gradient', 'fixed')
 
@@ -44,11 +47,11 @@ class Lista(Dense):
     decay: of the moving averages of the levels.
   """
 
-  steps: int = 16
-  penalty: float = 0.1
+  steps: Count = 16
+  penalty: Amount = 0.1
   learning: str = 'gradient'
-  coefficient_bits: int = 8
-  decay: float = 0.99
+  coefficient_bits: Annotated[int, Range(1, 12)] = 8
+  decay: Decay = 0.99
 
   def setup(self):
     self.check()
@@ -60,17 +63,9 @@ class Lista(Dense):
       self.coefficients = Coefficients(self.K, bits, self.decay)
 
   def check(self) -> None:
+    super().check()
     if self.learning not in LEARNING:
       raise ValueError(f'learning must be one of {LEARNING}: {self.learning!r}')
-    super().check()
-    if self.steps < 1:
-      raise ValueError(f'steps must be at least 1, got {self.steps}')
-    if self.penalty < 0:
-      raise ValueError(f'penalty must not be negative, got {self.penalty}')
-    if not 1 <= self.coefficient_bits <= 12:
-      raise ValueError(
-        f'coefficient_bits must be from 1 to 12: {self.coefficient_bits}'
-      )
 
   @property
   def _home(self) -> str:

@@ -10,7 +10,7 @@ are kept is counted as bits.
 
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import flax.struct
@@ -27,6 +27,7 @@ from lasers_jax.coding.positions import (
   take_sites,
 )
 from lasers_jax.coding.search import map_blocks
+from lasers_jax.ranges import Count, Range
 
 _TRUST = 0.02  # at first, in a site that was not kept
 _SMALL = 1e-5  # what variances are kept above
@@ -69,9 +70,9 @@ class MQVAE(Copies, kw_only=True):
     width: channels of both networks.
   """
 
-  keep: float = 0.25
-  blocks: int = 2
-  width: int = 64
+  keep: Annotated[float, Range(0, 1, '(]')] = 0.25
+  blocks: Count = 2
+  width: Count = 64
 
   def setup(self):
     super().setup()
@@ -81,11 +82,6 @@ class MQVAE(Copies, kw_only=True):
 
   def check(self) -> None:
     super().check()
-    if not 0 < self.keep <= 1:
-      raise ValueError(f'keep must be above 0 and at most 1, got {self.keep}')
-    for field in ('blocks', 'width'):
-      if getattr(self, field) < 1:
-        raise ValueError(f'{field} must be at least 1: {getattr(self, field)}')
     if self.inner.D != self.D:
       raise ValueError(
         f'inner must have D = {self.D}, as the sites do, got {self.inner.D}'

@@ -4,12 +4,15 @@ WAE-MMD: I. Tolstikhin et al., arXiv 1711.01558. InfoVAE: S. Zhao et al., arXiv
 1706.02262. RAE-L2: P. Ghosh et al., arXiv 1903.12436.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from lasers_jax.bottlenecks.base import Latent, site_mean
 from lasers_jax.bottlenecks.continuous import KL, Identity
+from lasers_jax.ranges import Amount, Range
 
 # Multiples of 2 D, the squared distance of two draws of N(0, I): WAE's.
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -76,8 +79,8 @@ class InfoVAE(KL):
     alpha, lambda_: the letters of the paper.
   """
 
-  alpha: float = 0.0
-  lambda_: float = 100.0
+  alpha: Annotated[float, Range(high=1)] = 0.0
+  lambda_: Amount = 100.0
 
   def check(self) -> None:
     super().check()

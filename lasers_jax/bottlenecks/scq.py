@@ -6,6 +6,8 @@ the relaxation of algorithm 2, with codes that start as signals. Rows with
 `keep` are not of the paper: they show what its weights cost as bits.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -15,6 +17,7 @@ from lasers_jax.bottlenecks.dense import Dense
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.convex import convex_weights
 from lasers_jax.coding.keep import dequantize_shares, quantize_shares
+from lasers_jax.ranges import Range
 
 
 class SCQ(Dense):
@@ -27,26 +30,19 @@ class SCQ(Dense):
 
   Attributes:
     K: codes.
-    penalty: lambda, which draws the weights towards the nearest code alone; at
-      least 1e-3, which float32 needs.
+    penalty: lambda, which draws the weights towards the nearest code alone;
+      float32 needs 1e-3.
     keep: the weights that are stored; None stores all K as float32, and is
       continuous. Training decodes all weights, evaluation what is stored.
     weight_bits: bits of a stored weight, where `keep` is set.
   """
 
-  penalty: float = 0.1
-  weight_bits: int = 8
+  penalty: Annotated[float, Range(1e-3)] = 0.1
+  weight_bits: Annotated[int, Range(1, 24)] = 8
 
   def setup(self):
     self.check()
     self.declare('params', 'codes', coding.random_codes, (self.K, self.D))
-
-  def check(self) -> None:
-    super().check()
-    if self.penalty < 1e-3:
-      raise ValueError(f'penalty must be at least 0.001, got {self.penalty}')
-    if self.weight_bits < 1:
-      raise ValueError(f'weight_bits must be at least 1: {self.weight_bits}')
 
   @property
   def value_bits(self) -> int:

@@ -22,6 +22,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import GRADIENTS
 from lasers_jax.coding import CodebookStatistics
+from lasers_jax.ranges import Amount, Positive
 
 CHOICES = {
   'learning': ('ema', 'loss', 'alternated'),
@@ -60,9 +61,9 @@ class VQ(LookUp, Codebook):
   start: str = 'data'
   assignment: str = 'nearest'
   gradient: str = 'straight_through'
-  affine: float = 0.0
-  synchronized: float = 0.0
-  rate: float = 50.0
+  affine: Amount = 0.0
+  synchronized: Amount = 0.0
+  rate: Positive = 50.0
 
   def setup(self):
     self.check()
@@ -78,11 +79,11 @@ class VQ(LookUp, Codebook):
     self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
 
   def check(self) -> None:
+    super().check()
     for field, choices in CHOICES.items():
       value = getattr(self, field)
       if value not in choices:
         raise ValueError(f'{field} must be one of {choices}: {value!r}')
-    super().check()
     for field in ('affine', 'synchronized'):
       if getattr(self, field) and self.learning != 'loss':
         raise ValueError(f"{field} goes with learning='loss' only")

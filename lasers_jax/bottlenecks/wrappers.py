@@ -20,6 +20,7 @@ from lasers_jax.bottlenecks.base import (
   relative_error,
   site_mean,
 )
+from lasers_jax.ranges import Count, Share
 
 
 class Copies(Bottleneck, kw_only=True):
@@ -42,6 +43,7 @@ class Copies(Bottleneck, kw_only=True):
     self.copies = [self.inner, *others]
 
   def check(self) -> None:
+    super().check()
     self.inner.check()
     if self.inner.bits_per_site is None:
       raise ValueError(
@@ -98,8 +100,8 @@ class Residual(Copies, kw_only=True):
       levels alone, from 1 to all of them with equal odds.
   """
 
-  depth: int = 4
-  dropout: float = 0.0
+  depth: Count = 4
+  dropout: Share = 0.0
 
   @property
   def count(self) -> int:
@@ -107,10 +109,6 @@ class Residual(Copies, kw_only=True):
 
   def check(self) -> None:
     super().check()
-    if self.depth < 1:
-      raise ValueError(f'depth must be at least 1, got {self.depth}')
-    if not 0 <= self.dropout <= 1:
-      raise ValueError(f'dropout must be from 0 to 1, got {self.dropout}')
     if self.inner.D != self.D:
       raise ValueError(
         f'inner must have D = {self.D}, as its levels do, got {self.inner.D}'
@@ -191,7 +189,7 @@ class Product(Copies, kw_only=True):
     groups: slices; they divide D.
   """
 
-  groups: int = 4
+  groups: Count = 4
 
   @property
   def count(self) -> int:
@@ -199,7 +197,7 @@ class Product(Copies, kw_only=True):
 
   def check(self) -> None:
     super().check()
-    if self.groups < 1 or self.D % self.groups:
+    if self.D % self.groups:
       raise ValueError(
         f'groups must divide D = {self.D}, got groups = {self.groups}'
       )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 
 from lasers_jax.data.pipeline import TrainPipeline, eval_batches
 from lasers_jax.data.sources import Source, open_source
+from lasers_jax.ranges import Count, Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +30,17 @@ class DataSettings:
   """
 
   name: str
-  side: int
+  side: Count
   train: str = 'train'
   validation: str = 'validation'
   test: str = 'test'
-  resize: int | None = None
+  resize: Count | None = None
   flip: bool = True
   whole: bool = False
-  held_out: Mapping[str, Sequence[str]] = dataclasses.field(
+  held_out: Mapping[str, tuple[str, ...]] = dataclasses.field(
     default_factory=dict
   )
-  workers: int = 0
+  workers: Whole = 0
 
   def open(self, split: str) -> Source:
     """Opens a split; raises InputError where it cannot be used."""

@@ -10,6 +10,7 @@ from jax import Array
 from lasers_jax.diffusion import SAMPLERS, Schedule, sample
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder, Output
+from lasers_jax.ranges import Amount, Count, Seed, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class SamplingSettings:
 
   Attributes:
     sampler: 'ddim', 'heun' or 'dpmpp_2m'.
-    steps: at least 1.
+    steps: of the sampler.
     guidance: w of v = v_without + w (v_with - v_without), where 'with' has seen
       the code; 1 is none, and costs half (J. Ho and T. Salimans, "Classifier-
       free diffusion guidance", arXiv 2207.12598, equation 6, has w - 1).
@@ -28,10 +29,10 @@ class SamplingSettings:
   """
 
   sampler: str = 'dpmpp_2m'
-  steps: int = 10
-  guidance: float = 1.0
-  interval: tuple[float, float] = (0.0, 1.0)
-  seed: int = 0
+  steps: Count = 10
+  guidance: Amount = 1.0
+  interval: tuple[Share, Share] = (0.0, 1.0)
+  seed: Seed = 0
 
   def __post_init__(self):
     if self.sampler not in SAMPLERS:
@@ -39,12 +40,10 @@ class SamplingSettings:
         f'sampling.sampler must be one of {", ".join(SAMPLERS)}: '
         f'{self.sampler!r}'
       )
-    if self.steps < 1:
-      raise InputError(f'sampling.steps must be at least 1, got {self.steps}')
     low, high = self.interval
-    if not 0 <= low < high <= 1:
+    if low >= high:
       raise InputError(
-        'sampling.interval must be two times, 0 <= from < to <= 1: '
+        'sampling.interval must be two times, from < to: '
         f'{low:g}, {high:g}'
       )
 
@@ -58,11 +57,7 @@ class Decoding(NamedTuple):
 
 def check_guidance(model: Autoencoder, settings: SamplingSettings) -> None:
   """Raises InputError where a model cannot be guided, and is to be."""
-  if not model.refine:
-    return
-  if not 0 <= model.refine.drop < 1:
-    raise InputError(f'refine.drop must lie in [0, 1), got {model.refine.drop}')
-  if settings.guidance != 1 and not model.refine.drop:
+  if model.refine and settings.guidance != 1 and not model.refine.drop:
     raise InputError(
       f'sampling.guidance={settings.guidance:g} needs a model trained with '
       'refine.drop above 0: this one has never decoded without its code'

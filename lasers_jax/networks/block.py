@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from lasers_jax.networks import layers
 from lasers_jax.networks.vqvae import ResidualStack
+from lasers_jax.ranges import Count, Whole
 
 _CHROMA = 2.0  # a difference of colours stands as late as so high a frequency
 
@@ -27,10 +28,10 @@ class BlockEncoder(nn.Module):
   ValueError where D is above 3f².
   """
 
-  D: int
-  f: int = 8
-  width: int = 192
-  blocks: int = 3
+  D: Count
+  f: Count = 8
+  width: Count = 192
+  blocks: Whole = 3
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -49,10 +50,10 @@ class BlockDecoder(nn.Module):
   The mirror of `BlockEncoder`, with the same fields; nothing bounds the output.
   """
 
-  D: int
-  f: int = 8
-  width: int = 192
-  blocks: int = 3
+  D: Count
+  f: Count = 8
+  width: Count = 192
+  blocks: Whole = 3
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

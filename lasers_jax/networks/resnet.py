@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lasers_jax.networks import layers
+from lasers_jax.ranges import Count, Counts, Whole
 
 
 def normalize(x: jax.Array, dtype) -> jax.Array:
@@ -96,11 +97,11 @@ class ResNetEncoder(nn.Module):
   InputError where a side does not divide by f.
   """
 
-  D: int
-  width: int = 128
-  multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-  blocks: int = 2
-  attention: tuple[int, ...] = (16,)
+  D: Count
+  width: Count = 128
+  multipliers: Counts = (1, 1, 2, 2, 4)
+  blocks: Whole = 2
+  attention: tuple[Count, ...] = (16,)
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -130,11 +131,11 @@ class ResNetDecoder(nn.Module):
   ValueError where the latent does not have D channels.
   """
 
-  D: int
-  width: int = 128
-  multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-  blocks: int = 2
-  attention: tuple[int, ...] = (16,)
+  D: Count
+  width: Count = 128
+  multipliers: Counts = (1, 1, 2, 2, 4)
+  blocks: Whole = 2
+  attention: tuple[Count, ...] = (16,)
   dtype: jnp.dtype = jnp.float32
 
   @property

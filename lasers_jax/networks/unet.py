@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from lasers_jax.networks import layers
 from lasers_jax.networks.resnet import Attention, normalize
+from lasers_jax.ranges import Count, Counts, Decay, Whole
 
 _FREQUENCIES = 32
 _LONGEST = 1000.0  # what times are multiplied by at most
@@ -63,12 +64,12 @@ class UNet(nn.Module):
     dtype: of the computation.
   """
 
-  width: int = 64
-  multipliers: tuple[int, ...] = (1, 2, 4)
-  halvings: int = 0
-  blocks: int = 2
-  attention: tuple[int, ...] = ()
-  drop: float = 0.1
+  width: Count = 64
+  multipliers: Counts = (1, 2, 4)
+  halvings: Whole = 0
+  blocks: Whole = 2
+  attention: tuple[Whole, ...] = ()
+  drop: Decay = 0.1
   latent: bool = False
   dtype: jnp.dtype = jnp.float32
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
+from lasers_jax.ranges import Count
 
 
 def _small_side(side, halvings):
@@ -31,10 +32,10 @@ class VectorEncoder(nn.Module):
   be halved so often or a side of the images does not divide by it.
   """
 
-  D: int
-  side: int
-  width: int = 64
-  halvings: int = 2
+  D: Count
+  side: Count
+  width: Count = 64
+  halvings: Count = 2
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -65,10 +66,10 @@ class VectorDecoder(nn.Module):
   output. Raises ValueError where the latent does not have D channels.
   """
 
-  D: int
-  side: int
-  width: int = 64
-  halvings: int = 2
+  D: Count
+  side: Count
+  width: Count = 64
+  halvings: Count = 2
   dtype: jnp.dtype = jnp.float32
 
   @property

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
+from lasers_jax.ranges import Count, Several, Whole
 
 
 def _halvings(f):
@@ -45,11 +46,11 @@ class VQVAEEncoder(nn.Module):
   two or a side does not divide by it.
   """
 
-  D: int
-  width: int = 128
-  residual_width: int = 32
-  residual_blocks: int = 2
-  f: int = 4
+  D: Count
+  width: Several = 128  # half of it is used, too
+  residual_width: Count = 32
+  residual_blocks: Whole = 2
+  f: Several = 4
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -72,11 +73,11 @@ class VQVAEDecoder(nn.Module):
   Raises ValueError where the latent does not have D channels.
   """
 
-  D: int
-  width: int = 128
-  residual_width: int = 32
-  residual_blocks: int = 2
-  f: int = 4
+  D: Count
+  width: Several = 128  # half of it is used, too
+  residual_width: Count = 32
+  residual_blocks: Whole = 2
+  f: Several = 4
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

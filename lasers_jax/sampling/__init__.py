@@ -3,6 +3,7 @@
 import dataclasses
 
 from lasers_jax.errors import InputError
+from lasers_jax.ranges import read
 from lasers_jax.sampling.base import Sampler, State, draw, load, save
 from lasers_jax.sampling.flow import FlowMatching
 from lasers_jax.sampling.gaussian import Gaussian, StandardNormal
@@ -45,19 +46,15 @@ def parse(text: str) -> Sampler:
   if name not in SAMPLERS:
     raise InputError(f'the samplers are {", ".join(SAMPLERS)}, not {name!r}')
   kind = SAMPLERS[name]
-  fields = {field.name: field for field in dataclasses.fields(kind)}
+  fields = {field.name: field.type for field in dataclasses.fields(kind)}
   values = {}
   for setting in settings:
     key, _, value = setting.partition('=')
     if key not in fields:
       known = ', '.join(fields) or 'none at all'
       raise InputError(f'{name} has no setting {key!r}: it has {known}')
-    default = fields[key].default
-    make = float if default is None else type(default)
     try:
-      values[key] = make(value)
+      values[key] = read(value, fields[key])
     except ValueError as error:
-      raise InputError(
-        f'{name}: {key} must be of type {make.__name__}, got {value!r}'
-      ) from error
+      raise InputError(f'{name}: {key} is {value!r}: {error}') from error
   return kind(**values)

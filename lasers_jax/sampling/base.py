@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lasers_jax.coding.search import take
 from lasers_jax.errors import InputError
 from lasers_jax.files import written_whole
+from lasers_jax.ranges import check_fields
 
 State = dict[str, Array | np.ndarray]
 Carry = TypeVar('Carry')
@@ -37,10 +38,14 @@ _PREFIX = 'state/'
 class Sampler(abc.ABC):
   """Draws new latents like those it was fitted on.
 
-  The settings are the fields; two samplers of equal settings are equal.
+  The settings are the fields; two samplers of equal settings are equal. Raises
+  InputError where one is out of its range.
   """
 
   has_density: ClassVar[bool] = False
+
+  def __post_init__(self):
+    check_fields(self)
 
   @abc.abstractmethod
   def fit(self, latents, seed: int = 0) -> State:

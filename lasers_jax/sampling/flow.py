@@ -20,7 +20,7 @@ import optax
 from jax import Array, lax
 
 from lasers_jax.coding.search import in_blocks
-from lasers_jax.errors import InputError
+from lasers_jax.ranges import Count, Positive
 from lasers_jax.sampling.base import Sampler, State, check_latents
 from lasers_jax.sampling.gaussian import moments
 
@@ -58,20 +58,12 @@ class FlowMatching(Sampler):
     sampling_steps: of a draw, each by the midpoint rule: two evaluations.
   """
 
-  width: int = 512
-  depth: int = 4
-  steps: int = 4000
-  batch_size: int = 512
-  learning_rate: float = 1e-3
-  sampling_steps: int = 50
-
-  def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if field.name != 'learning_rate' and value < 1:
-        raise InputError(f'{field.name} must be at least 1: {value}')
-    if not self.learning_rate > 0:
-      raise InputError(f'learning_rate must be positive: {self.learning_rate}')
+  width: Count = 512
+  depth: Count = 4
+  steps: Count = 4000
+  batch_size: Count = 512
+  learning_rate: Positive = 1e-3
+  sampling_steps: Count = 50
 
   def fit(self, latents, seed: int = 0) -> State:
     """Trains on latents float32 [n, d]; InputError as of `check_latents`."""

@@ -19,6 +19,7 @@ from jax import Array, lax
 
 from lasers_jax.coding.search import in_blocks
 from lasers_jax.errors import InputError
+from lasers_jax.ranges import Amount, Count
 from lasers_jax.sampling.base import (
   Sampler,
   State,
@@ -77,20 +78,16 @@ class GMM(Sampler):
   """
 
   has_density: ClassVar[bool] = True
-  components: int = 10
+  components: Count = 10
   em: str = 'full'
-  iterations: int = 200
-  tolerance: float = 1e-3
-  batch_size: int = 4096
+  iterations: Count = 200
+  tolerance: Amount = 1e-3
+  batch_size: Count = 4096
 
   def __post_init__(self):
+    super().__post_init__()
     if self.em not in WAYS:
       raise InputError(f'em must be one of {WAYS}: {self.em!r}')
-    for name in ('components', 'iterations', 'batch_size'):
-      if getattr(self, name) < 1:
-        raise InputError(f'{name} must be at least 1: {getattr(self, name)}')
-    if not self.tolerance >= 0:
-      raise InputError(f'tolerance must not be negative: {self.tolerance}')
 
   def fit(self, latents, seed: int = 0) -> State:
     """Fits the mixture to latents float32 [n, d].

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from lasers_jax.errors import InputError
+from lasers_jax.ranges import Count
 from lasers_jax.sampling.base import Sampler, State, check_latents
 
 
@@ -27,8 +28,8 @@ class SiteHistogram(Sampler):
     most: sites that are kept, drawn by the seed.
   """
 
-  width: int = 16
-  most: int = 2**20
+  width: Count = 16
+  most: Count = 2**20
 
   def fit(self, latents, seed: int = 0) -> State:
     """Keeps sites of latents [n, d].

@@ -1,7 +1,7 @@
 """Kernel density estimation in whitened space."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array
 from jax.nn import logsumexp
 
 from lasers_jax.coding.search import map_blocks, matmul
-from lasers_jax.errors import InputError
+from lasers_jax.ranges import Positive, Range
 from lasers_jax.sampling.base import (
   Sampler,
   State,
@@ -50,20 +50,12 @@ class KDE(Sampler):
 
   Attributes:
     bandwidth: in whitened units; None chooses it.
-    held_out: the share of latents that it is chosen by, in (0, 1).
+    held_out: the share of latents that it is chosen by.
   """
 
-  bandwidth: float | None = None
-  held_out: float = 0.1
+  bandwidth: Positive | None = None
+  held_out: Annotated[float, Range(0, 1, '()')] = 0.1
   has_density: ClassVar[bool] = True
-
-  def __post_init__(self):
-    if self.bandwidth is not None and not self.bandwidth > 0:
-      raise InputError(f'kde needs a bandwidth above 0, got {self.bandwidth}')
-    if not 0 < self.held_out < 1:
-      raise InputError(
-        f'kde holds out a share between 0 and 1, got {self.held_out}'
-      )
 
   def fit(self, latents, seed: int = 0) -> State:
     """Chooses the bandwidth on latents [n, d], n >= 2; the seed says which."""

@@ -14,7 +14,7 @@ set by k, and whether it shows anything new is to be measured.
 
 import collections
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jax import Array
 
 from lasers_jax.coding.search import map_blocks
 from lasers_jax.errors import InputError
+from lasers_jax.ranges import Range
 from lasers_jax.sampling.base import (
   Sampler,
   State,
@@ -57,21 +58,20 @@ class PMFS(Sampler):
   table; densities O((n + m) d), and O(n m d) for 'around'.
 
   Attributes:
-    k: bins in each dimension, from 1 to 65,536.
+    k: bins in each dimension.
     reading: a name in READINGS.
   """
 
-  k: int = 10
+  k: Annotated[int, Range(1, _MOST)] = 10
   reading: str = 'bins'
   has_density: ClassVar[bool] = True
 
   def __post_init__(self):
+    super().__post_init__()
     if self.reading not in READINGS:
       raise InputError(
         f'the readings of pmfs are {", ".join(READINGS)}, not {self.reading!r}'
       )
-    if not 1 <= self.k <= _MOST:
-      raise InputError(f'pmfs needs k from 1 to {_MOST} bins, got {self.k}')
 
   def fit(self, latents, seed: int = 0) -> State:
     """Counts latents [n, d]; the seed changes nothing."""

@@ -11,6 +11,7 @@ from jax import Array
 
 from lasers_jax.coding.search import matmul, take
 from lasers_jax.errors import InputError
+from lasers_jax.ranges import Count
 from lasers_jax.sampling.base import (
   Sampler,
   State,
@@ -52,16 +53,12 @@ class ProductPMF(Sampler):
     k: bins of each direction; k^block is 4096 at most.
   """
 
-  block: int = 2
-  k: int = 32
+  block: Count = 2
+  k: Count = 32
   has_density: ClassVar[bool] = True
 
   def __post_init__(self):
-    if self.block < 1 or self.k < 1:
-      raise InputError(
-        f'product needs block and k from 1 up, got block={self.block} and '
-        f'k={self.k}'
-      )
+    super().__post_init__()
     if self._cells > _MOST:
       raise InputError(
         f'product with k={self.k} and block={self.block} has {self._cells} '

@@ -16,6 +16,7 @@ from jax import Array
 
 from lasers_jax.errors import InputError
 from lasers_jax.networks.discriminators import DISCRIMINATORS
+from lasers_jax.ranges import Amount, Count, Decay, Positive, Whole
 
 _LOGIT_DECAY = 0.99  # of LeCAM's averages of logits, and of the accuracy
 _MOST_WEIGHT = 1e4
@@ -43,18 +44,18 @@ class DiscriminatorSettings:
   """
 
   name: str = 'patchgan'
-  width: int = 64
-  halvings: int = 3
+  width: Count = 64
+  halvings: Whole = 3
   loss: str = 'hinge'
-  weight: float = 0.8
+  weight: Amount = 0.8
   adaptive: bool = True
-  start: int = 0
-  warmup: int = 0
-  r1: float = 0.0
-  lecam: float = 0.0
-  learning_rate: float = 1e-4
-  b1: float = 0.5
-  b2: float = 0.9
+  start: Whole = 0
+  warmup: Whole = 0
+  r1: Amount = 0.0
+  lecam: Amount = 0.0
+  learning_rate: Positive = 1e-4
+  b1: Decay = 0.5
+  b2: Decay = 0.9
 
   def __post_init__(self):
     for key, value, table in (
@@ -65,9 +66,6 @@ class DiscriminatorSettings:
         raise InputError(
           f'discriminator.{key} must be one of {", ".join(table)}: {value!r}'
         )
-    for key in ('weight', 'start', 'warmup', 'r1', 'lecam'):
-      if getattr(self, key) < 0:
-        raise InputError(f'discriminator.{key} must not be negative')
 
 
 class AdversaryState(flax.struct.PyTreeNode):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from lasers_jax.diffusion import Schedule, diffusion_loss, draw_times
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder, Output
 from lasers_jax.networks.features import load_perceptual
+from lasers_jax.ranges import Amount, Number, Positive, Share
 
 PIXEL_LOSSES = {
   'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),
@@ -35,15 +36,16 @@ class LossSettings:
       its own name; with a perceptual network, `perceptual`; with a diffusion
       decoder, `diffusion`; with both, also `refined_perceptual` (of the images
       that it estimates in one step), which may be left out, as may
-      `decoder_norm`, half the sum of the squares of the decoder's weights.
+      `decoder_norm`, half the sum of the squares of the decoder's weights. None
+      is negative but that of `size`, see `bottlenecks.lattice`.
     perceptual: the network that compares images as the eye does, a name in
       `networks.features.PERCEPTUAL`; '' for none.
     perceptual_weights: a file of its weights; '' for those of a package.
   """
 
   pixel: str = 'mse'
-  weights: Mapping[str, float] = dataclasses.field(
-    default_factory=lambda: {'pixel': 1.0}
+  weights: Annotated[Mapping[str, Amount], {'size': Number}] = (
+    dataclasses.field(default_factory=lambda: {'pixel': 1.0})
   )
   perceptual: str = ''
   perceptual_weights: str = ''
@@ -64,14 +66,8 @@ class DiffusionSettings:
     uniform_share: see `diffusion.draw_times`.
   """
 
-  noise_scale: float = 1.0
-  uniform_share: float = 1.0
-
-  def __post_init__(self):
-    if self.noise_scale <= 0:
-      raise InputError('diffusion.noise_scale must be positive')
-    if not 0 <= self.uniform_share <= 1:
-      raise InputError('diffusion.uniform_share must lie in [0, 1]')
+  noise_scale: Positive = 1.0
+  uniform_share: Share = 1.0
 
   @property
   def schedule(self) -> Schedule:

@@ -8,6 +8,7 @@ import optax
 
 from lasers_jax.coding import normalize_atoms
 from lasers_jax.errors import InputError
+from lasers_jax.ranges import Amount, Count, Decay, Positive, Share, Whole
 
 OPTIMIZERS = ('adam', 'adamw')
 
@@ -30,24 +31,22 @@ class OptimizerSettings:
   """
 
   name: str = 'adam'
-  learning_rate: float = 1e-3
-  dictionary_learning_rate: float = 1e-3
-  warmup: int = 0
-  final: float = 0.0
-  b1: float = 0.9
-  b2: float = 0.999
-  weight_decay: float = 0.0
-  clip: float = 0.0
-  accumulate: int = 1
-  ema: float = 0.999
+  learning_rate: Positive = 1e-3
+  dictionary_learning_rate: Amount = 1e-3
+  warmup: Whole = 0
+  final: Share = 0.0
+  b1: Decay = 0.9
+  b2: Decay = 0.999
+  weight_decay: Amount = 0.0
+  clip: Amount = 0.0
+  accumulate: Count = 1
+  ema: Decay = 0.999
 
   def __post_init__(self):
     if self.name not in OPTIMIZERS:
       raise InputError(
         f'optimizer.name must be one of {OPTIMIZERS}: {self.name!r}'
       )
-    if self.accumulate < 1:
-      raise InputError('optimizer.accumulate must be at least 1')
 
 
 def learning_rate_schedule(

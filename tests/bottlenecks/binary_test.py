@@ -221,17 +221,3 @@ def test_many_bits_come_back(bits, dtype, z):
   np.testing.assert_array_equal(latent.codes, (x > 0) @ 2 ** np.arange(bits))
   decoded = run(module, variables, latent.codes, method='decode')
   np.testing.assert_array_equal(latent.quantized, decoded)
-
-
-@pytest.mark.parametrize(
-  'fields, message',
-  [
-    ({'bits': 33}, 'bits must be from 1 to 32, got 33'),
-    ({'bits': 0}, 'bits must be from 1 to 32, got 0'),
-    ({'temperature': 0.0}, 'temperature must be positive, got 0.0'),
-  ],
-)
-def test_check(fields, message):
-  with pytest.raises(ValueError) as error:
-    LFQ(D=D, **fields).check()
-  assert str(error.value) == message

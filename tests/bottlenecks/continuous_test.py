@@ -379,11 +379,3 @@ def test_equal_numbers_are_finite(module, z, variables):
   )
   latent = module.apply(variables, z, train=False)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(latent))
-
-
-@pytest.mark.parametrize('bits', [0, 13])
-@pytest.mark.parametrize('kind', [Identity, KL])
-def test_bits_out_of_range_are_refused(kind, bits):
-  with pytest.raises(ValueError) as error:
-    kind(D=D, bits=bits).check()
-  assert str(error.value) == f'bits must be None or from 1 to 12, got {bits}'

@@ -182,7 +182,6 @@ def test_masked_sites_count_for_nothing(z, variables):
 @pytest.mark.parametrize(
   'fields, message',
   [
-    ({'K': 1}, 'K must be at least 2, got K = 1'),
     (
       {'distance': 'l2'},
       "distance must be one of ('cosine', 'euclidean'): 'l2'",
@@ -191,7 +190,6 @@ def test_masked_sites_count_for_nothing(z, variables):
       {'anchors': 'far'},
       "anchors must be one of ('closest', 'random', 'probrandom'): 'far'",
     ),
-    ({'decay': 1.0}, 'decay must be in [0, 1), got 1.0'),
   ],
 )
 def test_check(fields, message):

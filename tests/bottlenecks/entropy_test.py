@@ -172,17 +172,3 @@ def test_extremes_are_finite(z):
       for x in jax.tree.leaves((to_z, latent.losses, latent.quantized)):
         assert np.isfinite(x).all()
       assert np.abs(latent.codes).max() <= 31
-
-
-@pytest.mark.parametrize(
-  'fields, message',
-  [
-    ({'limit': 0}, 'limit must be from 1 to 32767, got 0'),
-    ({'step': 0.0}, 'step must be above 0, got 0'),
-    ({'widest': 0.5}, 'widest must be at least 1, got 0.5'),
-  ],
-)
-def test_check(fields, message):
-  with pytest.raises(ValueError) as error:
-    Entropy(D=D, **fields).check()
-  assert str(error.value) == message

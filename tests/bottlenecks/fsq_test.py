@@ -153,19 +153,6 @@ def test_atoms_are_what_a_scalar_alone_adds():
   np.testing.assert_allclose(atoms[:, 0, 0], -kernel, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-  'levels, message',
-  [
-    ((), 'levels must be numbers from 2 to 1000, got ()'),
-    ((8, 1), 'levels must be numbers from 2 to 1000, got (8, 1)'),
-    ((1001,), 'levels must be numbers from 2 to 1000, got (1001,)'),
-    (
-      (2,) * 31 + (3,),
-      'the product of levels must be at most 2^32, got 6442450944',
-    ),
-  ],
-)
-def test_check(levels, message):
-  with pytest.raises(ValueError) as error:
-    FSQ(D=D, levels=levels).check()
-  assert str(error.value) == message
+def test_check():
+  with pytest.raises(ValueError, match='must be at most 2.32, got 6442450944'):
+    FSQ(D=D, levels=(2,) * 31 + (3,)).check()

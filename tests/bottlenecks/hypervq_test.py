@@ -203,17 +203,3 @@ def test_dead_classes_come_back_and_win_at_signals(z, params):
   own = z.reshape(-1, D)[cosines.argmax(axis=1)]
   won = apply(after['params'], own[None], method='encode')[0]
   np.testing.assert_array_equal(won, dead)
-
-
-@pytest.mark.parametrize(
-  'fields, message',
-  [
-    ({'K': 1}, 'K must be at least 2, got K = 1'),
-    ({'curvature': -1.0}, 'curvature must not be negative: -1.0'),
-    ({'temperature': 0.0}, 'temperature must be positive: 0.0'),
-  ],
-)
-def test_check(fields, message):
-  with pytest.raises(ValueError) as error:
-    HyperVQ(**{'D': D, 'K': K, **fields}).check()
-  assert str(error.value) == message

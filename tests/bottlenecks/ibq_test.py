@@ -160,16 +160,3 @@ def test_masked_sites_count_for_nothing(z, codes):
   for x, y, alone in zip(*found, strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-5)
     np.testing.assert_allclose(x, alone, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-  'fields, message',
-  [
-    ({'K': 1}, 'K must be at least 2, got K = 1'),
-    ({'entropy_temperature': 0.0}, 'entropy_temperature must be positive: 0.0'),
-  ],
-)
-def test_check(fields, message):
-  with pytest.raises(ValueError) as error:
-    IBQ(**{'D': D, 'K': K, **fields}).check()
-  assert str(error.value) == message

@@ -75,7 +75,6 @@ def test_evaluation_and_statistics_do_not_change(z):
 @pytest.mark.parametrize(
   'fields, line',
   [
-    ({'prefixes': 1.5}, r'prefixes must lie in \[0, 1\], got 1.5'),
     (
       {'prefixes': 0.5, 'gradient': 'refit'},
       "prefixes go with gradient='straight_through' only",

@@ -226,17 +226,3 @@ def test_atoms_are_steps_along_the_channels():
   np.testing.assert_allclose(
     atoms[:, 0, 0], np.diag(basis_of(variables)), rtol=1e-5
   )
-
-
-@pytest.mark.parametrize(
-  'fields, message',
-  [
-    ({'K': 1}, 'K must be at least 2, got K = 1'),
-    ({'limit': 0}, 'limit must be from 1 to 32767, got 0'),
-    ({'limit': 2**15}, 'limit must be from 1 to 32767, got 32768'),
-  ],
-)
-def test_check(fields, message):
-  with pytest.raises(ValueError) as error:
-    Lattice(**{'D': D, 'K': K, **fields}).check()
-  assert str(error.value) == message

@@ -144,8 +144,3 @@ def test_masked_sites_count_for_nothing(z, variables):
   np.testing.assert_allclose(
     found[0].losses['codebook'], alone.losses['codebook'], rtol=1e-5
   )
-
-
-def test_check():
-  with pytest.raises(ValueError, match='^K must be at least 2, got K = 1$'):
-    SimVQ(D=D, K=1).check()

@@ -258,7 +258,6 @@ def test_synchronized_codes_receive_a_share_of_the_decoders_gradient(z):
     ),
     ({'affine': 2.0}, "affine goes with learning='loss' only"),
     ({'synchronized': 1.0}, "synchronized goes with learning='loss' only"),
-    ({'K': 1}, 'K must be at least 2, got K = 1'),
   ],
 )
 def test_check(fields, message):

@@ -239,8 +239,6 @@ def test_a_patch_stays_a_patch(z):
 @pytest.mark.parametrize(
   'module, message',
   [
-    (residual(depth=0), 'depth must be at least 1, got 0'),
-    (residual(dropout=1.5), 'dropout must be from 0 to 1, got 1.5'),
     (residual(VQ(D=4)), 'inner must have D = 8, as its levels do, got 4'),
     (
       Product(D=D, inner=VQ(D=3), groups=3),
@@ -251,10 +249,13 @@ def test_a_patch_stays_a_patch(z):
       'inner must have D = 4, the width of a slice, got 8',
     ),
     (
+      product(VQ(D=4, K=1)),
+      'K is 1: it must be a whole number, at least 2',
+    ),
+    (
       residual(Identity(D=D)),
       'inner must have discrete codes, and those of Identity are continuous',
     ),
-    (product(VQ(D=4, K=1)), 'K must be at least 2, got K = 1'),
   ],
 )
 def test_check(module, message):

@@ -135,10 +135,10 @@ def test_it_has_no_density():
 @pytest.mark.parametrize(
   'fields, message',
   [
-    ({name: 0}, f'{name} must be at least 1: 0')
+    ({name: 0}, f'{name} is 0: .* at least 1')
     for name in ('width', 'depth', 'steps', 'batch_size', 'sampling_steps')
   ]
-  + [({'learning_rate': 0}, 'learning_rate must be positive: 0')],
+  + [({'learning_rate': 0}, 'learning_rate is 0: .* more than 0')],
 )
 def test_bad_settings_are_refused(fields, message):
   with pytest.raises(InputError, match=message):

@@ -24,9 +24,9 @@ def test_settings_follow_after_colons():
     ('pmf', "the samplers are pmfs, .*, histogram, not 'pmf'"),
     ('pmfs:K=3', "pmfs has no setting 'K': it has k, reading"),
     ('normal:k=3', "normal has no setting 'k': it has none at all"),
-    ('pmfs:k=many', "pmfs: k must be of type int, got 'many'"),
-    ('pmfs:k', "pmfs: k must be of type int, got ''"),
-    ('pmfs:k=0', 'pmfs needs k from 1'),
+    ('pmfs:k=many', "pmfs: k is 'many': it must be a whole number, at least 1"),
+    ('pmfs:k', "pmfs: k is '': it must be a whole number, at least 1"),
+    ('pmfs:k=0', "pmfs: k is '0': it must be a whole number, at least 1"),
   ],
 )
 def test_what_cannot_be_read_is_one_line(text, line):

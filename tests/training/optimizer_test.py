@@ -176,5 +176,3 @@ def test_adamw_decays_kernels_only(params):
 def test_bad_settings_are_refused():
   with pytest.raises(InputError, match="one of .*'adam', 'adamw'.*: 'sgd'"):
     OptimizerSettings(name='sgd')
-  with pytest.raises(InputError, match='accumulate must be at least 1'):
-    OptimizerSettings(accumulate=0)
