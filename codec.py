@@ -18,6 +18,11 @@ size. Each is coded by itself, and written whole or not at all, so that several
 processes may work at once.
 """
 
+from lasers_jax import signals
+
+if __name__ == '__main__':
+  signals.end_without_traceback()
+
 import functools
 import glob
 import itertools

@@ -11,6 +11,11 @@ has a folder in the workdir; the same command goes on where it stopped, keeps
 what is finished, and writes table.md, table.json, curves.png and pictures.png.
 """
 
+from lasers_jax import signals
+
+if __name__ == '__main__':
+  signals.end_without_traceback()
+
 import dataclasses
 import json
 import logging
@@ -258,7 +263,7 @@ def define_flags() -> None:
   evaluate.define_measures()
 
 
-def main() -> None:
+def main() -> int:
   given = flags.FLAGS
   if not given.config or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
@@ -273,11 +278,14 @@ def main() -> None:
   done = compare(
     given.config.to_dict(), given.bottlenecks, rates, path, measures
   )
-  if done and jax.process_index() == 0:
+  if done is None:
+    return scripts.STOPPED
+  if jax.process_index() == 0:
     with open(os.path.join(path, 'table.md'), encoding='utf-8') as file:
       print(file.read(), end='')
+  return 0
 
 
 if __name__ == '__main__':
   define_flags()
-  scripts.run(main)
+  scripts.run(main, resumes=True)

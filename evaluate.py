@@ -6,6 +6,11 @@ Writes results.json, results.png and report.html into the workdir (or --output)
 and prints one line.
 """
 
+from lasers_jax import signals
+
+if __name__ == '__main__':
+  signals.end_without_traceback()
+
 import dataclasses
 import json
 import math

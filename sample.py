@@ -10,6 +10,11 @@ table.json and pictures.png. Settings follow a name after colons: pmfs:k=100.
 One process, with all its devices.
 """
 
+from lasers_jax import signals
+
+if __name__ == '__main__':
+  signals.end_without_traceback()
+
 import dataclasses
 import json
 import logging

@@ -6,6 +6,11 @@ The same command resumes. What can be set stands in the config files; each key
 is also a flag: --config.SECTION.KEY=VALUE.
 """
 
+from lasers_jax import signals
+
+if __name__ == '__main__':
+  signals.end_without_traceback()
+
 import logging
 import os
 import time
@@ -33,7 +38,7 @@ from lasers_jax.training.state import (
   state_shapes,
 )
 from lasers_jax.training.step import make_train_step, to_float
-from lasers_jax.training.stop import stop_requests
+from lasers_jax.training.stop import StopRequests, stop_requests
 
 
 class Work(NamedTuple):
@@ -55,7 +60,7 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
     path: the workdir; a run that stopped there goes on.
 
   Returns:
-    The last state.
+    The last state; its step is below `steps` where the run was asked to stop.
 
   Raises:
     InputError: something that the user can mend.
@@ -98,7 +103,6 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   with (
     workdir.hold(path, workdir.Run(config, settings.with_defaults)),
     Checkpoints(path, run.checkpoints_kept) as checkpoints,
-    stop_requests() as stop_requested,
   ):
     # Go on, or start
     state = checkpoints.restore(target)
@@ -106,7 +110,20 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
       first = put_images(train.batch(0), mesh)
       state = jax.jit(create, out_shardings=places)(first)
     describe(run, mesh, state)
-    return loop(work, state, train_step, checkpoints, stop_requested)
+    if int(state.step) < run.steps:
+      # Here, where a wish to stop can be met at once: nothing is new to save.
+      train_step = train_step.lower(target, images_of(run, mesh), frozen)
+      state = loop(work, state, train_step.compile(), checkpoints)
+    return state
+
+
+def images_of(run: settings.Settings, mesh: Mesh) -> jax.ShapeDtypeStruct:
+  """The images of a batch, without their values."""
+  return jax.ShapeDtypeStruct(
+    (run.batch_size, run.data.side, run.data.side, 3),
+    np.uint8,
+    sharding=sharding.batch_sharding(mesh),
+  )
 
 
 def check_sizes(run: settings.Settings, mesh: Mesh) -> None:
@@ -118,36 +135,55 @@ def check_sizes(run: settings.Settings, mesh: Mesh) -> None:
 
 
 def loop(
-  work: Work, state: TrainState, train_step, checkpoints, stop_requested
+  work: Work, state: TrainState, train_step, checkpoints: Checkpoints
 ) -> TrainState:
   """Takes the steps that are left; saves, watches and stops when it is time."""
-  run, step = work.run, int(state.step)
-  batches = work.train.iterate(step)
+  run, start = work.run, int(state.step)
+  step, batches = start, work.train.iterate(start)
   late = None  # metrics, looked at while the next step runs
-  with Monitor(work.path, run, step) as monitor:
-    while step < run.steps:
-      batch = monitor.time_waiting(lambda: next(batches))
+
+  with Monitor(work.path, run, start) as monitor, stop_requests() as stop:
+
+    def catch_up() -> None:
+      """Looks at the last metrics: a state behind bad ones is never saved."""
+      nonlocal late
+      if late:
+        settle(late, work, monitor)
+      late = None
+
+    def leave() -> None:
+      """Saves what is new."""
+      catch_up()
+      if step > start:
+        checkpoints.save(state)
+      checkpoints.wait()
+      if step < run.steps:
+        said = f'saved step {step}' if step else 'nothing is left to save'
+        logging.info(f'asked to stop: {said}')
+
+    def rescue() -> None:
+      leave()
+      monitor.close()
+
+    while step < run.steps and not stop.asked():
+      with stop.rescuing(rescue):
+        batch = monitor.time_waiting(lambda: next(batches))
       images = put_images(batch, work.mesh)
       state, metrics = train_step(state, images, work.frozen)
       step += 1
       if late:
         settle(late, work, monitor)
       late = step, metrics
-      stopping = stop_requested(step)
-      save = stopping or step == run.steps
-      save = save or is_due(step, run.checkpoint_every)
-      look = is_due(step, run.evaluate_every) and not stopping
+      save = step == run.steps or is_due(step, run.checkpoint_every)
+      look = is_due(step, run.evaluate_every)
       if save or look:
-        # A state behind a loss that is not finite is never saved.
-        settle(late, work, monitor)
-        late = None
+        catch_up()
       if save:
         checkpoints.save(state)
       if look:
-        watch(work, state, monitor)
-      if stopping:
-        logging.info('asked to stop: saved step %d', step)
-        break
+        with stop.rescuing(rescue):
+          watch(work, state, monitor, stop)
+    leave()
   return state
 
 
@@ -183,8 +219,14 @@ def settle(late, work: Work, monitor: Monitor) -> None:
   )
 
 
-def watch(work: Work, state: TrainState, monitor: Monitor) -> None:
-  """Measures the validation split, and keeps a picture of it."""
+def watch(
+  work: Work, state: TrainState, monitor: Monitor, stop: StopRequests
+) -> None:
+  """Measures the validation split, and keeps a picture of it.
+
+  Raises:
+    Abandoned: the run was asked to stop.
+  """
   started = time.time()
   run, mesh, validation = work.run, work.mesh, work.validation
   variables = evaluation_variables(state)
@@ -192,7 +234,7 @@ def watch(work: Work, state: TrainState, monitor: Monitor) -> None:
     validation, run.evaluation.batch_size, run.multiple
   )
   results = protocol.evaluate(
-    run.model, variables, batches, mesh, run.decoding
+    run.model, variables, stop.checked(batches), mesh, run.decoding
   )
   step = int(state.step)
   logging.info(
@@ -202,6 +244,7 @@ def watch(work: Work, state: TrainState, monitor: Monitor) -> None:
     time.time() - started,
   )
   monitor.write(step, protocol.scalars(results, 'validation'))
+  stop.check()
   with optional('picture of the validation split'):
     draw(work, variables, step, monitor)
   monitor.restart_clock(step)
@@ -247,14 +290,15 @@ def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
     logging.info('%-10s %s', name, text)
 
 
-def main() -> None:
+def main() -> int:
   config = flags.FLAGS.config
   if not config or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
   scripts.set_up_jax()
-  train_and_evaluate(config.to_dict(), scripts.WORKDIR.value)
+  state = train_and_evaluate(config.to_dict(), scripts.WORKDIR.value)
+  return scripts.STOPPED if int(state.step) < config.steps else 0
 
 
 if __name__ == '__main__':
   config_flags.DEFINE_config_file('config', lock_config=True)
-  scripts.run(main)
+  scripts.run(main, resumes=True)

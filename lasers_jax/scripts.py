@@ -1,33 +1,47 @@
 """What the scripts share: flags, log lines, one-line errors."""
 
+import contextlib
 import difflib
 import errno
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from lasers_jax import signals
 from lasers_jax.errors import InputError, TrainingError
 from lasers_jax.training.sharding import initialize_distributed
+
+STOPPED = os.EX_TEMPFAIL  # 75: asked to stop; the same command goes on
+OUT_OF_MEMORY = (
+  'out of memory: lower the number of images at a time (training: '
+  '--config.batch_size, or split the state over devices: --config.mesh.fsdp; '
+  'measuring: --config.evaluation.batch_size or --batch_size)'
+)
 
 # Here, since absl lets only one module define a flag.
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 
 
-def run(main: Callable[..., None], words: bool = False) -> None:
+def run(
+  main: Callable[..., int | None], words: bool = False, resumes: bool = False
+) -> None:
   """Parses the flags and runs a script's main function.
 
   With `words`, it is given the list of what is no flag; else there is to be
-  nothing such.
+  nothing such. With `resumes`, the same command goes on where it was stopped.
 
-  Exit codes: 0; 2 for what the user can mend (one line on stderr says what);
-  1 for a run that failed.
+  Exit codes: 0, or what main returns; 2 for what the user can mend (one line on
+  stderr says what); 1 for a run that failed; STOPPED for one that was asked to
+  stop, and resumes. What does not resume ends by the signal.
   """
 
   def parse(argv: list[str]) -> list[str]:
@@ -37,23 +51,52 @@ def run(main: Callable[..., None], words: bool = False) -> None:
         raise InputError(f'not a flag: {rest[1]}')
       return rest
     except Exception as error:  # A config file may raise anything.
-      _fail(_unknown_key(argv) or error, 2)
+      sys.exit(_fail(_unknown_key(argv) or error, 2))
 
-  def guarded(argv: list[str]) -> None:
+  def guarded(argv: list[str]) -> int:
     _survive_any_locale()
     set_up_logging()
-    try:
-      main(argv[1:]) if words else main()
-    except InputError as error:
-      _fail(error, 2)
-    except TrainingError as error:
-      _fail(error, 1)
-    except OSError as error:
-      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        raise
-      _fail(f'{error.strerror}: {error.filename or "make room"}', 2)
+    return _outcome(lambda: main(argv[1:]) if words else main())
 
-  app.run(guarded, flags_parser=parse)
+  def end(number: int, rescue: Callable[[], None] | None) -> NoReturn:
+    code = 0
+    if rescue:
+      code = _outcome(rescue)
+    elif resumes:
+      logging.info('asked to stop: nothing is left to save')
+    else:
+      print(f'ended by {signal.Signals(number).name}', file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+      sys.stdout.flush()
+      sys.stderr.flush()
+    if not resumes:
+      signals.die(number)
+    # Whatever other threads are doing: nothing waits for them.
+    os._exit(code or STOPPED)
+
+  with signals.Listener(end) as listener:
+    try:
+      app.run(guarded, flags_parser=parse)
+    except signals.Asked as asked:
+      listener.end(asked.number)
+
+
+def _outcome(act: Callable[[], int | None]) -> int:
+  """Acts; gives the exit code, and says on one line what went wrong."""
+  try:
+    return act() or 0
+  except InputError as error:
+    return _fail(error, 2)
+  except TrainingError as error:
+    return _fail(error, 1)
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+      return _fail(OUT_OF_MEMORY, 1)
+    raise
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    return _fail(f'{error.strerror}: {error.filename or "make room"}', 2)
 
 
 def _unknown_key(argv: list[str]) -> InputError | None:
@@ -132,7 +175,7 @@ def commit() -> str | None:
     return None
 
 
-def _fail(error: Exception | str, code: int) -> None:
+def _fail(error: Exception | str, code: int) -> int:
   line = ' '.join(str(error).split()) or type(error).__name__
   print(f'error: {line}', file=sys.stderr, flush=True)
-  sys.exit(code)
+  return code

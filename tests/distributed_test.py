@@ -12,6 +12,7 @@ import pytest
 
 import evaluate
 import train
+from lasers_jax import scripts
 from tests import tiny
 
 
@@ -32,7 +33,7 @@ def start_two(script, *flags):
   ]
 
 
-def finish(processes):
+def finish(processes, code=0):
   """Waits for processes; gives the lines of stdout, and stderr, of each."""
   try:
     said = [process.communicate(timeout=240) for process in processes]
@@ -40,7 +41,7 @@ def finish(processes):
     for process in processes:
       process.kill()
   for process, (_, log) in zip(processes, said, strict=True):
-    assert process.returncode == 0, log
+    assert process.returncode == code, log
   # Gloo, which connects processes on CPUs, says so on stdout, from threads
   # whose lines may break each other's.
   gloo = re.compile(r'\[Gloo\]|peer ranks|^$')
@@ -63,7 +64,7 @@ def run_of_two(pictures, tmp_path_factory):
     lambda: max(tiny.checkpoints(workdir), default=0) > 5, processes[0]
   )
   processes[1].terminate()
-  logs = [log for _, log in finish(processes)]
+  logs = [log for _, log in finish(processes, scripts.STOPPED)]
   return types.SimpleNamespace(workdir=workdir, logs=logs)
 
 

@@ -32,6 +32,7 @@ ROOMS = {
     'errors',
     'files',
     'ranges',
+    'signals',
   },
 }
 # Measurement shares the mesh and the pixels' scale with training.
@@ -149,7 +150,7 @@ def test_the_estimator_stands_on_coding_alone():
   }
 
 
-@pytest.mark.parametrize('name', ['errors', 'files', 'ranges'])
+@pytest.mark.parametrize('name', ['errors', 'files', 'ranges', 'signals'])
 def test_what_all_rooms_may_import_imports_no_room(name):
   for module in imports((ROOT / f'lasers_jax/{name}.py').read_text()):
     if module != 'lasers_jax.errors':

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import train
+from lasers_jax import scripts
 from lasers_jax.errors import TrainingError
 from tests import tiny
 
@@ -152,7 +153,7 @@ def test_sigkill_and_then_sigterm(tiny_run, pictures, tmp_path, monkeypatch):
   tiny.wait_for(lambda: tiny.checkpoints(workdir)[-1] > kept, again)
   again.terminate()
   _, log = again.communicate(timeout=240)
-  assert again.returncode == 0, log
+  assert again.returncode == scripts.STOPPED, log
   last = tiny.checkpoints(workdir)[-1]
   assert f'asked to stop: saved step {last}' in log
   steps = [line['step'] for line in tiny.metrics(workdir)]

@@ -52,6 +52,10 @@ class Monitor:
     return self
 
   def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Closes the files."""
     self._to_tensorboard('close')
     for part in (self._bar, self._file):
       if part:

@@ -1,29 +1,90 @@
 """Ends a run between two steps when the system asks for it."""
 
 import contextlib
+import itertools
+import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import jax
 from jax.experimental import multihost_utils
 
+from lasers_jax.signals import ASKING, Listener
+
+T = TypeVar('T')
+
+
+class Abandoned(Exception):
+  """The run was asked to stop, and what it did is dropped."""
+
+
+class StopRequests:
+  """Whether a run was asked to stop; see `stop_requests`."""
+
+  def __init__(self, listener: Listener):
+    self._listener, self._asked = listener, False
+    self._points = itertools.count()
+
+  def asked(self) -> bool:
+    """Whether to save and stop.
+
+    Of several processes, all are told so at the same call: each must make the
+    same calls.
+    """
+    if jax.process_count() == 1:
+      return self._listener.number is not None
+    if not self._asked:
+      point = next(self._points)
+      self._asked = multihost_utils.reached_preemption_sync_point(point)
+    return self._asked
+
+  def check(self) -> None:
+    """Raises Abandoned where the run was asked to stop."""
+    if self.asked():
+      raise Abandoned
+
+  def checked(self, items: Iterable[T]) -> Iterator[T]:
+    """Yields items, until the run is asked to stop: then raises Abandoned."""
+    for item in items:
+      self.check()
+      yield item
+
+  @contextlib.contextmanager
+  def rescuing(self, rescue: Callable[[], None]) -> Iterator[None]:
+    """A block that is left by Abandoned, or from outside after a rescue.
+
+    A script whose main thread does not come out of it in seconds ends after
+    another thread has called `rescue`. One of several processes waits, since
+    they can only save together.
+    """
+    alone = jax.process_count() == 1
+    with (
+      self._listener.rescuing(rescue) if alone else contextlib.nullcontext(),
+      contextlib.suppress(Abandoned),
+    ):
+      yield
+
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[int], bool]]:
-  """Listens for SIGTERM.
+def stop_requests() -> Iterator[StopRequests]:
+  """Takes Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as the wish to save and stop.
 
-  Gives a function of the step that says whether to save and stop; in a run of
-  several processes all of them are told so at the same step.
+  In a thread that is not the main one, nothing is heard.
   """
-  if jax.process_count() > 1:
-    # JAX itself listens, and agrees on a step with the other processes.
-    yield multihost_utils.reached_preemption_sync_point
-    return
-  received = []
-  before = signal.signal(
-    signal.SIGTERM, lambda number, _: received.append(number)
-  )
-  try:
-    yield lambda step: bool(received)
-  finally:
-    signal.signal(signal.SIGTERM, before)
+  several = jax.process_count() > 1
+  # Of several processes JAX itself hears SIGTERM, and agrees with the others.
+  asking = set(ASKING) - ({signal.SIGTERM} if several else set())
+  listener = Listener.active or Listener(asking=asking)
+  with contextlib.ExitStack() as stack:
+    alone = listener is not Listener.active
+    if alone and threading.current_thread() is threading.main_thread():
+      stack.enter_context(listener)
+    stack.enter_context(listener.noting(_tell_jax if several else None))
+    yield StopRequests(listener)
+
+
+def _tell_jax(number: int) -> None:
+  if number != signal.SIGTERM:
+    os.kill(os.getpid(), signal.SIGTERM)
