@@ -34,6 +34,7 @@ from lasers_jax.evaluation.measures import (
   Measures,
   load_measures,
 )
+from lasers_jax.evaluation.metrics import SSIM_WINDOW
 from lasers_jax.evaluation.refinement import say_decoding
 from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
@@ -110,7 +111,7 @@ def measure(
     dump = workdir.local(dump)
     workdir.check_writable(dump, 'name another folder with --dump')
   started = time.time()
-  source = run.data.open(run.data.test)
+  source = run.data.open(run.data.test, path, SSIM_WINDOW)
   batches = run.data.evaluation_batches(
     source, run.evaluation.batch_size, run.multiple
   )

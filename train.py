@@ -25,6 +25,7 @@ from ml_collections import config_flags
 from lasers_jax import data, scripts, settings
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.evaluation import pictures, protocol
+from lasers_jax.evaluation.metrics import SSIM_WINDOW
 from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
@@ -74,8 +75,9 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   # Devices and data
   mesh = sharding.make_mesh(**vars(run.mesh))
   check_sizes(run, mesh)
-  train = run.data.train_pipeline(run.batch_size, run.seed)
-  validation = run.data.open(run.data.validation)
+  train = run.data.train_pipeline(run.batch_size, run.seed, path)
+  validation = run.data.open(run.data.validation, path, SSIM_WINDOW)
+  run.data.look_for(run.data.test, path, SSIM_WINDOW)
   everywhere = sharding.replicated(mesh)
   frozen = jax.device_put(frozen, everywhere)
   work = Work(run, path, mesh, train, validation, frozen)

@@ -30,7 +30,7 @@ import numpy as np
 from absl import app, flags
 
 from lasers_jax import coding
-from lasers_jax.data.sources import open_photos
+from lasers_jax.data.photos import open_photos
 
 _BUDGETS = flags.DEFINE_list(
   'budgets',

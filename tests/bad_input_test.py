@@ -63,11 +63,14 @@ def test_an_empty_folder(tmp_path):
 
 
 def test_a_folder_that_cannot_be_read(pictures, tmp_path, monkeypatch):
-  def walk(top, onerror, followlinks):  # As for whom the folder is closed.
-    onerror(PermissionError(errno.EACCES, 'Permission denied', str(top)))
-    return iter(())
+  scan = os.scandir
 
-  monkeypatch.setattr(os, 'walk', walk)
+  def closed(top):  # As for whom the folder is closed.
+    if str(top).endswith('train'):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(top))
+    return scan(top)
+
+  monkeypatch.setattr(os, 'scandir', closed)
   with pytest.raises(InputError, match="train' cannot be read: Permission"):
     train_tiny(tiny.config(pictures), tmp_path / 'run')
 

@@ -20,7 +20,7 @@ ROOMS = {
   'diffusion': {'diffusion', 'networks', 'coding', 'errors', 'ranges'},
   'sampling': {'sampling', 'networks', 'coding', 'errors', 'files', 'ranges'},
   'codec': {'codec', 'bottlenecks', 'coding', 'errors', 'files', 'ranges'},
-  'data': {'data', 'errors', 'ranges'},
+  'data': {'data', 'errors', 'files', 'ranges'},
   'training': {
     'training',
     'bottlenecks',

@@ -1,5 +1,6 @@
 """Pictures: where they come from (sources) and how they are prepared."""
 
+from lasers_jax.data.opening import open_source
 from lasers_jax.data.pipeline import (
   Remembered,
   TrainPipeline,
@@ -9,7 +10,7 @@ from lasers_jax.data.pipeline import (
   resize_shorter,
 )
 from lasers_jax.data.settings import DataSettings
-from lasers_jax.data.sources import Source, open_source
+from lasers_jax.data.sources import Source
 
 __all__ = [
   'DataSettings',

@@ -9,13 +9,14 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from absl import flags
 from PIL import Image
 
 from lasers_jax.data.sources import Source
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, TrainingError
 
 
 def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
@@ -139,7 +140,8 @@ class TrainPipeline:
       remember nothing: for sets much larger than memory.
     budget: bytes to remember.
 
-  Raises InputError where sizes do not fit together.
+  `fingerprint` is that of the source. Raises InputError where sizes do not fit
+  together.
   """
 
   def __init__(
@@ -157,8 +159,9 @@ class TrainPipeline:
   ):
     import grain  # seconds to import: only who trains waits for it
 
-    _check_sizes(source, batch_size, size, resize, process_count)
-    self._workers = workers
+    _check_not_empty(source)
+    check_sizes(batch_size, size, resize, process_count)
+    self._workers, self._source = workers, source
     fit = functools.partial(_fit, size=size, resize=resize)
     source = Remembered(source, fit, budget=0 if workers else budget)
     augment = functools.partial(_augment, size=size, flip=flip)
@@ -167,6 +170,10 @@ class TrainPipeline:
     self._batches = elements.random_map(augment).batch(
       batch_size // process_count, drop_remainder=True
     )[process_index::process_count]
+
+  @property
+  def fingerprint(self) -> dict[str, Any]:
+    return self._source.fingerprint
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
     """Makes this process's rows of the batch at `step`, b of them.
@@ -178,7 +185,8 @@ class TrainPipeline:
   def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Yields batch(start_step), batch(start_step + 1), ... without an end.
 
-    Made ahead by threads, or by `workers` processes.
+    Made ahead by threads, or by `workers` processes. Raises InputError where a
+    picture can no longer be read, TrainingError where a process has ended.
     """
     import grain
 
@@ -191,7 +199,21 @@ class TrainPipeline:
       batches = batches.mp_prefetch(
         grain.MultiprocessingOptions(num_workers=self._workers)
       )
+      return _named_deaths(iter(batches), self._workers)
     return iter(batches)
+
+
+def _named_deaths(batches: Iterator, workers: int) -> Iterator:
+  """Passes batches on, and says why a process that made them has ended."""
+  while True:
+    try:
+      batch = next(batches)
+    except RuntimeError as error:
+      raise TrainingError(
+        f'one of the {workers} processes that read pictures has ended ({error}'
+        '); code -9 is mostly want of memory: set data.workers lower'
+      ) from error
+    yield batch
 
 
 def eval_batches(
@@ -218,7 +240,8 @@ def eval_batches(
   full, what is left at the end. Raises InputError where sizes do not fit
   together.
   """
-  _check_sizes(source, batch_size, size, resize, process_count)
+  _check_not_empty(source)
+  check_sizes(batch_size, size, resize, process_count)
   rows = batch_size // process_count
   mine = slice(process_index * rows, (process_index + 1) * rows)
 
@@ -269,9 +292,15 @@ def _padded_batch(group: list[dict], batch_size: int, mine: slice):
   return batch
 
 
-def _check_sizes(source, batch_size, size, resize, process_count):
+def _check_not_empty(source: Source) -> None:
   if len(source) == 0:
     raise InputError(f'the split {source.split!r} of {source.name} is empty')
+
+
+def check_sizes(
+  batch_size: int, size: int | None, resize: int | None, process_count: int
+) -> None:
+  """Raises InputError where sizes do not fit together."""
   if batch_size < 1 or batch_size % process_count:
     raise InputError(
       f'batch_size {batch_size} cannot be shared by {process_count} '

@@ -1,16 +1,30 @@
 """Which pictures a run uses, from the words of its config."""
 
+import concurrent.futures
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Mapping
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
-from lasers_jax.data.pipeline import TrainPipeline, eval_batches
-from lasers_jax.data.sources import Source, open_source
+from lasers_jax.data.opening import open_source
+from lasers_jax.data.pipeline import TrainPipeline, check_sizes, eval_batches
+from lasers_jax.data.sources import PictureFiles, Source
+from lasers_jax.errors import InputError
 from lasers_jax.ranges import Count, Whole
+
+_log = logging.getLogger(__name__)
+
+# Beside a run: which pictures were read to their ends and found good.
+CHECKED = 'checked.npy'
+_TURN = 10.0  # seconds that processes wait before they ask again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +56,53 @@ class DataSettings:
   )
   workers: Whole = 0
 
-  def open(self, split: str) -> Source:
-    """Opens a split; raises InputError where it cannot be used."""
-    return open_source(self.name, split, held_out=self.held_out)
+  def open(
+    self, split: str, workdir: str | None = None, least: int = 1
+  ) -> Source:
+    """Opens a split, checked; in a run of several processes, by the first one.
 
-  def train_pipeline(self, batch_size: int, seed: int) -> TrainPipeline:
+    Args:
+      split: its name.
+      workdir: where it is remembered which pictures were good; None reads all
+        of them again each time.
+      least: with `whole`, the shorter side that each picture must have.
+
+    Raises:
+      InputError: it cannot be used.
+    """
+    checked = workdir and os.path.join(workdir, CHECKED)
+    open_ = functools.partial(
+      open_source, self.name, split, held_out=self.held_out, checked=checked
+    )
+    is_folder = self.name.partition(':')[0] == 'folder'
+    source = _by_the_first(open_) if is_folder else open_()
+    if self.whole and self.resize is None:
+      _check_least(source, least)
+    return source
+
+  def look_for(self, split: str, workdir: str, least: int = 1) -> None:
+    """Opens a split that is wanted later; logs a line where that fails."""
+    try:
+      self.open(split, workdir, least)
+    except InputError as error:
+      if jax.process_index() == 0:
+        _log.warning('the split %r will be missed: %s', split, error)
+
+  def train_pipeline(
+    self, batch_size: int, seed: int, workdir: str | None = None
+  ) -> TrainPipeline:
     """Opens the training split as batches, this process's rows of them."""
+    processes = jax.process_count()
+    check_sizes(batch_size, self.side, self.resize, processes)
     return TrainPipeline(
-      self.open(self.train),
+      self.open(self.train, workdir),
       batch_size,
       self.side,
       resize=self.resize,
       flip=self.flip,
       seed=seed,
       process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process_count=processes,
       workers=self.workers,
     )
 
@@ -88,3 +134,55 @@ class DataSettings:
       'resize': self.resize and f'shorter side {self.resize}, bicubic',
       'crop': None if self.whole else f'centre {self.side}x{self.side}',
     }
+
+
+def _check_least(source: Source, least: int) -> None:
+  """Raises InputError where a picture, whose size is known, is too small."""
+  if not isinstance(source, PictureFiles):
+    return
+  small = [
+    (path, size)
+    for path, size in zip(source.paths, source.sizes, strict=False)
+    if min(size) < least
+  ]
+  if small:
+    path, (height, width) = small[0]
+    raise InputError(
+      f'{path} is too small to be measured whole, as {len(small)} of '
+      f'{len(source)} pictures of {source.split!r}: {height}x{width} pixels, '
+      f'and {least}x{least} are needed; take it away, or set data.resize'
+    )
+
+
+def _by_the_first(open_: Callable[[], Source]) -> Source:
+  """Opens a source in the first process alone, and gives it to all.
+
+  Raises what opening raised, in all of them.
+  """
+  if jax.process_count() == 1:
+    return open_()
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    work = pool.submit(open_) if jax.process_index() == 0 else None
+    # What takes long must not look like a process that hangs.
+    while not broadcast_one_to_all(np.bool_(_is_done(work))):
+      pass
+  outcome = None
+  if work:
+    outcome = work.exception() or work.result()
+  outcome = _tell_all(outcome)
+  if isinstance(outcome, Exception):
+    raise outcome
+  return outcome
+
+
+def _is_done(work: concurrent.futures.Future | None) -> bool:
+  return bool(work and concurrent.futures.wait([work], _TURN).done)
+
+
+def _tell_all(value: Any) -> Any:
+  """Gives what the first process has to all."""
+  data = np.frombuffer(pickle.dumps(value), np.uint8)
+  length = int(broadcast_one_to_all(np.int32(len(data))))
+  if jax.process_index():
+    data = np.zeros(length, np.uint8)
+  return pickle.loads(np.asarray(broadcast_one_to_all(data)).tobytes())

@@ -1,0 +1,92 @@
+"""Reads every picture once before a run does, and remembers which were good."""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lasers_jax.data.decoding import Look, look
+from lasers_jax.data.listing import Progress
+from lasers_jax.data.sources import nfc
+from lasers_jax.files import written_whole
+
+_CHUNK = 4096  # files that are handed to threads at once
+_KEPT = np.dtype([('key', '<u8'), ('height', '<i4'), ('width', '<i4')])
+
+
+class Checked(NamedTuple):
+  """A file, and what was found of it."""
+
+  bytes: int
+  look: Look
+
+
+def check(
+  root: str, files: Sequence[str], kept: str | os.PathLike | None = None
+) -> list[Checked]:
+  """Reads pictures to their ends, and logs how far it is.
+
+  Args:
+    root: where the relative paths `files` begin.
+    kept: a file that remembers, by path, size and time of change, what was
+      found good; None remembers nothing. Where it cannot be read or written,
+      all is read anew.
+  """
+  known = _read(kept)
+  before = len(known)
+  progress, results = Progress(), []
+  pool = concurrent.futures.ThreadPoolExecutor()
+  try:
+    for start in range(0, len(files), _CHUNK):
+      chunk = files[start : start + _CHUNK]
+      for key, checked in pool.map(lambda x: _check(root, x, known), chunk):
+        results.append(checked)
+        if not (checked.look.fault or checked.look.profile):
+          known[key] = checked.look.height, checked.look.width
+        progress(
+          'checked %d of %d pictures of %s', len(results), len(files), root
+        )
+  finally:
+    pool.shutdown(cancel_futures=True)
+    if kept and len(known) > before:
+      _write(kept, known)
+  return results
+
+
+def _check(root: str, file: str, known: dict) -> tuple[int, Checked]:
+  path = os.path.join(root, file)
+  try:
+    stat = os.stat(path)
+  except OSError as error:
+    return 0, Checked(0, Look(0, 0, error.strerror))
+  text = f'{nfc(file)}\0{stat.st_size}\0{stat.st_mtime_ns}'
+  data = text.encode('utf-8', 'surrogateescape')
+  key = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
+  found = Look(*known[key]) if key in known else look(path)
+  return key, Checked(stat.st_size, found)
+
+
+def _read(kept: str | os.PathLike | None) -> dict[int, tuple[int, int]]:
+  """What was found good: key to height and width; damaged, it is nothing."""
+  if kept is None:
+    return {}
+  try:
+    rows = np.load(kept, allow_pickle=False)
+    if rows.dtype != _KEPT:
+      return {}
+    sizes = zip(rows['height'].tolist(), rows['width'].tolist(), strict=True)
+    return dict(zip(rows['key'].tolist(), sizes, strict=True))
+  except Exception:  # a damaged file may raise whatever it likes
+    return {}
+
+
+def _write(kept: str | os.PathLike, known: dict) -> None:
+  rows = np.array([(k, *size) for k, size in known.items()], _KEPT)
+  with contextlib.suppress(OSError):  # a workdir may be read-only
+    os.makedirs(os.path.dirname(os.path.abspath(kept)), exist_ok=True)
+    with written_whole(kept) as file:
+      np.save(file, rows)

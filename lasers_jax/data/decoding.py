@@ -1,0 +1,140 @@
+"""From a picture file to RGB in sRGB, uint8 [h, w, 3]."""
+
+import functools
+import io
+import os
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+# Two 255ths: what rounding makes of a profile that is sRGB by another hand.
+_ROUNDING = 2
+_MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}  # of colour spaces
+
+
+def decode(file: str | os.PathLike | BinaryIO) -> np.ndarray:
+  """Reads a picture file as sRGB, uint8 [h, w, 3], the right way up (EXIF).
+
+  Colours of an embedded profile are converted to sRGB, with the profile's
+  perceptual intent; a profile that cannot be used is ignored. Grey and palette
+  become RGB, transparency is laid over white, 16-bit grey is scaled to 8 bits,
+  of an animation the first frame is taken. Raises OSError, SyntaxError or
+  ValueError where the file is no readable picture, or is too large.
+  """
+  try:
+    with Image.open(file) as picture:
+      return _as_rgb(picture)
+  except (OSError, SyntaxError, ValueError):
+    raise
+  except Exception as error:  # a damaged file may raise whatever it likes
+    raise ValueError(_reason(error)) from error
+
+
+class Look(NamedTuple):
+  """What is known of a picture file once it was read to its end."""
+
+  height: int  # before it is turned
+  width: int
+  fault: str | None = None  # why it cannot be used
+  profile: str | None = None  # why its colour profile cannot be used
+
+
+def look(file: str | os.PathLike) -> Look:
+  """Reads a picture file to its end, as cheaply as that goes; never raises."""
+  size = 0, 0
+  try:
+    with Image.open(file) as picture:
+      size = picture.height, picture.width
+      # An eighth of the side: a JPEG is read to its end, at a low cost.
+      picture.draft(None, (1, 1))
+      _as_rgb(picture)
+      return Look(*size, None, _profile_fault(picture))
+  except Exception as error:
+    return Look(*size, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+  if isinstance(
+    error, Image.DecompressionBombError | Image.DecompressionBombWarning
+  ):
+    return f'too large: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels'
+  if isinstance(error, MemoryError):
+    return 'too large for the memory that is left'
+  return ' '.join(str(error).split()) or type(error).__name__
+
+
+def _as_rgb(picture: Image.Image) -> np.ndarray:
+  profile = picture.info.get('icc_profile')
+  picture = ImageOps.exif_transpose(picture)
+  if picture.mode == 'F':
+    raise ValueError('floating-point picture: its range is not known')
+  if picture.mode.startswith('I'):
+    grey = (np.asarray(picture).clip(0, 65535).astype(np.int32) + 128) // 257
+    picture = Image.fromarray(grey.astype(np.uint8))
+  colours = _in_srgb(picture, profile)
+  if picture.has_transparency_data:
+    colours.putalpha(picture.convert('RGBA').getchannel('A'))
+    white = Image.new('RGBA', picture.size, 'white')
+    colours = Image.alpha_composite(white, colours).convert('RGB')
+  return np.asarray(colours)
+
+
+def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+  if profile:
+    mode, transform, _ = _transform(profile, _own_mode(picture))
+    if transform:
+      return ImageCms.applyTransform(picture.convert(mode), transform)
+  return picture.convert('RGB')
+
+
+def _own_mode(picture: Image.Image) -> str:
+  if picture.mode == 'CMYK':
+    return 'CMYK'
+  grey = picture.mode in ('1', 'L', 'LA', 'La') or picture.mode[0] == 'I'
+  return 'L' if grey else 'RGB'
+
+
+def _profile_fault(picture: Image.Image) -> str | None:
+  profile = picture.info.get('icc_profile')
+  return _transform(profile, _own_mode(picture))[2] if profile else None
+
+
+@functools.lru_cache(64)
+def _transform(
+  profile: bytes, own: str
+) -> tuple[str, ImageCms.ImageCmsTransform | None, str | None]:
+  """Makes what takes a picture of the mode `own` from a profile to sRGB.
+
+  Returns:
+    The mode that it takes, itself, and why there is none; neither for sRGB.
+  """
+  try:
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = opened.profile.xcolor_space.strip()
+    mode = _MODES.get(space)
+    # Many a grey picture has the profile of the colours it once had.
+    if mode != own and (mode, own) != ('RGB', 'L'):
+      return own, None, f'a profile of {space or "nothing"} in a {own} picture'
+    transform = ImageCms.buildTransform(
+      opened, ImageCms.createProfile('sRGB'), mode, 'RGB',
+      flags=ImageCms.Flags.NOCACHE,  # with it, threads may share one
+    )  # fmt: skip
+    if mode != 'CMYK' and _changes_nothing(transform, mode):
+      return mode, None, None
+  except Exception as error:  # a damaged profile, too
+    return own, None, _reason(error)
+  return mode, transform, None
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+  """Whether a transform to sRGB leaves all colours where they are."""
+  steps = np.arange(0, 256, 15 if mode == 'RGB' else 1, np.uint8)
+  if mode == 'RGB':
+    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+    picture = Image.fromarray(grid)
+  else:
+    picture = Image.fromarray(steps[None])
+  before = np.asarray(picture.convert('RGB'), np.int32)
+  after = np.asarray(ImageCms.applyTransform(picture, transform), np.int32)
+  return bool(np.abs(after - before).max() <= _ROUNDING)

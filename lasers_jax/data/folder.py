@@ -1,0 +1,178 @@
+"""A folder of the user's own pictures."""
+
+import logging
+import os
+import pathlib
+from collections.abc import Sequence
+
+from lasers_jax.data.checking import Checked, check
+from lasers_jax.data.listing import list_pictures, say
+from lasers_jax.data.sources import PictureFiles, nfc
+from lasers_jax.data.splits import cut
+from lasers_jax.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+# Longer strips are no pictures: made as high as others, they fill the memory.
+_LONGEST = 100  # times as long as wide
+_NAMED = 10  # files that are named, of those that cannot be read
+
+
+def open_folder(
+  path: str | os.PathLike,
+  split: str,
+  checked: str | os.PathLike | None = None,
+) -> PictureFiles:
+  """Opens one split of a folder of pictures, nested or flat.
+
+  Where sub-folders are called train, validation or test in any usual way, they
+  are these splits; a tenth each for validation and test is held out of train
+  where they have no folder. Without such sub-folders the same is done to the
+  whole folder. What is held out is decided by a hash of a picture's path
+  inside the split's folder, so that it stays when other pictures come. 'all'
+  is the whole tree, and any other name is that of a sub-folder.
+
+  The label is the number of the sub-folder directly under the split (in the
+  order of `classes`), -1 for a flat folder.
+
+  Links to what is there already, thumbnails, waste baskets, pictures that runs
+  wrote, hidden files and what cannot be read are left out, and counted in one
+  line. Each picture is read to its end for that; `checked` is a file that
+  remembers which were good, see `check`. Raises InputError where no picture is
+  left, or where it is open which folder is the split.
+  """
+  root = os.fspath(pathlib.Path(path).expanduser())
+  if not os.path.isdir(root):
+    raise InputError(f'there is no folder {root!r}: check the path')
+  listing = list_pictures(root)
+  part = cut(root, listing, split)
+  top = os.path.join(root, part.base)
+  inside = _inside(part.base, listing.files)
+  left_out = [
+    (path, why)
+    for path, why in listing.left_out
+    if any(map(part.belongs, _inside(part.base, [path])))
+  ]
+  files = [file for file in inside if part.belongs(file)]
+  if not files:
+    raise _no_picture(top, split, len(inside), left_out)
+  if part.said:
+    _log.info(
+      '%s: %s; %s has %d of %d', root, part.said, split, len(files), len(inside)
+    )
+  classes = _classes(root, part.folders or [part.base], listing.files)
+  found = check(top, files, checked)
+  left_out += _faults(top, files, found)
+  if split == 'train' and part.folders:
+    left_out += _in_no_split(part.folders, listing.files)
+  if left_out:
+    _log.warning('%s, %s: left out: %s', root, split, say(left_out))
+  _say_profiles(root, files, found)
+  good = [i for i, item in enumerate(found) if not _fault(item)]
+  number = {folder: i for i, folder in enumerate(classes)}
+  files, found = [files[i] for i in good], [found[i] for i in good]
+  return PictureFiles(
+    f'folder:{root}',
+    split,
+    [os.path.join(top, file) for file in files],
+    [number.get(nfc(file.split('/')[0]), -1) for file in files],
+    classes or None,
+    files,
+    [item.bytes for item in found],
+    [(item.look.height, item.look.width) for item in found],
+  )
+
+
+def _inside(folder: str, paths: Sequence[str]) -> list[str]:
+  """Those paths that begin with a folder, without it."""
+  start = f'{folder}/' if folder else ''
+  return [path[len(start) :] for path in paths if path.startswith(start)]
+
+
+def _no_picture(
+  top: str, split: str, count: int, left_out: list[tuple[str, str]]
+) -> InputError:
+  also = f'; left out {say(left_out)}' if left_out else ''
+  if count:
+    return InputError(
+      f'none of the {count} pictures of {top!r} falls into the split {split!r} '
+      f'by hash{also}: make folders train, validation and test, use the split '
+      f"'all', or name another as data.{split} in the config"
+    )
+  return InputError(
+    f'no picture in {top!r}: looked for .png, .jpg and all others that Pillow '
+    f'reads{also}'
+  )
+
+
+def _classes(
+  root: str, folders: Sequence[str], files: Sequence[str]
+) -> list[str]:
+  """The classes of all splits together, so that a label means one class."""
+  classes: set[str] = set()
+  for folder in folders:
+    forms: dict[str, str] = {}
+    for path in _inside(folder, files):
+      name, slash, _ = path.partition('/')
+      if slash and forms.setdefault(nfc(name), name) != name:
+        raise InputError(
+          f'{os.path.join(root, folder)}: {ascii(name)} and '
+          f'{ascii(forms[nfc(name)])} are one name in two Unicode forms: '
+          'rename one'
+        )
+    classes |= forms.keys()
+  return sorted(classes)
+
+
+def _in_no_split(
+  folders: Sequence[str], files: Sequence[str]
+) -> list[tuple[str, str]]:
+  starts = tuple(f'{folder}/' for folder in folders)
+  return [
+    (path, 'beside the folders of splits')
+    for path in files
+    if not path.startswith(starts)
+  ]
+
+
+def _say_profiles(
+  root: str, files: Sequence[str], found: Sequence[Checked]
+) -> None:
+  """Counts the pictures whose colour profiles are of no use."""
+  bad = [
+    (file, item.look.profile)
+    for file, item in zip(files, found, strict=True)
+    if item.look.profile
+  ]
+  if bad:
+    _log.warning(
+      '%s: %d colour profiles ignored, the first of %s: %s',
+      root, len(bad), *bad[0],
+    )  # fmt: skip
+
+
+def _fault(item: Checked) -> str | None:
+  """Why a picture is not used."""
+  fault, (height, width) = item.look.fault, item.look[:2]
+  if not fault and max(height, width) > _LONGEST * min(height, width):
+    fault = f'{height}x{width} pixels, more than {_LONGEST} times as long'
+  return fault
+
+
+def _faults(
+  top: str, files: Sequence[str], found: Sequence[Checked]
+) -> list[tuple[str, str]]:
+  """What is left out, and why; names the first files that cannot be read."""
+  bad = [
+    (file, _fault(item))
+    for file, item in zip(files, found, strict=True)
+    if _fault(item)
+  ]
+  for file, fault in bad[:_NAMED]:
+    _log.warning('left out: %s (%s)', os.path.join(top, file), fault)
+  if len(bad) == len(files):
+    raise InputError(
+      f'none of the {len(files)} pictures in {top!r} can be read; the first, '
+      f'{bad[0][0]}: {bad[0][1]}'
+    )
+  return [(file, 'cannot be used') for file, _ in bad]

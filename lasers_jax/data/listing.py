@@ -1,0 +1,254 @@
+"""Which files below a folder are data, and which are left out, and why."""
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from PIL import Image
+
+from lasers_jax.data.sources import nfc
+from lasers_jax.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+# Formats that Pillow opens: documents, films, measurements, stubs.
+_NO_PICTURES = set('BUFR EPS FITS GRIB HDF5 IPTC MPEG PDF WMF'.split())
+# Pictures for which there is no reader here, unless a plugin brings one.
+_UNREAD = set(
+  '.3fr .ai .arw .avci .bpg .cr2 .cr3 .crw .dcm .dcr .djvu .dng .emf .eps .erf '
+  '.exr .fit .fits .flif .hdr .heic .heics .heif .heifs .hif .iiq .jng .jxl '
+  '.jxr .kdc .mef .mos .mrw .nef .nrw .orf .pef .ps .psb .raf .raw .rw2 .rwl '
+  '.sr2 .srf .srw .svg .svgz .wdp .wmf .x3f .xcf'.split()
+)
+HIDDEN, THUMBNAILS, WASTE = 'hidden', 'thumbnails', 'in a waste basket'
+COPIES, OF_A_RUN = "a system's copies", "a run's own"
+LINKED, BROKEN = 'links to what is there already', 'broken links'
+SPECIAL, UNREAD = 'no regular files', 'of a kind that is not read'
+# What systems lay beside pictures, by name in small letters.
+_NOT_DATA = {
+  '.thumbnails': THUMBNAILS,
+  '.thumbs': THUMBNAILS,
+  '.@__thumb': THUMBNAILS,
+  '@eadir': THUMBNAILS,
+  'thumbnails': THUMBNAILS,
+  'thumbs': THUMBNAILS,
+  '.trash': WASTE,
+  '.trashes': WASTE,
+  '$recycle.bin': WASTE,
+  'recycler': WASTE,
+  'recycled': WASTE,
+  '#recycle': WASTE,
+  '@recycle': WASTE,
+  '.appledouble': COPIES,
+  '__macosx': COPIES,
+  '#snapshot': HIDDEN,
+  '~snapshot': HIDDEN,
+  'system volume information': HIDDEN,
+  'lost+found': HIDDEN,
+}
+# Files by which a folder is one that this project has written.
+_MARKS = (
+  {'config.json', 'metrics.jsonl'},
+  {'config.json', 'checkpoints'},
+  {'results.json', 'results.png'},
+  {'table.json', 'table.md'},
+  {'curve.json', 'curve.md'},
+)
+# What a run writes into a folder that may hold other pictures, too.
+_WRITTEN = set(
+  'checkpoints compare.png curve curve.png curves.png pictures pictures.png '
+  'results.png samples tensorboard'.split()
+)
+_EVERY = 5.0  # seconds
+
+
+class Listing(NamedTuple):
+  """The pictures below a folder, as relative paths 'a/b.png'."""
+
+  files: list[str]  # sorted by their NFC form
+  left_out: list[tuple[str, str]]  # paths, and why
+  folders: list[str]  # those directly below
+
+
+class Progress:
+  """Logs how far something is, at most every five seconds."""
+
+  def __init__(self):
+    self._last = time.monotonic()
+
+  def __call__(self, text: str, *values: object) -> None:
+    if time.monotonic() - self._last >= _EVERY:
+      _log.info(text, *values)
+      self._last = time.monotonic()
+
+
+def by_form(path: str) -> tuple[str, str]:
+  """The order of paths: the same for each Unicode form, and never a tie."""
+  return nfc(path), path
+
+
+@functools.cache
+def endings() -> frozenset[str]:
+  """The endings, in small letters, of the pictures that are read."""
+  Image.init()
+  return frozenset(
+    ending.lower()
+    for ending, kind in Image.registered_extensions().items()
+    if kind in Image.OPEN and kind not in _NO_PICTURES
+  )
+
+
+def list_pictures(root: str) -> Listing:
+  """Lists the pictures below a folder; each is there once.
+
+  Links are followed to what is not there already. The result does not depend
+  on the order in which the disk lists. Raises InputError where a folder cannot
+  be read.
+  """
+  walk = _Walk(root)
+  walk.folder('', None)
+  while walk.linked:
+    # What lies here has been seen before what links lead to.
+    walk.linked.sort(key=by_form)
+    folder = walk.linked.pop(0)
+    if os.path.realpath(os.path.join(root, folder)) in walk.seen:
+      walk.left_out.append((folder, LINKED))
+    else:
+      walk.folder(folder, None)
+  walk.add_links()
+  gone = {folder for folder, _ in walk.left_out}
+  return Listing(
+    sorted(walk.files, key=by_form),
+    sorted(walk.left_out, key=lambda pair: by_form(pair[0])),
+    sorted(set(walk.first) - gone, key=by_form),
+  )
+
+
+class _Walk:
+  """What `list_pictures` has found so far."""
+
+  def __init__(self, root: str):
+    self.root = root
+    self.files: list[str] = []
+    self.links: list[str] = []  # to files
+    self.linked: list[str] = []  # folders
+    self.first: list[str] = []
+    self.left_out: list[tuple[str, str]] = []
+    self.seen: dict[str, str] = {}  # real paths of folders
+    self.progress = Progress()
+
+  def folder(self, top: str, why: str | None) -> None:
+    """Goes through a folder; with a reason, all in it is left out."""
+    pending = [(top, why)]
+    while pending:
+      folder, why = pending.pop()
+      path = os.path.join(self.root, folder)
+      real = os.path.realpath(path)
+      if real in self.seen:  # a link led above what has been seen
+        self.left_out.append((folder, LINKED))
+        continue
+      self.seen[real] = folder
+      entries = sorted(_entries(path), key=lambda entry: by_form(entry.name))
+      ours = _written_names({entry.name for entry in entries}, not folder)
+      for entry in entries:
+        inner = f'{folder}/{entry.name}' if folder else entry.name
+        reason = why or _reason(entry.name, ours)
+        if not _is(entry.is_dir):
+          self._file(inner, entry, reason)
+          continue
+        if reason == HIDDEN:  # a system's snapshots may lie in it
+          self.left_out.append((inner, reason))
+        elif not entry.is_symlink():
+          pending.append((inner, reason))
+        elif not reason:
+          self.linked.append(inner)
+        if not folder and not reason:
+          self.first.append(inner)
+      self.progress('listing %s: %d pictures', self.root, len(self.files))
+
+  def _file(self, inner: str, entry: os.DirEntry, why: str | None) -> None:
+    ending = os.path.splitext(entry.name)[1].lower()
+    if ending not in endings():
+      if ending not in _UNREAD:
+        return
+      why = why or UNREAD
+    if not why and not _is(entry.is_file):
+      why = BROKEN if entry.is_symlink() else SPECIAL
+    if why:
+      self.left_out.append((inner, why))
+    else:
+      (self.links if entry.is_symlink() else self.files).append(inner)
+
+  def add_links(self) -> None:
+    """Takes of the linked files those that are not there already."""
+    if not self.links:
+      return
+    real = {folder: path for path, folder in self.seen.items()}
+    there = {
+      os.path.join(real[os.path.dirname(file)], os.path.basename(file))
+      for file in self.files
+    }
+    for link in sorted(self.links, key=by_form):
+      target = os.path.realpath(os.path.join(self.root, link))
+      if target in there:
+        self.left_out.append((link, LINKED))
+      else:
+        there.add(target)
+        self.files.append(link)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+  """Whether an entry is of a kind; a link in a circle is of none."""
+  try:
+    return kind()
+  except OSError:
+    return False
+
+
+def _entries(path: str) -> list[os.DirEntry]:
+  try:
+    with os.scandir(path) as found:
+      return list(found)
+  except OSError as error:
+    raise InputError(
+      f'{error.filename!r} cannot be read: {error.strerror}'
+    ) from error
+
+
+def _written_names(
+  names: set[str], is_root: bool
+) -> Callable[[str], bool] | None:
+  """Which of these names in one folder a run has written; None without a run.
+
+  All, but in the folder that the user named: pictures may lie beside a run.
+  """
+  if not any(marks <= names for marks in _MARKS):
+    return None
+  return _WRITTEN.__contains__ if is_root else lambda _: True
+
+
+def _reason(name: str, ours: Callable[[str], bool] | None) -> str | None:
+  low = name.lower()
+  if low in _NOT_DATA:
+    return _NOT_DATA[low]
+  if low.startswith('.trash-'):
+    return WASTE
+  if low.startswith('._'):
+    return COPIES
+  if low.startswith('.'):
+    return HIDDEN
+  return OF_A_RUN if ours and ours(name) else None
+
+
+def say(left_out: Iterable[tuple[str, str]]) -> str:
+  """Counts by reason: 'hidden: 3 (.a.png, ...); broken links: 1 (b.png)'."""
+  reasons: dict[str, list[str]] = {}
+  for path, why in left_out:
+    reasons.setdefault(why, []).append(path)
+  return '; '.join(
+    f'{why}: {len(paths):,} ({paths[0]}{", ..." if paths[1:] else ""})'
+    for why, paths in reasons.items()
+  )
