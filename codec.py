@@ -117,7 +117,7 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
     if state.weights == weights:
       return build(model, state)
   logging.info('fitting %s to training images', file)
-  batches = list(training_batches(model))
+  batches = list(training_batches(model, path))
   levels = None
   if choice.fits_levels:
     find = LEVELS[choice.levels]
@@ -152,10 +152,10 @@ def build(model: evaluate.Model, state: coding.State) -> ModelCodec:
   return ModelCodec(run.model, variables, mesh, run.decoding, state)
 
 
-def training_batches(model: evaluate.Model) -> Iterator[dict]:
+def training_batches(model: evaluate.Model, path: str) -> Iterator[dict]:
   """Images of the training split, spread over all of it."""
   run = model.run
-  source = run.data.open(run.data.train)
+  source = run.data.open(run.data.train, path)
   n = min(len(source), FITTED_TO)
   numbers = np.linspace(0, len(source) - 1, n).astype(int)
   return run.data.evaluation_batches(

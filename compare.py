@@ -197,21 +197,27 @@ def run(entry: Entry, measures: Measures) -> bool:
 def reconstructions(path: str) -> list[np.ndarray]:
   """Codes and decodes the first test images by the model of a workdir."""
   _, run, mesh, _, variables = evaluate.load(path)
-  images = first_images(run)
+  images = first_images(run, path)
   return protocol.reconstruct(
     run.model, variables, images, mesh, run.decoding
   )
 
 
-def first_images(run: settings.Settings) -> list[np.ndarray]:
-  source = run.data.open(run.data.test)
+def first_images(run: settings.Settings, path: str) -> list[np.ndarray]:
+  source = run.data.open(run.data.test, path)
   return run.data.first_images(source, run.evaluation.pictures)
 
 
 def report(entries: list[Entry], path: str) -> None:
   """Writes the table, the curves and the pictures of what is finished."""
-  if jax.process_index():
-    return
+  if jax.process_index() == 0:
+    tell(entries, path)
+  with optional('pictures.png'):
+    draw(entries, path)
+
+
+def tell(entries: list[Entry], path: str) -> None:
+  """Writes the table and the curves."""
   os.makedirs(path, exist_ok=True)
   rows = [
     {
@@ -229,8 +235,6 @@ def report(entries: list[Entry], path: str) -> None:
   workdir.write_text(os.path.join(path, 'table.md'), comparison.table(rows))
   with optional('curves.png'):
     comparison.plot(rows, os.path.join(path, 'curves.png'))
-  with optional('pictures.png'):
-    draw(entries, path)
 
 
 def draw(entries: list[Entry], path: str) -> None:
@@ -240,11 +244,16 @@ def draw(entries: list[Entry], path: str) -> None:
     for entry in entries
     if entry.results and os.path.exists(os.path.join(entry.path, PICTURES))
   ]
-  if done:
+  if not done:
+    return
+  # All processes open data together.
+  config, first = done[0].config, done[0].path
+  images = first_images(settings.from_config(config), first)
+  if jax.process_index() == 0:
     picture = comparison.side_by_side(
       [os.path.basename(entry.path) for entry in done],
       [read_pictures(entry.path) for entry in done],
-      first_images(settings.from_config(done[0].config)),
+      images,
     )
     pictures.save_png(os.path.join(path, 'pictures.png'), picture)
 

@@ -126,7 +126,7 @@ def prepare(
   data, mesh = model.run.data, model.mesh
   read = []
   for split in data.train, data.test:
-    source = data.open(split)
+    source = data.open(split, path)
     logging.info('%s: coding %d images of %s', path, len(source), split)
     batches = data.evaluation_batches(
       source, model.run.evaluation.batch_size, model.run.multiple

@@ -27,9 +27,6 @@ def get_config(argument: str = 'lasers') -> ConfigDict:
   config.data.train = 'train'
   config.data.validation = 'validation'
   config.data.test = 'test'
-  config.data.held_out = ConfigDict(
-    dict(validation=('rocket',), test=('chelsea', 'coffee'))
-  )
   config.data.flip = True
   config.data.whole = True
   config.data.workers = 0

@@ -14,7 +14,7 @@ from lasers_jax.data.listing import Progress
 from lasers_jax.data.sources import nfc
 from lasers_jax.files import written_whole
 
-_CHUNK = 4096  # files that are handed to threads at once
+_CHUNK = 512  # files that are handed to threads at once
 _KEPT = np.dtype([('key', '<u8'), ('height', '<i4'), ('width', '<i4')])
 
 

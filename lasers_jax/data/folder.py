@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pathlib
 from collections.abc import Sequence
 
 from lasers_jax.data.checking import Checked, check
@@ -41,7 +40,7 @@ def open_folder(
   remembers which were good, see `check`. Raises InputError where no picture is
   left, or where it is open which folder is the split.
   """
-  root = os.fspath(pathlib.Path(path).expanduser())
+  root = os.path.normpath(os.path.expanduser(path))
   if not os.path.isdir(root):
     raise InputError(f'there is no folder {root!r}: check the path')
   listing = list_pictures(root)
@@ -151,28 +150,32 @@ def _say_profiles(
     )  # fmt: skip
 
 
-def _fault(item: Checked) -> str | None:
-  """Why a picture is not used."""
+def _fault(item: Checked) -> tuple[str, str] | None:
+  """Why a picture is not used: the kind of reason, and the very one."""
   fault, (height, width) = item.look.fault, item.look[:2]
-  if not fault and max(height, width) > _LONGEST * min(height, width):
-    fault = f'{height}x{width} pixels, more than {_LONGEST} times as long'
-  return fault
+  if fault:
+    too_large = fault.startswith('too large')
+    return 'too large' if too_large else 'cannot be read', fault
+  if max(height, width) > _LONGEST * min(height, width):
+    return f'over {_LONGEST} times as long as wide', f'{height}x{width} pixels'
+  return None
 
 
 def _faults(
   top: str, files: Sequence[str], found: Sequence[Checked]
 ) -> list[tuple[str, str]]:
-  """What is left out, and why; names the first files that cannot be read."""
+  """What is left out, and why; names the first files that cannot be used."""
   bad = [
-    (file, _fault(item))
+    (file, *fault)
     for file, item in zip(files, found, strict=True)
-    if _fault(item)
+    if (fault := _fault(item))
   ]
-  for file, fault in bad[:_NAMED]:
-    _log.warning('left out: %s (%s)', os.path.join(top, file), fault)
+  for file, why, fault in bad[:_NAMED]:
+    _log.warning('left out, %s: %s (%s)', why, os.path.join(top, file), fault)
   if len(bad) == len(files):
+    file, _, fault = bad[0]
     raise InputError(
       f'none of the {len(files)} pictures in {top!r} can be read; the first, '
-      f'{bad[0][0]}: {bad[0][1]}'
+      f'{file}: {fault}'
     )
-  return [(file, 'cannot be used') for file, _ in bad]
+  return [(file, why) for file, why, _ in bad]

@@ -21,8 +21,8 @@ def open_source(
   """Opens the source called `name`, one split of it, checked and ready.
 
   - 'photos': colour photographs of scikit-image and scikit-learn, no download.
-    `held_out` says which are whose: {'test': ('chelsea', 'flower')}; 'train'
-    is the rest, 'all' is all.
+    `held_out` says which are whose: {'test': ('chelsea', 'flower')}; see
+    `open_photos`.
   - 'folder:PATH', or 'folder' with `root`: any folder of pictures. See
     `open_folder` for splits and labels, and for `checked`.
   - any other name is a tfds data set ('mnist', 'name/config', 'name:version'),

@@ -24,6 +24,7 @@ _PHOTOS = {
   'retina': 'skimage/data/retina.jpg',
   'rocket': 'skimage/data/rocket.jpg',
 }
+_HELD_OUT = {'validation': ('rocket',), 'test': ('chelsea', 'coffee')}
 
 
 def open_photos(
@@ -31,8 +32,9 @@ def open_photos(
 ) -> PictureFiles:
   """Opens the photographs that scikit-image and scikit-learn bring along.
 
-  `held_out` maps a split to its photographs; 'train' is those in none, 'all'
-  is all. Raises InputError for an unknown photograph or split, and for an
+  `held_out` maps a split to its photographs; empty, it is rocket for
+  validation, chelsea and coffee for test. 'train' is those in none, 'all' is
+  all. Raises InputError for an unknown photograph or split, and for an
   empty split.
   """
   found = {name: _wheel_file(file) for name, file in _PHOTOS.items()}
@@ -40,6 +42,7 @@ def open_photos(
   if missing:
     _log.warning('photos: not in the installed wheels: %s', ', '.join(missing))
   found = {name: path for name, path in found.items() if path}
+  held_out = held_out or _HELD_OUT
   held = {name for names in held_out.values() for name in names}
   for name in sorted(held - set(found)):
     raise InputError(

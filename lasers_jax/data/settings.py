@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -38,7 +39,8 @@ class DataSettings:
     resize: the shorter side of a picture before it is cropped; None keeps it.
     flip: mirror half of the training pictures.
     whole: evaluate whole pictures rather than their central crop.
-    held_out: of 'photos', the pictures of 'validation' and 'test'.
+    held_out: of 'photos', the pictures of 'validation' and 'test', where other
+      than `open_photos` holds out.
     workers: processes that decode; 0 decodes in threads and keeps a small
       set in memory.
   """
@@ -161,22 +163,30 @@ def _by_the_first(open_: Callable[[], Source]) -> Source:
   """
   if jax.process_count() == 1:
     return open_()
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    work = pool.submit(open_) if jax.process_index() == 0 else None
-    # What takes long must not look like a process that hangs.
-    while not broadcast_one_to_all(np.bool_(_is_done(work))):
-      pass
-  outcome = None
-  if work:
-    outcome = work.exception() or work.result()
-  outcome = _tell_all(outcome)
+  work: concurrent.futures.Future = concurrent.futures.Future()
+  if jax.process_index() == 0:
+    # No executor: who interrupts would wait for its threads.
+    threading.Thread(target=_do, args=(work, open_), daemon=True).start()
+  # What takes long must not look like a process that hangs.
+  while not broadcast_one_to_all(np.bool_(_is_done(work))):
+    pass
+  outcome = _tell_all(work.result() if work.done() else None)
   if isinstance(outcome, Exception):
     raise outcome
   return outcome
 
 
-def _is_done(work: concurrent.futures.Future | None) -> bool:
-  return bool(work and concurrent.futures.wait([work], _TURN).done)
+def _do(work: concurrent.futures.Future, open_: Callable[[], Source]) -> None:
+  try:
+    work.set_result(open_())
+  except Exception as error:  # It is raised in all processes.
+    work.set_result(error)
+
+
+def _is_done(work: concurrent.futures.Future) -> bool:
+  if jax.process_index():
+    return False
+  return bool(concurrent.futures.wait([work], _TURN).done)
 
 
 def _tell_all(value: Any) -> Any:
