@@ -103,6 +103,7 @@ def measure(
   Raises:
     InputError: something that the user can mend.
   """
+  path = workdir.locate(path)
   output = workdir.local(output or path)
   model = load(path, **changes)
   _, run, mesh, _, variables = model
@@ -112,6 +113,8 @@ def measure(
     workdir.check_writable(dump, 'name another folder with --dump')
   started = time.time()
   source = run.data.open(run.data.test, path, SSIM_WINDOW)
+  if 'name' not in (changes.get('data_changes') or {}):
+    workdir.check_pictures(path, {source.split: source.fingerprint})
   batches = run.data.evaluation_batches(
     source, run.evaluation.batch_size, run.multiple
   )
@@ -121,7 +124,7 @@ def measure(
   results = protocol.summarize(measured)
   results['protocol'] = {
     **say_protocol(model, measures),
-    'count': len(source),
+    **source.fingerprint,
     'seconds': round(time.time() - started, 1),
   }
   if jax.process_index() == 0:

@@ -77,7 +77,10 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   check_sizes(run, mesh)
   train = run.data.train_pipeline(run.batch_size, run.seed, path)
   validation = run.data.open(run.data.validation, path, SSIM_WINDOW)
-  run.data.look_for(run.data.test, path, SSIM_WINDOW)
+  test = run.data.look_for(run.data.test, path, SSIM_WINDOW)
+  lists = {run.data.test: test.fingerprint} if test else {}
+  lists[run.data.train] = train.fingerprint
+  lists[run.data.validation] = validation.fingerprint
   everywhere = sharding.replicated(mesh)
   frozen = jax.device_put(frozen, everywhere)
   work = Work(run, path, mesh, train, validation, frozen)
@@ -103,7 +106,7 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   )
 
   with (
-    workdir.hold(path, workdir.Run(config, settings.with_defaults)),
+    workdir.hold(path, workdir.Run(config, settings.with_defaults, lists)),
     Checkpoints(path, run.checkpoints_kept) as checkpoints,
   ):
     # Go on, or start

@@ -139,6 +139,19 @@ def test_the_command_on_one_device(tiny_run, results, tmp_path):
   assert_close(stored, json.loads(json.dumps(results[0])))
 
 
+def test_other_pictures_than_in_training_are_told(
+  copied_run, tmp_path, log
+):
+  path, known = copied_run / 'data.json', {'count': 3, 'hash': 'a'}
+  assert json.loads(path.read_text())['test']['count'] == tiny.TEST
+  path.write_text(json.dumps({'test': known}))
+  results = evaluate.measure(str(copied_run), str(tmp_path)).results
+  (line,) = log
+  assert line.startswith("the pictures of the split 'test' are not those")
+  assert '3 then, 10 now' in line
+  assert results['protocol']['hash'] != known['hash']
+
+
 BROKEN = ModuleNotFoundError('it is not there')
 
 

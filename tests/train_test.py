@@ -62,6 +62,20 @@ def test_a_finished_run_has_nothing_to_do(tiny_run, copied_run):
   assert tiny.metrics(copied_run) == tiny.metrics(tiny_run.workdir)
 
 
+def test_pictures_may_move_and_other_ones_are_told(
+  tiny_run, pictures, copied_run, tmp_path, log
+):
+  moved = shutil.copytree(pictures, tmp_path / 'moved')
+  data = {**tiny_run.config['data'], 'name': f'folder:{moved}'}
+  config = {**tiny_run.config, 'data': data}
+  tiny.assert_identical(run(config, copied_run), tiny_run.state)
+  assert f'the pictures of folder:{pictures} are now in folder:{moved}' in log
+  shutil.copy(moved / 'test' / '00.png', moved / 'test' / 'another.png')
+  run(config, copied_run)
+  (line,) = [x for x in log if x.startswith('the pictures of the split')]
+  assert "'test' are not those" in line and '10 then, 11 now' in line
+
+
 def run_until(config, workdir, last, monkeypatch) -> dict[str, np.ndarray]:
   """Runs a config, and sends SIGTERM to it during a step, by its number."""
   start = max(tiny.checkpoints(workdir), default=0)

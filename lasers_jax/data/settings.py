@@ -82,13 +82,16 @@ class DataSettings:
       _check_least(source, least)
     return source
 
-  def look_for(self, split: str, workdir: str, least: int = 1) -> None:
+  def look_for(
+    self, split: str, workdir: str, least: int = 1
+  ) -> Source | None:
     """Opens a split that is wanted later; logs a line where that fails."""
     try:
-      self.open(split, workdir, least)
+      return self.open(split, workdir, least)
     except InputError as error:
       if jax.process_index() == 0:
         _log.warning('the split %r will be missed: %s', split, error)
+      return None
 
   def train_pipeline(
     self, batch_size: int, seed: int, workdir: str | None = None

@@ -202,8 +202,8 @@ def check_pictures(
     before = known.get(split, now)
     if before != now:
       logging.warning(
-        'the pictures of the split %r have changed since the run last began: '
-        '%s then, %s now; their order is another one', split,
+        'the pictures of the split %r are not those with which the run last '
+        'began: %s then, %s now, by their names and sizes', split,
         before.get('count'), now.get('count'),
       )  # fmt: skip
 
@@ -215,7 +215,9 @@ def load_pictures(workdir: str) -> dict[str, Any]:
       known = json.load(file)
   except (OSError, ValueError):
     return {}
-  return known if isinstance(known, dict) else {}
+  if not isinstance(known, dict):
+    return {}
+  return {k: v for k, v in known.items() if isinstance(v, dict)}
 
 
 def load_config(workdir: str) -> dict:

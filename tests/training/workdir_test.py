@@ -166,7 +166,7 @@ def test_other_pictures_are_told_once(tmp_path, log):
   hold(tmp_path, train=some(12), validation=some(3))
   assert log == []
   hold(tmp_path, train=some(15), validation=some(3, 'b'))
-  assert [line.split(' have')[0] for line in log] == [
+  assert [line.split(' are not')[0] for line in log] == [
     "the pictures of the split 'train'",
     "the pictures of the split 'validation'",
   ]
@@ -191,7 +191,9 @@ def test_other_pictures_under_another_name_are_refused(tmp_path, pictures):
     hold(tmp_path, tiny.config('elsewhere'), **pictures)
 
 
-@pytest.mark.parametrize('text', ['', '[1]', '{"train": ', '\xff', 'null'])
+@pytest.mark.parametrize(
+  'text', ['', '[1]', '{"train": ', '\xff', 'null', '{"train": 3}']
+)
 def test_a_damaged_list_of_pictures_is_as_none(tmp_path, text):
   hold(tmp_path, train=some(12))
   (tmp_path / 'data.json').write_text(text, encoding='latin-1')
