@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lasers_jax.data.checking import Checked, check
-from lasers_jax.data.listing import list_pictures, say
+from lasers_jax.data.listing import Listing, list_pictures, say
 from lasers_jax.data.sources import PictureFiles, nfc
-from lasers_jax.data.splits import cut
+from lasers_jax.data.splits import Part, cut, split_named
 from lasers_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -43,15 +43,11 @@ def open_folder(
   root = os.path.normpath(os.path.expanduser(path))
   if not os.path.isdir(root):
     raise InputError(f'there is no folder {root!r}: check the path')
-  listing = list_pictures(root)
+  listing = list_pictures(root, lambda name: bool(split_named(name)))
   part = cut(root, listing, split)
   top = os.path.join(root, part.base)
   inside = _inside(part.base, listing.files)
-  left_out = [
-    (path, why)
-    for path, why in listing.left_out
-    if any(map(part.belongs, _inside(part.base, [path])))
-  ]
+  left_out = [*_left_out(part, split, listing)]
   files = [file for file in inside if part.belongs(file)]
   if not files:
     raise _no_picture(top, split, len(inside), left_out)
@@ -62,8 +58,6 @@ def open_folder(
   classes = _classes(root, part.folders or [part.base], listing.files)
   found = check(top, files, checked)
   left_out += _faults(top, files, found)
-  if split == 'train' and part.folders:
-    left_out += _in_no_split(part.folders, listing.files)
   if left_out:
     _log.warning('%s, %s: left out: %s', root, split, say(left_out))
   _say_profiles(root, files, found)
@@ -123,15 +117,19 @@ def _classes(
   return sorted(classes)
 
 
-def _in_no_split(
-  folders: Sequence[str], files: Sequence[str]
-) -> list[tuple[str, str]]:
-  starts = tuple(f'{folder}/' for folder in folders)
-  return [
-    (path, 'beside the folders of splits')
-    for path in files
-    if not path.startswith(starts)
-  ]
+def _left_out(
+  part: Part, split: str, listing: Listing
+) -> Iterator[tuple[str, str]]:
+  """What is left out of a split, and why; what is in none counts with train."""
+  for path, why in listing.left_out:
+    if any(map(part.belongs, _inside(part.base, [path]))):
+      yield path, why
+  if split == 'train' and part.folders:
+    starts = tuple(f'{folder}/' for folder in part.folders)
+    beside = [(path, 'beside the folders of splits') for path in listing.files]
+    for path, why in listing.left_out + beside:
+      if not path.startswith(starts):
+        yield path, why
 
 
 def _say_profiles(

@@ -25,7 +25,7 @@ _UNREAD = set(
 )
 HIDDEN, THUMBNAILS, WASTE = 'hidden', 'thumbnails', 'in a waste basket'
 COPIES, OF_A_RUN = "a system's copies", "a run's own"
-LINKED, BROKEN = 'links to what is there already', 'broken links'
+LINKED, BROKEN = 'there already, by a link', 'broken links'
 SPECIAL, UNREAD = 'no regular files', 'of a kind that is not read'
 # What systems lay beside pictures, by name in small letters.
 _NOT_DATA = {
@@ -101,23 +101,26 @@ def endings() -> frozenset[str]:
   )
 
 
-def list_pictures(root: str) -> Listing:
+def list_pictures(
+  root: str, is_split: Callable[[str], bool] = lambda _: False
+) -> Listing:
   """Lists the pictures below a folder; each is there once.
 
-  Links are followed to what is not there already. The result does not depend
-  on the order in which the disk lists. Raises InputError where a folder cannot
-  be read.
+  Links are followed to what is not there already. Of several paths to one
+  picture the one in a folder stays that is directly below and a split by its
+  name; then one without a link; then the first. Nothing depends on the order
+  in which the disk lists. Raises InputError where a folder cannot be read.
   """
-  walk = _Walk(root)
-  walk.folder('', None)
-  while walk.linked:
-    # What lies here has been seen before what links lead to.
-    walk.linked.sort(key=by_form)
-    folder = walk.linked.pop(0)
-    if os.path.realpath(os.path.join(root, folder)) in walk.seen:
-      walk.left_out.append((folder, LINKED))
-    else:
-      walk.folder(folder, None)
+  walk = _Walk(root, is_split)
+  below = walk.folder('', None)
+  for folder, why in below:
+    if is_split(folder):
+      walk.tree(folder, why)
+  walk.follow(walk.in_split)
+  for folder, why in below:
+    if not is_split(folder):
+      walk.tree(folder, why)
+  walk.follow(lambda _: True)
   walk.add_links()
   gone = {folder for folder, _ in walk.left_out}
   return Listing(
@@ -130,8 +133,8 @@ def list_pictures(root: str) -> Listing:
 class _Walk:
   """What `list_pictures` has found so far."""
 
-  def __init__(self, root: str):
-    self.root = root
+  def __init__(self, root: str, is_split: Callable[[str], bool]):
+    self.root, self.is_split = root, is_split
     self.files: list[str] = []
     self.links: list[str] = []  # to files
     self.linked: list[str] = []  # folders
@@ -140,34 +143,57 @@ class _Walk:
     self.seen: dict[str, str] = {}  # real paths of folders
     self.progress = Progress()
 
-  def folder(self, top: str, why: str | None) -> None:
-    """Goes through a folder; with a reason, all in it is left out."""
+  def in_split(self, path: str) -> bool:
+    """Whether a path begins with the folder of a split."""
+    return self.is_split(path.partition('/')[0])
+
+  def follow(self, wanted: Callable[[str], bool]) -> None:
+    """Goes where links to folders lead, those there and those found there."""
+    above = os.path.realpath(self.root) + os.sep
+    while found := sorted(filter(wanted, self.linked), key=by_form):
+      folder = found[0]
+      self.linked.remove(folder)
+      real = os.path.realpath(os.path.join(self.root, folder))
+      if above.startswith(real.rstrip(os.sep) + os.sep):  # in a circle
+        self.left_out.append((folder, LINKED))
+      else:
+        self.tree(folder, None)
+
+  def tree(self, top: str, why: str | None) -> None:
+    """Goes through a folder and all below; with a reason, it is left out."""
     pending = [(top, why)]
     while pending:
-      folder, why = pending.pop()
-      path = os.path.join(self.root, folder)
-      real = os.path.realpath(path)
-      if real in self.seen:  # a link led above what has been seen
-        self.left_out.append((folder, LINKED))
+      pending += self.folder(*pending.pop())
+
+  def folder(
+    self, folder: str, why: str | None
+  ) -> list[tuple[str, str | None]]:
+    """Goes through one folder; returns those in it, and why they are none."""
+    path = os.path.join(self.root, folder)
+    real = os.path.realpath(path)
+    if real in self.seen:
+      self.left_out.append((folder, LINKED))
+      return []
+    self.seen[real] = folder
+    entries = sorted(_entries(path), key=lambda entry: by_form(entry.name))
+    ours = _written_names({entry.name for entry in entries}, not folder)
+    below = []
+    for entry in entries:
+      inner = f'{folder}/{entry.name}' if folder else entry.name
+      reason = why or _reason(entry.name, ours)
+      if not _is(entry.is_dir):
+        self._file(inner, entry, reason)
         continue
-      self.seen[real] = folder
-      entries = sorted(_entries(path), key=lambda entry: by_form(entry.name))
-      ours = _written_names({entry.name for entry in entries}, not folder)
-      for entry in entries:
-        inner = f'{folder}/{entry.name}' if folder else entry.name
-        reason = why or _reason(entry.name, ours)
-        if not _is(entry.is_dir):
-          self._file(inner, entry, reason)
-          continue
-        if reason == HIDDEN:  # a system's snapshots may lie in it
-          self.left_out.append((inner, reason))
-        elif not entry.is_symlink():
-          pending.append((inner, reason))
-        elif not reason:
-          self.linked.append(inner)
-        if not folder and not reason:
-          self.first.append(inner)
-      self.progress('listing %s: %d pictures', self.root, len(self.files))
+      if reason == HIDDEN:  # a system's snapshots may lie in it
+        self.left_out.append((inner, reason))
+      elif not entry.is_symlink():
+        below.append((inner, reason))
+      elif not reason:
+        self.linked.append(inner)
+      if not folder and not reason:
+        self.first.append(inner)
+    self.progress('listing %s: %d pictures', self.root, len(self.files))
+    return below
 
   def _file(self, inner: str, entry: os.DirEntry, why: str | None) -> None:
     ending = os.path.splitext(entry.name)[1].lower()
@@ -182,22 +208,29 @@ class _Walk:
     else:
       (self.links if entry.is_symlink() else self.files).append(inner)
 
+  def _splits_first(self, path: str) -> tuple:
+    return not self.in_split(path), by_form(path)
+
   def add_links(self) -> None:
     """Takes of the linked files those that are not there already."""
     if not self.links:
       return
     real = {folder: path for path, folder in self.seen.items()}
     there = {
-      os.path.join(real[os.path.dirname(file)], os.path.basename(file))
+      os.path.join(real[os.path.dirname(file)], os.path.basename(file)): file
       for file in self.files
     }
-    for link in sorted(self.links, key=by_form):
+    for link in sorted(self.links, key=self._splits_first):
       target = os.path.realpath(os.path.join(self.root, link))
-      if target in there:
-        self.left_out.append((link, LINKED))
+      other = there.setdefault(target, link)
+      if other == link:
+        continue
+      if self.in_split(link) and not self.in_split(other):
+        there[target] = link
+        self.left_out.append((other, LINKED))
       else:
-        there.add(target)
-        self.files.append(link)
+        self.left_out.append((link, LINKED))
+    self.files = list(there.values())
 
 
 def _is(kind: Callable[[], bool]) -> bool:

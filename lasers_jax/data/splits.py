@@ -142,12 +142,13 @@ def _check_look_alikes(
     return ''
   names = ', '.join(map(repr, found[:5]))
   # One class of many may be called so: bullet_train.
-  if 2 * len(found) >= len(others):
-    raise InputError(
-      f'{root}: {names} may be splits, and none is called {split!r}: rename '
-      f'the folder, or say data.{split}={found[0]} in the config'
-    )
-  return f'{names}: taken for no split'
+  if 2 * len(found) < len(others):
+    return f'{names}: taken for no split' if split == 'train' else ''
+  likely = [x for x in found if re.search(_NAMES[split], ' '.join(_words(x)))]
+  raise InputError(
+    f'{root}: {names} may be splits, and none is called {split!r}: rename the '
+    f'folder, or say data.{split}={[*likely, "FOLDER"][0]} in the config'
+  )
 
 
 def _check_deeper(root: str, files: Sequence[str]) -> None:
