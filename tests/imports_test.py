@@ -20,7 +20,7 @@ ROOMS = {
   'diffusion': {'diffusion', 'networks', 'coding', 'errors', 'ranges'},
   'sampling': {'sampling', 'networks', 'coding', 'errors', 'files', 'ranges'},
   'codec': {'codec', 'bottlenecks', 'coding', 'errors', 'files', 'ranges'},
-  'data': {'data', 'errors', 'files', 'ranges'},
+  'data': {'data', 'errors', 'files', 'ranges', 'signals'},
   'training': {
     'training',
     'bottlenecks',
@@ -51,7 +51,7 @@ SCRIPTS = (
 KNOWN_ONLY_BY = {
   # Grain's worker processes read absl's flags, so the pipeline sees to it that
   # they are parsed where no script did so; it defines and reads none.
-  'absl': (*SCRIPTS, 'lasers_jax/data/pipeline.py'),
+  'absl': (*SCRIPTS, 'lasers_jax/data/workers.py'),
   'ml_collections': SCRIPTS,
   'tensorflow_datasets': ('lasers_jax/data/',),
   'grain': ('lasers_jax/data/',),

@@ -32,6 +32,7 @@ def get_config(folder: str) -> ConfigDict:
       train='train',
       validation='test',
       test='test',
+      workers=0,
     )
   )
   # Few layers compile fast; 32 channels are enough to be split along `fsdp`.

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
 from lasers_jax.data.sources import Source
-from lasers_jax.errors import InputError, TrainingError
+from lasers_jax.data.workers import iterate_by_workers
+from lasers_jax.errors import InputError
 
 
 def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
@@ -193,27 +193,9 @@ class TrainPipeline:
     threads = min(8, os.cpu_count() or 1)
     options = grain.ReadOptions(threads, prefetch_buffer_size=2 * threads)
     batches = self._batches[start_step:].to_iter_dataset(options)
-    if self._workers:
-      if not flags.FLAGS.is_parsed():  # Grain reads its own, also in notebooks
-        flags.FLAGS.mark_as_parsed()
-      batches = batches.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=self._workers)
-      )
-      return _named_deaths(iter(batches), self._workers)
-    return iter(batches)
-
-
-def _named_deaths(batches: Iterator, workers: int) -> Iterator:
-  """Passes batches on, and says why a process that made them has ended."""
-  while True:
-    try:
-      batch = next(batches)
-    except RuntimeError as error:
-      raise TrainingError(
-        f'one of the {workers} processes that read pictures has ended ({error}'
-        '); code -9 is mostly want of memory: set data.workers lower'
-      ) from error
-    yield batch
+    if not self._workers:
+      return iter(batches)
+    return iterate_by_workers(batches, self._workers)
 
 
 def eval_batches(
