@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.dictionary import pick_signals
-from lasers_jax.coding.search import in_blocks, largest
+from lasers_jax.coding.distances import best_code
 
 
 @jax.jit
@@ -19,20 +19,14 @@ def nearest_code(signals: Array, codebook: Array) -> Array:
   """Finds the nearest code of each signal in the Euclidean distance.
 
   Args:
-    signals: [N, D]; codebook: [K, D]. Computed in float32.
+    signals: [N, D]; one with an entry that is not finite counts as zero.
+    codebook: [K, D]; a code with such an entry is never chosen. Computed in
+      float32 about the mean of the codes.
 
   Returns:
     int32 [N], in [0, K); the lowest index wins a tie.
   """
-  codebook = codebook.astype(jnp.float32)
-  # |z|^2 is the same for all codes, and left out.
-  half_norms = 0.5 * jnp.sum(codebook**2, axis=1)
-
-  def search(block: Array) -> Array:
-    return largest(block @ codebook.T - half_norms[None])
-
-  signals = signals.astype(jnp.float32)
-  return in_blocks(search, signals, codebook.shape[0])
+  return best_code(signals, codebook, by_distance=True)
 
 
 def histogram(

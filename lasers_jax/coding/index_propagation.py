@@ -12,12 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax.coding.search import (
-  in_blocks,
-  largest,
-  map_blocks,
-  split_blocks,
-)
+from lasers_jax.coding.distances import best_code
+from lasers_jax.coding.search import map_blocks, split_blocks
 
 # Logits of a chunk: 128 MiB, and a few arrays of that size live at a time.
 _ENTRIES = 2**25
@@ -28,18 +24,14 @@ def largest_product(signals: Array, codebook: Array) -> Array:
   """Finds the code with the largest inner product with each signal.
 
   Args:
-    signals: [N, D]; codebook: [K, D]. Computed in float32.
+    signals: [N, D]; one with an entry that is not finite counts as zero.
+    codebook: [K, D]; a code with such an entry is never chosen. Computed in
+      float32 about the mean of the codes.
 
   Returns:
     int32 [N], in [0, K); the lowest index wins a tie.
   """
-  codebook = codebook.astype(jnp.float32)
-  signals = signals.astype(jnp.float32)
-
-  def search(block: Array) -> Array:
-    return largest(jnp.matmul(block, codebook.T, precision='highest'))
-
-  return in_blocks(search, signals, codebook.shape[0])
+  return best_code(signals, codebook, by_distance=False)
 
 
 def pass_through(soft: Array, codebook: Array, indices: Array) -> Array:

@@ -22,15 +22,18 @@ def largest(scores: Array) -> Array:
     scores: float32 [N, K].
 
   Returns:
-    int32 [N], in [0, K).
+    int32 [N], in [0, K): 0 for a row with an entry of NaN.
   """
   if jax.default_backend() != 'cpu':
-    return jnp.argmax(scores, axis=1).astype(jnp.int32)
+    index = jnp.argmax(scores, axis=1).astype(jnp.int32)  # NaN is largest
+    found = jnp.take_along_axis(scores, index[:, None], axis=1)[:, 0]
+    return jnp.where(jnp.isnan(found), 0, index)
   # XLA:CPU runs argmax as a scalar loop and max as vector code: so find the
   # best group of columns by max, and the column inside that group after it.
   groups = _in_groups(scores)
-  group = _first_of_largest(jnp.max(groups, axis=2))
-  return _best_inside(groups, group)
+  maxima = jnp.max(groups, axis=2)
+  index = _best_inside(groups, _first_of_largest(maxima))
+  return jnp.where(jnp.any(jnp.isnan(maxima), axis=1), 0, index)
 
 
 def largest_two(scores: Array) -> tuple[Array, Array]:
@@ -75,6 +78,7 @@ def _first_of_largest(scores: Array) -> Array:
   """Is argmax of [N, K] in rounds of short reductions over (score, index)."""
   # An index has no gradient, and a reduction of pairs no rule to say so.
   scores = lax.stop_gradient(scores)
+  last = scores.shape[1] - 1
   indices = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
   nothing = jnp.float32(-jnp.inf), jnp.int32(2**31 - 1)
 
@@ -95,7 +99,9 @@ def _first_of_largest(scores: Array) -> Array:
       better,
       (2,),
     )
-  return lax.reduce((scores, indices), nothing, better, (1,))[1]
+  index = lax.reduce((scores, indices), nothing, better, (1,))[1]
+  # Where all scores are NaN none was better than nothing.
+  return jnp.minimum(index, last)
 
 
 def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:

@@ -1,0 +1,87 @@
+"""Distances in float32 that keep their digits far from zero.
+
+|x|² - 2 x·y + |y|² subtracts large numbers where the mean is large beside the
+spread. Here all is taken about the mean of the codes, which the distance does
+not see: a function of the codes alone, so that no signal depends on another.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lasers_jax.coding.numbers import as_float32, exponents, power_of_two
+from lasers_jax.coding.search import in_blocks, largest, matmul, take
+
+
+def squared_distances(x: Array, y: Array) -> Array:
+  """Computes |x - y|² of rows x [N, D] and y [K, D], about the mean of y.
+
+  Returns:
+    float32 [N, K], not negative.
+  """
+  x, y = as_float32(x), as_float32(y)
+  centre = lax.stop_gradient(jnp.mean(y, axis=0, keepdims=True))
+  x, y = x - centre, y - centre
+  squares = jnp.sum(x**2, axis=1, keepdims=True) + jnp.sum(y**2, axis=1)[None]
+  return jnp.maximum(squares - 2 * matmul(x, y.T), 0.0)
+
+
+class Centred(NamedTuple):
+  """Codes about their mean, near 1 by a power of two."""
+
+  codes: Array  # [K, D]; one that is not finite is a copy of the first that is
+  mean: Array  # [1, D], or near it, in the same unit
+  exponent: Array  # int32, of that unit
+  index: Array  # int32 [K], of each code; of a copy that of the first
+
+
+def centre(codebook: Array) -> Centred:
+  """Moves codes [K, D] to the mean of those that are finite."""
+  codes = as_float32(codebook)
+  known = jnp.all(jnp.isfinite(codes), axis=1)
+  codes = jnp.where(known[:, None], codes, 0.0)
+  exponent = exponents(jnp.max(jnp.abs(codes), initial=0.0))
+  codes *= power_of_two(-exponent)
+  count = jnp.maximum(jnp.sum(known, dtype=jnp.float32), 1.0)
+  mean = jnp.sum(codes, axis=0, keepdims=True) / count
+  # Of few digits, so that taking it from numbers of few rounds nothing, and
+  # what is as near stays as near.
+  mean = jnp.round(mean * 2**12) / 2**12
+  order = jnp.arange(len(codes), dtype=jnp.int32)
+  index = jnp.where(known, order, jnp.argmax(known).astype(jnp.int32))
+  return Centred(codes[index] - mean, mean, exponent, index)
+
+
+def best_code(signals: Array, codebook: Array, by_distance: bool) -> Array:
+  """Finds the nearest code of each signal, or that of the largest product.
+
+  Both see no difference when the mean is taken from all codes, and the first
+  none when it is taken from the signals as well.
+
+  Args:
+    signals: [N, D]; one with an entry that is not finite counts as zero.
+    codebook: [K, D]; a code with such an entry is never the best.
+    by_distance: or by the inner product.
+
+  Returns:
+    int32 [N], in [0, K); the lowest index wins a tie.
+  """
+  codes, mean, exponent, index = centre(codebook)
+  half_norms = 0.5 * jnp.sum(codes**2, axis=1)
+
+  def search(block: Array) -> Array:
+    size = jnp.max(jnp.abs(block), axis=1, keepdims=True)
+    block = jnp.where(jnp.isfinite(size), block, 0.0)
+    # Neither a signal nor the difference to its mean may leave float32: the
+    # unit of a row is that of its largest number, or of the codes.
+    unit = exponents(size)
+    if not by_distance:
+      return largest(matmul(block * power_of_two(-unit), codes.T))
+    unit = jnp.maximum(unit, exponent)
+    share = power_of_two(exponent - unit)
+    rows = block * power_of_two(-unit) - share * mean
+    return largest(matmul(rows, codes.T) - share * half_norms[None])
+
+  best = in_blocks(search, as_float32(signals), codes.shape[0])
+  return take(index, best)

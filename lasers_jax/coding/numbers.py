@@ -1,0 +1,46 @@
+"""What comes in is made float32, finite and near 1 before it is coded."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def as_float32(x: Array) -> Array:
+  """Converts real numbers of any type to float32.
+
+  Raises:
+    TypeError: they are complex; their imaginary part would be lost.
+  """
+  x = jnp.asarray(x)
+  if jnp.iscomplexobj(x):
+    raise TypeError(f'real numbers are coded, not complex ones: {x.dtype}')
+  return x.astype(jnp.float32)
+
+
+def finite_rows(rows: Array) -> Array:
+  """Sets rows [N, D] to zero that have an entry which is not finite."""
+  finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
+  return jnp.where(finite, rows, 0.0)
+
+
+def exponents(sizes: Array) -> Array:
+  """Finds the least e with size < 2^e of sizes that are not negative: int32.
+
+  It is -126 for zero, and 129 for what is not finite.
+  """
+  return (lax.bitcast_convert_type(sizes, jnp.int32) >> 23) - 126
+
+
+def scale(x: Array, exponent: Array) -> Array:
+  """Is x 2^exponent, for exponents from -252 to 254; within float32 exactly.
+
+  In two steps, since one factor may leave float32; and not by `ldexp` of all
+  of x, which costs as much as a step of a pursuit.
+  """
+  half = exponent // 2
+  return x * power_of_two(half) * power_of_two(exponent - half)
+
+
+def power_of_two(exponent: Array) -> Array:
+  """Is 2^exponent, put together from its bits; 2^-126 for less."""
+  bits = (jnp.maximum(exponent, -126) + 127) << 23
+  return lax.bitcast_convert_type(bits, jnp.float32)
