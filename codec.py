@@ -23,12 +23,13 @@ from lasers_jax import signals
 if __name__ == '__main__':
   signals.end_without_traceback()
 
+import contextlib
 import functools
 import glob
 import itertools
-import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ import evaluate
 from lasers_jax import codec as coding
 from lasers_jax import scripts
 from lasers_jax.data.sources import decode as read_picture
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import (
   comparison,
   pictures,
@@ -55,7 +56,7 @@ from lasers_jax.evaluation.model_codec import (
   fit_tables,
   with_levels,
 )
-from lasers_jax.files import written_whole
+from lasers_jax.files import as_json, held, one_line, written_whole
 from lasers_jax.training import workdir
 
 ENDING = '.lz'
@@ -109,14 +110,46 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
     InputError: something that the user can mend.
   """
   model = evaluate.load(path, bottleneck_changes=choice.changes)
-  autoencoder, variables = model.run.model, model.variables
-  weights = protocol.weights_hash(variables)
+  weights = protocol.weights_hash(model.variables)
   file = os.path.join(path, choice.file)
-  if os.path.exists(file):
+  state = kept(file, choice, weights)
+  if state is None:
+    logging.info('fitting %s to training images', file)
+    fitted = fit(model, choice, weights, path)
+    # Who is first wins: files of a state that was replaced have no decoder.
+    with held(os.path.join(path, '.codec.lock')):
+      state = kept(file, choice, weights)
+      if state is None:
+        state = fitted
+        coding.save(file, state)
+  return build(model, state, file)
+
+
+def kept(file: str, choice: Choice, weights: str) -> coding.State | None:
+  """Reads a state; None where there is none of these weights.
+
+  Raises:
+    InputError: it is damaged, or of another choice.
+  """
+  try:
     state = coding.load(file)
-    if state.weights == weights:
-      return build(model, state)
-  logging.info('fitting %s to training images', file)
+  except FileNotFoundError:
+    return None
+  if state.weights != weights:
+    return None
+  if state.changes != choice.changes:
+    raise InputError(
+      f'{file} is of another choice: {state.changes}; remove it, and encode '
+      'again'
+    )
+  return state
+
+
+def fit(
+  model: evaluate.Model, choice: Choice, weights: str, path: str
+) -> coding.State:
+  """Counts how probable codes of training images are, encoded by a choice."""
+  autoencoder, variables = model.run.model, model.variables
   batches = list(training_batches(model, path))
   levels = None
   if choice.fits_levels:
@@ -124,9 +157,7 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
     levels = fit_levels(autoencoder, variables, batches, find)
     variables = with_levels(variables, levels)
   tables = fit_tables(autoencoder, variables, batches, choice.context)
-  state = coding.State(weights, choice.changes, tables, levels)
-  coding.save(file, state)
-  return build(model, state)
+  return coding.State(weights, choice.changes, tables, levels)
 
 
 def open_decoder(path: str, name: bytes) -> ModelCodec:
@@ -140,16 +171,22 @@ def open_decoder(path: str, name: bytes) -> ModelCodec:
     if state.hash() == name:
       model = evaluate.load(path, bottleneck_changes=state.changes)
       if state.weights == protocol.weights_hash(model.variables):
-        return build(model, state)
+        return build(model, state, file)
   raise InputError(
     f'of another model: no codec*.npz in {path} is {name.hex()} and of its '
     'weights; bring the one that was made when the file was encoded'
   )
 
 
-def build(model: evaluate.Model, state: coding.State) -> ModelCodec:
+def build(model: evaluate.Model, state: coding.State, file: str) -> ModelCodec:
+  """Makes the codec of a model and a state; InputError names its file."""
   _, run, mesh, _, variables = model
-  return ModelCodec(run.model, variables, mesh, run.decoding, state)
+  try:
+    return ModelCodec(run.model, variables, mesh, run.decoding, state)
+  except InputError as error:
+    raise InputError(
+      f'{file} is damaged: {error}; remove it, and encode again'
+    ) from error
 
 
 def training_batches(model: evaluate.Model, path: str) -> Iterator[dict]:
@@ -167,18 +204,19 @@ def encode_files(
   path: str, files: list[str], folder: str, choice: Choice = AS_TRAINED
 ) -> None:
   """Writes the file of each picture into a folder, and says how long."""
+  targets = _targets(files, folder, ENDING)
   codec = open_encoder(path, choice)
   sizes, pixels = [], []
 
   def act(file: str, target: str) -> None:
     image = _picture(file)
     data = codec.encode(image)
-    with written_whole(target) as output:
+    with _writing(target), written_whole(target) as output:
       output.write(data)
     sizes.append(len(data))
     pixels.append(image.shape[0] * image.shape[1])
 
-  _each(files, folder, ENDING, act)
+  _each(targets, act)
   print(
     f'{len(files)} images, {sum(sizes)} bytes, '
     f'{8 * sum(sizes) / sum(pixels):.4g} bits per pixel'
@@ -187,14 +225,17 @@ def encode_files(
 
 def decode_files(path: str, files: list[str], folder: str) -> None:
   """Writes the picture of each file into a folder, as PNG."""
+  targets = _targets(files, folder, '.png')
   decoder = functools.cache(functools.partial(open_decoder, path))
 
   def act(file: str, target: str) -> None:
     data = _bytes(file)
     codec = decoder(coding.unpack(data).model)
-    pictures.save_png(target, codec.decode(data))
+    image = codec.decode(data)
+    with _writing(target):
+      pictures.save_png(target, image)
 
-  _each(files, folder, '.png', act)
+  _each(targets, act)
   print(f'{len(files)} images')
 
 
@@ -229,6 +270,7 @@ def draw_curve(
       f'a curve has measures of single images, not {", ".join(measures.scores)}'
     )
   images = [_of(file, _picture, file) for file in files]
+  _check_folder(folder)
   name = os.path.basename(os.path.normpath(path))
   coders = list(rate_distortion.classical())
   codecs = [open_encoder(path, choice) for choice in choices]
@@ -242,7 +284,6 @@ def draw_curve(
     rate_distortion.measure(coder, images, measures)
     for coder in tqdm(coders, unit='setting', disable=None)
   ]
-  os.makedirs(folder, exist_ok=True)
   found = {
     'rows': rows,
     'protocol': {
@@ -254,10 +295,11 @@ def draw_curve(
     },
   }
   base, table = os.path.join(folder, 'curve'), rate_distortion.table(rows)
-  workdir.write_text(f'{base}.json', json.dumps(found, indent=2) + '\n')
+  workdir.write_text(f'{base}.json', as_json(found))
   workdir.write_text(f'{base}.md', table)
-  rate_distortion.plot(rows, f'{base}.png')
-  print(table, end='')
+  print(table, end='', flush=True)
+  with optional('curve.png'):
+    rate_distortion.plot(rows, f'{base}.png')
 
 
 def choices_of(
@@ -276,10 +318,12 @@ def choices_of(
   return [Choice(*some, *others) for some in itertools.product(*values)]
 
 
-def _each(
-  files: list[str], folder: str, ending: str, act: Callable[[str, str], None]
-) -> None:
-  """Acts on each file and its target in a folder, and shows how far it is."""
+def _targets(files: list[str], folder: str, ending: str) -> dict[str, str]:
+  """Makes the folder; finds what each file becomes in it: {target: file}.
+
+  Raises:
+    InputError: two files would become one, or the folder cannot be written.
+  """
   targets: dict[str, str] = {}
   for file in files:
     stem = os.path.splitext(os.path.basename(file))[0]
@@ -287,7 +331,29 @@ def _each(
     if target in targets:
       raise InputError(f'{targets[target]} and {file} would both be {target}')
     targets[target] = file
-  os.makedirs(folder, exist_ok=True)
+  _check_folder(folder)
+  return targets
+
+
+def _check_folder(folder: str) -> None:
+  """Makes a folder; raises InputError where nothing can be written there."""
+  with _writing(folder):
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+  """Makes an error of the disk one of the user's, and names the path."""
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f'{path} cannot be written: {one_line(error)}') from error
+
+
+def _each(targets: dict[str, str], act: Callable[[str, str], None]) -> None:
+  """Acts on each file and its target, and shows how far it is."""
   for target, file in tqdm(targets.items(), unit='image', disable=None):
     _of(file, act, file, target)
 
@@ -305,14 +371,14 @@ def _bytes(file: str) -> bytes:
     with open(file, 'rb') as opened:
       return opened.read()
   except OSError as error:
-    raise InputError(f'cannot be read: {error.strerror}') from error
+    raise InputError(f'cannot be read: {one_line(error)}') from error
 
 
 def _picture(file: str) -> np.ndarray:
   try:
     return read_picture(file)
-  except (OSError, SyntaxError, ValueError) as error:
-    raise InputError(f'no picture: {error}') from error
+  except Exception as error:  # a damaged file may raise whatever it likes
+    raise InputError(f'no picture: {one_line(error)}') from error
 
 
 def main(words: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from lasers_jax.bottlenecks import Bottleneck
 from lasers_jax.codec import container
 from lasers_jax.codec.coder import BEYOND, WORD, Reader, Writer
-from lasers_jax.codec.counters import Counter, Gatherer
+from lasers_jax.codec.counters import Checker, Counter, Gatherer
 from lasers_jax.codec.layout import Sites, transfer
 from lasers_jax.codec.tables import Tables
 from lasers_jax.errors import InputError
@@ -26,6 +26,9 @@ class Codec:
     multiple: pixels that the sides of an image are padded to a multiple of.
     tables: of `fit_tables`.
     model: container.HASH_BYTES, of `State.hash`.
+
+  Raises:
+    InputError: the tables are of other codes, or a table is missing.
   """
 
   bottleneck: Bottleneck
@@ -33,6 +36,13 @@ class Codec:
   multiple: int
   tables: Tables
   model: bytes
+
+  def __post_init__(self):
+    try:
+      sites = self._sites(self.multiple, self.multiple)
+      transfer(self.bottleneck, Checker(self.tables), sites)
+    except ValueError as error:
+      raise InputError(str(error)) from error
 
   def write(self, codes: Any, height: int, width: int) -> bytes:
     """Returns the file of an image's codes.

@@ -89,6 +89,18 @@ class Kind(NamedTuple):
     return slice(start, start + self.sizes[plane])
 
 
+def shapes(kind: Kind) -> Network:
+  """The shapes of a network of maps of this kind."""
+  n, planes = sum(kind.sizes), len(kind.sizes)
+  return Network(
+    around=(len(NEIGHBOURS), n + 1, _WIDTH),
+    before=(n, _WIDTH),
+    hidden=(planes, _WIDTH),
+    out=(_WIDTH, n),
+    bias=(n,),
+  )
+
+
 class Walk:
   """A map of codes that becomes known from its upper left corner on."""
 
@@ -218,13 +230,9 @@ def _start(kind: Kind, own: np.ndarray, rng) -> Network:
   def normal(*shape, scale):
     return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)
 
-  return Network(
-    around=normal(len(NEIGHBOURS), n + 1, _WIDTH, scale=0.1),
-    before=normal(n, _WIDTH, scale=0.1),
-    hidden=normal(len(kind.sizes), _WIDTH, scale=0.1),
-    out=normal(_WIDTH, n, scale=0.1),
-    bias=jnp.asarray(np.log2(counts / counts.sum()), jnp.float32),
-  )
+  *weights, _ = shapes(kind)
+  bias = jnp.asarray(np.log2(counts / counts.sum()), jnp.float32)
+  return Network(*(normal(*shape, scale=0.1) for shape in weights), bias)
 
 
 def _as_integers(params: Network) -> Network:

@@ -1,10 +1,11 @@
-"""Coders that write nothing: they count what comes, or keep it."""
+"""Coders that write nothing: they count what comes, keep it or check tables."""
 
 import numpy as np
 
 from lasers_jax.codec import context, scales
-from lasers_jax.codec.coder import Coder
-from lasers_jax.codec.context import Kind
+from lasers_jax.codec.coder import Coder, Walking
+from lasers_jax.codec.context import Kind, Network
+from lasers_jax.codec.scales import Scales
 from lasers_jax.codec.tables import Tables, weigh
 
 
@@ -67,3 +68,52 @@ class Gatherer(Coder):
 
   def _integers(self, values, n, weights):
     return values
+
+
+class Checker(Walking):
+  """Reads zeros; raises ValueError where a table is missing or misshapen."""
+
+  def table(self, name, values, n, size, rows=None, row_count=1):
+    self._need(name, (row_count, size))
+    return np.zeros(n, np.int64)
+
+  def planes(self, name, codes, sites, sizes):
+    kind = Kind(tuple(sizes))
+    if not self._check(name, Network, context.shapes(kind)):
+      return super().planes(name, codes, sites, sizes)
+    return np.zeros((*sites, len(sizes)), np.int64)
+
+  def numbers(self, name, codes, sites, limit, count):
+    if not self._check(name, Scales, scales.shapes(limit, count)):
+      return super().numbers(name, codes, sites, limit, count)
+    return np.zeros((*sites, count), np.int64)
+
+  def sets(self, name, codes, counts, size, most):
+    shapes = context.shapes(Kind((size,), most))
+    if not self._check(name, Network, shapes):
+      self._need(name, (1, size))
+    return np.full((*counts.shape, most), size)
+
+  def _check(self, name, kind, shapes) -> bool:
+    """Whether there is something fitted; the shapes are those of its fields."""
+    fields = [f'{name}@{x}' for x in kind._fields]
+    if fields[-1] not in self._tables:
+      return False
+    for field, shape in zip(fields, shapes, strict=True):
+      self._need(field, shape)
+    return True
+
+  def _need(self, name, shape) -> None:
+    found = self._tables.get(name)
+    if found is None or found.shape != shape:
+      what = 'missing' if found is None else f'of the shape {found.shape}'
+      raise ValueError(f'the table {name} is {what}, and {shape} is needed')
+
+  def _row(self, name, shape, row, values, n):
+    raise NotImplementedError  # `table` asks for none
+
+  def _integers(self, values, n, weights):
+    return np.zeros(n, np.int64)
+
+  def _each(self, values, weights):
+    raise NotImplementedError

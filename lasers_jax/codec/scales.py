@@ -64,6 +64,13 @@ class Scales(NamedTuple):
   rungs: np.ndarray
 
 
+def shapes(limit: int, planes: int) -> Scales:
+  """The shapes of what is fitted to integers in [-limit, limit]."""
+  each, square = (KINDS, planes), (planes, planes)
+  rungs = len(_LADDER) + 1, 4 * limit + 1
+  return Scales(each, each, each, each, square, square, rungs)
+
+
 class Pass(NamedTuple):
   """Sites that come together, and the k that predict each."""
 

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-import zipfile
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lasers_jax.codec.container import HASH_BYTES
-from lasers_jax.codec.tables import Tables
+from lasers_jax.codec.tables import MOST, Tables
 from lasers_jax.errors import InputError
-from lasers_jax.files import written_whole
+from lasers_jax.files import one_line, read_arrays, written_whole
 
 _ABOUT = 'about'
 
@@ -50,17 +50,46 @@ def load(path: str) -> State:
     FileNotFoundError: there is none.
   """
   try:
-    with open(path, 'rb') as opened, np.load(opened) as file:
-      arrays = {name: file[name] for name in file.files}
+    arrays = read_arrays(path)
     about = json.loads(str(arrays.pop(_ABOUT)))
     levels = arrays.pop('.levels', None)
-    return State(about['weights'], about['changes'], arrays, levels)
-  except FileNotFoundError:
-    raise
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    state = State(about['weights'], about['changes'], arrays, levels)
+    _check(state)
+    return state
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise InputError(
-      f'{path} is damaged: {error}; remove it, and encode again'
+      f'{path} is damaged: {one_line(error)}; remove it, and encode again'
     ) from error
+
+
+def _check(state: State) -> None:
+  """Raises ValueError where a state cannot have been saved."""
+  if not isinstance(state.weights, str):
+    raise ValueError(f'weights are named {state.weights!r}')
+  changes = state.changes
+  if not isinstance(changes, dict) or not all(map(_is_plain, changes.values())):
+    raise ValueError(f'changes are {changes!r}')
+  for name, array in state.tables.items():
+    # Those of networks are weights of other kinds, and `Codec` knows which.
+    least = -MOST if '@' in name else 1
+    fits = array.dtype == np.int64 and array.ndim and array.size
+    if not fits or array.min() < least or array.max() > MOST:
+      raise ValueError(f'{name} is no table')
+  levels = state.levels
+  if levels is not None and not (
+    levels.dtype == np.float32
+    and levels.ndim == 1
+    and levels.size
+    and np.isfinite(levels).all()
+  ):
+    raise ValueError('levels are no numbers')
+
+
+def _is_plain(value: Any) -> bool:
+  """Whether a field of a bottleneck may have this value."""
+  if isinstance(value, float):
+    return math.isfinite(value)
+  return isinstance(value, str | int)
 
 
 def _about(state: State) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 _EVEN = 2**-10  # share of a row's weight that all symbols have alike
 _TOTAL = 2**22  # about the sum of a row
+MOST = 2**32  # of any number in a table: sums of rows are exact in float64
 
 # By name: weights int64 [rows, size]; and the arrays of networks, whose names
 # have an @, see `context`.

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from lasers_jax import codec
 from lasers_jax.bottlenecks import Lasers
 from lasers_jax.coding import scalar
+from lasers_jax.errors import InputError
 from lasers_jax.evaluation.generation import decode_latents
 from lasers_jax.evaluation.refinement import Decoding
 from lasers_jax.networks.autoencoder import Autoencoder
@@ -35,7 +36,16 @@ class ModelCodec:
     decoding: Decoding | None,
     state: codec.State,
   ):
-    """Takes a model whose bottleneck is as the state says, but for levels."""
+    """Takes a model whose bottleneck is as the state says, but for levels.
+
+    Raises:
+      InputError: what the state holds does not fit the model.
+    """
+    bits = getattr(model.bottleneck, 'coefficient_bits', None)
+    if state.levels is not None and len(state.levels) != 2 ** (bits or 0):
+      raise InputError(
+        f'there are {len(state.levels)} levels for coefficients of {bits} bits'
+      )
     self.model, self.mesh, self.decoding = model, mesh, decoding
     self.state = state
     self.variables = with_levels(variables, state.levels)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lasers_jax.coding.search import take
 from lasers_jax.errors import InputError
-from lasers_jax.files import written_whole
+from lasers_jax.files import one_line, read_arrays, written_whole
 from lasers_jax.ranges import check_fields
 
 State = dict[str, Array | np.ndarray]
@@ -60,6 +60,23 @@ class Sampler(abc.ABC):
   @abc.abstractmethod
   def sample(self, state: State, key: Array, n: int) -> Array:
     """Draws float32 [n, d]; a pure function, for `jax.jit` with n static."""
+
+  def check(self, state: State) -> None:
+    """Raises an error where a state, as read from a file, cannot be of `fit`.
+
+    Its arrays are there and of shapes that go together; numbers are finite
+    float32, integers not negative. A sampler adds what else must hold.
+    """
+    for name, x in state.items():
+      floats = x.dtype == np.float32
+      if not (floats or x.dtype.kind in 'iu'):
+        raise ValueError(f'{name} is of the type {x.dtype}')
+      if not (np.isfinite(x) if floats else x >= 0).all():
+        raise ValueError(f'{name} holds what cannot be')
+    key = jax.random.key(0)
+    drawn = jax.eval_shape(lambda s, k: self.sample(s, k, 2), state, key)
+    if drawn.ndim != 2 or drawn.shape[0] != 2 or drawn.dtype != np.float32:
+      raise ValueError(f'it draws {drawn.dtype} {drawn.shape}')
 
   def log_prob(self, state: State, x) -> Array:
     """The log density at x [m, d], float32 [m] in nats, where has_density."""
@@ -185,28 +202,40 @@ def load(
       sampler that is not in SAMPLERS, or `about` differs.
   """
   path = os.fspath(path)
-  if not os.path.isfile(path):
-    raise InputError(f'there is no sampler at {path}: fit one first')
   try:
-    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
-      text = json.loads(str(arrays[_ABOUT]))
-      name, settings, kept = text['sampler'], text['settings'], text['about']
-      state = {
-        key.removeprefix(_PREFIX): arrays[key]
-        for key in arrays
-        if key.startswith(_PREFIX)
-      }
-  except Exception as error:  # a damaged file may raise whatever it likes
+    arrays = read_arrays(path)
+    text = json.loads(str(arrays.pop(_ABOUT)))
+    name, settings, kept = text['sampler'], text['settings'], text['about']
+    if not isinstance(name, str) or not all(
+      isinstance(x, dict) for x in (settings, kept)
+    ):
+      raise ValueError(f'it says {text}')
+  except FileNotFoundError as error:
     raise InputError(
-      f'{path} is damaged, or no file of a sampler: fit the sampler again'
+      f'there is no sampler at {path}: fit one first'
     ) from error
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
+    raise _damaged(path, error) from error
   for key, value in (about or {}).items():
     if kept.get(key) != value:
       raise InputError(
         f'{path} was fitted for another model: {key} is {kept.get(key)} there '
         f'and {value} here; fit the sampler again'
       )
-  return _make(path, name, settings), state
+  sampler = _make(path, name, settings)
+  state = {key.removeprefix(_PREFIX): x for key, x in arrays.items()}
+  try:
+    sampler.check(state)
+  except Exception as error:  # drawing from what does not fit may raise any
+    raise _damaged(path, error) from error
+  return sampler, state
+
+
+def _damaged(path: str, error: Exception) -> InputError:
+  return InputError(
+    f'{path} is damaged, or no file of a sampler: {one_line(error)}; remove '
+    'it, and fit the sampler again'
+  )
 
 
 def host_chunks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -294,10 +323,23 @@ def _make(path: str, name: str, settings: dict) -> Sampler:
       f'{path} holds a sampler {name!r}, and those known are '
       f'{", ".join(_table())}: fit one of them'
     )
-  try:
-    return _table()[name](**settings)
-  except TypeError as error:
+  known = {x.name: x.default for x in dataclasses.fields(_table()[name])}
+  if not settings.keys() <= known.keys():
     raise InputError(
       f'{path} has settings that {name} does not know: {sorted(settings)}; '
       'fit the sampler again'
-    ) from error
+    )
+  try:
+    for key, value in settings.items():
+      if not _is_like(value, known[key]):
+        raise ValueError(f'{key} is {value!r}')
+    return _table()[name](**settings)
+  except ValueError as error:
+    raise _damaged(path, error) from error
+
+
+def _is_like(value, default) -> bool:
+  """Whether a value of JSON is of the type of a setting's default."""
+  if isinstance(default, float | None):
+    return type(value) in (int, float) or value is default is None
+  return type(value) is type(default)

@@ -21,9 +21,9 @@ from lasers_jax.sampling.base import (
 
 # Directions of less variance than this share of the largest one count as
 # constant: float32 latents do not say more about them.
-_NO_VARIANCE = 1e-10
+NO_VARIANCE = 1e-10
 _JITTER = 1e-6  # of the mean variance
-_LEAST_JITTER = 1e-12
+_JITTER_OF_NONE = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Gaussian(Sampler):
   """A normal distribution with the mean and the full covariance of latents.
 
   Where the covariance is singular (n <= d, or dimensions that depend on each
-  other), 1e-6 of the mean variance, and at least 1e-12, is added to each
-  variance: the state says how much as `jitter`, which is 0 otherwise.
+  other), 1e-6 of the mean variance is added to each variance, and 1e-12 where
+  all latents are equal: the state says how much as `jitter`, which is 0
+  otherwise.
 
   Fitting takes O(n d² + d³) in float64; drawing and densities O(d²) a row.
   """
@@ -41,11 +42,14 @@ class Gaussian(Sampler):
 
   def fit(self, latents, seed: int = 0) -> State:
     """Fits latents [n, d] by maximum likelihood; the seed changes nothing."""
-    mean, covariance = moments(check_latents(latents))
+    latents = check_latents(latents)
+    mean, covariance = moments(latents)
     jitter = 0.0
     values = np.linalg.eigvalsh(covariance)
-    if values[0] <= max(_NO_VARIANCE * values[-1], _LEAST_JITTER):
-      jitter = max(_JITTER * values.mean(), _LEAST_JITTER)
+    if all_equal(latents):
+      jitter = _JITTER_OF_NONE
+    elif values[0] <= NO_VARIANCE * values[-1]:
+      jitter = _JITTER * values.mean()
     factor = np.linalg.cholesky(covariance + jitter * np.eye(len(mean)))
     return {
       'mean': mean.astype(np.float32),
@@ -54,8 +58,13 @@ class Gaussian(Sampler):
     }
 
   def sample(self, state: State, key: Array, n: int) -> Array:
-    noise = jax.random.normal(key, (n, len(state['mean'])))
+    noise = jax.random.normal(key, (n, len(state['mean'])), np.float32)
     return state['mean'][None] + matmul(noise, state['cholesky'].T)
+
+  def check(self, state: State) -> None:
+    super().check(state)
+    if not (state['cholesky'].diagonal() > 0).all():
+      raise ValueError('a direction without width')
 
   def log_prob(self, state: State, x) -> Array:
     x = check_points(x, len(state['mean']))
@@ -76,7 +85,7 @@ class StandardNormal(Sampler):
     return {'mean': np.zeros(check_latents(latents).shape[1], np.float32)}
 
   def sample(self, state: State, key: Array, n: int) -> Array:
-    return jax.random.normal(key, (n, len(state['mean'])))
+    return jax.random.normal(key, (n, len(state['mean'])), np.float32)
 
   def log_prob(self, state: State, x) -> Array:
     x = jnp.asarray(check_points(x, len(state['mean'])))
@@ -99,8 +108,7 @@ def principal_axes(latents: np.ndarray) -> Axes:
   Raises:
     InputError: all latents are equal.
   """
-  # Read off the latents: sums of equal ones are equal to rounding alone.
-  if not np.ptp(latents, axis=0).any():
+  if all_equal(latents):
     raise InputError(
       f'all {len(latents)} latents are equal: there is no direction to sample '
       'along'
@@ -109,13 +117,18 @@ def principal_axes(latents: np.ndarray) -> Axes:
   values, vectors = np.linalg.eigh(covariance)
   # By rank too: n latents span no more, and the rest is rounding.
   first = max(len(values) - len(latents) + 1, 0)
-  varies = np.flatnonzero(values > _NO_VARIANCE * values[-1])
+  varies = np.flatnonzero(values > NO_VARIANCE * values[-1])
   order = varies[varies >= first][::-1]
   return Axes(
     mean.astype(np.float32),
     vectors[:, order].astype(np.float32),
     np.sqrt(values[order]).astype(np.float32),
   )
+
+
+def all_equal(latents: np.ndarray) -> bool:
+  """Whether latents are one: sums of equal ones are so to rounding alone."""
+  return bool((latents.min(axis=0) == latents.max(axis=0)).all())
 
 
 def moments(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,10 +26,10 @@ from lasers_jax.sampling.base import (
   check_latents,
   check_points,
 )
-from lasers_jax.sampling.gaussian import log_normal, moments
+from lasers_jax.sampling.gaussian import NO_VARIANCE, log_normal
 
 WAYS = ('full', 'batches')
-# Added to the variances of all components, as scikit-learn does.
+# Added to the variances of all components, in units of those within clusters.
 _VARIANCE = 1e-6
 # Of the trace of a covariance: what keeps its factor in float32 from failing.
 _JITTER = 3e-7
@@ -37,6 +37,7 @@ _JITTER = 3e-7
 # 1 the start is never forgotten, near 0.5 the last batches count for too much.
 _POWER = -0.6
 _SAMPLE = 20_000  # latents that K-means sees
+_LEAST = 1e-18  # a deviation whose square float32 has still
 
 
 class Mixture(NamedTuple):
@@ -48,11 +49,12 @@ class Mixture(NamedTuple):
 
 
 class Frame(NamedTuple):
-  """Coordinates z = (x - mean) @ to of latents with unit covariance."""
+  """Coordinates z = (x - mean) @ to, of unit covariance within clusters."""
 
   mean: np.ndarray  # [d]
   to: np.ndarray  # [d, d]
   back: np.ndarray  # [d, d], its inverse
+  rounding: float = 0.0  # of the latents: what float32 does not resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,17 @@ class GMM(Sampler):
     with jax.default_matmul_precision('highest'):
       return lax.fori_loop(0, self.components, place, noise)
 
+  def check(self, state: State) -> None:
+    super().check(state)
+    weights, means, factors = (np.asarray(x) for x in _parts(state))
+    k, d = means.shape
+    if weights.shape != (k,) or factors.shape != (k, d, d):
+      raise ValueError('parts of other mixtures')
+    if k != self.components or (weights < 0).any() or not weights.any():
+      raise ValueError('weights that are none')
+    if not (np.diagonal(factors, axis1=1, axis2=2) > 0).all():
+      raise ValueError('components without width')
+
   def log_prob(self, state: State, x) -> Array:
     """Returns the log-density of x [m, d] in nats, float32 [m]."""
     parts = _parts(state)
@@ -156,21 +169,29 @@ def _fit_whole(settings: GMM, latents: np.ndarray, seed: int) -> Mixture:
   from sklearn.exceptions import ConvergenceWarning
   from sklearn.mixture import GaussianMixture
 
+  labels = _clusters(settings.components, latents, seed)
+  frame = within_clusters(latents, labels)
+  z = (latents - frame.mean) @ frame.to
+  start = _of_clusters(z, labels, settings.components, 0)
   mixture = GaussianMixture(
     settings.components,
     covariance_type='full',
     tol=settings.tolerance,
     reg_covar=_VARIANCE,
     max_iter=settings.iterations,
-    random_state=seed,
+    weights_init=start.weights / start.weights.sum(),
+    means_init=start.means,
+    precisions_init=np.linalg.inv(start.covariances),
   )
   with warnings.catch_warnings():
     # That it was stopped by `iterations` is in the line below.
     warnings.simplefilter('ignore', ConvergenceWarning)
-    mixture.fit(latents.astype(np.float64))
+    mixture.fit(z)
   end = 'converged' if mixture.converged_ else 'stopped'
-  _log(end, 'iterations', mixture.n_iter_, mixture.lower_bound_)
-  return Mixture(mixture.weights_, mixture.means_, mixture.covariances_)
+  likelihood = mixture.lower_bound_ + np.linalg.slogdet(frame.to)[1]
+  _log(end, 'iterations', mixture.n_iter_, likelihood)
+  found = Mixture(mixture.weights_, mixture.means_, mixture.covariances_)
+  return _leave(found, frame)
 
 
 def _log(event: str, unit: str, count: int, likelihood: float) -> None:
@@ -180,8 +201,7 @@ def _log(event: str, unit: str, count: int, likelihood: float) -> None:
 
 def _fit_in_batches(settings: GMM, latents: np.ndarray, seed: int) -> Mixture:
   rng = np.random.default_rng(seed)
-  frame = whitening(latents)
-  mixture = _start(settings.components, latents, frame, rng)
+  frame, mixture = _start(settings.components, latents, rng)
   batches = -(-len(latents) // settings.batch_size)
   size = -(-len(latents) // batches)
   volume = np.linalg.slogdet(frame.to)[1]
@@ -201,50 +221,85 @@ def _fit_in_batches(settings: GMM, latents: np.ndarray, seed: int) -> Mixture:
     if i % 10 == 0:
       _log('goes on', 'passes', i + 1, seen + volume)
   _log(event, 'passes', i + 1, seen + volume)
-  return _leave(mixture, frame)
+  # As the last iteration had them; what rounding made unequal on both sides of
+  # the diagonal would grow in the frame of latents.
+  covariances = regularized(np.asarray(mixture.covariances, np.float64))
+  covariances = (covariances + covariances.swapaxes(1, 2)) / 2
+  return _leave(mixture._replace(covariances=covariances), frame)
 
 
-def whitening(latents: np.ndarray) -> Frame:
-  """Finds the frame in which latents [n, d] have unit covariance.
-
-  EM commutes with it, but for the terms that keep covariances from being
-  singular, and float32 then does where latents are far from zero, or hardly
-  vary in some direction. O(n d²), without a second copy of the latents.
-  """
-  mean, covariance = moments(latents)
-  values, vectors = np.linalg.eigh(covariance)
-  scale = np.sqrt(np.maximum(values, _VARIANCE))
-  return Frame(mean, vectors / scale, (vectors * scale).T)
-
-
-def _start(
-  k: int, latents: np.ndarray, frame: Frame, rng: np.random.Generator
-) -> Mixture:
-  """Starts from the clusters that K-means finds among some latents."""
+def _clusters(k: int, latents: np.ndarray, seed: int) -> np.ndarray:
+  """Finds clusters by K-means: the number of each latent's, int [n]."""
   from sklearn.cluster import KMeans
   from sklearn.exceptions import ConvergenceWarning
 
-  count = min(len(latents), _SAMPLE)
-  sample = latents[rng.choice(len(latents), count, replace=False)]
-  kmeans = KMeans(k, n_init=1, random_state=int(rng.integers(2**31)))
+  # Scikit-learn's mixture starts from the same, of the same seed.
+  kmeans = KMeans(k, n_init=1, random_state=np.random.RandomState(seed))
   with warnings.catch_warnings():
     # It may find fewer clusters, where latents are equal.
     warnings.simplefilter('ignore', ConvergenceWarning)
-    labels = kmeans.fit_predict(sample)
-  sample = (sample - frame.mean) @ frame.to
-  weights = np.bincount(labels, minlength=k) / count
-  clusters = [_cluster(sample[labels == j]) for j in range(k)]
-  means, covariances = zip(*clusters, strict=True)
-  parts = weights, np.stack(means), np.stack(covariances)
-  return Mixture(*(jnp.asarray(x, jnp.float32) for x in parts))
+    return kmeans.fit_predict(latents - latents.mean(0, dtype=np.float64))
 
 
-def _cluster(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The mean and covariance of rows and d more of the covariance of all."""
+def within_clusters(latents: np.ndarray, labels: np.ndarray) -> Frame:
+  """Finds the frame in which clusters of latents [n, d] have unit covariance.
+
+  EM commutes with it, but for the terms that keep covariances from being
+  singular, which are then as small as the latents are; and float32 does where
+  latents are far from zero, or hardly vary in some direction. O(n d²).
+
+  Args:
+    labels: the number of each latent's cluster, int [n].
+  """
+  mean = latents.mean(axis=0, dtype=np.float64)
+  largest = max(float(latents.max()), -float(latents.min()))
+  rounding = max(np.finfo(np.float32).eps * largest, _LEAST)
+  centred = latents - mean
+  spread = np.einsum('ij,ij->', centred, centred) / centred.size
+  for label in np.unique(labels):
+    centred[labels == label] -= centred[labels == label].mean(axis=0)
+  covariance = centred.T @ centred / len(latents)
+  values, vectors = np.linalg.eigh(covariance)
+  # Where all clusters are points, their distances say how large latents are.
+  most = values[-1] if values[-1] > NO_VARIANCE * spread else spread
+  scale = np.sqrt(np.maximum(values, NO_VARIANCE * most + rounding**2))
+  return Frame(mean, vectors / scale, (vectors * scale).T, rounding)
+
+
+def _of_clusters(
+  z: np.ndarray, labels: np.ndarray, k: int, more: int
+) -> Mixture:
+  """The weights, means and covariances of clusters of rows [n, d].
+
+  Each has `more` rows of unit covariance beside its own.
+  """
+  clusters = [_cluster(z[labels == j], more) for j in range(k)]
+  means, covariances = map(np.stack, zip(*clusters, strict=True))
+  # One that is empty can still be taken by rows.
+  counts = np.bincount(labels, minlength=k) + 10 * np.finfo(float).eps
+  covariances += _VARIANCE * np.eye(z.shape[1])
+  return Mixture(counts / len(z), means, covariances)
+
+
+def _cluster(rows: np.ndarray, more: int) -> tuple[np.ndarray, np.ndarray]:
   n, d = rows.shape
   mean = rows.sum(axis=0) / max(n, 1)
   centred = rows - mean
-  return mean, (centred.T @ centred + d * np.eye(d)) / (n + d)
+  covariance = centred.T @ centred + more * np.eye(d)
+  return mean, covariance / max(n + more, 1)
+
+
+def _start(
+  k: int, latents: np.ndarray, rng: np.random.Generator
+) -> tuple[Frame, Mixture]:
+  """Starts from the clusters that K-means finds among some latents."""
+  count = min(len(latents), _SAMPLE)
+  sample = latents[rng.choice(len(latents), count, replace=False)]
+  labels = _clusters(k, sample, int(rng.integers(2**31)))
+  frame = within_clusters(sample, labels)
+  z = (sample - frame.mean) @ frame.to
+  mixture = _of_clusters(z, labels, k, z.shape[1])
+  return frame, Mixture(*(jnp.asarray(x, jnp.float32) for x in mixture))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -284,7 +339,7 @@ def _update(
 
 
 def regularized(covariance):
-  """Adds to whitened covariances [..., d, d] what makes them definite.
+  """Adds to covariances [..., d, d] in a frame what makes them definite.
 
   Takes arrays of JAX and of NumPy.
   """
@@ -296,11 +351,10 @@ def regularized(covariance):
 def _leave(mixture: Mixture, frame: Frame) -> Mixture:
   """Brings a mixture back from the frame, in float64."""
   weights, means, covariances = (np.asarray(x, np.float64) for x in mixture)
-  # What rounding made unequal on both sides of the diagonal would grow here.
-  covariances = (covariances + covariances.swapaxes(1, 2)) / 2
-  covariances = frame.back.T @ regularized(covariances) @ frame.back
+  covariances = frame.back.T @ covariances @ frame.back
+  d = len(frame.mean)
   return Mixture(
     weights,
     frame.mean + means @ frame.back,
-    covariances + _VARIANCE * np.eye(len(frame.mean)),
+    covariances + frame.rounding**2 * np.eye(d),
   )

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.nn import logsumexp
 
 from lasers_jax.coding.search import map_blocks, matmul
@@ -80,6 +80,11 @@ class KDE(Sampler):
     noise = deviations * jax.random.normal(about, (n, deviations.shape[1]))
     return latents[row] + matmul(noise, state['directions'].T)
 
+  def check(self, state: State) -> None:
+    super().check(state)
+    if not state['bandwidth'] > 0 or not (state['deviations'] > 0).all():
+      raise ValueError('kernels without width')
+
   def log_prob(self, state: State, x) -> Array:
     x = check_points(x, len(state['mean']))
     return _log_density(state, jnp.asarray(x))
@@ -106,11 +111,17 @@ def _whiten(state: State, x: Array) -> Array:
 
 
 def _squares(a: Array, b: Array) -> Array:
-  """The squared distances [m, n] between [m, r] and [n, r], at least 0."""
-  # By a product, which is many times as fast as the differences; it costs
-  # accuracy far from the mean alone, and the whitened mean is 0.
-  lengths = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None]
-  return jnp.maximum(lengths - 2 * matmul(a, b.T), 0)
+  """The squared distances [m, n] between [m, r] and [n, r].
+
+  Direction by direction: a product would be some times as fast, and lose what a
+  narrow kernel has to know.
+  """
+
+  def add(i: Array, total: Array) -> Array:
+    return total + (a[i][:, None] - b[i][None]) ** 2
+
+  a, b = a.T, b.T
+  return lax.fori_loop(0, len(a), add, jnp.zeros((a.shape[1], b.shape[1])))
 
 
 def _log_volume(h: Array, r: int) -> Array:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lasers_jax.coding.search import map_blocks
+from lasers_jax.coding.search import map_blocks, take
 from lasers_jax.errors import InputError
 from lasers_jax.ranges import Range
 from lasers_jax.sampling.base import (
@@ -44,7 +44,8 @@ class PMFS(Sampler):
   """PMFS in one of three readings.
 
   - 'bins': draws a latent, then a point of its cell. The state is the number
-    of each latent's bin in every dimension, in a byte for k up to 256.
+    of each latent's bin in every dimension, in a byte for k up to 256, and
+    the edges of bins.
   - 'hashmap': the paper's table of occupied cells and their counts; draws a
     cell, then a point of it. The same law as 'bins'.
   - 'around': draws a latent, then a point of a box about it that is as wide as
@@ -80,6 +81,7 @@ class PMFS(Sampler):
     ends = {'low': low, 'high': high}
     if self.reading == 'around':
       return {'latents': latents, **ends}
+    ends['edges'] = _edges(low, high, self.k)
     chunks = (
       _cells(rows, low, high, self.k) for _, rows in host_chunks(latents)
     )
@@ -90,16 +92,36 @@ class PMFS(Sampler):
 
   def sample(self, state: State, key: Array, n: int) -> Array:
     which, inside = jax.random.split(key)
-    width = (state['high'] - state['low']) / self.k
-    u = jax.random.uniform(inside, (n, len(width)))
+    u = jax.random.uniform(inside, (n, len(state['low'])), np.float32)
     if self.reading == 'hashmap':
       row = pick_cells(which, jnp.asarray(state['counts'])[None], n)[:, 0]
     else:
       row = jax.random.randint(which, (n,), 0, len(state[self._rows]))
-    source = jnp.asarray(state[self._rows])[row].astype(jnp.float32)
+    source = jnp.asarray(state[self._rows])[row]
     if self.reading == 'around':
+      width = (state['high'] - state['low']) / self.k
       return source + (u - 0.5) * width[None]
-    return state['low'][None] + (source + u) * width[None]
+    edges, source = jnp.asarray(state['edges']), source.astype(jnp.int32)
+    dimension = jnp.arange(len(edges))[None]
+    first, end = (take(edges, (dimension, source + i)) for i in range(2))
+    point = first + u * (end - first)
+    # Rounding may lead to the next cell; the first point is of this one.
+    return jnp.where(point < end, point, first)
+
+  def check(self, state: State) -> None:
+    super().check(state)
+    if np.any(state['low'] > state['high']):
+      raise ValueError('low is above high')
+    if self.reading == 'around':
+      return
+    if state['bins'].max() >= self.k:
+      raise ValueError('bins beyond the last')
+    if state['edges'].shape != (len(state['low']), self.k + 1):
+      raise ValueError('edges of other bins')
+    if self.reading == 'hashmap' and not (
+      len(state['counts']) == len(state['bins']) and state['counts'].any()
+    ):
+      raise ValueError('counts of other cells')
 
   def log_prob(self, state: State, x) -> Array:
     x = check_points(x, len(state['low']))
@@ -149,6 +171,28 @@ def _cells(
   return np.clip(at, 0, k - 1).astype(np.min_scalar_type(k - 1))
 
 
+def _edges(low: np.ndarray, high: np.ndarray, k: int) -> np.ndarray:
+  """The first float32 of each bin and, last, what follows on the highest.
+
+  [d, k + 1]. They are those of `_cells` exactly, also where a bin has few
+  numbers of float32, or none.
+  """
+  edges = np.empty((len(low), k + 1), np.float32)
+  numbers = np.arange(k + 1)
+  for i, (bottom, top) in enumerate(zip(low, high, strict=True)):
+    width = (float(top) - float(bottom)) / k
+    row = (float(bottom) + width * numbers).astype(np.float32)
+    for towards, to_move in ((-np.inf, np.less_equal), (np.inf, np.greater)):
+      # The number below is of the bin, too; or this one is not.
+      other = np.nextafter(row, np.float32(towards))
+      seen = other if towards < 0 else row
+      at = (seen - np.float64(bottom)) / (width or 1)
+      row = np.where(to_move(numbers, np.floor(at)), other, row)
+    edges[i] = row if width else bottom
+    edges[i, 0], edges[i, -1] = bottom, np.nextafter(top, np.float32(np.inf))
+  return edges
+
+
 def _as_keys(bins: np.ndarray) -> list[bytes]:
   """The bytes of each row, to look cells up by."""
   width = bins.shape[1] * bins.itemsize
@@ -174,12 +218,19 @@ def _as_arrays(
 
 @jax.jit
 def _count_near(latents: Array, half: Array, x: Array) -> Array:
-  """Counts the latents in the box about each point: int32 [m]."""
+  """Counts the latents in the box about each point: int32 [m].
+
+  What a draw was rounded by does not take it out of the box.
+  """
+  eps = np.finfo(np.float32).eps
 
   def count(points: Array) -> Array:
+    reach = (1 + 4 * eps) * half[None] + eps * jnp.abs(points)
+    reach = jnp.where(half[None] > 0, reach, 0)
+
     def step(total: Array, rows: Array, counted: Array) -> Array:
       off = jnp.abs(points[:, None] - rows[None])
-      near = jnp.all(off <= half[None, None], axis=2)
+      near = jnp.all(off <= reach[:, None], axis=2)
       return total + jnp.sum(near & counted[None], axis=1)
 
     return fold_rows(step, jnp.zeros(len(points), jnp.int32), latents)

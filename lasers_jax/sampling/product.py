@@ -24,9 +24,8 @@ from lasers_jax.sampling.gaussian import principal_axes
 
 _MOST = 4096  # cells of a block
 _AT_ONCE = 32  # directions whose coordinates are in memory
-# The outer edges lie this share of the range further out, so that no rounding
-# puts a latent beyond them.
-_MARGIN = 1e-6
+# Of bins, in units of what turning a latent is rounded by.
+_NARROWEST = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,9 @@ class ProductPMF(Sampler):
   quantiles, so that they are about equally full, and each block has a
   histogram of its k^block cells. A sample takes a cell of every block, and a
   point uniformly in it. Directions without variance come back as the mean,
-  and densities are over the others, of a point's projection onto them.
+  and densities are over the others, of a point's projection onto them. A point
+  that rounding may have put on the other side of an edge has the larger of the
+  two densities there; no bin is so narrow that this could be a third one.
 
   It keeps no latent, and does not give one back: a cell stands for some
   n / k^block latents, and the cells of a sample come from another one in every
@@ -71,13 +72,14 @@ class ProductPMF(Sampler):
     axes = principal_axes(latents)
     r = len(axes.deviations)
     blocks = -(-r // self.block)
+    rounding = _rounding(latents, axes.mean)
     edges = np.zeros((r, self.k + 1), np.float32)
     counts = np.zeros((blocks, self._cells), np.int32)
     at_once = max(_AT_ONCE // self.block, 1)
     for first in range(0, blocks, at_once):
       some = slice(first * self.block, (first + at_once) * self.block)
       turned = _turned(latents, axes.mean, axes.directions[:, some])
-      edges[some] = _edges(turned, self.k)
+      edges[some] = _edges(turned, self.k, rounding)
       bins = [
         _bins(column, row)
         for column, row in zip(turned.T, edges[some], strict=True)
@@ -92,6 +94,7 @@ class ProductPMF(Sampler):
       'directions': axes.directions,
       'edges': edges,
       'counts': counts,
+      'rounding': np.float32(rounding),
     }
 
   def sample(self, state: State, key: Array, n: int) -> Array:
@@ -102,8 +105,21 @@ class ProductPMF(Sampler):
     bins = cells[:, :, None] // self._powers % self.k
     bins = bins.reshape(n, cells.shape[1] * self.block)[:, :r]
     low, high = _ends(edges, bins)
-    turned = low + (high - low) * jax.random.uniform(inside, (n, r))
+    u = jax.random.uniform(inside, (n, r), np.float32)
+    turned = low + (high - low) * u
     return state['mean'][None] + matmul(turned, state['directions'].T)
+
+  def check(self, state: State) -> None:
+    super().check(state)
+    blocks = -(-state['directions'].shape[1] // self.block)
+    counts, edges = state['counts'], state['edges']
+    if counts.shape != (blocks, self._cells) or edges.shape[1] != self.k + 1:
+      raise ValueError('counts or edges of other cells')
+    sums = counts.sum(axis=1)
+    if not sums[0] or (sums != sums[0]).any() or state['rounding'].shape:
+      raise ValueError('counts that are none')
+    if (np.diff(edges) < 0).any() or (edges[:, 0] == edges[:, -1]).any():
+      raise ValueError('edges that do not rise')
 
   def log_prob(self, state: State, x) -> Array:
     x = check_points(x, len(state['mean']))
@@ -133,12 +149,32 @@ def _turned(
   return turned
 
 
-def _edges(turned: np.ndarray, k: int) -> np.ndarray:
-  """The quantiles of each column: [some, k + 1], rising; some may be equal."""
+def _rounding(latents: np.ndarray, mean: np.ndarray) -> float:
+  """By how much a coordinate of a latent may be off in float32.
+
+  That of its numbers, which are some numbers off from those of a draw, and of
+  a product that takes the mean off first.
+  """
+  eps = np.finfo(np.float32).eps
+  return eps * max(
+    float(np.abs(rows).max() + np.linalg.norm(rows - mean, axis=1).max())
+    for _, rows in host_chunks(latents)
+  )
+
+
+def _edges(turned: np.ndarray, k: int, rounding: float) -> np.ndarray:
+  """The quantiles of each column: [some, k + 1], rising.
+
+  Those too near to the one before are put there, which leaves the bin between
+  them empty; the outer ones are beyond all coordinates by what rounding does.
+  """
   edges = np.quantile(turned, np.linspace(0, 1, k + 1), axis=0).T
-  margin = _MARGIN * (edges[:, -1] - edges[:, 0])
-  edges[:, 0] -= margin
-  edges[:, -1] += margin
+  edges = edges.astype(np.float32)
+  edges[:, 0] -= rounding
+  edges[:, -1] += rounding
+  for i in range(1, k):
+    narrow = edges[:, i] - edges[:, i - 1] < _NARROWEST * rounding
+    edges[:, i] = np.where(narrow, edges[:, i - 1], edges[:, i])
   return edges
 
 
@@ -155,16 +191,35 @@ def _ends(edges: Array, bins: Array) -> tuple[Array, Array]:
 @functools.partial(jax.jit, static_argnames=('sampler',))
 def _log_density(sampler: ProductPMF, state: State, x: Array) -> Array:
   edges, counts = jnp.asarray(state['edges']), jnp.asarray(state['counts'])
+  off = state['rounding']
   turned = matmul(x - state['mean'][None], state['directions'])
+  outside = (turned < edges[None, :, 0] - off) | (
+    turned > edges[None, :, -1] + off
+  )
   find = functools.partial(jnp.searchsorted, side='right')
-  bins = jax.vmap(find, in_axes=(0, 1), out_axes=1)(edges[:, 1:-1], turned)
-  low, high = _ends(edges, bins)
-  inside = jnp.all((low <= turned) & (turned <= high), axis=1)
-  missing = -len(edges) % sampler.block
-  bins = jnp.pad(bins, ((0, 0), (0, missing)))
-  bins = bins.reshape(len(x), len(counts), sampler.block)
-  cells = jnp.sum(bins * sampler._powers, axis=2)
-  share = counts[jnp.arange(len(counts))[None], cells] / jnp.sum(counts[0])
-  log_prob = jnp.sum(jnp.log(share), axis=1)
-  log_prob -= jnp.sum(jnp.log(high - low), axis=1)
-  return jnp.where(inside, log_prob, -jnp.inf)
+  find = jax.vmap(find, in_axes=(0, 1), out_axes=1)
+  sides = jnp.stack([find(edges[:, 1:-1], turned + d) for d in (-off, off)])
+  low, high = _ends(edges, sides.reshape(-1, len(edges)))
+  widths = (high - low).reshape(sides.shape)
+
+  def in_blocks(x: Array, rest: int) -> Array:
+    missing = ((0, 0), (0, 0), (0, -len(edges) % sampler.block))
+    x = jnp.pad(x, missing, constant_values=rest)
+    return x.reshape(*x.shape[:2], len(counts), sampler.block)
+
+  sides, widths = in_blocks(sides, 0), in_blocks(jnp.log(widths), 0)
+
+  def density(choice: Array) -> Array:
+    """The log density in blocks, on a side in each direction: [m, blocks]."""
+    bins, width = (
+      jnp.where(choice[None, None], x[1], x[0]) for x in (sides, widths)
+    )
+    cells = jnp.sum(bins * sampler._powers, axis=2)
+    found = counts[jnp.arange(len(counts))[None], cells]
+    log_share = jnp.log(found / jnp.sum(counts[0]))
+    # An empty cell may have no width.
+    return jnp.where(found > 0, log_share - jnp.sum(width, axis=2), -jnp.inf)
+
+  number, place = np.ogrid[: 2**sampler.block, : sampler.block]
+  best = jax.lax.map(density, (number >> place) % 2 == 1).max(axis=0)
+  return jnp.where(outside.any(axis=1), -jnp.inf, jnp.sum(best, axis=1))
