@@ -20,7 +20,7 @@ ROOMS = {
   'diffusion': {'diffusion', 'networks', 'coding', 'errors', 'ranges'},
   'sampling': {'sampling', 'networks', 'coding', 'errors', 'files', 'ranges'},
   'codec': {'codec', 'bottlenecks', 'coding', 'errors', 'files', 'ranges'},
-  'data': {'data', 'errors', 'files', 'ranges', 'signals'},
+  'data': {'data', 'errors', 'files', 'padding', 'ranges', 'signals'},
   'training': {
     'training',
     'bottlenecks',
@@ -36,7 +36,7 @@ ROOMS = {
   },
 }
 # Measurement shares the mesh and the pixels' scale with training.
-ROOMS['evaluation'] = ROOMS['training'] | {'evaluation'}
+ROOMS['evaluation'] = ROOMS['training'] | {'evaluation', 'padding'}
 
 SCRIPTS = (
   'train.py',

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -64,6 +65,19 @@ class Bottleneck(nn.Module):
     """Bits of the code of a map of so many sites; None where continuous."""
     bits = self.bits_per_site
     return None if bits is None else bits * height * width
+
+  def grid(self, height: int, width: int) -> tuple[int, int]:
+    """Sides of the grid of codes of a map of so many sites."""
+    return height // self.patch_side, width // self.patch_side
+
+  def crop(self, codes: Any, height: int, width: int) -> Any:
+    """Returns the codes of so many sites at the top left of a padded map.
+
+    Args:
+      codes: of one map, coded with a mask of these sites; NumPy arrays.
+    """
+    rows, columns = self.grid(height, width)
+    return jax.tree.map(lambda x: x[:rows, :columns], codes)
 
   def check(self) -> None:
     """Raises ValueError where fields are out of range, or contradict."""

@@ -16,6 +16,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import Latent
@@ -41,7 +42,8 @@ _LayerNorm = functools.partial(
 class MaskedCodes:
   """The kept sites of maps [..., H, W], as an encoder of files needs them."""
 
-  positions: Array  # int32 [..., M] in [0, H·W), ascending: a set
+  # int32 [..., M] in [0, H·W), ascending: a set; H·W where padding left fewer.
+  positions: Array
   inner: Any  # of the kept sites [..., 1, M], in this order
   height: int = flax.struct.field(pytree_node=False)
   width: int = flax.struct.field(pytree_node=False)
@@ -58,8 +60,8 @@ class MQVAE(Copies, kw_only=True):
   other.
 
   The scores learn through the product alone, not through the choice. Masked
-  sites (padding) are read by neither network, and are kept only where there
-  are fewer than M others; then they do not count.
+  sites (padding) are read by neither network, and an image keeps its share of
+  the others alone: of M positions the last are then H·W, and hold nothing.
 
   Losses and statistics: those of `inner`, over the kept sites; so the statistic
   `relative_error` is of what `inner` codes, and not of z.
@@ -109,6 +111,16 @@ class MQVAE(Copies, kw_only=True):
     m = self.kept(n)
     return position_bits(n, m) + self.inner.map_bits(1, m)
 
+  def grid(self, height: int, width: int) -> tuple[int, int]:
+    """One row of the sites that are kept."""
+    return self.inner.grid(1, self.kept(height * width))
+
+  def crop(self, codes: MaskedCodes, height: int, width: int) -> MaskedCodes:
+    m = self.kept(height * width)
+    rows, columns = np.divmod(codes.positions[:m], codes.width)
+    inner = self.inner.crop(codes.inner, 1, m)
+    return MaskedCodes(rows * width + columns, inner, height, width)
+
   def kept(self, n: int) -> int:
     """M, how many of n sites are kept."""
     return max(1, math.floor(self.keep * n + 1e-6))  # 0.29 × 100 < 29
@@ -125,7 +137,7 @@ class MQVAE(Copies, kw_only=True):
     if mask is not None:
       h, w = mask.shape[-2:]
       counted = take_sites(mask.reshape(-1, h * w), positions)
-      counted = counted.reshape(sites.shape[:-1])
+      counted = (counted & (positions < h * w)).reshape(sites.shape[:-1])
     latent = self.inner(sites, train, counted)
     codes = self._codes(z, positions, latent.codes)
     quantized = self._fill(latent.quantized, codes, mask)
@@ -164,12 +176,14 @@ class MQVAE(Copies, kw_only=True):
     """
     *lead, h, w, d = z.shape
     images = z.reshape(-1, h, w, d).astype(jnp.float32)
-    valid = jnp.ones(images.shape[:-1], bool)
+    valid, counts = jnp.ones(images.shape[:-1], bool), None
     if mask is not None:
       valid = mask.reshape(valid.shape)
+      kept = np.array([self.kept(n) for n in range(h * w + 1)], np.int32)
+      counts = jnp.asarray(kept)[jnp.sum(valid, axis=(1, 2))]
     scores, sites = _by_image(self._score_net, self.score, images, valid)
     scores = jnp.where(valid, scores, -jnp.inf).reshape(-1, h * w)
-    positions = best_positions(scores, self.kept(h * w))
+    positions = best_positions(scores, self.kept(h * w), counts)
     sites = take_sites(sites.reshape(-1, h * w, d), positions)
     return positions, sites.reshape(*lead, 1, -1, d)
 

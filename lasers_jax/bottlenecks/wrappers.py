@@ -66,6 +66,12 @@ class Copies(Bottleneck, kw_only=True):
   def map_bits(self, height: int, width: int) -> float:
     return self.count * self.inner.map_bits(height, width)
 
+  def grid(self, height: int, width: int) -> tuple[int, int]:
+    return self.inner.grid(height, width)
+
+  def crop(self, codes: Sequence[Any], height: int, width: int) -> tuple:
+    return tuple(self.inner.crop(code, height, width) for code in codes)
+
   @property
   def symbols(self) -> int:
     return self.count * self.inner.symbols

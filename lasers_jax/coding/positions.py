@@ -6,27 +6,37 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 
-def best_positions(scores: Array, m: int) -> Array:
+def best_positions(scores: Array, m: int, counts: Array | None = None) -> Array:
   """Finds the m sites of highest score of each map; the lowest wins a tie.
 
   Args:
     scores: float32 [B, N].
     m: from 1 to N.
+    counts: int [B], how many are wanted of each map, at most m; None: m.
 
   Returns:
-    int32 [B, m] in [0, N), ascending.
+    int32 [B, m] in [0, N), ascending; N where no more are wanted.
   """
   _, positions = lax.top_k(lax.stop_gradient(scores), m)
+  if counts is not None:
+    wanted = jnp.arange(m)[None] < counts[:, None]
+    positions = jnp.where(wanted, positions, scores.shape[1])
   return jnp.sort(positions.astype(jnp.int32), axis=1)
 
 
 def take_sites(sites: Array, positions: Array) -> Array:
-  """Takes the sites at positions [B, m] of maps [B, N, ...]: [B, m, ...]."""
+  """Takes the sites at positions [B, m] of maps [B, N, ...]: [B, m, ...].
+
+  The last site for positions beyond.
+  """
   return sites[_images(positions), positions]
 
 
 def put_sites(sites: Array, positions: Array, values: Array | float) -> Array:
-  """Returns maps [B, N, ...] with values [B, m, ...] at positions [B, m]."""
+  """Returns maps [B, N, ...] with values [B, m, ...] at positions [B, m].
+
+  Those at positions beyond are left out.
+  """
   return sites.at[_images(positions), positions].set(values)
 
 

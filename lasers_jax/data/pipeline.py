@@ -17,6 +17,7 @@ from PIL import Image
 from lasers_jax.data.sources import Source
 from lasers_jax.data.workers import iterate_by_workers
 from lasers_jax.errors import InputError
+from lasers_jax.padding import pad
 
 
 def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
@@ -212,15 +213,15 @@ def eval_batches(
   {'image': uint8 [b, h, w, 3], 'mask': bool [b], 'height', 'width', 'index',
   'label': int32 [b]}: `height` and `width` are of the picture inside the
   padding, `index` its place in the source. A padding row is zeros, with mask
-  False, index and label -1 and the height and width of the batch. Process p of
-  P gets the p-th P-th of each batch's rows; all processes yield equally many
-  batches.
+  False, index and label -1 and the height and width of the first picture.
+  Process p of P gets the p-th P-th of each batch's rows; all processes yield
+  equally many batches.
 
   With a `size`: in order, resized (as in `TrainPipeline`) and cropped to the
-  middle. With `size` None: whole pictures, in groups of one size, the edge
-  repeated at the bottom and right up to a `multiple`; a group comes when it is
-  full, what is left at the end. Raises InputError where sizes do not fit
-  together.
+  middle. With `size` None: whole pictures, the edge repeated at the bottom and
+  right up to one of few sizes, a `multiple` (see `padding`), in groups of one
+  such size; a group comes when it is full, what is left at the end. Those that
+  need no padding go apart. Raises InputError where sizes do not fit together.
   """
   _check_not_empty(source)
   check_sizes(batch_size, size, resize, process_count)
@@ -233,9 +234,8 @@ def eval_batches(
     if size is not None:
       image = center_crop(image, size)
     height, width = image.shape[:2]
-    padding = (0, -height % multiple), (0, -width % multiple), (0, 0)
     if size is None:
-      image = np.pad(image, padding, mode='edge')
+      image = pad(image, multiple)
     sizes = {'height': height, 'width': width}
     return {'image': image, **sizes, 'index': index, 'label': item['label']}
 
@@ -251,7 +251,8 @@ def _grouped(count: int, prepare, batch_size: int, mine: slice):
   options = grain.ReadOptions(threads, prefetch_buffer_size=4 * threads)
   prepared = grain.MapDataset.range(count).map(prepare)
   for item in prepared.to_iter_dataset(options):
-    group = groups[item['height'], item['width']]
+    sides, own = item['image'].shape[:2], (item['height'], item['width'])
+    group = groups[sides, own == sides]
     group.append(item)
     if len(group) == batch_size:
       yield _padded_batch(group, batch_size, mine)

@@ -129,7 +129,10 @@ class DataSettings:
     """The first pictures uint8 [h, w, 3] of a split as evaluation sees them."""
     size = None if self.whole else self.side
     batches = eval_batches(source, 1, size, resize=self.resize)
-    return [batch['image'][0] for batch in itertools.islice(batches, count)]
+    return [
+      batch['image'][0, : batch['height'][0], : batch['width'][0]]
+      for batch in itertools.islice(batches, count)
+    ]
 
   def describe(self, split: str) -> dict[str, Any]:
     """What results say of their data."""

@@ -55,20 +55,24 @@ def read(
   Raises:
     InputError: pictures of different sizes.
   """
-  latents, images, labels = [], [], []
+  latents, images, labels, sides = [], [], [], set()
   for i, batch in enumerate(batches):
     real = batch['mask']
-    rows = put_batch({'image': batch['image']}, mesh)['image']
+    sides.update(zip(batch['height'], batch['width'], strict=True))
+    padded = {tuple(map(model.padded, x)) for x in sides}
+    if len(padded) > 1:
+      raise InputError(
+        'a sampler needs pictures of one size: set data.resize and data.side '
+        'so that all are cropped alike'
+      )
+    ((h, w),) = padded
+    own = batch['image'][:, :h, :w]
+    rows = put_batch({'image': own}, mesh)['image']
     key = jax.random.fold_in(jax.random.key(0), i)
     z = jax.device_get(_encode(model, mesh, variables, rows, key))
     latents.append(z[real])
-    images.append(batch['image'][real])
+    images.append(own[real])
     labels.append(batch['label'][real])
-  if len({x.shape[1:] for x in images}) > 1:
-    raise InputError(
-      'a sampler needs pictures of one size: set data.resize and data.side so '
-      'that all are cropped alike'
-    )
   latents, images, labels = map(np.concatenate, (latents, images, labels))
   return latents, images, labels
 

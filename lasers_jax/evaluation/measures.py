@@ -48,6 +48,8 @@ class Extractor(NamedTuple):
     prepare: uint8 [B, h, w, 3] -> what the module takes.
     gather: makes an object with `add(features)`.
     score: of the features of images, and of their copies.
+    any_size: whether the module is given images as they are, padding around
+      them included, and their sizes beside.
   """
 
   module: nn.Module
@@ -55,7 +57,7 @@ class Extractor(NamedTuple):
   prepare: Callable[[np.ndarray], np.ndarray]
   gather: Callable[[], Any]
   score: Callable[[Any, Any], float]
-
+  any_size: bool = False
 
   def start(self) -> tuple[Any, Any]:
     """Of images and of their copies, of which nothing is known yet."""
@@ -91,8 +93,8 @@ NOTHING_MORE = Measures({}, {})
 class MultiScale(nn.Module):
   """MS-SSIM in the form of a network without parameters."""
 
-  def __call__(self, a: Array, b: Array) -> Array:
-    return metrics.ms_ssim(a, b)
+  def __call__(self, a: Array, b: Array, sizes: Array | None = None) -> Array:
+    return metrics.ms_ssim(a, b, sizes)
 
 
 class Rows:
@@ -149,6 +151,7 @@ def _fd_vgg16() -> Extractor:
     lambda images: images.astype(np.float32) / 255,
     FeatureStatistics,
     frechet_distance,
+    any_size=True,
   )
 
 
@@ -192,21 +195,35 @@ def _cmmd(file: str) -> Extractor:
   )
 
 
-def extract(extractor: Extractor, images: np.ndarray, mesh: Mesh) -> np.ndarray:
+def extract(
+  extractor: Extractor,
+  images: np.ndarray,
+  mesh: Mesh,
+  sizes: np.ndarray | None = None,
+) -> np.ndarray:
   """Computes the features of this process's rows of a batch.
 
   Args:
     images: uint8 [rows, h, w, 3], as many as `put_batch` takes.
+    sizes: int32 [rows, 2], of what is to be seen of each; None: all.
 
   Returns:
     [B, d], of all processes.
   """
-  prepared = extractor.prepare(images)
-  batch = put_batch({'image': prepared}, mesh)['image']
+  rows = {}
+  if sizes is None or extractor.any_size:
+    rows['images'] = extractor.prepare(images)
+    if sizes is not None:
+      rows['sizes'] = sizes
+  else:
+    parts = zip(images, sizes, strict=True)
+    each = [extractor.prepare(x[None, :h, :w]) for x, (h, w) in parts]
+    rows['images'] = np.concatenate(each)
+  batch = put_batch(rows, mesh)
   return jax.device_get(_apply(extractor.module, mesh, extractor.params, batch))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(module, mesh, params, images) -> Array:
-  features = module.apply({'params': params}, images)
+def _apply(module, mesh, params, batch) -> Array:
+  features = module.apply({'params': params}, **batch)
   return jax.lax.with_sharding_constraint(features, replicated(mesh))

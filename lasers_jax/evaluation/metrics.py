@@ -1,7 +1,9 @@
 """Measures of quality and of code usage: one value per image, then a mean.
 
-Images are [B, H, W, 3], RGB, floats in [0, 1] or uint8 in 0..255. What is done
-on the device is float32; histograms and means are float64 on the host.
+Images are [B, H, W, 3], RGB, floats in [0, 1] or uint8 in 0..255; with `sizes`,
+int32 [B, 2], the images are so high and wide, at the top left, and the rest is
+padding that does not matter. What is done on the device is float32; histograms
+and means are float64 on the host.
 """
 
 import dm_pix
@@ -9,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from lasers_jax.networks.masks import site_means
 
 PSNR_CAP = 100.0  # dB; reached by an RMS error of 1e-5, 1/400 of a uint8 step
 SSIM_WINDOW = 11  # pixels
@@ -28,7 +32,7 @@ def to_uint8_range(x):
 
 
 @jax.jit
-def psnr(a, b):
+def psnr(a, b, sizes=None):
   """Returns the peak signal-to-noise ratio of each image, [B], in dB, peak 1.
 
   a, b: [B, H, W, 3], float in [0, 1] or uint8. The squared error is averaged
@@ -37,12 +41,12 @@ def psnr(a, b):
   ValueError where the shapes differ.
   """
   a, b = _pair(a, b)
-  error = jnp.mean(jnp.square(a - b), axis=(1, 2, 3))
+  error = site_means(jnp.square(a - b), sizes).mean(axis=1)
   return -10 * jnp.log10(jnp.maximum(error, 10 ** (-PSNR_CAP / 10)))
 
 
 @jax.jit
-def ssim(a, b):
+def ssim(a, b, sizes=None):
   """Returns the structural similarity of each image, [B], at most 1.
 
   a, b: [B, H, W, 3], float in [0, 1] or uint8. Gaussian window of 11x11 pixels,
@@ -56,11 +60,12 @@ def ssim(a, b):
       f'SSIM needs images of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels, '
       f'got {a.shape[1]}x{a.shape[2]}'
     )
-  return dm_pix.ssim(a, b, filter_fn=_gaussian_blur)
+  values = dm_pix.ssim(a, b, filter_fn=_gaussian_blur, return_map=True)
+  return site_means(values, _windows(sizes)).mean(axis=1)
 
 
 @jax.jit
-def ms_ssim(a, b):
+def ms_ssim(a, b, sizes=None):
   """Returns the multi-scale structural similarity of each image, in [0, 1].
 
   a, b: [B, H, W, 3], float in [0, 1] or uint8. Five scales, each half as large
@@ -83,8 +88,9 @@ def ms_ssim(a, b):
     luminance, contrast = _similarities(a, b)
     # Luminance counts at the last scale alone.
     term = contrast if scale < scales - 1 else luminance * contrast
-    product *= jnp.maximum(term.mean(axis=(1, 2)), 0) ** weight
+    product *= jnp.maximum(site_means(term, _windows(sizes)), 0) ** weight
     a, b = (nn.avg_pool(x, (2, 2), (2, 2)) for x in (a, b))
+    sizes = None if sizes is None else sizes // 2
   return product.mean(axis=-1)
 
 
@@ -167,6 +173,11 @@ def _pair(a, b):
       f'got {a.shape} and {b.shape}'
     )
   return _unit(a), _unit(b)
+
+
+def _windows(sizes):
+  """How many windows fit into images of these sizes."""
+  return None if sizes is None else sizes - SSIM_WINDOW + 1
 
 
 def _gaussian_blur(images):

@@ -15,6 +15,7 @@ from lasers_jax.errors import InputError
 from lasers_jax.evaluation.generation import decode_latents
 from lasers_jax.evaluation.refinement import Decoding
 from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.padding import pad_one, sizes_of
 from lasers_jax.training.step import to_float
 
 # How levels of coefficients are found.
@@ -59,12 +60,11 @@ class ModelCodec:
 
   def codes_of(self, image: np.ndarray) -> Any:
     """Codes an image uint8 [h, w, 3] of any size: NumPy arrays."""
-    multiple = self.codec.multiple
-    height, width = image.shape[:2]
-    padding = (0, -height % multiple), (0, -width % multiple), (0, 0)
-    padded = np.pad(image, padding, mode='edge')[None]
-    codes = jax.device_get(_encode(self.model, self.variables, padded))
-    return jax.tree.map(lambda x: x[0], codes)
+    batch, sizes = pad_one(image, self.codec.multiple)
+    codes = _encode(self.model, self.variables, batch, sizes)
+    codes = jax.tree.map(lambda x: x[0], jax.device_get(codes))
+    sites = self.model.sites(*image.shape[:2])
+    return self.model.bottleneck.crop(codes, *sites)
 
   def encode(self, image: np.ndarray) -> bytes:
     """Returns the file of an image uint8 [h, w, 3]."""
@@ -86,8 +86,8 @@ class ModelCodec:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(model, variables, images):
-  return model.apply(variables, to_float(images), method='encode')
+def _encode(model, variables, images, sizes):
+  return model.apply(variables, to_float(images), sizes, method='encode')
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -99,11 +99,12 @@ def _latents(model, variables, codes):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _multiples(model, variables, images):
+def _multiples(model, variables, images, sizes):
   def multiples(module, images):
-    z = module.encoder(images - 0.5)
+    z = module(images, sizes=sizes).z
     found = module.bottleneck.multiples(z)
-    return found.reshape(len(images), -1)
+    grid = module.bottleneck.grid(*z.shape[1:3])
+    return found.reshape(len(images), *grid, -1)
 
   return model.apply(variables, to_float(images), method=multiples)
 
@@ -141,8 +142,10 @@ def fit_levels(
   for _ in range(4 if rounded else 1):
     multiples = []
     for batch in batches:
-      found = np.asarray(_multiples(model, variables, batch['image']))
-      multiples.append(found[batch['mask']].ravel())  # not of padding
+      sizes = sizes_of(batch['image'], batch['height'], batch['width'])
+      found = np.asarray(_multiples(model, variables, batch['image'], sizes))
+      for i, sites in _real(model, batch):
+        multiples.append(bottleneck.crop(found[i], *sites).ravel())
     together = np.concatenate(multiples)
     levels = np.asarray(find(together, 2**bottleneck.coefficient_bits))
     variables = with_levels(variables, levels)
@@ -163,7 +166,14 @@ def fit_tables(
 def _maps(model, variables, batches) -> Iterator[tuple[Any, tuple[int, int]]]:
   """The codes of single images, and H and W of their latents."""
   for batch in batches:
-    codes = jax.device_get(_encode(model, variables, batch['image']))
-    sites = tuple(x // model.encoder.f for x in batch['image'].shape[1:3])
-    for i in np.flatnonzero(batch['mask']):
-      yield jax.tree.map(lambda x, i=i: x[i], codes), sites
+    sizes = sizes_of(batch['image'], batch['height'], batch['width'])
+    codes = jax.device_get(_encode(model, variables, batch['image'], sizes))
+    for i, sites in _real(model, batch):
+      one = jax.tree.map(lambda x, i=i: x[i], codes)
+      yield model.bottleneck.crop(one, *sites), sites
+
+
+def _real(model, batch) -> Iterator[tuple[int, tuple[int, int]]]:
+  """The rows of a batch that are images, and H and W of their latents."""
+  for i in np.flatnonzero(batch['mask']):
+    yield i, model.sites(int(batch['height'][i]), int(batch['width'][i]))

@@ -16,6 +16,7 @@ from lasers_jax.evaluation import metrics, pictures
 from lasers_jax.evaluation.measures import NOTHING_MORE, Measures, extract
 from lasers_jax.evaluation.refinement import Decoding, decode
 from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.padding import pad_one, sizes_of
 from lasers_jax.training.sharding import (
   batch_sharding,
   put_batch,
@@ -121,45 +122,50 @@ def measure(
   features = {name: x.start() for name, x in measures.scores.items()}
   bits, pixels = 0.0, 0
   for batch in batches:
-    rows = {name: batch[name] for name in ('image', 'mask', 'index')}
-    size = (int(batch['height'][0]), int(batch['width'][0]))
-    check_size(*size)
+    rows = {x: batch[x] for x in ('image', 'mask', 'index', 'height', 'width')}
+    for size in zip(batch['height'], batch['width'], strict=True):
+      check_size(*size)
+    sizes = sizes_of(batch['image'], batch['height'], batch['width'])
+    if sizes is not None:
+      rows['sizes'] = sizes
     result, copies = _measure_batch(
-      model, size, mesh, decoding, measures.modules, variables,
-      measures.params, put_batch(rows, mesh),
+      model, mesh, decoding, measures.modules, variables, measures.params,
+      put_batch(rows, mesh),
     )  # fmt: skip
     result = jax.device_get(result)
-    real = result['mask']
-    for i in np.flatnonzero(real):
+    for i in np.flatnonzero(result['mask']):
       row = {name: x[i] for name, x in result['values'].items()}
       values[int(result['index'][i])] = row
-    if len(counts):
-      codes = result['codes'][real].ravel()
-      counts += np.bincount(codes, minlength=len(counts))
-    h, w = size
+      h, w = int(result['height'][i]), int(result['width'][i])
+      sites = model.sites(h, w)
+      if len(counts):
+        height, width = model.bottleneck.grid(*sites)
+        codes = result['codes'][i, :height, :width].ravel()
+        counts += np.bincount(codes, minlength=len(counts))
+      each = model.bottleneck.map_bits(*sites)
+      bits = None if each is None else bits + each
+      pixels += h * w
     if features or dump:
-      pair = batch['image'][:, :h, :w], _own_rows(copies)
-      _add_features(features, measures, pair, mesh, real)
+      pair = batch['image'], _own_rows(copies)
+      _add_features(features, measures, pair, sizes, mesh, result['mask'])
     if dump:
-      pictures.dump(dump, batch['index'], batch['mask'], *pair)
-    each = _bits_of_one(model, batch['image'])
-    bits = None if each is None else bits + real.sum() * each
-    pixels += int(real.sum()) * h * w
+      whole = [_cut(x, batch['height'], batch['width']) for x in pair]
+      pictures.dump(dump, batch['index'], batch['mask'], *whole)
   scores = {k: x.score(*features[k]) for k, x in measures.scores.items()}
   return Measured(_columns(values), scores, counts, bits, pixels)
 
 
-def _bits_of_one(model, images) -> float | None:
-  _, height, width, _ = images.shape
-  f = model.encoder.f
-  return model.bottleneck.map_bits(height // f, width // f)
+def _cut(images, heights, widths) -> list[np.ndarray]:
+  """Takes the padding off images [B, h, w, 3]."""
+  each = zip(images, heights, widths, strict=True)
+  return [image[:h, :w] for image, h, w in each]
 
 
-def _add_features(features, measures, pair, mesh, real) -> None:
+def _add_features(features, measures, pair, sizes, mesh, real) -> None:
   """Adds those of the real images of a batch, and of their copies."""
   for name, sides in features.items():
     for side, images in zip(sides, pair, strict=True):
-      side.add(extract(measures.scores[name], images, mesh)[real])
+      side.add(extract(measures.scores[name], images, mesh, sizes)[real])
 
 
 def _columns(rows: dict[int, dict[str, float]]) -> dict[str, np.ndarray]:
@@ -184,45 +190,46 @@ def to_uint8(rounded: Array) -> np.ndarray:
   return np.round(255 * np.nan_to_num(np.asarray(rounded))).astype(np.uint8)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _measure_batch(
-  model, size, mesh, decoding, modules, variables, frozen, batch
+  model, mesh, decoding, modules, variables, frozen, batch
 ) -> tuple[dict[str, Any], Array]:
   """One value per image; every process gets the values of all."""
-  images = to_float(batch['image'])
-  output = model.apply(variables, images)
+  batch = dict(batch)
+  images, sizes = to_float(batch.pop('image')), batch.pop('sizes', None)
+  output = model.apply(variables, images, sizes=sizes)
   copies = decode(model, variables, output, batch['index'], decoding)
-  h, w = size
-  images = images[:, :h, :w]
-  rounded = metrics.to_uint8_range(copies)[:, :h, :w]
-  values = compare(modules, frozen, images, rounded)
+  rounded = metrics.to_uint8_range(copies)
+  values = compare(modules, frozen, images, rounded, sizes)
   if decoding:
-    initial = metrics.to_uint8_range(output.images)[:, :h, :w]
-    more = compare(modules, frozen, images, initial)
+    initial = metrics.to_uint8_range(output.images)
+    more = compare(modules, frozen, images, initial, sizes)
     values |= {f'initial/{name}': x for name, x in more.items()}
-  result = {'values': values, 'mask': batch['mask'], 'index': batch['index']}
+  result = {'values': values, **batch}
   if model.bottleneck.symbols:
-    codes = model.bottleneck.indices(output.latent.codes)
-    result['codes'] = codes.reshape(codes.shape[0], -1)
+    result['codes'] = model.bottleneck.indices(output.latent.codes)
   result = jax.lax.with_sharding_constraint(result, replicated(mesh))
   return result, jax.lax.with_sharding_constraint(rounded, batch_sharding(mesh))
 
 
 def compare(
-  modules: Sequence[tuple[str, Any]], frozen: Any, images: Array, copies: Array
+  modules: Sequence[tuple[str, Any]],
+  frozen: Any,
+  images: Array,
+  copies: Array,
+  sizes: Array | None = None,
 ) -> dict[str, Array]:
   """Computes PSNR, SSIM and distances of images and copies: [B] each.
 
   Args:
     modules, frozen: of `Measures`, its modules and params.
     images, copies: [B, h, w, 3] in [0, 1].
+    sizes: int32 [B, 2], of what is to be compared at the top left; None: all.
   """
-  values = {
-    'psnr': metrics.psnr(images, copies),
-    'ssim': metrics.ssim(images, copies),
-  }
+  pair = (images, copies) if sizes is None else (images, copies, sizes)
+  values = {'psnr': metrics.psnr(*pair), 'ssim': metrics.ssim(*pair)}
   for name, module in modules:
-    values[name] = module.apply({'params': frozen[name]}, images, copies)
+    values[name] = module.apply({'params': frozen[name]}, *pair)
   return values
 
 
@@ -293,22 +300,23 @@ def reconstruct(
   Returns:
     uint8 [h, w, 3] each.
   """
-  multiple, copies = model.multiple, []
+  copies = []
   indices = range(len(images)) if indices is None else indices
   for i, image in zip(indices, images, strict=True):
-    h, w, _ = image.shape
-    pad = ((0, -h % multiple), (0, -w % multiple), (0, 0))
-    padded = np.pad(image, pad, mode='edge')[None]
+    padded, sizes = pad_one(image, model.multiple)
     copy = _reconstruct(
-      model, mesh, decoding, variables, padded, np.full(1, i, np.int32)
+      model, mesh, decoding, variables, padded, sizes, np.full(1, i, np.int32)
     )
+    h, w, _ = image.shape
     copies.append(to_uint8(copy)[0, :h, :w])
   return copies
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _reconstruct(model, mesh, decoding, variables, images, indices) -> Array:
-  output = model.apply(variables, to_float(images))
+def _reconstruct(
+  model, mesh, decoding, variables, images, sizes, indices
+) -> Array:
+  output = model.apply(variables, to_float(images), sizes=sizes)
   copies = decode(model, variables, output, indices, decoding)
   rounded = metrics.to_uint8_range(copies)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))

@@ -75,7 +75,11 @@ def say_decoding(decoding: Decoding | None) -> dict[str, Any]:
 
 
 def draw_noise(
-  indices: Array, shape: tuple[int, ...], seed: int, draw: int = 0
+  indices: Array,
+  shape: tuple[int, ...],
+  seed: int,
+  draw: int = 0,
+  sizes: Array | None = None,
 ) -> Array:
   """Draws the noise of images by their numbers in the split.
 
@@ -83,13 +87,25 @@ def draw_noise(
     indices: int32 [B].
     shape: (h, w, 3).
     draw: which of the samples of an image.
+    sizes: int32 [B, 2], of images that lie at the top left of that shape.
 
   Returns:
-    Standard normal, [B, h, w, 3]; the same whatever images come along.
+    Standard normal, [B, h, w, 3]; the same whatever images come along, and
+    inside `sizes` the same as for images of these sizes.
   """
   key = jax.random.fold_in(jax.random.key(seed), draw)
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+  noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+  if sizes is None:
+    return noise
+  # The n-th number that a key gives does not depend on how many are drawn.
+  y, x, c = jnp.indices(shape)[:, None]
+  places = (y * sizes[:, 1, None, None, None] + x) * shape[2] + c
+  flat = noise.reshape(len(noise), -1)
+  moved = jnp.take_along_axis(
+    flat, places.reshape(flat.shape), axis=1, mode='clip'
+  )
+  return moved.reshape(noise.shape)
 
 
 def refine(
@@ -152,5 +168,8 @@ def decode(
   """
   if decoding is None:
     return output.images
-  noise = draw_noise(indices, output.images.shape[1:], decoding.sampling.seed)
+  sizes = None if output.sizes is None else model.padded(output.sizes)
+  noise = draw_noise(
+    indices, output.images.shape[1:], decoding.sampling.seed, sizes=sizes
+  )
   return refine(model, variables, output, noise, decoding)

@@ -43,17 +43,22 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """x + attention of one head between all sites: [B, H, W, C] -> the same."""
+  """x + attention of one head between all sites: [B, H, W, C] -> the same.
+
+  `mask`, bool [B, H, W], says which sites may be attended to; None: all.
+  """
 
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, mask=None):
     b, h, w, c = x.shape
+    if mask is not None:
+      mask = mask.reshape(b, 1, 1, h * w)
     qkv = layers.conv(3 * c, 1, self.dtype, name='qkv')
     qkv = qkv(normalize(x, self.dtype))
     q, k, v = jnp.split(qkv.reshape(b, h * w, 1, 3 * c), 3, axis=-1)
-    y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
+    y = jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(b, h, w, c)
     return x + layers.conv(c, 1, self.dtype, name='out')(y)
 
 

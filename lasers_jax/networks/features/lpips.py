@@ -14,6 +14,7 @@ from flax import linen as nn
 from lasers_jax.errors import InputError
 from lasers_jax.networks.features import weights
 from lasers_jax.networks.features.trunks import VGG16, AlexNet, scaled
+from lasers_jax.networks.masks import site_means
 
 _TRUNKS = {'vgg16': VGG16, 'alexnet': AlexNet}
 
@@ -31,6 +32,7 @@ def _normalized(x):
 class LPIPS(nn.Module):
   """Distances [B], 0 or more, of images a and b [B, h, w, 3] in [0, 1].
 
+  With `sizes`, int32 [B, 2], of what lies at the top left of both alone.
   `net` is 'vgg16' or 'alexnet'. The trunk computes in `dtype`, the distances
   are float32. Parameters are `trunk` and the heads; `load_lpips` has the
   published ones. Raises InputError where a side is under 16 (VGG16) or 31
@@ -41,16 +43,23 @@ class LPIPS(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
+  def __call__(
+    self, a: jax.Array, b: jax.Array, sizes: jax.Array | None = None
+  ) -> jax.Array:
     if a.shape != b.shape:
       raise ValueError(f'images of two shapes: {a.shape} and {b.shape}')
     trunk = _TRUNKS[self.net](self.dtype, name='trunk')
     # Not in one batch: where b needs no gradient, none is computed.
-    maps = zip(trunk(scaled(a)), trunk(scaled(b)), strict=True)
+    maps = zip(
+      trunk(scaled(a), sizes),
+      trunk(scaled(b), sizes),
+      trunk.map_sizes(sizes),
+      strict=True,
+    )
     distances = jnp.zeros(len(a))
-    for i, (x, y) in enumerate(maps):
+    for i, (x, y, inside) in enumerate(maps):
       squares = jnp.square(_normalized(x) - _normalized(y))
-      means = jnp.mean(squares, axis=(1, 2), keepdims=True)
+      means = site_means(squares, inside)[:, None, None]
       head = nn.Conv(
         1,
         (1, 1),
@@ -112,11 +121,14 @@ class VGG16Features(nn.Module):
   """Gives relu4_3 averaged over sites: [B, h, w, 3] in [0, 1] -> [B, 512].
 
   With the params of `load_lpips('vgg16')`, of which it reads the trunk. Images
-  are taken at their own size. For a Fréchet distance, which is then of VGG16:
-  never FID. Raises InputError where a side is under 16 pixels.
+  are taken at their own size; `sizes` as in LPIPS. For a Fréchet distance,
+  which is then of VGG16: never FID. Raises InputError where a side is under 16 pixels.
   """
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
-    maps = VGG16(name='trunk')(scaled(images))
-    return jnp.mean(maps[3], axis=(1, 2))
+  def __call__(
+    self, images: jax.Array, sizes: jax.Array | None = None
+  ) -> jax.Array:
+    trunk = VGG16(name='trunk')
+    maps = trunk(scaled(images), sizes)
+    return site_means(maps[3], trunk.map_sizes(sizes)[3])

@@ -1,7 +1,9 @@
 """The trunks of LPIPS: VGG16 and AlexNet up to their last convolution.
 
 Both take images as `scaled` gives them and return five maps, each after its
-ReLU, the finest first.
+ReLU, the finest first. With `sizes`, int32 [B, 2], images are so high and wide,
+at the top left, and the rest is padding that is not read; `map_sizes` says how
+much of each map is then of the image.
 """
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from lasers_jax.errors import InputError
+from lasers_jax.networks.masks import only_first
 
 # Mean and deviation of ImageNet's pixels, RGB in [0, 1]; LPIPS gives them for
 # [-1, 1], as a shift by -.030, -.088, -.188 and a scale of .458, .448, .450.
@@ -83,15 +86,22 @@ class VGG16(nn.Module):
 
   dtype: jnp.dtype = jnp.float32
 
+  @staticmethod
+  def map_sizes(sizes: jax.Array | None) -> list[jax.Array | None]:
+    return [None if sizes is None else sizes // 2**i for i in range(5)]
+
   @nn.compact
-  def __call__(self, x: jax.Array) -> list[jax.Array]:
+  def __call__(
+    self, x: jax.Array, sizes: jax.Array | None = None
+  ) -> list[jax.Array]:
     check_sides(x, 16, 'VGG16')
     x = x.astype(self.dtype)
-    maps, i = [], 0
+    maps, i, sizes = [], 0, self.map_sizes(sizes)
     for features, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
       if maps:
         x = nn.max_pool(x, (2, 2), (2, 2))
       for _ in range(count):
+        x = only_first(x, sizes[len(maps)])
         x = nn.relu(conv(features, 3, self.dtype, f'conv{i}')(x))
         i += 1
       maps.append(x)
@@ -108,15 +118,27 @@ class AlexNet(nn.Module):
 
   dtype: jnp.dtype = jnp.float32
 
+  @staticmethod
+  def map_sizes(sizes: jax.Array | None) -> list[jax.Array | None]:
+    if sizes is None:
+      return [None] * 5
+    first = (sizes - 7) // 4 + 1
+    second = (first - 3) // 2 + 1
+    return [first, second, *[(second - 3) // 2 + 1] * 3]
+
   @nn.compact
-  def __call__(self, x: jax.Array) -> list[jax.Array]:
+  def __call__(
+    self, x: jax.Array, sizes: jax.Array | None = None
+  ) -> list[jax.Array]:
     check_sides(x, 31, 'AlexNet')
-    x = x.astype(self.dtype)
+    x = only_first(x.astype(self.dtype), sizes)
     maps = [nn.relu(conv(64, 11, self.dtype, 'conv0', 4, 2)(x))]
-    sizes = ((192, 5), (384, 3), (256, 3), (256, 3))
-    for i, (features, size) in enumerate(sizes, 1):
+    sizes = self.map_sizes(sizes)
+    layers = ((192, 5), (384, 3), (256, 3), (256, 3))
+    for i, (features, size) in enumerate(layers, 1):
       x = maps[-1]
       if i < 3:
         x = nn.max_pool(x, (3, 3), (2, 2))
+      x = only_first(x, sizes[i])
       maps.append(nn.relu(conv(features, size, self.dtype, f'conv{i}')(x)))
     return maps

@@ -1,0 +1,81 @@
+"""What is beyond a picture that does not fill its array, and is not read.
+
+Each network then makes of the picture what it would make of it alone.
+"""
+
+import contextlib
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from lasers_jax.networks import layers
+from lasers_jax.networks.resnet import Attention
+
+_CONVOLUTIONS = (
+  nn.Conv, layers.DownConv, layers.UpConv, layers.NearestUpConv
+)  # fmt: skip
+
+
+def first_sites(sizes: Array, height: int, width: int) -> Array:
+  """Returns where maps hold something: bool [B, height, width].
+
+  Args:
+    sizes: int32 [B, 2], of what lies at the top left.
+  """
+  rows, columns = jnp.arange(height), jnp.arange(width)
+  rows = rows[None] < sizes[:, :1]
+  columns = columns[None] < sizes[:, 1:]
+  return rows[:, :, None] & columns[:, None]
+
+
+def only_first(x: Array, sizes: Array | None) -> Array:
+  """Returns maps x [B, H, W, C] with zeros beyond sizes; None keeps all."""
+  if sizes is None:
+    return x
+  inside = first_sites(sizes, *x.shape[1:3])[..., None]
+  return jnp.where(inside, x, jnp.zeros((), x.dtype))
+
+
+def site_means(x: Array, sizes: Array | None) -> Array:
+  """Returns the means of maps [B, H, W, C] inside sizes: [B, C]."""
+  if sizes is None:
+    return jnp.mean(x, axis=(1, 2))
+  sums = jnp.sum(only_first(x, sizes), axis=(1, 2))
+  return sums / jnp.prod(sizes, axis=1)[:, None]
+
+
+def within(mask: Array | None):
+  """Returns a context in which layers do not read beyond pictures.
+
+  Convolutions find zeros there, as beyond a whole map; normalisation and
+  attention leave it out. What layers return there means nothing.
+
+  Args:
+    mask: bool [B, h, w], where the pictures are; its parts have sides that
+      divide by all down-sampling factors. None reads everything.
+  """
+  if mask is None:
+    return contextlib.nullcontext()
+
+  def call(layer, args, options, context):
+    x, module = args[0], context.module
+    # Squares cut out of images, each a map of its own, have nothing beyond.
+    if context.method_name != '__call__' or len(x) != len(mask):
+      return layer(*args, **options)
+    if isinstance(module, _CONVOLUTIONS):
+      x = jnp.where(_at(mask, x)[..., None], x, jnp.zeros((), x.dtype))
+    elif isinstance(module, nn.GroupNorm):
+      inside = jnp.broadcast_to(_at(mask, x)[..., None], x.shape)
+      options = {**options, 'mask': inside}
+    elif isinstance(module, Attention):
+      options = {**options, 'mask': _at(mask, x)}
+    return layer(x, *args[1:], **options)
+
+  return nn.intercept_methods(call)
+
+
+def _at(mask: Array, x: Array) -> Array:
+  """The mask at the resolution of a map."""
+  f = mask.shape[1] // x.shape[1]
+  return mask[:, ::f, ::f]
