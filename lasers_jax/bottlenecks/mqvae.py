@@ -137,7 +137,7 @@ class MQVAE(Copies, kw_only=True):
     if mask is not None:
       h, w = mask.shape[-2:]
       counted = take_sites(mask.reshape(-1, h * w), positions)
-      counted = (counted & (positions < h * w)).reshape(sites.shape[:-1])
+      counted = counted.reshape(sites.shape[:-1])
     latent = self.inner(sites, train, counted)
     codes = self._codes(z, positions, latent.codes)
     quantized = self._fill(latent.quantized, codes, mask)

@@ -27,9 +27,10 @@ def best_positions(scores: Array, m: int, counts: Array | None = None) -> Array:
 def take_sites(sites: Array, positions: Array) -> Array:
   """Takes the sites at positions [B, m] of maps [B, N, ...]: [B, m, ...].
 
-  The last site for positions beyond.
+  Zeros for positions beyond.
   """
-  return sites[_images(positions), positions]
+  taken = sites.at[_images(positions), positions]
+  return taken.get(mode='fill', fill_value=0)
 
 
 def put_sites(sites: Array, positions: Array, values: Array | float) -> Array:

@@ -306,7 +306,7 @@ def test_whole_pictures_are_padded_by_their_edge():
       )
       assert (image[height:] == image[height - 1]).all()
       assert (image[:, width:] == image[:, width - 1 : width]).all()
-      sides = padded_side(height, 4), padded_side(width, 4)
+      sides = (padded_side(side, 4) for side in shapes[i])
       assert image.shape == (*sides, 3)
   assert sorted(seen) == list(range(6))
   # To 12 x 12 but for one of 16 x 12; of the five, one fills it, and is alone.
@@ -317,7 +317,8 @@ def test_training_and_evaluation_prepare_alike():
   pictures = _Pictures([(30, 20)])
   trained = TrainPipeline(pictures, 64, 10, resize=10, flip=False).batch(0)
   (evaluated,) = eval_batches(pictures, 1, None, resize=10)
-  whole = evaluated['image'][0]
+  (height,), (width,) = evaluated['height'], evaluated['width']
+  whole = evaluated['image'][0, :height, :width]
   assert whole.shape == (15, 10, 3)
   crops = {whole[t : t + 10].tobytes() for t in range(6)}
   assert {image.tobytes() for image in trained['image']} == crops

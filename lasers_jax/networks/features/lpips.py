@@ -122,7 +122,8 @@ class VGG16Features(nn.Module):
 
   With the params of `load_lpips('vgg16')`, of which it reads the trunk. Images
   are taken at their own size; `sizes` as in LPIPS. For a Fréchet distance,
-  which is then of VGG16: never FID. Raises InputError where a side is under 16 pixels.
+  which is then of VGG16: never FID. Raises InputError where a side is under 16
+  pixels.
   """
 
   @nn.compact
