@@ -426,7 +426,7 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('model', None, 'Workdir of the model.')
+  scripts.define_path('model', 'Workdir of the model.')
   flags.DEFINE_list('S', [], 'Atoms for a site, if other than trained.')
   flags.DEFINE_list('bits', [], 'Of a coefficient, if other than trained.')
   flags.DEFINE_list('tolerance', [], 'Error at which a site has enough atoms.')
@@ -435,5 +435,5 @@ if __name__ == '__main__':
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')
   flags.DEFINE_list('measures', [], 'Of a curve, besides PSNR and SSIM.')
-  flags.DEFINE_string('output', None, 'Folder of a curve.')
+  scripts.define_path('output', 'Folder of a curve.')
   scripts.run(main, words=True)

@@ -256,13 +256,13 @@ def define_flags() -> None:
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
   flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
   define_measures()
-  flags.DEFINE_string('dump', None, 'Folder for PNG files of all images.')
+  scripts.define_path('dump', 'Folder for PNG files of all images.')
   flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
   flags.DEFINE_integer('sampling_steps', None, 'Of a diffusion decoder.')
   flags.DEFINE_float('guidance', None, 'Of a diffusion decoder.')
   flags.DEFINE_list('interval', None, 'Times from and to which it guides: 0,1.')
   flags.DEFINE_integer('batch_size', None, 'Images at a time.')
-  flags.DEFINE_string('output', None, 'Folder; the workdir if unset.')
+  scripts.define_path('output', 'Folder; the workdir if unset.')
 
 
 def define_measures() -> None:
@@ -270,8 +270,8 @@ def define_measures() -> None:
   flags.DEFINE_list(
     'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
   )
-  flags.DEFINE_string('inception', '', 'File of weights, for fid.')
-  flags.DEFINE_string('clip', '', 'File of weights, for cmmd.')
+  scripts.define_path('inception', 'File of weights, for fid.')
+  scripts.define_path('clip', 'File of weights, for cmmd.')
 
 
 def _given(values: dict) -> dict:

@@ -245,7 +245,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'features', classifier.NAME, 'What compares images; or fd-vgg16.'
   )
-  flags.DEFINE_string('output', None, 'Folder of a table of all workdirs.')
+  scripts.define_path('output', 'Folder of a table of all workdirs.')
 
 
 def main() -> None:
@@ -256,7 +256,7 @@ def main() -> None:
   if jax.process_count() > 1:
     raise InputError('sample.py runs in one process')
   rows = sample_all(
-    scripts.WORKDIR.value.split(','),
+    [workdir.locate(x) for x in scripts.WORKDIR.value.split(',')],
     given.samplers,
     given.n,
     given.seed,

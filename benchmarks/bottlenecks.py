@@ -220,7 +220,7 @@ BUILDERS = {'ours': ours, 'peer': theirs}
 
 def bytes_of(field: str, file: str) -> int:
   """Reads a field of a file of /proc that counts kilobytes."""
-  text = Path('/proc', file).read_text()
+  text = Path('/proc', file).read_text(encoding='utf-8')
   return 1024 * int(re.search(rf'{field}:\s+(\d+) kB', text)[1])
 
 
@@ -231,7 +231,7 @@ def peak_memory(label: str, k: int, side: str) -> float:
   gc.collect()
   ctypes.CDLL('libc.so.6').malloc_trim(0)
   # ru_maxrss would count compilation too, and what the parent once had.
-  Path('/proc/self/clear_refs').write_text('5')
+  Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
   before = bytes_of('VmRSS', 'self/status')
   run()
   return (bytes_of('VmHWM', 'self/status') - before) / 2**20

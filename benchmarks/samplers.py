@@ -171,7 +171,7 @@ def print_own_peak(name: str) -> None:
     method = make_methods(latents)[name]
     jax.block_until_ready(method.sample(method.fit()))
   # Not `getrusage`: its peak begins with that of the process it came from.
-  status = Path('/proc/self/status').read_text()
+  status = Path('/proc/self/status').read_text(encoding='utf-8')
   print(int(status.partition('VmHWM:')[2].split()[0]) / 2**10)
 
 

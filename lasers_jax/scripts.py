@@ -18,6 +18,7 @@ from absl import logging as absl_logging
 
 from lasers_jax import signals
 from lasers_jax.errors import InputError, TrainingError
+from lasers_jax.training import workdir
 from lasers_jax.training.sharding import initialize_distributed
 
 STOPPED = os.EX_TEMPFAIL  # 75: asked to stop; the same command goes on
@@ -26,6 +27,21 @@ OUT_OF_MEMORY = (
   '--config.batch_size, or split the state over devices: --config.mesh.fsdp; '
   'measuring: --config.evaluation.batch_size or --batch_size)'
 )
+
+
+
+class _Path(flags.ArgumentParser):
+  """A path of this machine; shells leave a `~` behind an equals sign alone."""
+
+  def parse(self, argument: str) -> str:
+    return workdir.local(argument) if argument else argument
+
+
+def define_path(name: str, text: str) -> None:
+  """Defines a flag of a file or folder, which is not set by default."""
+  serializer = flags.ArgumentSerializer()
+  flags.DEFINE(_Path(), name, None, text, serializer=serializer)
+
 
 # Here, since absl lets only one module define a flag.
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from lasers_jax import scripts
-from lasers_jax.errors import optional
+from lasers_jax.errors import InputError, optional
 
 
 def test_the_commit_of_a_checkout_is_known():
@@ -75,3 +75,12 @@ def test_what_is_optional_fails_in_a_line(log):
   assert log == ['no picture: two lines', 'no report: KeyError']
   with pytest.raises(KeyboardInterrupt), optional('picture'):
     raise KeyboardInterrupt
+
+
+def test_flags_of_paths_know_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  parse = scripts._Path().parse
+  assert parse('~/a') == str(tmp_path / 'a')
+  assert parse('/a/../b') == '/b'
+  with pytest.raises(InputError, match='gs://b is an address'):
+    parse('gs://b')
