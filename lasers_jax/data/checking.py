@@ -75,7 +75,8 @@ def _read(kept: str | os.PathLike | None) -> dict[int, tuple[int, int]]:
   if kept is None:
     return {}
   try:
-    rows = np.load(kept, allow_pickle=False)
+    with open(kept, 'rb') as file:
+      rows = np.load(file, allow_pickle=False)
     if rows.dtype != _KEPT:
       return {}
     sizes = zip(rows['height'].tolist(), rows['width'].tolist(), strict=True)

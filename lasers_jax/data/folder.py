@@ -56,7 +56,7 @@ def open_folder(
       '%s: %s; %s has %d of %d', root, part.said, split, len(files), len(inside)
     )
   classes = _classes(root, part.folders or [part.base], listing.files)
-  found = check(top, files, checked)
+  found = check(root, [os.path.join(part.base, x) for x in files], checked)
   left_out += _faults(top, files, found)
   if left_out:
     _log.warning('%s, %s: left out: %s', root, split, say(left_out))
@@ -85,7 +85,7 @@ def _inside(folder: str, paths: Sequence[str]) -> list[str]:
 def _no_picture(
   top: str, split: str, count: int, left_out: list[tuple[str, str]]
 ) -> InputError:
-  also = f'; left out {say(left_out)}' if left_out else ''
+  also = f'; left out: {say(left_out)}' if left_out else ''
   if count:
     return InputError(
       f'none of the {count} pictures of {top!r} falls into the split {split!r} '

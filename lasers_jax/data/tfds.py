@@ -125,22 +125,33 @@ def _picture_feature(name: str, features: Mapping[str, Any]) -> str:
       f'{name} has pictures of {dtype} ({key}), whose range is not known: '
       'choose a data set of uint8 or uint16'
     )
+  if features[key].shape[-1] == 2:
+    raise InputError(
+      f'{name} has pictures of 2 channels ({key}), which are no colours: '
+      'choose a data set of 1, 3 or 4'
+    )
   return key
 
 
 def _tfds_builder(name: str, where: str | os.PathLike):
   """Finds the prepared data set by its files: no code of it, no network."""
   import tensorflow_datasets as tfds
-  from tensorflow_datasets.core import naming, read_only_builder
+  from tensorflow_datasets.core import naming, read_only_builder, registered
 
   try:
     return read_only_builder.builder_from_files(name, data_dir=where)
-  except ValueError:  # DatasetNotFoundError is one, a malformed name too
+  except ValueError as error:  # DatasetNotFoundError is one
     known = tfds.list_builders(with_community_datasets=False)
+    reason = error
   try:
     plain = str(naming.parse_builder_name_kwargs(name)[0])
-  except ValueError:
+  except ValueError:  # it is malformed
     plain = name
+  else:
+    if not isinstance(reason, registered.DatasetNotFoundError):
+      raise InputError(
+        f'{name} in {str(where)!r} cannot be opened: {reason}'
+      ) from None
   if plain not in known:
     names = ['photos', 'folder', *known]
     raise InputError(

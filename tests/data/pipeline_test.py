@@ -1,7 +1,9 @@
 import collections
 import itertools
+import os
 import pathlib
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from lasers_jax.data import (
   random_crop,
   resize_shorter,
 )
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, TrainingError
 from lasers_jax.padding import padded_side
+from tests.data.made import noise, save
 
 _DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 
@@ -221,6 +224,57 @@ def test_sizes_that_do_not_fit(pictures, changes, message):
 def test_an_empty_split():
   with pytest.raises(InputError, match="'train' of drawn is empty"):
     TrainPipeline(_Pictures([]), 4, 8)
+
+
+# What goes wrong on the way
+
+
+@pytest.fixture
+def folder(tmp_path):
+  for i in range(12):
+    save(tmp_path / f'{i:02}.png', noise(20, 24, seed=i))
+  return tmp_path
+
+
+def test_a_picture_that_goes_is_named_in_training(folder):
+  pipeline = TrainPipeline(open_source(f'folder:{folder}', 'all'), 4, 16)
+  batches = pipeline.iterate()
+  (folder / '07.png').unlink()
+  with pytest.raises(InputError, match='07.png can no longer be read'):
+    for _ in range(10):
+      next(batches)
+
+
+@pytest.mark.parametrize('size', [16, None])
+def test_a_picture_that_goes_is_named_in_evaluation(folder, size):
+  source = open_source(f'folder:{folder}', 'all')
+  (folder / '07.png').write_bytes((folder / '07.png').read_bytes()[:99])
+  with pytest.raises(InputError, match='07.png can no longer be read'):
+    list(eval_batches(source, 4, size))
+
+
+def test_a_picture_that_goes_is_named_by_worker_processes(folder):
+  source = open_source(f'folder:{folder}', 'all')
+  (folder / '07.png').unlink()
+  batches = TrainPipeline(source, 4, 16, workers=1).iterate()
+  with pytest.raises(InputError, match='07.png can no longer be read'):
+    for _ in range(10):
+      next(batches)
+
+
+class _Deadly(_Pictures):
+  def __getitem__(self, index):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_process_that_was_killed_is_said():
+  pipeline = TrainPipeline(_Deadly([(9, 9)] * 4), 4, 8, workers=1)
+  with pytest.raises(TrainingError) as error:
+    next(pipeline.iterate())
+  said = str(error.value)
+  assert 'one of the 1 processes that read pictures has ended' in said
+  assert 'exit code -9' in said and 'data.workers lower' in said
+  assert '\n' not in said
 
 
 # Memory
