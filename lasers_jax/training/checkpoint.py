@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ from jax.experimental import multihost_utils
 
 from lasers_jax.errors import InputError
 from lasers_jax.training.state import TrainState
+
+T = TypeVar('T')
 
 
 @contextlib.contextmanager
@@ -33,6 +37,10 @@ def _without_late_errors():
     sys.unraisablehook = hook
 
 
+# How often a reader begins anew, beside a run that removes what it reads.
+_CHANGES = 30
+
+
 class Checkpoints:
   """The checkpoints of a workdir, one folder a step.
 
@@ -43,12 +51,15 @@ class Checkpoints:
   def __init__(self, workdir: str, keep: int = 2, read_only: bool = False):
     self._directory = os.path.join(os.path.abspath(workdir), 'checkpoints')
     self._read_only = read_only
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, read_only=read_only
-      ),
-      item_handlers=ocp.StandardCheckpointHandler(),
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep, read_only=read_only
+    )
+    self._manager = _listing(
+      lambda: ocp.CheckpointManager(
+        self._directory,
+        options=options,
+        item_handlers=ocp.StandardCheckpointHandler(),
+      )
     )
 
   def __enter__(self) -> 'Checkpoints':
@@ -111,25 +122,54 @@ class Checkpoints:
       InputError: no checkpoint of that step, or one of another model, or none
         that is whole.
     """
-    steps = self.steps
-    if step is not None and step not in steps:
-      raise InputError(
-        f'no checkpoint of step {step} in {self._directory}; there are: {steps}'
-      )
-    for candidate in reversed(steps if step is None else [step]):
-      self._check_shapes(candidate, target)
+    damaged, changes = set(), 0
+    while (newest := self._newest(step, damaged)) is not None:
+      self._check_shapes(newest, target)
       try:
-        return self._read(candidate, target)
+        return self._read(newest, target)
       except Exception as error:  # Orbax raises many kinds for damage.
-        reason = str(error).strip().splitlines()[0][:120]
-        if step is not None:
-          raise InputError(
-            f'the checkpoint of step {step} is damaged: {reason}'
-          ) from error
-        self._set_aside(candidate, reason)
-    if steps:
+        reason, cause = str(error).strip().splitlines()[0][:120], error
+      self._list_anew()
+      if self._newest(step, damaged) != newest:
+        # A run that saves there has just removed it.
+        changes += 1
+        if changes < _CHANGES:
+          continue
+        raise InputError(
+          f'a run replaces the checkpoints in {self._directory} faster than '
+          'they can be read: try again when it has ended'
+        ) from cause
+      if step is not None:
+        raise InputError(
+          f'the checkpoint of step {step} is damaged: {reason}'
+        ) from cause
+      self._set_aside(newest, reason)
+      damaged.add(newest)
+    if damaged:
       raise InputError(f'every checkpoint in {self._directory} was damaged')
     return None
+
+  def _newest(self, step: int | None, damaged: set[int]) -> int | None:
+    """The step to try: the one that is asked for, or the newest that is left.
+
+    Raises:
+      InputError: there is none of the step that is asked for.
+    """
+    # A listing may miss all, where a run adds some and removes others.
+    for _ in range(_CHANGES):
+      if set(self.steps) - damaged:
+        break
+      self._list_anew()
+    if step is not None and step not in self.steps:
+      raise InputError(
+        f'no checkpoint of step {step} in {self._directory}; there are: '
+        f'{self.steps}'
+      )
+    left = set(self.steps) - damaged if step is None else {step}
+    return max(left, default=None)
+
+  def _list_anew(self) -> None:
+    _listing(self._manager.reload)
 
   def _read(self, step: int, target: TrainState) -> TrainState:
     args = ocp.args.StandardRestore(_sealed(target))
@@ -171,7 +211,15 @@ class Checkpoints:
       os.rename(os.path.join(self._directory, str(step)), target)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('set aside')
-    self._manager.reload()
+    self._list_anew()
+
+
+def _listing(act: Callable[[], T]) -> T:
+  """Lists a folder, anew where a run removes what has just been listed."""
+  for _ in range(_CHANGES):
+    with contextlib.suppress(FileNotFoundError):
+      return act()
+  return act()
 
 
 def _sealed(state: TrainState) -> dict:
