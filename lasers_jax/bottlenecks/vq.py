@@ -76,7 +76,9 @@ class VQ(LookUp, Codebook):
       zeros = lambda key, shape: jnp.zeros(shape)  # noqa: E731
       self.stretch = self.param('stretch', zeros, (self.D,))
       self.shift = self.param('shift', zeros, (self.D,))
-    self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
+    # From zero: the first signals that choose a code decide where it is, and
+    # one that is never chosen is seen to be dead at the first look.
+    self.use = self.variable('codebook', 'use', jnp.zeros, (self.K,))
 
   def check(self) -> None:
     super().check()
@@ -124,7 +126,9 @@ class VQ(LookUp, Codebook):
     """Takes signals of a first batch as codes, or the clusters of it."""
     key, signals = self.make_rng('bottleneck'), self._signals(z)
     if self.start == 'kmeans':
-      codes, self.use.value = coding.kmeans(key, signals, self.K)
+      codes, use = coding.kmeans(key, signals, self.K)
+      # What one batch is worth.
+      self.use.value = (1 - self.decay) * use
     else:
       codes = coding.pick_signals(key, signals, self.K)
     self.put_variable(self._home, 'codes', self._as_stored(codes))
@@ -203,16 +207,24 @@ class VQ(LookUp, Codebook):
   def _track(self, signals, indices, weights, codes) -> None:
     """Updates the use of codes and, unless by a loss, the codes."""
     if self.learning == 'ema':
-      statistics, codes = coding.update_codebook(
-        CodebookStatistics(self.use.value, self.sums.value),
-        signals,
-        indices,
-        self.decay,
-        weights=weights,
-      )
-      self.use.value, self.sums.value = statistics
+      codes = self._learn(signals, indices, weights)
     else:
       use, _ = use_stats(indices, self.K, weights)
       self.use.value += (1 - self.decay) * (use - self.use.value)
     if self.learning != 'loss':
       self.put_variable('codebook', 'codes', codes)
+
+  def _learn(self, signals, indices, weights) -> Array:
+    """Updates the statistics of EMA K-means, and returns its codes."""
+    old = self.get_variable('codebook', 'codes')
+    codes = coding.follow_signals(
+      old, self.use.value, signals, indices, weights, self.revive_below
+    )
+    # Sums move with the codes, as if past signals had been where these are.
+    sums = self.sums.value + self.use.value[:, None] * (codes - old)
+    statistics = CodebookStatistics(self.use.value, sums)
+    statistics, codes = coding.update_codebook(
+      statistics, signals, indices, self.decay, weights, codes
+    )
+    self.use.value, self.sums.value = statistics
+    return codes

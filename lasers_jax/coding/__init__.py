@@ -2,6 +2,7 @@
 
 from lasers_jax.coding.codebook import (
   CodebookStatistics,
+  follow_signals,
   histogram,
   kmeans,
   nearest_code,
@@ -61,6 +62,7 @@ __all__ = [
   'choose_revivals',
   'exact',
   'find_twins',
+  'follow_signals',
   'forget_atoms',
   'gradient',
   'histogram',

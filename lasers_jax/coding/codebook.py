@@ -1,7 +1,9 @@
 """Codebooks of vector quantizers: look-up, EMA K-means.
 
 A. van den Oord, O. Vinyals and K. Kavukcuoglu, "Neural discrete
-representation learning", NeurIPS 2017 (appendix A.1 for the EMA).
+representation learning", NeurIPS 2017 (appendix A.1 for the EMA). That all
+codes may have to move as one is the diagnosis of M. Huh et al., "Straightening
+out the straight-through estimator", ICML 2023 (section 4.2).
 """
 
 from typing import NamedTuple
@@ -12,6 +14,10 @@ from jax import Array, lax
 
 from lasers_jax.coding.dictionary import pick_signals
 from lasers_jax.coding.distances import best_code
+
+# Divisors are at least this: the smallest normal float32.
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+_EPSILON = float(jnp.finfo(jnp.float32).eps)
 
 
 @jax.jit
@@ -55,33 +61,125 @@ def update_codebook(
   signals: Array,
   indices: Array,
   decay: float,
-  smoothing: float = 1e-5,
   weights: Array | None = None,
+  codes: Array | None = None,
 ) -> tuple[CodebookStatistics, Array]:
-  """Moves each code towards the mean of the signals that chose it.
+  """Moves each code to the moving mean of the signals that chose it.
+
+  A code that no signal chooses stays where it is, to the last bit: so counts
+  are not smoothed as in the paper, which draws such codes to the origin.
 
   Args:
     statistics: counts [K], sums [K, D].
     signals: [N, D]; indices: int32 [N], their codes.
     decay: of the moving sums, in [0, 1).
-    smoothing: Laplace smoothing of the counts.
     weights: [N], how much each signal counts; None for 1.
+    codes: [K, D], where the codes are; None for the means so far.
 
   Returns:
     The new statistics and the new codebook [K, D].
   """
   k = statistics.counts.shape[0]
+  if codes is None:
+    codes = _means(*statistics)
   if weights is None:
     weights = jnp.ones(indices.shape)
-  share = (1 - decay) * k / jnp.maximum(jnp.sum(weights), 1e-30)
-  weights = share * weights
-  counts = decay * statistics.counts
-  counts = counts.at[indices].add(weights)
+  weights = (1 - decay) * k * weights / jnp.maximum(jnp.sum(weights), 1e-30)
+  batch = histogram(indices, k, weights)
+  counts = decay * statistics.counts + batch
   sums = decay * statistics.sums
   sums = sums.at[indices].add(weights[:, None] * signals)
+  codes = jnp.where(batch[:, None] > 0, _means(counts, sums), codes)
+  return CodebookStatistics(counts, sums), codes
+
+
+def follow_signals(
+  codes: Array,
+  use: Array,
+  signals: Array,
+  indices: Array,
+  weights: Array | None = None,
+  below: float = 0.0,
+) -> Array:
+  """Moves codes as the signals have moved as a whole since they were learned.
+
+  Codes that are the means of their signals fit them as they are: of all maps
+  a c + b with a and b [D], the identity has the least squared error. Where
+  another one has by far less, signals have been scaled or shifted, and codes
+  that moving means would leave behind go with them. The motion is shrunk by
+  what chance would explain of it (W. James and C. Stein, "Estimation with
+  quadratic loss", 1961, the positive part): so it is none at all, to the last
+  bit, for signals at rest.
+
+  A code that this batch does not choose moves only with the others of a book
+  in use: it has been chosen of late, and the batch chooses about as many codes
+  as batches did before.
+
+  Args:
+    codes: [K, D]; use: [K], moving average of how often each is chosen.
+    signals: [N, D]; indices: int32 [N], their codes.
+    weights: [N], how much each signal counts; None for 1.
+    below: a code is in use above this share of the mean use.
+
+  Returns:
+    The codes [K, D].
+  """
+  if weights is None:
+    weights = jnp.ones(indices.shape)
+  counts = histogram(indices, len(codes), weights)
   total = jnp.sum(counts)
-  smooth = (counts + smoothing) / (total + k * smoothing) * total
-  return CodebookStatistics(counts, sums), sums / smooth[:, None]
+  motion, strength = _common_motion(codes, counts, signals, indices, weights)
+  # The mean of `strength` by chance is 1, its deviation 1 / sqrt(D).
+  least = 1 + 8 / codes.shape[1] ** 0.5
+  shares = use / jnp.maximum(jnp.sum(use), _TINY)
+  expected = jnp.sum(1 - jnp.exp(-total * shares))
+  whole = jnp.sum(counts > 0) > jnp.maximum(0.5 * expected, 2)
+  moves = (counts > 0) | (whole & (use > below * jnp.mean(use)))
+  moved = codes + (1 - least / jnp.maximum(strength, least)) * motion
+  return jnp.where((moves & (strength > least))[:, None], moved, codes)
+
+
+def _common_motion(
+  codes: Array, counts: Array, signals: Array, indices: Array, weights: Array
+) -> tuple[Array, Array]:
+  """Fits errors by an affine function of the code in each dimension.
+
+  Returns:
+    Its values at the codes, [K, D], and by what factor it explains more of the
+    errors than chance would.
+  """
+
+  def over_codes(rows: Array) -> Array:
+    return jnp.sum(rows, axis=0, keepdims=True)
+
+  counts = counts[:, None]
+  total = jnp.maximum(jnp.sum(counts), _TINY)
+  errors = signals - codes[indices]
+  sums = jnp.zeros_like(codes).at[indices].add(weights[:, None] * errors)
+  about = codes - over_codes(counts * codes) / total
+  spread = over_codes(counts * about**2)
+  shift = over_codes(sums) / total
+  stretch = over_codes(about * sums) / jnp.maximum(spread, _TINY)
+  motion = shift + stretch * about
+  # The noise is what signals scatter about the means of their codes, or, if
+  # larger since signals of one image are alike, what these are off the fit.
+  means = sums / jnp.maximum(counts, _TINY)
+  apart = weights[:, None] * (errors - means[indices]) ** 2
+  within = jnp.sum(apart, axis=0, keepdims=True)
+  between = over_codes(counts * (means - motion) ** 2)
+  chosen = jnp.sum(counts > 0)
+  noise = jnp.maximum(
+    within / jnp.maximum(total - chosen, 1),
+    between / jnp.maximum(chosen - 2, 1),
+  )
+  rounding = (4 * _EPSILON) ** 2 * over_codes(counts * codes**2)
+  explained = total * shift**2 + spread * stretch**2
+  strength = explained / 2 / jnp.maximum(noise + rounding, _TINY)
+  return motion, jnp.mean(strength)
+
+
+def _means(counts: Array, sums: Array) -> Array:
+  return sums / jnp.maximum(counts, _TINY)[:, None]
 
 
 def kmeans(

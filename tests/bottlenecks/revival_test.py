@@ -37,8 +37,11 @@ def after_steps(case: Case) -> Case:
 
 
 def with_dead(case: Case, which) -> Case:
+  """A book of equal use, but for those that nothing has chosen for long."""
   codebook = dict(case.variables['codebook'])
-  codebook['use'] = codebook['use'].at[np.array(which)].set(1e-6)
+  codebook['use'] = jnp.ones(K).at[np.array(which)].set(1e-6)
+  if 'sums' in codebook:
+    codebook['sums'] = codebook['codes'] * codebook['use'][:, None]
   return case._replace(variables={**case.variables, 'codebook': codebook})
 
 
