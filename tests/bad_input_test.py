@@ -156,7 +156,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
 def test_the_scripts_say_one_line_and_exit_with_2(pictures, tmp_path):
   config, flags = tiny.config(pictures), tiny.train_flags(pictures, tmp_path)
   typing_error = '--config.optimizer.learing_rate=1'
-  with workdir.hold(str(tmp_path), config):
+  with workdir.hold(str(tmp_path), workdir.Run(config)):
     processes = {
       'the config has no key optimizer.learing_rate; did you mean '
       'learning_rate?': tiny.start('train.py', *flags, typing_error),
