@@ -10,7 +10,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax.coding.numbers import as_float32, exponents, power_of_two
+from lasers_jax.coding.numbers import (
+  as_float32,
+  exponents,
+  finite_rows,
+  power_of_two,
+)
 from lasers_jax.coding.search import in_blocks, largest, matmul, take
 
 
@@ -71,11 +76,10 @@ def best_code(signals: Array, codebook: Array, by_distance: bool) -> Array:
   half_norms = 0.5 * jnp.sum(codes**2, axis=1)
 
   def search(block: Array) -> Array:
-    size = jnp.max(jnp.abs(block), axis=1, keepdims=True)
-    block = jnp.where(jnp.isfinite(size), block, 0.0)
+    block = finite_rows(block)
     # Neither a signal nor the difference to its mean may leave float32: the
     # unit of a row is that of its largest number, or of the codes.
-    unit = exponents(size)
+    unit = exponents(jnp.max(jnp.abs(block), axis=1, keepdims=True))
     if not by_distance:
       return largest(matmul(block * power_of_two(-unit), codes.T))
     unit = jnp.maximum(unit, exponent)

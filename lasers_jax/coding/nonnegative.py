@@ -23,6 +23,11 @@ def nonnegative_least_squares(products: Array, targets: Array) -> Array:
     x, float32 [N, S].
   """
   n, s = targets.shape
+  # In units in which the diagonal is 1, so that one tolerance serves all.
+  units = jnp.diagonal(products, axis1=1, axis2=2)
+  units = lax.rsqrt(jnp.where(units > 0, units, 1.0))
+  products = products * units[:, :, None] * units[:, None]
+  targets = targets * units
   tolerance = 1e-6 * jnp.max(jnp.abs(targets), axis=1, keepdims=True)
 
   def infeasible(free: Array) -> tuple[Array, Array]:
@@ -49,7 +54,7 @@ def nonnegative_least_squares(products: Array, targets: Array) -> Array:
   start = free, *infeasible(free)
   counters = jnp.full(n, s + 1), jnp.full(n, _PATIENCE), 0
   free, x, *_ = lax.while_loop(going, exchange, (*start, *counters))
-  return jnp.where(free, jnp.maximum(x, 0.0), 0.0)
+  return units * jnp.where(free, jnp.maximum(x, 0.0), 0.0)
 
 
 def _solve_free(products: Array, targets: Array, free: Array) -> Array:

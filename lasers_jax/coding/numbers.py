@@ -10,14 +10,20 @@ def as_float32(x: Array) -> Array:
   Raises:
     TypeError: they are complex; their imaginary part would be lost.
   """
-  x = jnp.asarray(x)
-  if jnp.iscomplexobj(x):
-    raise TypeError(f'real numbers are coded, not complex ones: {x.dtype}')
-  return x.astype(jnp.float32)
+  check_real(x)
+  return jnp.asarray(x).astype(jnp.float32)
+
+
+def check_real(*arrays: Array) -> None:
+  """Raises TypeError where an array is complex."""
+  for x in arrays:
+    if jnp.iscomplexobj(x):
+      raise TypeError(f'numbers must be real to be coded, got {x.dtype}')
 
 
 def finite_rows(rows: Array) -> Array:
   """Sets rows [N, D] to zero that have an entry which is not finite."""
+  # Not by the largest one: XLA:CPU passes over NaN in a maximum.
   finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
   return jnp.where(finite, rows, 0.0)
 

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lasers_jax.coding.numbers import check_real, exponents, scale
+from lasers_jax.coding.precise import Basis, empty_basis, extend
 from lasers_jax.coding.pursuit import Options, Pursuit, pursue
+from lasers_jax.coding.search import take
 
 
 class SparseCode(NamedTuple):
@@ -58,8 +61,9 @@ def batch_omp(
   Args:
     signals: [N, D], of any real type; computed in float32. A signal with an
       entry that is not finite is coded as zero. N may be 0.
-    dictionary: [D, K], with unit-norm columns. A zero column, or one with an
-      entry that is not finite, is never chosen.
+    dictionary: [D, K], with columns of one norm, usually 1: the correlation is
+      the product with the column as it is, and so longer ones are preferred.
+      A zero column, or one with an entry that is not finite, is never chosen.
     sparsity: S, at least 1 and at most K. S >= D is allowed.
     selection: 'omp' chooses the largest |correlation| with the residual;
       'ols' (orthogonal least squares) the atom that leaves the least residual:
@@ -80,12 +84,14 @@ def batch_omp(
       many calls with one dictionary.
 
   Returns:
-    SparseCode of atoms int32 [N, S] and coefficients float32 [N, S], finite;
-    with a tolerance a CountedCode, which has the count [N] besides.
+    SparseCode of atoms int32 [N, S] and coefficients float32 [N, S], finite:
+    the largest float32 where the fit is beyond it. With a tolerance a
+    CountedCode, which has the count [N] besides.
 
   Raises:
     ValueError: the shapes do not fit, S is not in [1, K], an option is unknown
       or does not go with another.
+    TypeError: signals or dictionary are complex.
   """
   signals, dictionary = jnp.asarray(signals), jnp.asarray(dictionary)
   options = Options(sparsity, selection, precision, rescore, positive)
@@ -130,6 +136,7 @@ def _check(
     raise ValueError(
       f'signals have {signals.shape[1]} entries, atoms {dictionary.shape[0]}'
     )
+  check_real(signals, dictionary)
   n, k = signals.shape[0], dictionary.shape[1]
   if gram is not None and gram.shape != (k, k):
     raise ValueError(f'gram must be [K, K] = {(k, k)}, got {gram.shape}')
@@ -179,20 +186,40 @@ def _fit_backward(residuals, cotangents):
   """
   (atoms, coefficients, *_), signals, dictionary = residuals
   used = coefficients != 0
-  rows = dictionary.astype(jnp.float32).T[atoms]  # [N, S, D]
+  vectors = dictionary.astype(jnp.float32).T
+  weights = _solve(vectors, atoms, used, cotangents.coefficients)
+  rows = vectors[atoms]  # [N, S, D]
   rows = jnp.where(used[:, :, None], rows, 0.0)
-  products = jnp.einsum('nsd,ntd->nst', rows, rows, precision='highest')
-  products += jnp.eye(atoms.shape[1])[None] * ~used[:, :, None]
-  cotangent = jnp.where(used, cotangents.coefficients, 0.0)
-  weights = jnp.linalg.solve(products, cotangent[:, :, None])[:, :, 0]
-  pull = jnp.einsum('ns,nsd->nd', weights, rows)
-  fit = jnp.einsum('ns,nsd->nd', coefficients, rows)
-  rest = jnp.where(jnp.any(used, 1, keepdims=True), signals - fit, 0.0)
+  pull = jnp.einsum('ns,nsd->nd', weights, rows, precision='highest')
+  fit = jnp.einsum('ns,nsd->nd', coefficients, rows, precision='highest')
+  rest = signals.astype(jnp.float32) - fit
+  rest = jnp.where(jnp.any(used, 1, keepdims=True), rest, 0.0)
   by_row = weights[:, :, None] * rest[:, None]
   by_row -= coefficients[:, :, None] * pull[:, None]
-  change = jnp.zeros(dictionary.shape[::-1]).at[atoms].add(by_row).T
+  change = jnp.zeros(dictionary.shape[::-1], jnp.float32)
+  change = change.at[atoms].add(by_row).T
   pull, change = pull.astype(signals.dtype), change.astype(dictionary.dtype)
   return None, pull, change
+
+
+def _solve(vectors, atoms, used, targets) -> Array:
+  """Solves D_I' D_I w = targets for the weights w [N, S] of atoms in use.
+
+  By a basis of the atoms themselves: atoms that are nearly parallel are not
+  told apart by their products.
+  """
+  (n, s), d = atoms.shape, vectors.shape[1]
+  unit = exponents(jnp.max(jnp.abs(vectors), initial=0.0))
+  vectors = scale(vectors, -unit)
+
+  def add(k: Array, basis: Basis) -> Basis:
+    return extend(basis, k, take(vectors, atoms[:, k]), used[:, k])[0]
+
+  inverse = lax.fori_loop(0, s, add, empty_basis(s, n, d)).inverse
+  targets = jnp.where(used, targets, 0.0).T
+  along = jnp.sum(inverse * targets[None], axis=1)
+  weights = jnp.sum(inverse * along[:, None], axis=0)
+  return scale(scale(weights, -unit), -unit).T
 
 
 with_fit_gradient.defvjp(_fit_forward, _fit_backward)

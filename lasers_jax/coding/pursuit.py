@@ -4,6 +4,7 @@ In this file the small arrays have the signals last, [S, b] or [S, S, b], and
 `chosen` is what a pursuit knows of the atoms it has: see `Chosen`.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.nonnegative import nonnegative_least_squares
+from lasers_jax.coding.numbers import (
+  as_float32,
+  exponents,
+  finite_rows,
+  scale,
+)
+from lasers_jax.coding.precise import (
+  CORRELATION_FLOOR,
+  GRAM_FLOOR,
+  ols_scores,
+  pursue_precisely,
+)
 from lasers_jax.coding.search import (
   in_blocks,
   largest,
@@ -19,11 +32,9 @@ from lasers_jax.coding.search import (
   take,
 )
 
-# A pursuit stops where the best atom would explain less than this share of the
-# signal's norm, or where it lies this close (squared sine) to the span of the
-# chosen atoms; both are what float32 can tell from nothing.
-_CORRELATION_FLOOR = 1e-6
-_SQUARED_SINE_FLOOR = 1e-6
+# Beyond this norm of the inverse of the chosen atoms' Cholesky factor, squared,
+# rounding in their products shows in the fit.
+_ILL = 1e3
 
 SELECTIONS = ('omp', 'ols')
 PRECISIONS = ('float32', 'bfloat16')
@@ -87,22 +98,26 @@ def pursue(signals, dictionary, gram, tolerance, limit, options) -> Pursuit:
     tolerance: float32 [N] or None; limit: int [N] or None.
     options: of the pursuit.
   """
-  dictionary = dictionary.astype(jnp.float32)
+  dictionary = as_float32(dictionary)
   known = jnp.all(jnp.isfinite(dictionary), axis=0, keepdims=True)
   dictionary = jnp.where(known, dictionary, 0.0)
+  # Near 1 by powers of two, which rounds nothing: squares stay in float32.
+  unit = exponents(jnp.max(jnp.abs(dictionary), initial=0.0))
+  dictionary = scale(dictionary, -unit)
   k = dictionary.shape[1]
   if not _by_gram(k, gram is not None, options):
     gram = None
   elif gram is None:
     gram = matmul(dictionary.T, dictionary)
   else:
-    gram = jnp.where(known & known.T, gram.astype(jnp.float32), 0.0)
-  sites = (signals.astype(jnp.float32), tolerance, limit)
-  return in_blocks(
-    lambda block: _pursue_block(*block, dictionary, gram, options),
-    sites,
-    k,
-  )
+    gram = scale(scale(as_float32(gram), -unit), -unit)
+    gram = jnp.where(known & known.T & jnp.isfinite(gram), gram, 0.0)
+  sites = (as_float32(signals), tolerance, limit)
+
+  def code(block) -> Pursuit:
+    return _pursue_block(*block, dictionary, unit, gram, options)
+
+  return in_blocks(code, sites, k)
 
 
 def _by_gram(k: int, given: bool, options: Options) -> bool:
@@ -119,9 +134,39 @@ def _by_gram(k: int, given: bool, options: Options) -> bool:
   return given or (on_cpu and k <= 512 * (options.sparsity - 1))
 
 
-def _pursue_block(signals, tolerance, limit, dictionary, gram, options):
-  """Runs the pursuits of signals [b, D]."""
+def _pursue_block(signals, tolerance, limit, dictionary, unit, gram, options):
+  """Runs the pursuits of signals [b, D]; 2^unit is that of the dictionary."""
   signals, exponent, norm = _normalize(signals)
+  if tolerance is not None:
+    tolerance = scale(tolerance, -exponent)
+  sites = signals, norm, tolerance, limit
+  *found, good = _pursue_quickly(*sites, dictionary, gram, options)
+
+  def mend(*found):
+    again = pursue_precisely(*sites, dictionary, found[0], good, options)
+    mended = functools.partial(jnp.where, good < options.sparsity)
+    return jax.tree.map(mended, again, found)
+
+  ill = jnp.any(good < options.sparsity)
+  atoms, values, count = lax.cond(ill, mend, lambda *x: x, *found)
+  atoms = lax.cond(
+    jnp.all(count == len(atoms)), lambda a, _: a, _fill, atoms, count
+  )
+  exponent = (exponent - unit).reshape([1] * (values.ndim - 1) + [-1])
+  values = scale(values, exponent)
+  # Where a coefficient is beyond float32, the largest one is nearest.
+  most = float(jnp.finfo(jnp.float32).max)
+  values = jnp.clip(values, -most, most)
+  return Pursuit(atoms.T, jnp.moveaxis(values, -1, 0), count)
+
+
+def _pursue_quickly(signals, norm, tolerance, limit, dictionary, gram, options):
+  """Runs the pursuits by products of atoms and signals.
+
+  Returns:
+    What `pursue_precisely` returns, and int32 [b]: the steps before the first
+    in which rounding may count, or S.
+  """
   if gram is None:
     form = _Residual(signals, dictionary, options)
   else:
@@ -130,10 +175,12 @@ def _pursue_block(signals, tolerance, limit, dictionary, gram, options):
   # Rows are written in place: XLA:CPU would otherwise compute the small arrays
   # again inside each of their uses. A pursuit that has stopped goes on with
   # weights of zero.
-  atoms, coefficients = jnp.zeros((s, b), jnp.int32), jnp.zeros((s, b))
-  inverse, basis = jnp.zeros((s, s, b)), jnp.zeros((s, b))
+  atoms = jnp.zeros((s, b), jnp.int32)
+  coefficients, basis, squares = jnp.zeros((3, s, b), jnp.float32)
+  inverse = jnp.zeros((s, s, b), jnp.float32)
   fit = _NonnegativeFit(s, b)
-  going, count, path = norm > 0, jnp.zeros(b, jnp.int32), []
+  going, good = norm > 0, jnp.full(b, s, jnp.int32)
+  count, path = jnp.zeros(b, jnp.int32), []
   for k in range(s):
     chosen = Chosen(atoms[:k], coefficients[:k], inverse[:k, :k])
     atom = form.choose(chosen)
@@ -141,31 +188,33 @@ def _pursue_block(signals, tolerance, limit, dictionary, gram, options):
     best = start - sum(coefficients[j] * products[j] for j in range(k))
     along = sum(inverse[:k, j] * products[None, j] for j in range(k))
     basis = basis.at[:k].set(along)
+    squares = squares.at[k].set(square)
     squared_sine = square - sum(basis[j] ** 2 for j in range(k))
     gain = best if options.positive else jnp.abs(best)
-    going &= (gain > _CORRELATION_FLOOR * norm)
-    going &= squared_sine > _SQUARED_SINE_FLOOR
+    going &= gain > CORRELATION_FLOOR * norm * jnp.sqrt(square)
     if tolerance is not None:
       rest = signals - _combine(dictionary.T, chosen)
-      going &= _norm(rest) > _scale(tolerance, -exponent)
+      going &= _norm(rest) > tolerance
     if limit is not None:
       going &= k < limit
+    near = squared_sine <= GRAM_FLOOR * square
+    ill, going = going & near, going & ~near
     count += going
     atoms = atoms.at[k].set(atom)
-    scale = jnp.where(going, lax.rsqrt(jnp.where(going, squared_sine, 1.0)), 0)
+    length = jnp.where(going, lax.rsqrt(jnp.where(going, squared_sine, 1.0)), 0)
     row = sum(basis[None, j] * inverse[j, :k] for j in range(k))
-    inverse = inverse.at[k, :k].set(-scale[None] * row).at[k, k].set(scale)
+    inverse = inverse.at[k, :k].set(-length[None] * row).at[k, k].set(length)
+    own = inverse[k, : k + 1]
+    ill |= jnp.sum(own**2 * squares[: k + 1], axis=0) > _ILL
+    good = jnp.where(ill, jnp.minimum(good, k), good)
     if options.positive:
       fit.add(k, going, start, products, square)
       coefficients = coefficients.at[: k + 1].set(fit.coefficients(k + 1))
     else:
-      step = (best * scale)[None] * inverse[k, : k + 1]
+      step = (best * length)[None] * own
       coefficients = coefficients.at[: k + 1].add(step)
     path.append(coefficients)
-  result = jnp.stack(path) if options.path else path[-1]
-  result = _scale(result, exponent.reshape([1] * (result.ndim - 1) + [b]))
-  atoms = lax.cond(jnp.all(count == s), lambda a, _: a, _fill, atoms, count)
-  return Pursuit(atoms.T, jnp.moveaxis(result, -1, 0), count)
+  return atoms, jnp.stack(path) if options.path else path[-1], count, good
 
 
 class _Gram:
@@ -185,10 +234,11 @@ class _Gram:
       return largest(scores)
     if self._options.selection == 'omp' or not rows:
       return largest(_magnitude(scores))
-    rest = 1.0  # the squared norm of each atom beyond the span of the chosen
+    # The squared norm of each atom beyond the span of the chosen.
+    squares = rest = jnp.diagonal(self._gram)[None]
     for p in range(len(rows)):
       rest -= _weighted(chosen.inverse[p, : p + 1], rows[: p + 1]) ** 2
-    return largest(_ols_scores(scores, rest))
+    return largest(ols_scores(scores, rest, squares))
 
   def inspect(self, atom: Array, chosen: Chosen):
     """Returns <d, x> [b], <d, d_j> for the chosen [k, b], and <d, d> [b]."""
@@ -206,7 +256,8 @@ class _Residual:
   def __init__(self, signals, dictionary, options):
     self._signals, self._dictionary = signals, dictionary
     self._rows, self._options = dictionary.T, options
-    self._rest = 1.0  # as in _Gram, one vector of the basis after the other
+    # As in _Gram, one vector of the basis after the other.
+    self._squares = self._rest = jnp.sum(dictionary**2, axis=0, keepdims=True)
 
   def choose(self, chosen: Chosen) -> Array:
     residual = self._signals - _combine(self._rows, chosen)
@@ -220,7 +271,7 @@ class _Residual:
     last = chosen._replace(coefficients=chosen.inverse[-1])
     last = _combine(self._rows, last)
     self._rest -= matmul(last, self._dictionary) ** 2
-    return largest(_ols_scores(scores, self._rest))
+    return largest(ols_scores(scores, self._rest, self._squares))
 
   def _choose_roughly(self, residual: Array) -> Array:
     """Chooses by products in bfloat16, the best two compared in float32."""
@@ -293,12 +344,6 @@ def _combine(rows: Array, chosen: Chosen) -> Array | float:
   return _weighted(chosen.coefficients, atoms)
 
 
-def _ols_scores(correlations: Array, rest: Array) -> Array:
-  """How much each atom would lower the squared error; 0 within the span."""
-  far = rest > _SQUARED_SINE_FLOOR
-  return jnp.where(far, correlations**2 / jnp.where(far, rest, 1.0), 0.0)
-
-
 def _normalize(signals: Array) -> tuple[Array, Array, Array]:
   """Brings signals near 1 by powers of two, which rounds nothing.
 
@@ -308,23 +353,10 @@ def _normalize(signals: Array) -> tuple[Array, Array, Array]:
     signals [b, D] with entries up to 1, the exponents int32 [b] that undo the
     scaling, and the norms [b] of the scaled signals.
   """
-  finite = jnp.all(jnp.isfinite(signals), axis=1, keepdims=True)
-  signals = jnp.where(finite, signals, 0.0)
-  _, exponent = jnp.frexp(jnp.max(jnp.abs(signals), axis=1))
-  signals = _scale(signals, -exponent[:, None])
+  signals = finite_rows(signals)
+  exponent = exponents(jnp.max(jnp.abs(signals), axis=1))
+  signals = scale(signals, -exponent[:, None])
   return signals, exponent, _norm(signals)
-
-
-def _scale(x: Array, exponent: Array) -> Array:
-  """Is x 2^exponent. In two steps, since one factor may leave float32; and
-  not by `ldexp` of all of x, which costs as much as a step of a pursuit."""
-  half = exponent // 2
-  return x * _power_of_two(half) * _power_of_two(exponent - half)
-
-
-def _power_of_two(exponent: Array) -> Array:
-  """Is 2^exponent, from -126 to 127, put together from its bits."""
-  return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
 
 
 def _fill(atoms: Array, count: Array) -> Array:

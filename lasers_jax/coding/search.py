@@ -22,18 +22,15 @@ def largest(scores: Array) -> Array:
     scores: float32 [N, K].
 
   Returns:
-    int32 [N], in [0, K): 0 for a row with an entry of NaN.
+    int32 [N], in [0, K) also for a row with NaN, where it says nothing.
   """
   if jax.default_backend() != 'cpu':
-    index = jnp.argmax(scores, axis=1).astype(jnp.int32)  # NaN is largest
-    found = jnp.take_along_axis(scores, index[:, None], axis=1)[:, 0]
-    return jnp.where(jnp.isnan(found), 0, index)
+    return jnp.argmax(scores, axis=1).astype(jnp.int32)
   # XLA:CPU runs argmax as a scalar loop and max as vector code: so find the
   # best group of columns by max, and the column inside that group after it.
   groups = _in_groups(scores)
-  maxima = jnp.max(groups, axis=2)
-  index = _best_inside(groups, _first_of_largest(maxima))
-  return jnp.where(jnp.any(jnp.isnan(maxima), axis=1), 0, index)
+  group = _first_of_largest(jnp.max(groups, axis=2))
+  return _best_inside(groups, group)
 
 
 def largest_two(scores: Array) -> tuple[Array, Array]:
