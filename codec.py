@@ -40,6 +40,7 @@ from tqdm import tqdm
 import evaluate
 from lasers_jax import codec as coding
 from lasers_jax import scripts
+from lasers_jax.command_line import Numbers, define_path
 from lasers_jax.data.sources import decode as read_picture
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import (
@@ -57,6 +58,7 @@ from lasers_jax.evaluation.model_codec import (
   with_levels,
 )
 from lasers_jax.files import as_json, held, one_line, written_whole
+from lasers_jax.ranges import Amount, Count, Positive, Whole
 from lasers_jax.training import workdir
 
 ENDING = '.lz'
@@ -303,18 +305,14 @@ def draw_curve(
 
 
 def choices_of(
-  numbers: list[str],
-  bits: list[str],
-  tolerances: list[str],
-  steps: list[str],
+  numbers: list[int | None] | None,
+  bits: list[int | None] | None,
+  tolerances: list[float | None] | None,
+  steps: list[float | None] | None,
   *others: Any,
 ) -> list[Choice]:
   """All that flags name: each S with each number of bits, and so on."""
-  each = (int, numbers), (int, bits), (float, tolerances), (float, steps)
-  values = [
-    [make(word) if word else None for word in words or ['']]
-    for make, words in each
-  ]
+  values = [x or [None] for x in (numbers, bits, tolerances, steps)]
   return [Choice(*some, *others) for some in itertools.product(*values)]
 
 
@@ -398,21 +396,15 @@ def main(words: list[str]) -> None:
   path = given.model
   if not path:
     raise InputError('--model=WORKDIR is needed')
-  try:
-    choices = choices_of(
-      given.S,
-      given.bits,
-      given.tolerance,
-      given.step,
-      given.levels,
-      given.pursuit,
-      given.context,
-    )
-  except ValueError as error:
-    raise InputError(
-      '--S and --bits are whole numbers, --tolerance and --step are numbers: '
-      f'{error}'
-    ) from error
+  choices = choices_of(
+    given.S,
+    given.bits,
+    given.tolerance,
+    given.step,
+    given.levels,
+    given.pursuit,
+    given.context,
+  )
   if command == 'decode':
     decode_files(path, files[:-1], files[-1])
   elif command == 'encode':
@@ -426,14 +418,19 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  scripts.define_path('model', 'Workdir of the model.')
-  flags.DEFINE_list('S', [], 'Atoms for a site, if other than trained.')
-  flags.DEFINE_list('bits', [], 'Of a coefficient, if other than trained.')
-  flags.DEFINE_list('tolerance', [], 'Error at which a site has enough atoms.')
-  flags.DEFINE_list('step', [], 'Between integers, if other than trained.')
+  define_path('model', 'Workdir of the model.')
+  flags.DEFINE(Numbers(Count | None), 'S', None, 'Atoms, if not as trained.')
+  flags.DEFINE(Numbers(Whole | None), 'bits', None, 'Of a coefficient.')
+  flags.DEFINE(
+    Numbers(Amount | None),
+    'tolerance',
+    None,
+    'Error at which a site has enough atoms.',
+  )
+  flags.DEFINE(Numbers(Positive | None), 'step', None, 'Between integers.')
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')
   flags.DEFINE_list('measures', [], 'Of a curve, besides PSNR and SSIM.')
-  scripts.define_path('output', 'Folder of a curve.')
+  define_path('output', 'Folder of a curve.')
   scripts.run(main, words=True)

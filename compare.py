@@ -25,14 +25,15 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 import evaluate
 import train
 from configs import bottlenecks, decoders
-from lasers_jax import scripts, settings
+from lasers_jax import command_line, scripts, settings
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.bottlenecks.rates import fields_at
+from lasers_jax.command_line import Numbers
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.evaluation import comparison, pictures, protocol
 from lasers_jax.evaluation.measures import (
@@ -41,6 +42,7 @@ from lasers_jax.evaluation.measures import (
   load_measures,
 )
 from lasers_jax.files import written_whole
+from lasers_jax.ranges import Positive
 from lasers_jax.training import workdir
 
 PICTURES = 'pictures.npz'  # in the workdir of a run
@@ -266,9 +268,11 @@ def read_pictures(path: str) -> list[np.ndarray]:
 
 def define_flags() -> None:
   names = ','.join(BOTTLENECKS)
-  config_flags.DEFINE_config_file('config', lock_config=True)
+  command_line.define_config()
   flags.DEFINE_list('bottlenecks', names, 'What to compare; by default all.')
-  flags.DEFINE_list('bits_per_pixel', '0.5625,2', 'At which rates.')
+  flags.DEFINE(
+    Numbers(Positive), 'bits_per_pixel', '0.5625,2', 'At which rates.'
+  )
   evaluate.define_measures()
 
 
@@ -276,16 +280,16 @@ def main() -> int:
   given = flags.FLAGS
   if not given.config or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
-  try:
-    rates = [float(rate) for rate in given.bits_per_pixel]
-  except ValueError as error:
-    raise InputError(f'--bits_per_pixel must be numbers: {error}') from error
   scripts.set_up_jax()
   path = workdir.locate(scripts.WORKDIR.value)
   workdir.check_writable(path, 'choose another --workdir')
   measures = load_measures(given.measures, given.inception, given.clip)
   done = compare(
-    given.config.to_dict(), given.bottlenecks, rates, path, measures
+    given.config.to_dict(),
+    given.bottlenecks,
+    given.bits_per_pixel,
+    path,
+    measures,
   )
   if done is None:
     return scripts.STOPPED

@@ -25,6 +25,7 @@ from absl import flags
 from jax.sharding import Mesh
 
 from lasers_jax import scripts, settings
+from lasers_jax.command_line import Number, Numbers, define_path
 from lasers_jax.data import DataSettings, Source
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import examples, pictures, protocol, report
@@ -36,6 +37,7 @@ from lasers_jax.evaluation.measures import (
 )
 from lasers_jax.evaluation.metrics import SSIM_WINDOW
 from lasers_jax.evaluation.refinement import say_decoding
+from lasers_jax.ranges import Amount, Count, Share, Whole
 from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
@@ -250,19 +252,21 @@ def restore(
 
 
 def define_flags() -> None:
-  flags.DEFINE_integer('step', None, 'Checkpoint; the newest if unset.')
+  flags.DEFINE(Number(Whole), 'step', None, 'Checkpoint; the newest if unset.')
   flags.DEFINE_string('data', None, 'Other: photos, a tfds name, folder:PATH.')
   flags.DEFINE_string('split', None, 'Split; by default the test one.')
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
-  flags.DEFINE_integer('S', None, 'Atoms for a site, if other than trained.')
+  flags.DEFINE(Number(Count), 'S', None, 'Atoms for a site, if not as trained.')
   define_measures()
-  scripts.define_path('dump', 'Folder for PNG files of all images.')
+  define_path('dump', 'Folder for PNG files of all images.')
   flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
-  flags.DEFINE_integer('sampling_steps', None, 'Of a diffusion decoder.')
-  flags.DEFINE_float('guidance', None, 'Of a diffusion decoder.')
-  flags.DEFINE_list('interval', None, 'Times from and to which it guides: 0,1.')
-  flags.DEFINE_integer('batch_size', None, 'Images at a time.')
-  scripts.define_path('output', 'Folder; the workdir if unset.')
+  flags.DEFINE(Number(Count), 'sampling_steps', None, 'Of a diffusion decoder.')
+  flags.DEFINE(Number(Amount), 'guidance', None, 'Of a diffusion decoder.')
+  flags.DEFINE(
+    Numbers(Share), 'interval', None, 'Times from and to which it guides: 0,1.'
+  )
+  flags.DEFINE(Number(Count), 'batch_size', None, 'Images at a time.')
+  define_path('output', 'Folder; the workdir if unset.')
 
 
 def define_measures() -> None:
@@ -270,20 +274,12 @@ def define_measures() -> None:
   flags.DEFINE_list(
     'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
   )
-  scripts.define_path('inception', 'File of weights, for fid.')
-  scripts.define_path('clip', 'File of weights, for cmmd.')
+  define_path('inception', 'File of weights, for fid.')
+  define_path('clip', 'File of weights, for cmmd.')
 
 
 def _given(values: dict) -> dict:
   return {k: v for k, v in values.items() if v is not None}
-
-
-def times_of(words: list[str]) -> tuple[float, float]:
-  try:
-    low, high = map(float, words)
-  except ValueError as error:
-    raise InputError('--interval is two times, such as 0.25,1') from error
-  return low, high
 
 
 def main() -> None:
@@ -301,7 +297,7 @@ def main() -> None:
     'sampler': given.sampler,
     'steps': given.sampling_steps,
     'guidance': given.guidance,
-    'interval': given.interval and times_of(given.interval),
+    'interval': given.interval,
   }
   evaluation = measure(
     scripts.WORKDIR.value,

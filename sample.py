@@ -27,6 +27,7 @@ from absl import flags
 
 import evaluate
 from lasers_jax import sampling, scripts
+from lasers_jax.command_line import Number, define_path
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import (
   classifier,
@@ -37,6 +38,7 @@ from lasers_jax.evaluation import (
 )
 from lasers_jax.evaluation.generation import Pictures, Real
 from lasers_jax.evaluation.measures import MEASURES, Extractor, load_measures
+from lasers_jax.ranges import Seed, Several
 from lasers_jax.training import workdir
 
 GRID = 8  # new images in a row, and rows, of a sampler's picture
@@ -240,12 +242,12 @@ def report(rows: list[dict], shown: list[np.ndarray], folder: str) -> None:
 
 def define_flags() -> None:
   flags.DEFINE_list('samplers', 'pmfs', ', '.join(sampling.SAMPLERS))
-  flags.DEFINE_integer('n', 10_000, 'Images to draw.')
-  flags.DEFINE_integer('seed', 0, 'Of fitting and drawing.')
+  flags.DEFINE(Number(Several), 'n', 10_000, 'Images to draw.')
+  flags.DEFINE(Number(Seed), 'seed', 0, 'Of fitting and drawing.')
   flags.DEFINE_string(
     'features', classifier.NAME, 'What compares images; or fd-vgg16.'
   )
-  scripts.define_path('output', 'Folder of a table of all workdirs.')
+  define_path('output', 'Folder of a table of all workdirs.')
 
 
 def main() -> None:

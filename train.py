@@ -20,9 +20,8 @@ import jax
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
-from lasers_jax import data, scripts, settings
+from lasers_jax import command_line, data, scripts, settings
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.evaluation import pictures, protocol
 from lasers_jax.evaluation.metrics import SSIM_WINDOW
@@ -305,5 +304,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', lock_config=True)
+  command_line.define_config()
   scripts.run(main, resumes=True)

@@ -8,7 +8,7 @@ over an image; where a paper names none, `assumed`.
 from ml_collections import ConfigDict
 
 from configs import bottlenecks
-from lasers_jax.errors import InputError
+from lasers_jax.errors import unknown
 
 
 def choose(name: str, pixels: int) -> tuple[ConfigDict, ConfigDict]:
@@ -17,10 +17,7 @@ def choose(name: str, pixels: int) -> tuple[ConfigDict, ConfigDict]:
   `pixels` are the numbers of an image, all channels counted that differ.
   """
   if name not in _AUTOENCODERS:
-    raise InputError(
-      f'this config knows the autoencoders {", ".join(_AUTOENCODERS)}, '
-      f'not {name!r}'
-    )
+    raise unknown('the autoencoder', name, _AUTOENCODERS)
   bottleneck, own = _AUTOENCODERS[name]
   section, weights = bottlenecks.choose(bottleneck)
   weights.update(pixel=pixels / 2, **own)

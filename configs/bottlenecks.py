@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, unknown
 
 
 def choose(name: str, K: int = 512) -> tuple[ConfigDict, ConfigDict]:
@@ -33,10 +33,7 @@ def choose(name: str, K: int = 512) -> tuple[ConfigDict, ConfigDict]:
 
 def _known(name: str) -> dict:
   if name not in _BOTTLENECKS:
-    raise InputError(
-      f'the configs know the bottlenecks {", ".join(_BOTTLENECKS)}, '
-      f'not {name!r}'
-    )
+    raise unknown('the bottleneck', name, _BOTTLENECKS)
   return _BOTTLENECKS[name]
 
 

@@ -13,7 +13,7 @@ diffusion decoder. Several go together: vq+gan+wide.
 
 from ml_collections import ConfigDict
 
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, unknown
 
 
 def add(config: ConfigDict, names: str) -> None:
@@ -24,9 +24,7 @@ def add(config: ConfigDict, names: str) -> None:
   """
   for name in names.split('+') if names else ():
     if name not in _PARTS:
-      raise InputError(
-        f'the configs know the decoders {", ".join(_PARTS)}, not {name!r}'
-      )
+      raise unknown('the decoder', name, _PARTS)
     for part in _PARTS[name]:
       part(config)
 

@@ -14,11 +14,10 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, shown
 
 _MOST_INT = 2**31 - 1
 _LEAST_FLOAT = 2.0**-126  # what is smaller is 0 where XLA computes
-_LETTERS = 60  # of a value in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,15 +109,20 @@ def declared(owner: type, name: str) -> Any:
 def read(text: str, kind: Any) -> Any:
   """Reads the number, or the text, that words on a command line stand for.
 
+  No words at all are None, where that is of the kind.
+
   Raises:
     ValueError: it is none of the kind; the message says what it must be.
   """
-  base, _ = _parts(_without_none(_parts(kind)[0]))
+  inner = _without_none(kind)
+  if not text and inner is not kind:
+    return None
+  base, _ = _parts(inner)
   try:
     value = base(text)
     check(value, kind, text)
   except ValueError as error:
-    raise ValueError(f'it must be {say(_without_none(kind))}') from error
+    raise ValueError(f'it must be {say(inner)}') from error
   return value
 
 
@@ -205,9 +209,7 @@ def _single(value: float) -> float:
 
 
 def _shown(value: Any) -> str:
-  text = repr(value)
-  if len(text) > _LETTERS:
-    text = text[:_LETTERS] + '...'
+  text = shown(value)
   if isinstance(value, int) and abs(value) > _MOST_INT:
     return f'{text} (more than 32 bits)'
   if isinstance(value, float) and math.isfinite(value):

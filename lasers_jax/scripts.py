@@ -1,7 +1,6 @@
 """What the scripts share: flags, log lines, one-line errors."""
 
 import contextlib
-import difflib
 import errno
 import io
 import logging
@@ -16,9 +15,8 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from lasers_jax import signals
+from lasers_jax import command_line, signals
 from lasers_jax.errors import InputError, TrainingError
-from lasers_jax.training import workdir
 from lasers_jax.training.sharding import initialize_distributed
 
 STOPPED = os.EX_TEMPFAIL  # 75: asked to stop; the same command goes on
@@ -27,21 +25,6 @@ OUT_OF_MEMORY = (
   '--config.batch_size, or split the state over devices: --config.mesh.fsdp; '
   'measuring: --config.evaluation.batch_size or --batch_size)'
 )
-
-
-
-class _Path(flags.ArgumentParser):
-  """A path of this machine; shells leave a `~` behind an equals sign alone."""
-
-  def parse(self, argument: str) -> str:
-    return workdir.local(argument) if argument else argument
-
-
-def define_path(name: str, text: str) -> None:
-  """Defines a flag of a file or folder, which is not set by default."""
-  serializer = flags.ArgumentSerializer()
-  flags.DEFINE(_Path(), name, None, text, serializer=serializer)
-
 
 # Here, since absl lets only one module define a flag.
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
@@ -62,12 +45,9 @@ def run(
 
   def parse(argv: list[str]) -> list[str]:
     try:
-      rest = flags.FLAGS(argv)
-      if rest[1:] and not words:
-        raise InputError(f'not a flag: {rest[1]}')
-      return rest
-    except Exception as error:  # A config file may raise anything.
-      sys.exit(_fail(_unknown_key(argv) or error, 2))
+      return command_line.parse(argv, words)
+    except InputError as error:
+      sys.exit(_fail(error, 2))
 
   def guarded(argv: list[str]) -> int:
     _survive_any_locale()
@@ -113,30 +93,6 @@ def _outcome(act: Callable[[], int | None]) -> int:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
       raise
     return _fail(f'{error.strerror}: {error.filename or "make room"}', 2)
-
-
-def _unknown_key(argv: list[str]) -> InputError | None:
-  """Finds the --config.KEY=VALUE whose key the config does not have."""
-  overrides = [arg for arg in argv if arg.startswith('--config.')]
-  # The flag of the config file looks for overrides in sys.argv itself.
-  sys.argv = [arg for arg in argv if arg not in overrides]
-  try:
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(sys.argv)
-    known = flags.FLAGS.config.to_dict()
-  except Exception:  # Then something else is wrong.
-    return None
-  for override in overrides:
-    path = override.removeprefix('--config.').partition('=')[0]
-    section = known
-    for key in path.split('.'):
-      if not isinstance(section, dict) or key not in section:
-        keys = section if isinstance(section, dict) else ()
-        close = difflib.get_close_matches(key, keys, 1)
-        hint = f'; did you mean {close[0]}?' if close else ''
-        return InputError(f'the config has no key {path}{hint}')
-      section = section[key]
-  return None
 
 
 def _survive_any_locale() -> None:

@@ -1,7 +1,6 @@
 """From plain dictionaries, as a config holds them, to checked objects."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.data import DataSettings
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, nearest, unknown
 from lasers_jax.evaluation.refinement import (
   Decoding,
   SamplingSettings,
@@ -261,10 +260,7 @@ def _section(section: Any, name: str) -> Mapping:
 def _choose(table: Mapping[str, Any], section: Mapping, where: str):
   name = section.get('name')
   if not isinstance(name, str) or name not in table:
-    raise InputError(
-      f'{where}.name must be one of {", ".join(table)}: {name!r}'
-      + _nearest(str(name), table)
-    )
+    raise unknown(f'{where}.name', name, table)
   return table[name]
 
 
@@ -294,14 +290,15 @@ def _read(
     also: keys that are read elsewhere, to know the nearest name.
   """
   fields = {k: f for k, f in _fields(kind).items() if k not in given}
+  dot = where and f'{where}.'
   for key, value in section.items():
-    path = f'{where}.{key}' if where else str(key)
+    path = f'{dot}{key}'
     if key in fields:
       check(value, fields[key].type, path)
     else:
       raise InputError(
         f'nothing reads the config key {path}'
-        + _nearest(str(key), [*fields, *also], f'{where}.' if where else '')
+        + nearest(str(key), {x: f'{dot}{x}' for x in (*fields, *also)})
       )
   missing = [
     name
@@ -310,12 +307,5 @@ def _read(
     and name not in section
   ]
   if missing:
-    raise InputError(
-      f'the config has no {where + "." if where else ""}{missing[0]}'
-    )
+    raise InputError(f'the config has no {dot}{missing[0]}')
   return {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
-
-
-def _nearest(word: str, words, prefix: str = '') -> str:
-  close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-  return f'; did you mean {prefix}{close[0]}?' if close else ''

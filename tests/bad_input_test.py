@@ -39,7 +39,7 @@ def train_tiny(config, workdir):
     (dict(data__side=10), 'SSIM needs images of at least 11x11 pixels'),
     (dict(data__resize=12), 'resize 12 is smaller than the crop 16'),
     (dict(network__f=3, data__side=18), 'f = 3 is not a power of two'),
-    (dict(network__name='vqave'), 'network.name must be one of vqvae, resnet'),
+    (dict(network__name='vqave'), "name is 'vqave': did you mean vqvae?"),
     (dict(mesh__data=16), 'needs 16 devices, and there are 8'),
     (dict(batch_size=12), 'batch_size=12 cannot be split 8 ways'),
     (dict(evaluation__batch_size=6), 'evaluation.batch_size=6 cannot be split'),

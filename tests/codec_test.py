@@ -327,7 +327,7 @@ def test_changed_bytes_are_one_error_each(
 
 
 def test_choices_are_all_that_flags_name():
-  found = codec.choices_of(['2'], [], ['', '0.5'], ['0.1'])
+  found = codec.choices_of([2], [], [None, 0.5], [0.1])
   assert found == [
     Choice(S=2, step=0.1), Choice(S=2, tolerance=0.5, step=0.1)
   ]
@@ -338,7 +338,7 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
     rate_distortion, 'CLASSICAL', {'JPEG': (10, 90), 'AVIF': (50,)}
   )
   files = [str(folder / '0.png'), str(folder / '1.png')]
-  choices = codec.choices_of(['1', '2'], [], [], [], 'lloyd')
+  choices = codec.choices_of([1, 2], [], [], [], 'lloyd')
   codec.draw_curve(model[0], files, str(tmp_path), choices, NOTHING_MORE)
   found = json.loads((tmp_path / 'curve.json').read_text())
   assert [row['codec'] for row in found['rows']] == [

@@ -97,7 +97,7 @@ def test_every_bottleneck_can_be_asked_for(name):
 
 @pytest.mark.parametrize('name', [*CONFIGS, *VECTORS])
 def test_unknown_bottlenecks_are_refused(name):
-  with pytest.raises(settings.InputError, match="not 'qv'"):
+  with pytest.raises(settings.InputError, match="is 'qv': "):
     get_config(name, 'qv')
 
 
@@ -109,7 +109,7 @@ def test_opens_with_the_command_that_runs_it(name):
 
 
 def test_unknown_decoders_are_refused():
-  with pytest.raises(settings.InputError, match="wide, not 'gann'"):
+  with pytest.raises(settings.InputError, match="is 'gann': did you mean gan"):
     get_config('cifar10', 'vq+gann')
 
 

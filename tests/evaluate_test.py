@@ -204,10 +204,3 @@ def test_what_cannot_be_written_is_said_before_measuring(
   folders = {'output': str(tmp_path), flag: str(tmp_path / 'file' / 'x')}
   with pytest.raises(InputError, match=f'cannot be written .* --{flag}'):
     evaluate.evaluate(str(tiny_run.workdir), **folders)
-
-
-def test_times_of_guidance():
-  assert evaluate.times_of(['0.25', '1']) == (0.25, 1.0)
-  for words in (['a', '1'], ['0.5'], ['0', '0.5', '1']):
-    with pytest.raises(InputError, match='--interval is two times, such as'):
-      evaluate.times_of(words)

@@ -45,6 +45,8 @@ SCRIPTS = (
   'sample.py',
   'codec.py',
   'lasers_jax/scripts.py',
+  'lasers_jax/command_line.py',
+  'lasers_jax/config_file.py',
   'configs/',
 )
 # Packages that few may know: where files with such a prefix alone import them.

@@ -172,16 +172,19 @@ def test_slices_of_the_latent_are_as_many_as_a_product_has_by_default():
 
 def test_unknown_names():
   assert message(changed(bottleneck__name='laser')) == (
-    f"bottleneck.name must be one of {', '.join(BOTTLENECKS)}: 'laser'; "
-    'did you mean lasers?'
+    "bottleneck.name is 'laser': did you mean lasers?"
   )
   assert message(changed(network__name='vqva')) == (
-    f"network.name must be one of {', '.join(NETWORKS)}: 'vqva'; "
-    'did you mean vqvae?'
+    "network.name is 'vqva': did you mean vqvae?"
   )
-  for section in ('network', 'bottleneck'):
-    assert message(changed(**{section: None})).startswith(
-      f'{section}.name must be one of '
+  for section, table in ('network', NETWORKS), ('bottleneck', BOTTLENECKS):
+    of_all = f'it must be one of {", ".join(table)}'
+    for name in (3, ['qqq'], 'qqq'):
+      assert message(changed(**{f'{section}__name': name})) == (
+        f'{section}.name is {name!r}: {of_all}'
+      )
+    assert message(changed(**{section: None})) == (
+      f'{section}.name is None: {of_all}'
     )
 
 
