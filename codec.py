@@ -23,13 +23,11 @@ from lasers_jax import signals
 if __name__ == '__main__':
   signals.end_without_traceback()
 
-import contextlib
 import functools
 import glob
 import itertools
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -57,7 +55,14 @@ from lasers_jax.evaluation.model_codec import (
   fit_tables,
   with_levels,
 )
-from lasers_jax.files import as_json, held, one_line, written_whole
+from lasers_jax.files import (
+  as_json,
+  check_folder,
+  held,
+  one_line,
+  writing,
+  written_whole,
+)
 from lasers_jax.ranges import Amount, Count, Positive, Whole
 from lasers_jax.training import workdir
 
@@ -213,7 +218,7 @@ def encode_files(
   def act(file: str, target: str) -> None:
     image = _picture(file)
     data = codec.encode(image)
-    with _writing(target), written_whole(target) as output:
+    with writing(target), written_whole(target) as output:
       output.write(data)
     sizes.append(len(data))
     pixels.append(image.shape[0] * image.shape[1])
@@ -234,7 +239,7 @@ def decode_files(path: str, files: list[str], folder: str) -> None:
     data = _bytes(file)
     codec = decoder(coding.unpack(data).model)
     image = codec.decode(data)
-    with _writing(target):
+    with writing(target):
       pictures.save_png(target, image)
 
   _each(targets, act)
@@ -272,7 +277,7 @@ def draw_curve(
       f'a curve has measures of single images, not {", ".join(measures.scores)}'
     )
   images = [_of(file, _picture, file) for file in files]
-  _check_folder(folder)
+  check_folder(folder)
   name = os.path.basename(os.path.normpath(path))
   coders = list(rate_distortion.classical())
   codecs = [open_encoder(path, choice) for choice in choices]
@@ -329,25 +334,8 @@ def _targets(files: list[str], folder: str, ending: str) -> dict[str, str]:
     if target in targets:
       raise InputError(f'{targets[target]} and {file} would both be {target}')
     targets[target] = file
-  _check_folder(folder)
+  check_folder(folder)
   return targets
-
-
-def _check_folder(folder: str) -> None:
-  """Makes a folder; raises InputError where nothing can be written there."""
-  with _writing(folder):
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-  """Makes an error of the disk one of the user's, and names the path."""
-  try:
-    yield
-  except OSError as error:
-    raise InputError(f'{path} cannot be written: {one_line(error)}') from error
 
 
 def _each(targets: dict[str, str], act: Callable[[str, str], None]) -> None:

@@ -16,7 +16,6 @@ if __name__ == '__main__':
   signals.end_without_traceback()
 
 import dataclasses
-import json
 import logging
 import os
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from absl import flags
 import evaluate
 from lasers_jax import sampling, scripts
 from lasers_jax.command_line import Number, define_path
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import (
   classifier,
   generation,
@@ -38,6 +37,7 @@ from lasers_jax.evaluation import (
 )
 from lasers_jax.evaluation.generation import Pictures, Real
 from lasers_jax.evaluation.measures import MEASURES, Extractor, load_measures
+from lasers_jax.files import as_json, check_folder
 from lasers_jax.ranges import Seed, Several
 from lasers_jax.training import workdir
 
@@ -88,6 +88,10 @@ def sample_all(
     for path, model in models.items()
     for spec in specs
   }
+  for path in paths:
+    check_folder(os.path.join(path, 'samples'))
+  if output:
+    check_folder(output)
   rows, shown, extractor = [], [], None
   for path, model in models.items():
     subject = prepare(path, model, features, extractor)
@@ -160,7 +164,7 @@ def load_extractor(
     if name not in scores:
       raise InputError(f'--features must be a score of images, not {name!r}')
     return scores[name]
-  return classifier.train_classifier(images, labels, steps=classifier.STEPS)
+  return classifier.kept_classifier(images, labels, steps=classifier.STEPS)
 
 
 def sample(
@@ -173,9 +177,7 @@ def sample(
     sampler, subject.real.train.latents, n, seed, mesh
   )
   logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
-  folder = os.path.join(subject.path, 'samples')
-  os.makedirs(folder, exist_ok=True)
-  file = os.path.join(folder, f'{file_name(spec)}.npz')
+  file = os.path.join(subject.path, 'samples', f'{file_name(spec)}.npz')
   about = {'weights': subject.protocol['weights']}
   sampling.save(file, sampler, state, about)
   images = generation.decode_latents(
@@ -220,24 +222,24 @@ def file_name(spec: str) -> str:
 
 
 def keep(path: str, row: dict, images: np.ndarray) -> None:
-  """Writes the scores and the grid of a sampler into a workdir."""
+  """Writes the scores of a sampler into a workdir, and then its grid."""
   base = os.path.join(path, 'samples', file_name(row['sampler']))
-  workdir.write_text(f'{base}.json', json.dumps(row, indent=2) + '\n')
-  cells = images[: GRID**2]
-  grid = [cells[i : i + GRID] for i in range(0, len(cells), GRID)]
-  pictures.save_png(f'{base}.png', pictures.grid(grid))
+  workdir.write_text(f'{base}.json', as_json(row))
+  with optional(f'{base}.png'):
+    cells = images[: GRID**2]
+    grid = [cells[i : i + GRID] for i in range(0, len(cells), GRID)]
+    pictures.save_png(f'{base}.png', pictures.grid(grid))
 
 
 def report(rows: list[dict], shown: list[np.ndarray], folder: str) -> None:
-  """Writes the table of all rows, and new images of each."""
-  os.makedirs(folder, exist_ok=True)
-  text = json.dumps(rows, indent=2) + '\n'
-  workdir.write_text(os.path.join(folder, 'table.json'), text)
+  """Writes the table of all rows, and then new images of each."""
+  workdir.write_text(os.path.join(folder, 'table.json'), as_json(rows))
   tables = generation_table.overview(rows), generation_table.table(rows)
   workdir.write_text(os.path.join(folder, 'table.md'), '\n'.join(tables))
-  labels = [f'{row["model"]} {row["sampler"]}' for row in rows]
-  grid = pictures.grid([images[: 2 * GRID] for images in shown], labels)
-  pictures.save_png(os.path.join(folder, 'pictures.png'), grid)
+  with optional('pictures.png'):
+    labels = [f'{row["model"]} {row["sampler"]}' for row in rows]
+    grid = pictures.grid([images[: 2 * GRID] for images in shown], labels)
+    pictures.save_png(os.path.join(folder, 'pictures.png'), grid)
 
 
 def define_flags() -> None:

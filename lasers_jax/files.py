@@ -8,13 +8,17 @@ import math
 import os
 import secrets
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
+import jax
 import numpy as np
 
 from lasers_jax.errors import InputError
+
+CACHE = '~/.cache/lasers_jax'
 
 
 @contextlib.contextmanager
@@ -45,6 +49,23 @@ _TEXT = {'encoding': 'utf-8', 'errors': 'backslashreplace'}
 
 
 @contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+  """Makes an error of the disk an InputError that names the path."""
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f'{path} cannot be written: {one_line(error)}') from error
+
+
+def check_folder(path: str | os.PathLike) -> None:
+  """Makes a folder; raises InputError where nothing can be written there."""
+  with writing(path):
+    os.makedirs(path, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path) as file:
+      file.write(b'0')
+
+
+@contextlib.contextmanager
 def held(path: str | os.PathLike) -> Iterator[None]:
   """Waits until nobody else holds a lock file, and holds it during the block.
 
@@ -54,10 +75,8 @@ def held(path: str | os.PathLike) -> Iterator[None]:
   Raises:
     InputError: the file cannot be written.
   """
-  try:
+  with writing(path):
     lock = open(path, 'ab')
-  except OSError as error:
-    raise InputError(f'{path} cannot be written: {error.strerror}') from error
   with lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX)
@@ -92,6 +111,15 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     raise
   except Exception as error:  # a damaged file may raise whatever it likes
     raise ValueError(one_line(error)) from error
+
+
+def cache_folder() -> str:
+  """The folder of what may be made anew: that of JAX's compiled programs.
+
+  Or, where JAX keeps none or keeps them elsewhere than on a disk, CACHE.
+  """
+  folder = jax.config.jax_compilation_cache_dir
+  return folder if folder and '://' not in folder else os.path.expanduser(CACHE)
 
 
 def one_line(error: Exception) -> str:

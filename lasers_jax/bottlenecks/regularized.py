@@ -47,6 +47,9 @@ def prior_mmd(z: Array, key: Array, mask: Array | None = None) -> Array:
 
 
 def _kernel(x: Array, y: Array) -> Array:
+  # Distances stay, and squares of large means do not drown them.
+  centre = jax.lax.stop_gradient(jnp.mean(y, axis=0, keepdims=True))
+  x, y = x - centre, y - centre
   squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)[None]
   distances = jnp.maximum(squares - 2 * x @ y.T, 0)
   scales = [2 * x.shape[1] * scale for scale in SCALES]

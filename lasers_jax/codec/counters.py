@@ -1,4 +1,4 @@
-"""Coders that write nothing: they count what comes, keep it or check tables."""
+"""Coders that write nothing: they count or keep what comes, or check tables."""
 
 import numpy as np
 

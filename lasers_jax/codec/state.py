@@ -13,6 +13,7 @@ from lasers_jax.errors import InputError
 from lasers_jax.files import one_line, read_arrays, written_whole
 
 _ABOUT = 'about'
+_HASH = 'hash'  # with it, an array that is missing shows
 
 
 class State(NamedTuple):
@@ -38,8 +39,9 @@ class State(NamedTuple):
 
 def save(path: str, state: State) -> None:
   """Writes a state to one .npz file."""
+  about = {**json.loads(_about(state)), _HASH: state.hash().hex()}
   with written_whole(path) as file:
-    np.savez(file, **{_ABOUT: np.array(_about(state))}, **_arrays(state))
+    np.savez(file, **{_ABOUT: np.array(json.dumps(about))}, **_arrays(state))
 
 
 def load(path: str) -> State:
@@ -55,6 +57,9 @@ def load(path: str) -> State:
     levels = arrays.pop('.levels', None)
     state = State(about['weights'], about['changes'], arrays, levels)
     _check(state)
+    # Files that are older say none.
+    if about.get(_HASH, name := state.hash().hex()) != name:
+      raise ValueError('its hash does not fit')
     return state
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise InputError(

@@ -19,11 +19,11 @@ def draw_times(key: Array, n: int, uniform_share: float = 1.0) -> Array:
       share the ends are hardly seen, which shifts colours (FlowMo).
   """
   which, uniform, normal = jax.random.split(key, 3)
-  middle = jax.nn.sigmoid(jax.random.normal(normal, (n,)))
-  even = jax.random.uniform(uniform, (n,))
-  return jnp.where(
-    jax.random.uniform(which, (n,)) < uniform_share, even, middle
+  middle = jax.nn.sigmoid(jax.random.normal(normal, (n,), jnp.float32))
+  even, chance = (
+    jax.random.uniform(key, (n,), jnp.float32) for key in (uniform, which)
   )
+  return jnp.where(chance < uniform_share, even, middle)
 
 
 def diffusion_loss(
@@ -46,11 +46,15 @@ def diffusion_loss(
     noise: [B, h, w, 3], standard normal.
 
   Returns:
-    The loss of each image [B], and the estimates x̂ [B, h, w, 3].
+    The loss of each image [B], and the estimates x̂ [B, h, w, 3]: float32, as
+    is what is given to `predict`, whatever the types of the arguments.
   """
+  images, times, noise = (
+    x.astype(jnp.float32) for x in (images, times, noise)
+  )
   alpha, sigma = (x[:, None, None, None] for x in schedule(times))
   mixed = identities.mix(images, noise, alpha, sigma)
   v = identities.velocity(images, noise, alpha, sigma)
-  predicted = predict(mixed, times)
+  predicted = predict(mixed, times).astype(jnp.float32)
   error = jnp.mean((predicted - v) ** 2, axis=(1, 2, 3))
   return error, identities.image_of(mixed, predicted, alpha, sigma)

@@ -33,14 +33,15 @@ def sample(
   """Turns noise into images; a function of the noise alone.
 
   Args:
-    denoise: (x_t [B, ...], t, a scalar) -> x̂ [B, ...], the estimated image.
-    noise: [B, ...], standard normal.
+    denoise: (x_t [B, ...], t, a scalar) -> x̂ [B, ...], the estimated image;
+      x_t and t are float32, x̂ may be of any float type.
+    noise: [B, ...], standard normal, of any float type.
     steps: of equal length in t, from 1 to 0; at least 1.
     sampler: a name in SAMPLERS. 'heun' calls `denoise` twice a step, except in
       the last; the others once.
 
   Returns:
-    Images, of the shape of noise.
+    Images float32, of the shape of noise.
 
   Raises:
     ValueError: an unknown sampler, or fewer steps than one.
@@ -49,8 +50,13 @@ def sample(
     raise ValueError(f'sampling takes at least 1 step, got {steps}')
   if sampler not in SAMPLERS:
     raise ValueError(f'the samplers are {", ".join(SAMPLERS)}, not {sampler!r}')
-  times = jnp.linspace(1.0, 0.0, steps + 1)
-  return SAMPLERS[sampler](denoise, schedule, noise, times)
+  times = jnp.linspace(1.0, 0.0, steps + 1, dtype=jnp.float32)
+
+  def estimate(x: Array, t: Array) -> Array:
+    return denoise(x, t).astype(jnp.float32)
+
+  noise = noise.astype(jnp.float32)
+  return SAMPLERS[sampler](estimate, schedule, noise, times)
 
 
 def _ddim(
@@ -91,8 +97,7 @@ def _dpmpp_2m(
   level = _log_ratio(schedule, times)
   width = level[1:] - level[:-1]
   # How far the middle of a step lies beyond its beginning, in steps before.
-  share = jnp.concatenate([jnp.zeros(1), width[1:] / (2 * width[:-1])])
-  share = share.at[-1].set(0.0)
+  share = jnp.pad(width[1:] / (2 * width[:-1]), (1, 0)).at[-1].set(0.0)
 
   def step(carry, step):
     (x, before), (t, s, share) = carry, step

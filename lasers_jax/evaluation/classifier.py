@@ -7,18 +7,23 @@ were scored with the same weights, whose hash the results give.
 """
 
 import functools
+import hashlib
 import logging
+import os
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.evaluation.measures import Extractor
+from lasers_jax.files import cache_folder, read_arrays, written_whole
 from lasers_jax.networks import layers
 from lasers_jax.training.step import to_float
 
@@ -27,6 +32,7 @@ _log = logging.getLogger(__name__)
 NAME = 'fd-classifier'
 WIDTH = 64  # of the features
 STEPS, BATCH, RATE = 2_000, 128, 1e-3
+_VERSION = 1  # of what is below and no number above: the network, its training
 RECIPE = (
   'two convolutions and a dense layer of 64, trained to tell the classes of '
   'the training split apart: no FID'
@@ -85,9 +91,74 @@ def train_classifier(
     )
     if not (i + 1) % 500:
       _log.info('classifier: step %d/%d, loss %.4f', i + 1, steps, loss)
+  return _extractor(module, params['params'])
+
+
+def kept_classifier(
+  images: np.ndarray, labels: np.ndarray, seed: int = 0, steps: int = STEPS
+) -> Extractor:
+  """Trains the classifier, or reads what was trained of the same before.
+
+  It is kept in the user's cache by a hash of the recipe and of the pictures.
+  A file that is damaged is written anew; without a place, it is not kept.
+
+  Args:
+    images, labels, seed, steps: as of `train_classifier`.
+  """
+  folder = os.path.join(cache_folder(), 'classifiers')
+  name = _name(images, labels, (_VERSION, WIDTH, BATCH, RATE, seed, steps))
+  path = os.path.join(folder, f'{name}.npz')
+  try:
+    extractor = _read(path, images, labels)
+    _log.info('classifier: read from %s', path)
+    return extractor
+  except FileNotFoundError:
+    pass
+  except ValueError as error:
+    _log.warning('classifier: %s is damaged (%s), trained anew', path, error)
+  extractor = train_classifier(images, labels, seed, steps)
+  arrays = flatten_dict(jax.device_get(extractor.params), sep='/')
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with written_whole(path) as file:
+      np.savez(file, **arrays)
+  except OSError as error:
+    _log.warning('classifier: not kept in %s: %s', folder, error.strerror)
+  return extractor
+
+
+def _name(images: np.ndarray, labels: np.ndarray, recipe: tuple) -> str:
+  digest = hashlib.sha256(repr(recipe).encode())
+  for array in images, np.asarray(labels, np.int64):
+    digest.update(f'{array.dtype.str} {array.shape}'.encode())
+    digest.update(np.ascontiguousarray(array))
+  return digest.hexdigest()[:32]
+
+
+def _read(path: str, images: np.ndarray, labels: np.ndarray) -> Extractor:
+  """Reads a classifier; ValueError where the file is of another or none."""
+  arrays = read_arrays(path)
+  module = Classifier(int(labels.max()) + 1)
+  shapes = jax.eval_shape(
+    lambda key: _init(module, key, images.shape[1:]), jax.random.key(0)
+  )
+  expected = flatten_dict(shapes['params'], sep='/')
+  if arrays.keys() != expected.keys():
+    raise ValueError('other arrays')
+  for name, array in arrays.items():
+    wanted = expected[name]
+    if array.shape != wanted.shape or array.dtype != wanted.dtype:
+      raise ValueError(f'{name} is {array.dtype} {array.shape}')
+    if not np.isfinite(array).all():
+      raise ValueError(f'{name} is not finite')
+  params = unflatten_dict({k: jnp.asarray(x) for k, x in arrays.items()}, '/')
+  return _extractor(module, params)
+
+
+def _extractor(module: Classifier, params: Any) -> Extractor:
   return Extractor(
     module,
-    params['params'],
+    params,
     lambda images: images.astype(np.float32) / 255,
     FeatureStatistics,
     frechet_distance,

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lasers_jax.evaluation import pictures
+from lasers_jax.evaluation import metrics, pictures
 from lasers_jax.evaluation.measures import MEASURES
 
 Row = Mapping[str, Any]
@@ -56,7 +56,7 @@ def _cells(row: Row, more: Sequence[str]) -> list[str]:
     say_settings(row['settings']),
     f'{sum(results["protocol"]["parameters"].values()):,}',
     bits if isinstance(bits, str) else f'{bits:.4g}',
-    f'{psnr["mean"]:.2f} ({psnr["low"]:.2f} to {psnr["high"]:.2f})',
+    metrics.say_mean(psnr),
     f'{results["ssim"]["mean"]:.4f}',
     *(_measure(results.get(name)) for name in more),
     f'{100 * results["usage"]:.1f} %' if used else '',

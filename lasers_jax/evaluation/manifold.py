@@ -11,7 +11,9 @@ import numpy as np
 from lasers_jax.errors import InputError
 
 _TILE = 1024  # rows of either set: a tile of distances takes 8 MiB
-_ROUNDING = 1e-12  # of squared distances, beside the squared norm
+# Squared distances that are less than this share of the squared norms have lost
+# more than eight digits in the product that gives the others.
+_NEAR = 1e-7
 
 
 def manifold_scores(real, fake, k=5):
@@ -90,15 +92,16 @@ def tiles(x, y):
   """Yields (rows, columns, squared distances of x[rows] and y[columns]).
 
   x [n, d], y [m, d]: finite. rows and columns are slices that together go over
-  all pairs; distances are float64, and 0 for rows that are equal, or nearer
-  than a millionth of their distance to the mean of y.
+  all pairs; distances are float64, and 0 for rows that are equal alone.
   """
   centre = y.mean(axis=0, dtype=np.float64)  # less is lost by cancellation
   size = max(1, min(_TILE, 2**21 // x.shape[1]))  # of rows, at most 16 MiB
   for rows in _slices(len(x), size):
     a = x[rows] - centre
     for columns in _slices(len(y), size):
-      yield rows, columns, _squared_distances(a, y[columns] - centre)
+      distances, near = _squared_distances(a, y[columns] - centre)
+      _measure(distances, x[rows], y[columns], np.nonzero(near))
+      yield rows, columns, distances
 
 
 def _slices(length, size):
@@ -107,13 +110,20 @@ def _slices(length, size):
 
 
 def _squared_distances(a, b):
-  squares = np.sum(a * a, axis=1)[:, None]
+  """Squared distances by a product, and where they are too small for that."""
+  squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)
   distances = a @ (-2 * b).T
   distances += squares
-  distances += np.sum(b * b, axis=1)
-  # Of equal rows what was rounded is left, of either sign.
-  distances *= distances > _ROUNDING * squares
-  return distances
+  return distances, distances <= _NEAR * squares
+
+
+def _measure(distances, x, y, pairs):
+  """Puts the squared distances of pairs of rows there, by their differences."""
+  size = max(1, 2**21 // x.shape[1])
+  for start in range(0, len(pairs[0]), size):
+    i, j = (index[start : start + size] for index in pairs)
+    off = x[i].astype(np.float64) - y[j]
+    distances[i, j] = np.einsum('nd,nd->n', off, off)
 
 
 def as_samples(**sets):

@@ -85,8 +85,7 @@ def nearest(x, y):
   """Returns distance and index of the nearest row of y for each of x, [n] each.
 
   x [n, d], y [m, d]: finite. Float64, in tiles; of equal rows of y the first.
-  A distance under a millionth of that to the mean of y is 0. Raises ValueError
-  where the sets do not go together (`manifold.as_samples`).
+  Raises ValueError where the sets do not go together (`manifold.as_samples`).
   """
   x, y = as_samples(x=x, y=y)
   squared, index = np.full(len(x), np.inf), np.zeros(len(x), int)

@@ -153,7 +153,7 @@ def table(rows: Sequence[dict]) -> str:
       row['codec'],
       row['setting'],
       f'{row["bits_per_pixel"]:.4g}',
-      f'{psnr["mean"]:.2f} ({psnr["low"]:.2f} to {psnr["high"]:.2f})',
+      metrics.say_mean(psnr),
       f'{row["ssim"]["mean"]:.4f}',
       *(f'{row[name]["mean"]:.4f}' for name in more),
       *(_signed(gains[name][i], row['codec'] == name) for name in names),

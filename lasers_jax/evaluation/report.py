@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from lasers_jax.evaluation import panels
+from lasers_jax.evaluation import metrics, panels
 from lasers_jax.evaluation.examples import Findings
 from lasers_jax.evaluation.protocol import Measured
 
@@ -131,7 +131,8 @@ def _tiles(results, symbols: int) -> list[tuple[str, str, str]]:
     if name in results:
       title, unit, _ = panels.MEASURES[name]
       value = f'{panels.number(name, results[name]["mean"])} {unit}'.strip()
-      tiles.append((title, value, f'95 %: {_interval(name, results[name])}'))
+      interval = _interval(name, results[name])
+      tiles.append((title, value, f'95 %: {interval}' if interval else ''))
   if 'usage' in results:
     remark = f'of {symbols:,}; perplexity {results["perplexity"]:.1f}'
     tiles.append(('Codes in use', f'{results["usage"]:.1%}', remark))
@@ -160,8 +161,7 @@ def _measures(results) -> list[dict[str, str]]:
 
 
 def _interval(name: str, value) -> str:
-  low, high = (panels.number(name, value[end]) for end in ('low', 'high'))
-  return f'{low} to {high}'
+  return metrics.say_interval(value, functools.partial(panels.number, name))
 
 
 def _sections(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

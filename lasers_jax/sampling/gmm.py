@@ -253,7 +253,7 @@ def within_clusters(latents: np.ndarray, labels: np.ndarray) -> Frame:
   """
   mean = latents.mean(axis=0, dtype=np.float64)
   largest = max(float(latents.max()), -float(latents.min()))
-  rounding = max(np.finfo(np.float32).eps * largest, _LEAST)
+  rounding = float(np.finfo(np.float32).eps) * largest or _LEAST
   centred = latents - mean
   spread = np.einsum('ij,ij->', centred, centred) / centred.size
   for label in np.unique(labels):

@@ -52,6 +52,11 @@ class SiteHistogram(Sampler):
       sites = sites[chosen]
     return {'sites': sites, 'places': np.arange(d // self.width)}
 
+  def check(self, state: State) -> None:
+    super().check(state)
+    if state['sites'].shape[1:] != (self.width,):
+      raise ValueError('sites of another width')
+
   def sample(self, state: State, key: Array, n: int) -> Array:
     sites = jnp.asarray(state['sites'])
     shape = n, len(state['places'])

@@ -82,6 +82,9 @@ class KDE(Sampler):
 
   def check(self, state: State) -> None:
     super().check(state)
+    d, r = state['directions'].shape
+    if state['mean'].shape != (d,) or state['deviations'].shape != (r,):
+      raise ValueError('axes of other latents')
     if not state['bandwidth'] > 0 or not (state['deviations'] > 0).all():
       raise ValueError('kernels without width')
 

@@ -155,8 +155,8 @@ def _rounding(latents: np.ndarray, mean: np.ndarray) -> float:
   That of its numbers, which are some numbers off from those of a draw, and of
   a product that takes the mean off first.
   """
-  eps = np.finfo(np.float32).eps
-  return eps * max(
+  mean = mean.astype(np.float64)  # squares of float32 would overflow
+  return float(np.finfo(np.float32).eps) * max(
     float(np.abs(rows).max() + np.linalg.norm(rows - mean, axis=1).max())
     for _, rows in host_chunks(latents)
   )
@@ -210,7 +210,7 @@ def _log_density(sampler: ProductPMF, state: State, x: Array) -> Array:
   sides, widths = in_blocks(sides, 0), in_blocks(jnp.log(widths), 0)
 
   def density(choice: Array) -> Array:
-    """The log density in blocks, on a side in each direction: [m, blocks]."""
+    """The log density in each block, on a side of each edge: [m, blocks]."""
     bins, width = (
       jnp.where(choice[None, None], x[1], x[0]) for x in (sides, widths)
     )

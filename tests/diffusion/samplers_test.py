@@ -66,6 +66,34 @@ def test_the_distribution_of_samples(sampler):
   np.testing.assert_allclose(jnp.std(found), DEVIATION, rtol=0.05)
 
 
+@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('kind', [jnp.bfloat16, jnp.float16])
+def test_noise_and_networks_of_half_the_bits(sampler, kind):
+  noise, schedule = NOISE[:50].astype(kind), Schedule()
+  expected = sample(
+    gaussian(schedule), schedule, noise.astype(jnp.float32), 4, sampler
+  )
+  found = sample(gaussian(schedule), schedule, noise, 4, sampler)
+  assert found.dtype == jnp.float32
+  np.testing.assert_array_equal(found, expected)
+  rough = sample(
+    lambda x, t: gaussian(schedule)(x.astype(kind), t).astype(kind),
+    schedule, noise, 4, sampler,
+  )  # fmt: skip
+  assert rough.dtype == jnp.float32
+  np.testing.assert_allclose(rough, expected, atol=0.03)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_noise_of_twice_the_bits(sampler):
+  with jax.enable_x64(True):
+    noise = np.asarray(NOISE[:50], np.float64)
+    found = sample(gaussian(Schedule()), Schedule(), noise, 4, sampler)
+  expected = sample(gaussian(Schedule()), Schedule(), NOISE[:50], 4, sampler)
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_no_steps_is_an_error():
   with pytest.raises(ValueError, match='at least 1 step, got 0'):
     sample(lambda x, t: x, Schedule(), NOISE, 0)

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,6 +174,37 @@ def test_ssim_needs_one_window():
     metrics.ssim(one[:, :, :10], one[:, :, :10])
 
 
+GREY = np.random.default_rng(12).random(SHAPE)
+
+
+@pytest.mark.parametrize(
+  'image',
+  [
+    0.995 + 0.004 * GREY,  # nearly white
+    0.004 * GREY,
+    np.full(SHAPE, 0.9),
+    np.round(GREY),  # black and white
+    np.concatenate([np.round(GREY[:, :12]), 0.99 + 0.01 * GREY[:, 12:]], 1),
+  ],
+  ids=['white', 'black', 'flat', 'contrast', 'both'],
+)
+@pytest.mark.parametrize('error', [1e-3, 1e-2])
+def test_what_ssim_loses_is_that_of_float64(image, error):
+  noise = error * np.random.default_rng(13).standard_normal(SHAPE)
+  a, b = (x.clip(0, 1).astype(np.float32) for x in (image, image + noise))
+  expected = [1 - _skimage_ssim(x, y) for x, y in zip(a, b, strict=True)]
+  lost = 1 - np.asarray(metrics.ssim(a, b), np.float64)
+  # SSIM itself is a float32 below 1.
+  np.testing.assert_allclose(lost, expected, rtol=2e-4, atol=1e-7)
+
+
+def test_ms_ssim_of_nearly_white_images_is_that_of_float64(large_pair):
+  a, b = (0.99 + 0.01 * x for x in large_pair)
+  expected = [1 - _numpy_ms_ssim(x, y) for x, y in zip(a, b, strict=True)]
+  lost = 1 - np.asarray(metrics.ms_ssim(a, b), np.float64)
+  np.testing.assert_allclose(lost, expected, rtol=1e-3, atol=2e-7)
+
+
 # Odd at the first scale and at later ones; one shape, to compile once.
 LARGE = (2, 179, 214, 3)
 
@@ -331,10 +364,50 @@ def test_bootstrap_narrows_with_more_images():
   assert widths[0] > 1.5 * widths[1] > 1.5**2 * widths[2] > 0
 
 
-def test_bootstrap_of_one_value_and_of_none():
-  assert metrics.bootstrap_interval([23.5]) == (23.5, 23.5)
+@pytest.mark.parametrize('n', [10, 15, 40])
+@pytest.mark.parametrize('law', ['normal', 'uniform'])
+def test_an_interval_covers_what_it_says(law, n):
+  rng, hits = np.random.default_rng(n), 0
+  for _ in range(300):
+    # Both are symmetric about 0.
+    values = rng.uniform(-1, 1, n) if law == 'uniform' else rng.normal(size=n)
+    low, high = metrics.bootstrap_interval(values, draws=200)
+    hits += low <= 0 <= high
+  # Three deviations of the share, and one percent that percentiles scatter by.
+  assert hits / 300 == pytest.approx(0.95, abs=3 * 0.0126 + 0.01)
+
+
+@pytest.mark.parametrize('n', [1, 2, 9])
+def test_few_values_have_no_interval(n):
+  values = np.random.default_rng(n).normal(30, 4, n)
+  assert metrics.bootstrap_interval(values) is None
+  summary = metrics.summarize(values)
+  assert summary['low'] is None and summary['high'] is None
+  assert summary['mean'] == pytest.approx(values.mean())
+  assert metrics.say_mean(summary) == f'{values.mean():.2f}'
+  json.dumps(summary, allow_nan=False)
   with pytest.raises(ValueError, match='no values'):
     metrics.bootstrap_interval([])
+
+
+@pytest.mark.parametrize('broken', [np.inf, -np.inf, np.nan])
+def test_values_without_a_mean_have_no_interval(broken):
+  values = np.arange(20.0)
+  values[7] = broken
+  assert metrics.bootstrap_interval(values) is None
+  summary = metrics.summarize(values)
+  assert not np.isfinite(summary['mean']) and summary['low'] is None
+
+
+def test_equal_values_have_an_interval_of_one_value():
+  assert metrics.bootstrap_interval([100.0] * 12) == (100, 100)
+
+
+def test_an_interval_in_words():
+  summary = metrics.summarize(np.arange(40.0))
+  low, high = summary['low'], summary['high']
+  assert metrics.say_mean(summary) == f'19.50 ({low:.2f} to {high:.2f})'
+  assert metrics.say_interval(summary, str) == f'{low} to {high}'
 
 
 def test_summarize():

@@ -222,3 +222,198 @@ def test_cells_are_picked_by_their_counts():
   assert set(cells[:, 0]) == {1, 3} and set(cells[:, 1]) == {0}
   # Four standard deviations of the share.
   assert abs((cells[:, 0] == 1).mean() - 0.25) < 4 * (0.1875 / 4000) ** 0.5
+
+
+# The smallest settings whose density says something, by name and reading.
+DENSE = {
+  'pmfs': {'k': 7},
+  'pmfs-fine': {'k': 1000},
+  'pmfs-hashmap': {'k': 7, 'reading': 'hashmap'},
+  'pmfs-around': {'k': 7, 'reading': 'around'},
+  'gaussian': {},
+  'kde': {'bandwidth': 0.3},
+  'product': {'k': 8},
+  'gmm': {'components': 2},
+  'gmm-batches': {'components': 2, 'em': 'batches', 'batch_size': 100},
+}
+ALL = {
+  **DENSE,
+  'kde-chosen': {},
+  'flow': {'width': 8, 'depth': 1, 'steps': 30, 'sampling_steps': 2},
+  'histogram': {'width': 2},
+}
+
+
+def of(name, settings):
+  return SAMPLERS[name.partition('-')[0]](**settings)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_samples_scale_and_shift_with_the_latents(name):
+  sampler = of(name, ALL[name])
+  rng = np.random.default_rng(3)
+  latents = rng.normal(size=(200, 4)) * [1, 0.5, 0.1, 1]
+  latents += rng.integers(0, 2) * 4
+  found = []
+  # Powers of two change no digit: what differs is a number that does not scale.
+  for scale, shift in ((1, 0), (2.0**-20, 0), (2.0**20, 0), (2.0**-13, 8)):
+    x = (scale * (latents + shift)).astype(np.float32)
+    state = sampler.fit(x)
+    drawn = np.asarray(draw(sampler, state, KEY, 400), np.float64)
+    density = 0
+    if sampler.has_density:
+      density = np.asarray(sampler.log_prob(state, x), np.float64)
+      density = density.mean() + 4 * np.log(scale)
+    found.append((drawn / scale - shift, density))
+  (expected, expected_density), *others = found
+  for i, (drawn, density) in enumerate(others):
+    shifted = i == 2
+    for moment, atol in (np.mean, 0.02), (np.std, 0.02):
+      np.testing.assert_allclose(
+        moment(drawn, axis=0), moment(expected, axis=0),
+        atol=atol if shifted else 1e-4,
+      )  # fmt: skip
+    # Near the edge of a cell, rounding decides.
+    atol = 0.05 if shifted else 1e-3
+    np.testing.assert_allclose(density, expected_density, atol=atol)
+
+
+def kinds_of_latents():
+  rng = np.random.default_rng(4)
+  x = rng.normal(size=(300, 6))
+  return {
+    'three': x[rng.integers(0, 3, 300)],
+    'twenty': x[rng.integers(0, 20, 300)] + 1000,
+    'constant': np.where(np.arange(6) == 2, 0.1, x),
+    'dependent': np.where(np.arange(6) == 2, 2 * x[:, :1], x),
+    'fewer': x[:5],
+    'integers': rng.integers(0, 3, (300, 6)),
+    'far': 1e4 + 0.1 * x,
+    'apart': np.where(np.arange(300)[:, None] % 2, 100 + 0.01 * x, -100 - x),
+    'uneven': x * [1e3, 1, 1e-2, 1, 1, 1],
+    'large': 1e30 * x,
+    'small': 1e-30 * x,
+  }
+
+
+@pytest.mark.parametrize('kind', kinds_of_latents())
+@pytest.mark.parametrize('name', DENSE)
+def test_there_is_a_density_at_latents_and_at_samples(name, kind):
+  sampler, latents = of(name, DENSE[name]), kinds_of_latents()[kind]
+  latents = latents.astype(np.float32)
+  state = sampler.fit(latents)
+  # Not compiled whole: the same small programs do for all kinds.
+  drawn = np.asarray(sampler.sample(state, KEY, 300))
+  assert np.isfinite(drawn).all()
+  for points in latents, drawn:
+    density = np.asarray(sampler.log_prob(state, points))
+    assert not np.isnan(density).any() and not np.isneginf(density).any()
+
+
+@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('latents', [LATENTS[:1], LATENTS[[0] * 20]])
+def test_a_single_latent_comes_back_or_is_refused(name, latents):
+  settings = ALL[name] | ({'width': 3} if name == 'histogram' else {})
+  sampler = of(name, settings)
+  try:
+    state = sampler.fit(latents)
+  except InputError as error:
+    assert 'too few' in str(error) or 'are equal' in str(error)
+    return
+  drawn = np.asarray(sampler.sample(state, KEY, 50))
+  np.testing.assert_allclose(drawn, latents[[0] * 50], atol=1e-5)
+  if sampler.has_density:
+    density = np.asarray(sampler.log_prob(state, latents))
+    assert np.isfinite(density).all()
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_a_state_whose_arrays_are_of_no_fit_is_damaged(name, fitted, tmp_path):
+  path, state = tmp_path / 'sampler.npz', fitted(name)
+
+  def damaged(state):
+    save(path, small(name), state, {})
+    with pytest.raises(InputError) as error:
+      load(path)
+    assert str(error.value).startswith(f'{path} is damaged, or no file of a ')
+    assert str(error.value).endswith('; remove it, and fit the sampler again')
+    assert '\n' not in str(error.value)
+
+  for key, x in state.items():
+    x = np.asarray(x)
+    damaged({**state, key: x.astype(np.float64)})
+    damaged({**state, key: x.astype('U8')})
+    if x.dtype == np.float32:
+      damaged({**state, key: np.full_like(x, np.nan)})
+    else:
+      damaged({**state, key: x.astype(np.int32) - 2**20})
+    if x.ndim and key != 'places':
+      damaged({k: v for k, v in state.items() if k != key})
+    # Of N(0, I) there is nothing but its width.
+    if x.ndim and x.shape[-1] > 1 and name != 'normal':
+      damaged({**state, key: x[..., :-1]})
+
+
+@pytest.mark.parametrize(
+  ('name', 'key', 'change'),
+  [
+    ('pmfs', 'bins', lambda x: np.full_like(x, 200)),
+    ('pmfs', 'low', lambda x: x + 1e6),
+    ('gaussian', 'cholesky', np.zeros_like),
+    ('gmm', 'weights', np.negative),
+    ('gmm', 'cholesky', np.negative),
+    ('kde', 'deviations', np.negative),
+    ('kde', 'bandwidth', np.zeros_like),
+    ('product', 'edges', np.negative),
+    ('product', 'counts', np.zeros_like),
+  ],
+)
+def test_numbers_out_of_range_are_damage(name, key, change, fitted, tmp_path):
+  path, state = tmp_path / 'sampler.npz', fitted(name)
+  save(path, small(name), {**state, key: change(np.asarray(state[key]))}, {})
+  with pytest.raises(InputError, match='is damaged, or no file of a sampler'):
+    load(path)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '[1]', 'null', '"a"', '{', '', '[' * 5000, '{"sampler": "pmfs"}',
+    '{"sampler": [], "settings": {}, "about": {}}',
+    '{"sampler": "pmfs", "settings": 3, "about": {}}',
+    '{"sampler": "pmfs", "settings": {}, "about": []}',
+    '{"sampler": "pmfs", "settings": {"k": "x"}, "about": {}}',
+    '{"sampler": "pmfs", "settings": {"k": 2.5}, "about": {}}',
+    '{"sampler": "pmfs", "settings": {"k": -1}, "about": {}}',
+    '{"sampler": "kde", "settings": {"held_out": null}, "about": {}}',
+  ],
+)
+def test_what_a_file_says_of_itself_may_be_damaged(text, fitted, tmp_path):
+  path = tmp_path / 'sampler.npz'
+  arrays = {f'state/{k}': x for k, x in fitted('pmfs').items()}
+  np.savez(path, **{'sampler.json': np.array(text)}, **arrays)
+  with pytest.raises(InputError, match='fit the sampler again'):
+    load(path)
+
+
+def test_a_folder_is_no_sampler(tmp_path):
+  with pytest.raises(InputError, match='damaged, .*Is a directory'):
+    load(tmp_path)
+
+
+def test_bits_of_a_state_that_change_are_an_error_or_nothing(fitted, tmp_path):
+  path, rng = tmp_path / 'sampler.npz', np.random.default_rng(0)
+  save(path, small('histogram'), fitted('histogram'), {})
+  whole, refused = path.read_bytes(), 0
+  for _ in range(200):
+    data = bytearray(whole)
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    path.write_bytes(data)
+    try:
+      _, state = load(path)
+    except InputError:
+      refused += 1
+      continue
+    for key, x in fitted('histogram').items():
+      np.testing.assert_array_equal(state[key], x)
+  assert refused > 100
