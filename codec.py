@@ -55,14 +55,7 @@ from lasers_jax.evaluation.model_codec import (
   fit_tables,
   with_levels,
 )
-from lasers_jax.files import (
-  as_json,
-  check_folder,
-  held,
-  one_line,
-  writing,
-  written_whole,
-)
+from lasers_jax.files import as_json, held, one_line, written_whole
 from lasers_jax.ranges import Amount, Count, Positive, Whole
 from lasers_jax.training import workdir
 
@@ -119,37 +112,19 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
   model = evaluate.load(path, bottleneck_changes=choice.changes)
   weights = protocol.weights_hash(model.variables)
   file = os.path.join(path, choice.file)
-  state = kept(file, choice, weights)
+  kept = functools.partial(coding.load_kept, file, weights, choice.changes)
+  state = kept()
   if state is None:
     logging.info('fitting %s to training images', file)
     fitted = fit(model, choice, weights, path)
     # Who is first wins: files of a state that was replaced have no decoder.
-    with held(os.path.join(path, '.codec.lock')):
-      state = kept(file, choice, weights)
+    lock = os.path.join(path, '.codec.lock')
+    with workdir.writing(path), held(lock):
+      state = kept()
       if state is None:
         state = fitted
         coding.save(file, state)
   return build(model, state, file)
-
-
-def kept(file: str, choice: Choice, weights: str) -> coding.State | None:
-  """Reads a state; None where there is none of these weights.
-
-  Raises:
-    InputError: it is damaged, or of another choice.
-  """
-  try:
-    state = coding.load(file)
-  except FileNotFoundError:
-    return None
-  if state.weights != weights:
-    return None
-  if state.changes != choice.changes:
-    raise InputError(
-      f'{file} is of another choice: {state.changes}; remove it, and encode '
-      'again'
-    )
-  return state
 
 
 def fit(
@@ -157,8 +132,7 @@ def fit(
 ) -> coding.State:
   """Counts how probable codes of training images are, encoded by a choice."""
   autoencoder, variables = model.run.model, model.variables
-  batches = list(training_batches(model, path))
-  levels = None
+  batches, levels = list(training_batches(model, path)), None
   if choice.fits_levels:
     find = LEVELS[choice.levels]
     levels = fit_levels(autoencoder, variables, batches, find)
@@ -218,7 +192,7 @@ def encode_files(
   def act(file: str, target: str) -> None:
     image = _picture(file)
     data = codec.encode(image)
-    with writing(target), written_whole(target) as output:
+    with workdir.writing(target), written_whole(target) as output:
       output.write(data)
     sizes.append(len(data))
     pixels.append(image.shape[0] * image.shape[1])
@@ -239,7 +213,7 @@ def decode_files(path: str, files: list[str], folder: str) -> None:
     data = _bytes(file)
     codec = decoder(coding.unpack(data).model)
     image = codec.decode(data)
-    with writing(target):
+    with workdir.writing(target):
       pictures.save_png(target, image)
 
   _each(targets, act)
@@ -277,7 +251,7 @@ def draw_curve(
       f'a curve has measures of single images, not {", ".join(measures.scores)}'
     )
   images = [_of(file, _picture, file) for file in files]
-  check_folder(folder)
+  workdir.check_folder(folder)
   name = os.path.basename(os.path.normpath(path))
   coders = list(rate_distortion.classical())
   codecs = [open_encoder(path, choice) for choice in choices]
@@ -334,7 +308,7 @@ def _targets(files: list[str], folder: str, ending: str) -> dict[str, str]:
     if target in targets:
       raise InputError(f'{targets[target]} and {file} would both be {target}')
     targets[target] = file
-  check_folder(folder)
+  workdir.check_folder(folder)
   return targets
 
 

@@ -282,7 +282,7 @@ def main() -> int:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
   scripts.set_up_jax()
   path = workdir.locate(scripts.WORKDIR.value)
-  workdir.check_writable(path, 'choose another --workdir')
+  workdir.check_folder(path, 'choose another --workdir')
   measures = load_measures(given.measures, given.inception, given.clip)
   done = compare(
     given.config.to_dict(),

@@ -109,10 +109,10 @@ def measure(
   output = workdir.local(output or path)
   model = load(path, **changes)
   _, run, mesh, _, variables = model
-  workdir.check_writable(output, 'name another folder with --output')
+  workdir.check_folder(output, 'name another folder with --output')
   if dump:
     dump = workdir.local(dump)
-    workdir.check_writable(dump, 'name another folder with --dump')
+    workdir.check_folder(dump, 'name another folder with --dump')
   started = time.time()
   source = run.data.open(run.data.test, path, SSIM_WINDOW)
   if 'name' not in (changes.get('data_changes') or {}):

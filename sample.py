@@ -37,7 +37,7 @@ from lasers_jax.evaluation import (
 )
 from lasers_jax.evaluation.generation import Pictures, Real
 from lasers_jax.evaluation.measures import MEASURES, Extractor, load_measures
-from lasers_jax.files import as_json, check_folder
+from lasers_jax.files import as_json
 from lasers_jax.ranges import Seed, Several
 from lasers_jax.training import workdir
 
@@ -89,9 +89,9 @@ def sample_all(
     for spec in specs
   }
   for path in paths:
-    check_folder(os.path.join(path, 'samples'))
+    workdir.check_folder(os.path.join(path, 'samples'))
   if output:
-    check_folder(output)
+    workdir.check_folder(output)
   rows, shown, extractor = [], [], None
   for path, model in models.items():
     subject = prepare(path, model, features, extractor)

@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 
 from lasers_jax import command_line, signals
 from lasers_jax.errors import InputError, TrainingError
-from lasers_jax.files import cache_folder
+from lasers_jax.files import CACHE
 from lasers_jax.training.sharding import initialize_distributed
 
 STOPPED = os.EX_TEMPFAIL  # 75: asked to stop; the same command goes on
@@ -119,7 +119,7 @@ def set_up_jax() -> None:
   """Joins the other processes, and keeps compiled programs between runs."""
   initialize_distributed()
   if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', cache_folder())
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE))
 
 
 def commit() -> str | None:

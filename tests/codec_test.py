@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 import codec
 from codec import Choice
 from lasers_jax import settings
-from lasers_jax.codec import State, container, context, save
+from lasers_jax.codec import State, container, context, load, save
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics, rate_distortion
 from lasers_jax.evaluation.measures import NOTHING_MORE, Measures
@@ -138,6 +139,39 @@ def test_two_processes_at_once_write_the_same_files(
     assert data == (files / f'{i}.lz').read_bytes()
 
 
+def test_the_first_of_two_states_wins(
+  copied_run, folder, tmp_path, monkeypatch
+):
+  """Even if two count otherwise, as on other devices: both can be decoded."""
+  begun, fit, turns = threading.Barrier(2, timeout=60), codec.fit_tables, [1, 2]
+
+  def other(*args):
+    tables, more = fit(*args), turns.pop()
+    begun.wait()  # both, with nothing there
+    return {name: x + more for name, x in tables.items()}
+
+  monkeypatch.setattr(codec, 'fit_tables', other)
+  picture, faults = str(folder / '0.png'), []
+
+  def encode(target):
+    try:
+      codec.encode_files(str(copied_run), [picture], str(tmp_path / target))
+    except BaseException as error:
+      faults.append(error)
+
+  threads = [threading.Thread(target=encode, args=x) for x in 'ab']
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert not faults and not turns
+  for target in 'ab':
+    written = tmp_path / target
+    codec.decode_files(str(copied_run), [str(written / '0.lz')], str(written))
+  files = [(tmp_path / target / '0.lz').read_bytes() for target in 'ab']
+  assert files[0] == files[1]
+
+
 def test_a_bar_shows_how_far_it_is(model, folder, tmp_path, monkeypatch):
   shown = []
 
@@ -165,6 +199,68 @@ def test_what_is_no_picture_is_named(model, files, tmp_path):
     codec.encode_files(model[0], [str(files / '1.lz')], str(tmp_path))
 
 
+@pytest.mark.parametrize('kind', ['folder', 'empty', 'huge', 'cut', 'missing'])
+def test_pictures_that_are_none_are_one_line(
+  kind, model, folder, tmp_path, monkeypatch
+):
+  path = tmp_path / 'x.png'
+  if kind == 'folder':
+    path.mkdir()
+  elif kind == 'huge':
+    Image.new('1', (100, 100)).save(path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+  elif kind != 'missing':
+    whole = (folder / '0.png').read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if kind == 'cut' else b'')
+  with pytest.raises(InputError, match='x.png: no picture: ') as error:
+    codec.encode_files(model[0], [str(path)], str(tmp_path / 'out'))
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('kind', ['folder', 'empty', 'picture', 'missing'])
+def test_files_that_are_none_are_one_line(kind, model, folder, tmp_path):
+  path = tmp_path / 'x.lz'
+  if kind == 'folder':
+    path.mkdir()
+  elif kind != 'missing':
+    picture = (folder / '0.png').read_bytes()
+    path.write_bytes(picture if kind == 'picture' else b'')
+  for act in (
+    lambda: codec.decode_files(model[0], [str(path)], str(tmp_path / 'out')),
+    lambda: codec.say([str(path)]),
+  ):
+    with pytest.raises(InputError, match='x.lz: (not a|cannot be read: )'):
+      act()
+
+
+def test_a_folder_that_cannot_be_written_is_known_first(
+  model, folder, files, tmp_path, monkeypatch
+):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'out' / '0.lz').mkdir(parents=True)
+  (tmp_path / 'out' / '0.png').mkdir(parents=True)
+  picture, code = [str(folder / '0.png')], [str(files / '0.lz')]
+  for act, some in (codec.encode_files, picture), (codec.decode_files, code):
+    # An output that is a folder is found when it is written.
+    with pytest.raises(InputError, match=r'out/0.* cannot be written: Is a d'):
+      act(model[0], some, str(tmp_path / 'out'))
+    with monkeypatch.context() as patch:
+      patch.setattr(codec.evaluate, 'load', None)  # not reached
+      with pytest.raises(InputError, match='file/a cannot be written: Not a d'):
+        act(model[0], some, str(tmp_path / 'file' / 'a'))
+
+
+def test_names_that_are_no_utf8(model, folder, tmp_path, capsys):
+  name = os.fsdecode(b'\xff')
+  shutil.copy(folder / '0.png', tmp_path / f'{name}.png')
+  codec.encode_files(model[0], [str(tmp_path / f'{name}.png')], str(tmp_path))
+  codec.decode_files(
+    model[0], [str(tmp_path / f'{name}.lz')], str(tmp_path / 'out')
+  )
+  assert os.listdir(tmp_path / 'out') == [f'{name}.png']
+  assert '1 images' in capsys.readouterr().out
+
+
 def test_two_pictures_of_one_name(model):
   with pytest.raises(InputError, match='a/x.png and b/x.jpg would both be'):
     codec.encode_files(model[0], ['a/x.png', 'b/x.jpg'], 'nowhere')
@@ -188,6 +284,28 @@ def test_states_that_are_missing_damaged_or_of_other_weights(copied_run):
   file.write_bytes(b'PK\3\4 something')
   with pytest.raises(InputError, match='codec.npz is damaged'):
     codec.open_decoder(str(copied_run), name)
+
+
+def test_a_state_of_older_weights_is_replaced(model, copied_run):
+  file = copied_run / 'codec.npz'
+  save(str(file), State('other', {}, {'atoms': np.ones((1, 16), np.int64)}))
+  assert codec.open_encoder(str(copied_run)).state.weights != 'other'
+  assert load(str(file)).hash() == model[1].state.hash()
+
+
+@pytest.mark.parametrize('kind', ['choice', 'tables', 'levels'])
+def test_a_state_that_does_not_fit_is_named(kind, model, copied_run):
+  file, state = copied_run / 'codec.npz', model[1].state
+  changed = {
+    'choice': state._replace(changes={'S': 1}),
+    'tables': state._replace(tables={}),
+    'levels': state._replace(levels=np.zeros(3, np.float32)),
+  }[kind]
+  save(str(file), changed)
+  with pytest.raises(InputError) as error:
+    codec.open_encoder(str(copied_run))
+  assert str(error.value).startswith(f'{file} is ')
+  assert str(error.value).endswith('; remove it, and encode again')
 
 
 @pytest.mark.parametrize(
@@ -356,9 +474,27 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
       for image, x in zip(images, data, strict=True)
     ]
     assert row['psnr']['mean'] == pytest.approx(np.mean(psnr))
-  table = (tmp_path / 'curve.md').read_text()
+  table = (tmp_path / 'curve.md').read_text('utf-8')
   assert 'dB above JPEG' in table and '| run | S=1 |' in table
   assert np.asarray(Image.open(tmp_path / 'curve.png')).shape[1] > 1000
+
+
+def test_a_curve_that_cannot_be_drawn_is_in_numbers(
+  model, folder, tmp_path, monkeypatch, capsys, log
+):
+  def fail(*_):
+    raise RuntimeError('no fonts')
+
+  monkeypatch.setattr(rate_distortion, 'CLASSICAL', {'JPEG': (10,)})
+  monkeypatch.setattr(rate_distortion, 'plot', fail)
+  picture = [str(folder / '0.png')]
+  codec.draw_curve(model[0], picture, str(tmp_path), [Choice()], NOTHING_MORE)
+  found = json.loads(
+    (tmp_path / 'curve.json').read_text(), parse_constant=pytest.fail
+  )
+  assert [row['psnr']['low'] for row in found['rows']] == [None, None]
+  assert capsys.readouterr().out == (tmp_path / 'curve.md').read_text('utf-8')
+  assert log[-1] == 'no curve.png: no fonts'
 
 
 def test_a_curve_has_no_measures_of_sets(tmp_path):

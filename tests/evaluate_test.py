@@ -202,5 +202,5 @@ def test_what_cannot_be_written_is_said_before_measuring(
   (tmp_path / 'file').write_text('')
   monkeypatch.setattr(protocol, 'measure', fail)
   folders = {'output': str(tmp_path), flag: str(tmp_path / 'file' / 'x')}
-  with pytest.raises(InputError, match=f'cannot be written .* --{flag}'):
+  with pytest.raises(InputError, match=f'cannot be written: .* --{flag}'):
     evaluate.evaluate(str(tiny_run.workdir), **folders)

@@ -18,8 +18,12 @@ ROOMS = {
   'bottlenecks': {'bottlenecks', 'coding', 'errors', 'ranges'},
   'networks': {'networks', 'bottlenecks.base', 'coding', 'errors', 'ranges'},
   'diffusion': {'diffusion', 'networks', 'coding', 'errors', 'ranges'},
-  'sampling': {'sampling', 'networks', 'coding', 'errors', 'files', 'ranges'},
-  'codec': {'codec', 'bottlenecks', 'coding', 'errors', 'files', 'ranges'},
+  'sampling': {
+    'sampling', 'networks', 'coding', 'errors', 'files', 'ranges', 'arrays',
+  },
+  'codec': {
+    'codec', 'bottlenecks', 'coding', 'errors', 'files', 'ranges', 'arrays',
+  },
   'data': {'data', 'errors', 'files', 'padding', 'ranges', 'signals'},
   'training': {
     'training',
@@ -29,6 +33,7 @@ ROOMS = {
     'sampling',
     'codec',
     'coding',
+    'arrays',
     'errors',
     'files',
     'ranges',

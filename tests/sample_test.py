@@ -105,6 +105,45 @@ def test_one_site_is_drawn_from_training_latents(found):
     assert (ratio < 1e-6) == (row['sampler'] == 'histogram')
 
 
+def test_the_classifier_is_trained_once(monkeypatch, tmp_path):
+  trained, train = [], classifier.train_classifier
+
+  def count(*arguments, **settings):
+    trained.append(1)
+    return train(*arguments, **settings)
+
+  monkeypatch.setattr(classifier, 'cache_folder', lambda: str(tmp_path))
+  monkeypatch.setattr(classifier, 'train_classifier', count)
+  monkeypatch.setattr(classifier, 'STEPS', 5)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (30, 16, 16, 3), np.uint8)
+  for labels, expected in (np.arange(30) % 2, 1), (np.arange(30) % 3, 2):
+    for _ in range(2):
+      sample.load_extractor(classifier.NAME, images, labels)
+      assert len(trained) == expected
+
+
+def test_pictures_that_cannot_be_drawn_lose_no_number(
+  found, paths, tmp_path, monkeypatch, log
+):
+  def fail(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(sample.pictures, 'save_png', fail)
+  row, images = found[0][0], np.zeros((3, 16, 16, 3), np.uint8)
+  broken = {**row, 'sampler': 'pmfs:k=4', 'frechet_to_train': np.inf}
+  sample.keep(paths[0], broken, images)
+  sample.report([broken], [images], str(tmp_path))
+  for path in f'{paths[0]}/samples/pmfs-k4.json', tmp_path / 'table.json':
+    with open(path, encoding='utf-8') as file:
+      kept = json.load(file, parse_constant=pytest.fail)
+    kept = kept[0] if isinstance(kept, list) else kept
+    assert kept['frechet_to_train'] is None
+    assert kept['distances'] == row['distances']
+  assert (tmp_path / 'table.md').exists()
+  assert len(log) == 2 and all('No space left' in line for line in log)
+
+
 @pytest.mark.parametrize(
   'changes, line',
   [

@@ -3,7 +3,7 @@
 from lasers_jax.codec.codec import Codec, fit_tables
 from lasers_jax.codec.container import unpack
 from lasers_jax.codec.layout import transfer
-from lasers_jax.codec.state import State, load, save
+from lasers_jax.codec.state import State, load, load_kept, save
 from lasers_jax.codec.tables import Tables
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
   'Tables',
   'fit_tables',
   'load',
+  'load_kept',
   'save',
   'transfer',
   'unpack',

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lasers_jax.arrays import read_arrays
 from lasers_jax.codec.container import HASH_BYTES
 from lasers_jax.codec.tables import MOST, Tables
 from lasers_jax.errors import InputError
-from lasers_jax.files import one_line, read_arrays, written_whole
+from lasers_jax.files import one_line, written_whole
 
 _ABOUT = 'about'
 _HASH = 'hash'  # with it, an array that is missing shows
@@ -65,6 +66,28 @@ def load(path: str) -> State:
     raise InputError(
       f'{path} is damaged: {one_line(error)}; remove it, and encode again'
     ) from error
+
+
+def load_kept(
+  path: str, weights: str, changes: dict[str, Any]
+) -> State | None:
+  """Reads the state of weights and changes; None where it is to be made.
+
+  Raises:
+    InputError: the file is damaged, or of other changes.
+  """
+  try:
+    state = load(path)
+  except FileNotFoundError:
+    return None
+  if state.weights != weights:
+    return None
+  if state.changes != changes:
+    raise InputError(
+      f'{path} is of other settings: {state.changes}; remove it, and encode '
+      'again'
+    )
+  return state
 
 
 def _check(state: State) -> None:

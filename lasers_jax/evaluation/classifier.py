@@ -20,10 +20,11 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from lasers_jax.arrays import read_arrays
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.evaluation.measures import Extractor
-from lasers_jax.files import cache_folder, read_arrays, written_whole
+from lasers_jax.files import CACHE, written_whole
 from lasers_jax.networks import layers
 from lasers_jax.training.step import to_float
 
@@ -125,6 +126,15 @@ def kept_classifier(
   except OSError as error:
     _log.warning('classifier: not kept in %s: %s', folder, error.strerror)
   return extractor
+
+
+def cache_folder() -> str:
+  """Returns the folder of JAX's compiled programs, or CACHE.
+
+  That is where JAX keeps none, or elsewhere than on a disk.
+  """
+  folder = jax.config.jax_compilation_cache_dir
+  return folder if folder and '://' not in folder else os.path.expanduser(CACHE)
 
 
 def _name(images: np.ndarray, labels: np.ndarray, recipe: tuple) -> str:

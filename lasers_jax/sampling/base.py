@@ -19,9 +19,10 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lasers_jax.arrays import read_arrays
 from lasers_jax.coding.search import take
 from lasers_jax.errors import InputError
-from lasers_jax.files import one_line, read_arrays, written_whole
+from lasers_jax.files import one_line, written_whole
 from lasers_jax.ranges import check_fields
 
 State = dict[str, Array | np.ndarray]

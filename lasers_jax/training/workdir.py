@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from lasers_jax.errors import InputError
-from lasers_jax.files import written_whole
+from lasers_jax.files import one_line, written_whole
 
 CONFIG = 'config.json'
 PICTURES = 'data.json'
@@ -100,20 +100,28 @@ def local(path: str) -> str:
   return os.path.abspath(expanded)
 
 
-def check_writable(folder: str, instead: str) -> None:
-  """Raises InputError where a folder cannot be made or written.
+@contextlib.contextmanager
+def writing(path: str, instead: str = '') -> Iterator[None]:
+  """Makes an error of the disk an InputError that names the path.
 
   Args:
-    instead: what the user can do, for the message.
+    instead: what the user can do; the message ends with it.
   """
   try:
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-      file.write(b'0')
+    yield
   except OSError as error:
+    more = f' ({instead})' if instead else ''
     raise InputError(
-      f'{folder} cannot be written ({error.strerror}): {instead}'
+      f'{path} cannot be written: {one_line(error)}{more}'
     ) from error
+
+
+def check_folder(path: str, instead: str = '') -> None:
+  """Makes a folder; raises InputError where nothing can be written there."""
+  with writing(path, instead):
+    os.makedirs(path, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path) as file:
+      file.write(b'0')
 
 
 @contextlib.contextmanager
@@ -131,7 +139,7 @@ def hold(workdir: str, run: Run) -> Iterator[None]:
   if jax.process_index():
     yield
     return
-  check_writable(workdir, 'choose another --workdir')
+  check_folder(workdir, 'choose another --workdir')
   with open(os.path.join(workdir, '.lock'), 'ab') as lock:
     _lock(lock, workdir)
     _keep(workdir, run)

@@ -74,3 +74,23 @@ def test_the_network_sees_the_mixture_and_its_time():
   mixed = np.cos(angle) * images + np.sin(angle) * noise
   np.testing.assert_allclose(seen['x'], mixed, atol=1e-6)
   np.testing.assert_array_equal(seen['t'], times)
+
+
+def test_images_of_half_the_bits_lose_none_in_the_loss():
+  images, times, noise = (
+    x.astype(jnp.bfloat16) for x in map(jnp.asarray, batch())
+  )
+  full = [x.astype(jnp.float32) for x in (images, times, noise)]
+  guess = jnp.asarray(np.random.default_rng(1).standard_normal(images.shape))
+  guess = guess.astype(jnp.bfloat16)
+  found = diffusion_loss(
+    lambda x, t: guess, Schedule(), images, times, noise
+  )
+  expected = diffusion_loss(
+    lambda x, t: guess.astype(jnp.float32), Schedule(), *full
+  )
+  for a, b in zip(found, expected, strict=True):
+    assert a.dtype == jnp.float32
+    np.testing.assert_array_equal(a, b)
+  with jax.enable_x64(True):
+    assert draw_times(jax.random.key(0), 5, 0.5).dtype == jnp.float32

@@ -185,3 +185,22 @@ def test_samples_are_taken_as_they_are():
   pixels = np.zeros((3, 4), np.uint8)
   (same,) = as_samples(pixels=pixels)
   assert same is pixels
+
+
+@pytest.mark.parametrize('scale', [1e-4, 1, 1e4])
+@pytest.mark.parametrize(
+  ('mean', 'deviation'), [(10, 1), (1000, 0.01), (1e5, 0.1)]
+)
+def test_distances_are_those_of_differences(mean, deviation, scale):
+  """Of rows in two groups far apart, whose mean is far from all of them."""
+  rng = np.random.default_rng(0)
+  x, y = mean + deviation * rng.normal(size=(2, 60, 5))
+  x[::2], y[::3] = -x[::2], -y[::3]
+  y[:5] = x[:5]
+  x, y = (scale * z for z in (x, y))
+  found = np.empty((60, 60))
+  for rows, columns, distances in tiles(x, y):
+    found[rows, columns] = distances
+  expected = np.sum((x[:, None] - y[None]) ** 2, axis=2)
+  np.testing.assert_allclose(found, expected, rtol=1e-8, atol=0)
+  assert (np.diagonal(found)[:5] == 0).all()

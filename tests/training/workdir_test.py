@@ -131,7 +131,7 @@ def test_no_workdir_is_an_error(tmp_path):
 
 def test_a_workdir_that_cannot_be_written_is_an_error(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(InputError, match='cannot be written .*choose another'):
+  with pytest.raises(InputError, match='cannot be written: .*choose another'):
     hold(tmp_path / 'file' / 'run')
 
 
@@ -285,5 +285,5 @@ def test_a_folder_that_may_not_be_written_is_an_error(tmp_path, monkeypatch):
     raise OSError(errno.EROFS, 'Read-only file system')
 
   monkeypatch.setattr(workdir.tempfile, 'TemporaryFile', refuse)
-  with pytest.raises(InputError, match=r'\(Read-only file system\): mend it'):
-    workdir.check_writable(str(tmp_path), 'mend it')
+  with pytest.raises(InputError, match=r'Read-only file system \(mend it\)'):
+    workdir.check_folder(str(tmp_path), 'mend it')
