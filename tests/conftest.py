@@ -1,6 +1,7 @@
 """The suite runs on the CPU, as eight devices, and strictly."""
 
 import atexit
+import ctypes
 import gc
 import logging
 import os
@@ -21,7 +22,12 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_disable_most_optimizations', True)
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 os.environ['XLA_FLAGS'] = ' '.join(
-  [os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false']
+  [
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_cpu_use_fusion_emitters=false',
+    # Each part of a program costs, and no core is idle to compile another.
+    '--xla_cpu_parallel_codegen_split_count=1',
+  ]
 )
 # What is traced is many small objects that live long: look at them seldom.
 gc.set_threshold(100_000, 50, 100)
@@ -35,6 +41,39 @@ jax.config.update(
   'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+# Bytes that a process of tests may hold: from the first on it drops what JAX
+# compiled, and a test that ends above the second fails.
+FULL, TOO_MUCH = 1.5e9, 3e9
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown():
+  """Bounds what tests leave in memory.
+
+  JAX keeps every program that it compiled, 1.4 MB and more for a single
+  addition, and there are thousands.
+  """
+  result = yield
+  held = held_bytes()
+  assert held < TOO_MUCH, f'the process of this test holds {held / 1e9:.1f} GB'
+  if held > FULL:
+    jax.clear_caches()
+    gc.collect()
+    # The C library keeps what is freed, unless it is told to give it back.
+    if trim := getattr(ctypes.CDLL(None), 'malloc_trim', None):
+      trim(0)
+  return result
+
+
+def held_bytes() -> int:
+  """The memory that this process has now; 0 where the system does not say."""
+  try:
+    with open('/proc/self/statm') as file:
+      pages = int(file.read().split()[1])
+  except OSError:
+    return 0
+  return pages * os.sysconf('SC_PAGE_SIZE')
 
 
 @pytest.fixture(scope='session')

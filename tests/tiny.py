@@ -146,7 +146,7 @@ def start(script: str, *flags: str, devices: int = 8, **env: str):
       **os.environ,
       'JAX_PLATFORMS': 'cpu',
       'JAX_NUM_CPU_DEVICES': str(devices),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'TF_CPP_MIN_LOG_LEVEL': '3',
       **env,
     },
