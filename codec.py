@@ -109,6 +109,7 @@ def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
   Raises:
     InputError: something that the user can mend.
   """
+  coding.range_coder()  # whether there is one, before codes are counted
   model = evaluate.load(path, bottleneck_changes=choice.changes)
   weights = protocol.weights_hash(model.variables)
   file = os.path.join(path, choice.file)

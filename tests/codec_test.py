@@ -27,6 +27,8 @@ from lasers_jax.evaluation.model_codec import (
 from lasers_jax.training.sharding import make_mesh
 from tests import tiny
 
+pytest.importorskip('constriction')
+
 
 @pytest.fixture(scope='module')
 def model(tiny_run, tmp_path_factory):

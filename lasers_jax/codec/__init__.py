@@ -1,6 +1,7 @@
 """Codes to bytes and back."""
 
 from lasers_jax.codec.codec import Codec, fit_tables
+from lasers_jax.codec.coder import range_coder
 from lasers_jax.codec.container import unpack
 from lasers_jax.codec.layout import transfer
 from lasers_jax.codec.state import State, load, load_kept, save
@@ -13,6 +14,7 @@ __all__ = [
   'fit_tables',
   'load',
   'load_kept',
+  'range_coder',
   'save',
   'transfer',
   'unpack',

@@ -10,11 +10,11 @@ every machine.
 """
 
 import abc
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-import constriction
 import numpy as np
 
 from lasers_jax.codec.context import Kind, Network, Walk
@@ -22,7 +22,6 @@ from lasers_jax.codec.scales import Scales, Survey, passes
 from lasers_jax.codec.tables import Tables, ladder, steps
 from lasers_jax.errors import InputError
 
-_queue = constriction.stream.queue
 _Fitted = TypeVar('_Fitted', Network, Scales)
 WORD = 4  # bytes that payloads are multiples of
 BEYOND = 'the file is damaged: its codes go on past their end'
@@ -252,7 +251,7 @@ class Writer(Walking):
 
   def __init__(self, tables: Tables):
     super().__init__(tables)
-    self._encoder = _queue.RangeEncoder()
+    self._encoder = range_coder().queue.RangeEncoder()
 
   def payload(self) -> bytes:
     """Words, of which the last is not 0: a reader takes any more to be that."""
@@ -266,7 +265,7 @@ class Writer(Walking):
 
   def _each(self, values, weights):
     if weights.shape[1] > 1:
-      self._encoder.encode(values.astype(np.int32), _FAMILY, _shares(weights))
+      self._encoder.encode(values.astype(np.int32), _family(), _shares(weights))
     return values
 
 
@@ -281,7 +280,7 @@ class Reader(Walking):
     if len(payload) % WORD:
       raise InputError('the file is damaged: its codes are cut short')
     words = np.frombuffer(payload, '<u4').astype(np.uint32)
-    self._decoder = _queue.RangeDecoder(np.trim_zeros(words, 'b'))
+    self._decoder = range_coder().queue.RangeDecoder(np.trim_zeros(words, 'b'))
 
   def end(self) -> None:
     """Raises InputError where more was written than has been read."""
@@ -296,7 +295,7 @@ class Reader(Walking):
   def _each(self, values, weights):
     if weights.shape[1] == 1:
       return np.zeros(len(weights), np.int64)
-    return self._decode(_FAMILY, _shares(weights))
+    return self._decode(_family(), _shares(weights))
 
   def _decode(self, *model) -> np.ndarray:
     try:
@@ -314,7 +313,25 @@ def _alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     yield int(key), order[start:end]
 
 
-_FAMILY = constriction.stream.model.Categorical(perfect=False)
+def range_coder():
+  """Returns what writes and reads words: the module constriction.stream.
+
+  Raises:
+    InputError: it is not installed; some machines have no build of it.
+  """
+  try:
+    import constriction
+  except ImportError as error:
+    raise InputError(
+      'writing and reading files of codes needs the package constriction, and '
+      f'it cannot be imported: {error}'
+    ) from error
+  return constriction.stream
+
+
+@functools.cache
+def _family():
+  return range_coder().model.Categorical(perfect=False)
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
@@ -323,6 +340,6 @@ def _shares(weights: np.ndarray) -> np.ndarray:
 
 
 def _model(weights: np.ndarray):
-  return constriction.stream.model.Categorical(
+  return range_coder().model.Categorical(
     weights / weights.sum(), perfect=False
   )

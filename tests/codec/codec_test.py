@@ -16,6 +16,8 @@ from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
 from tests.codec.meter import Meter
 
+pytest.importorskip('constriction')
+
 CONTINUOUS = (
   'lasers-float', 'scq', 'lista', 'kl', 'none', 'wae', 'info_vae', 'rae'
 )

@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from lasers_jax.codec.counters import Counter
 from lasers_jax.codec.tables import weigh
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter
+
+pytest.importorskip('constriction')
 
 RNG = np.random.default_rng(0)
 SKEWED = weigh(RNG.geometric(0.3, (3, 12)) ** 4)
@@ -138,3 +141,13 @@ def test_what_no_writer_writes_shows():
   reader = Reader({'a': SKEWED}, b'\xff' * 40)
   with pytest.raises(InputError, match='mean nothing'):
     reader.table('a', None, 1000, 12)
+
+
+@pytest.mark.parametrize('start', [Writer, lambda t: Reader(t, b'')])
+def test_without_the_package_of_the_range_coder_one_line_says_so(
+  start, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, 'constriction', None)
+  with pytest.raises(InputError, match='needs the package constriction') as e:
+    start({})
+  assert '\n' not in str(e.value)

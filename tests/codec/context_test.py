@@ -13,6 +13,8 @@ from lasers_jax.codec.tables import ladder
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter
 
+pytest.importorskip('constriction')
+
 PLANES = Kind((7, 1, 5))
 SETS = [Kind((9,), 1), Kind((9,), 3), Kind((9,), 9)]
 KINDS = [PLANES, *SETS]

@@ -13,6 +13,8 @@ from lasers_jax.codec.tables import weigh
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter
 
+pytest.importorskip('constriction')
+
 LIMIT, PLANES = 5, 4
 SIZES = [(1, 1), (1, 9), (8, 8), (13, 6)]
 
