@@ -13,14 +13,16 @@ STEP = 64  # pixels; from 256 to 512 a side goes up by so many
 def padded_side(side: int, multiple: int = 1) -> int:
   """Returns the step of the ladder for a side: a multiple, and no less.
 
-  A function of the side alone, so that what comes along does not matter. Below
-  256 pixels the steps are a quarter of the next power of two, above 512 an
-  eighth: small pictures are computed faster than programs are compiled.
+  A function of the side alone, so that what comes along does not matter. Steps
+  are of powers of two of `multiple`: below 256 pixels a quarter of the next
+  power, above 512 an eighth, since small pictures are computed faster than
+  programs are compiled.
   """
-  reach = 1 << (side - 1).bit_length()
-  step = max(reach // 8, min(reach // 4, STEP))
-  step = multiple * max(1, step // multiple)
-  return -(-side // step) * step
+  units = -(-side // multiple)
+  reach = 1 << (units - 1).bit_length()
+  usual = 1 << (max(1, STEP // multiple).bit_length() - 1)
+  step = max(1, reach // 8, min(reach // 4, usual))
+  return -(-units // step) * step * multiple
 
 
 def pad(image: np.ndarray, multiple: int = 1) -> np.ndarray:

@@ -345,6 +345,8 @@ def test_levels_are_fitted_to_images_of_any_size(model):
     {
       'image': rng.integers(0, 256, (2, side, 16, 3), np.uint8),
       'mask': np.array([True, masked]),
+      'height': np.full(2, side),
+      'width': np.full(2, 16),
     }
     for side, masked in ((16, True), (32, False))
   ]
@@ -369,7 +371,8 @@ def test_levels_of_lista_are_fitted_too(levels):
   model = settings.build_model(network, section)
   image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
   variables = model.init(jax.random.key(0), image / np.float32(255))
-  batches = [{'image': image, 'mask': np.array([True])}]
+  sides = {'height': np.array([16]), 'width': np.array([16])}
+  batches = [{'image': image, 'mask': np.array([True]), **sides}]
   found = fit_levels(model, variables, batches, LEVELS[levels])
   assert len(found) == 8 and np.all(np.diff(found) > 0)
   variables = with_levels(variables, found)

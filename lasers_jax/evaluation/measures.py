@@ -76,10 +76,15 @@ class Measures(NamedTuple):
     return tuple((name, x.module) for name, x in self.distances.items())
 
   @property
+  def least(self) -> dict[str, int]:
+    """The pixels that a side of an image must have, by name."""
+    networks = {**self.distances, **self.scores}
+    return {k: getattr(x.module, 'least', 1) for k, x in networks.items()}
+
+  @property
   def params(self) -> dict[str, Any]:
     """The parameters of the distances, by name."""
     return {name: x.params for name, x in self.distances.items()}
-
 
   @property
   def protocol(self) -> dict[str, str]:
@@ -92,6 +97,8 @@ NOTHING_MORE = Measures({}, {})
 
 class MultiScale(nn.Module):
   """MS-SSIM in the form of a network without parameters."""
+
+  least = metrics.MS_SSIM_LEAST
 
   def __call__(self, a: Array, b: Array, sizes: Array | None = None) -> Array:
     return metrics.ms_ssim(a, b, sizes)

@@ -20,6 +20,7 @@ SSIM_SIGMA = 1.5  # pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 LEAST_VALUES = 10  # of which there is an interval
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest scale first
+MS_SSIM_LEAST = SSIM_WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)  # pixels a side
 
 
 @jax.jit
@@ -78,8 +79,7 @@ def ms_ssim(a, b, sizes=None):
   or a side is under 176 = 11 * 2^4 pixels, one window at the last scale.
   """
   a, b = _pair(a, b)
-  scales = len(MS_SSIM_WEIGHTS)
-  least = SSIM_WINDOW * 2 ** (scales - 1)
+  scales, least = len(MS_SSIM_WEIGHTS), MS_SSIM_LEAST
   if min(a.shape[1:3]) < least:
     raise ValueError(
       f'MS-SSIM needs images of at least {least}x{least} pixels, '

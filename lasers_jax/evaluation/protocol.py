@@ -92,13 +92,16 @@ def _use(counts: np.ndarray) -> dict[str, float]:
   return {'usage': usage, 'perplexity': perplexity}
 
 
-def check_size(height: int, width: int) -> None:
+def check_size(
+  height: int, width: int, measures: Measures = NOTHING_MORE
+) -> None:
   """Raises InputError where images are too small to be measured."""
-  if min(height, width) < metrics.SSIM_WINDOW:
-    least = f'{metrics.SSIM_WINDOW}x{metrics.SSIM_WINDOW}'
-    raise InputError(
-      f'SSIM needs images of at least {least} pixels, not {height}x{width}'
-    )
+  for name, least in {'SSIM': metrics.SSIM_WINDOW, **measures.least}.items():
+    if min(height, width) < least:
+      raise InputError(
+        f'{name} needs images of at least {least}x{least} pixels, not '
+        f'{height}x{width}'
+      )
 
 
 def measure(
@@ -127,7 +130,7 @@ def measure(
   for batch in batches:
     rows = {x: batch[x] for x in ('image', 'mask', 'index', 'height', 'width')}
     for size in zip(batch['height'], batch['width'], strict=True):
-      check_size(*size)
+      check_size(*size, measures)
     sizes = sizes_of(batch['image'], batch['height'], batch['width'])
     if sizes is not None:
       rows['sizes'] = sizes
@@ -140,14 +143,11 @@ def measure(
       row = {name: x[i] for name, x in result['values'].items()}
       values[int(result['index'][i])] = row
       h, w = int(result['height'][i]), int(result['width'][i])
-      sites = model.sites(h, w)
-      if len(counts):
-        height, width = model.bottleneck.grid(*sites)
-        codes = result['codes'][i, :height, :width].ravel()
-        counts += np.bincount(codes, minlength=len(counts))
-      each = model.bottleneck.map_bits(*sites)
+      each = model.bottleneck.map_bits(*model.sites(h, w))
       bits = None if each is None else bits + each
       pixels += h * w
+    if len(counts):
+      counts += np.bincount(_codes(model, result), minlength=len(counts))
     if features or dump:
       pair = batch['image'], _own_rows(copies)
       _add_features(features, measures, pair, sizes, mesh, result['mask'])
@@ -156,6 +156,16 @@ def measure(
       pictures.dump(dump, batch['index'], batch['mask'], *whole)
   scores = {k: x.score(*features[k]) for k, x in measures.scores.items()}
   return Measured(_columns(values), scores, counts, bits, pixels)
+
+
+def _codes(model, result) -> np.ndarray:
+  """The codes of the images of a batch, without those of padding: [any]."""
+  found = [np.zeros(0, np.int32)]
+  for i in np.flatnonzero(result['mask']):
+    sites = model.sites(int(result['height'][i]), int(result['width'][i]))
+    rows, columns = model.bottleneck.grid(*sites)
+    found.append(result['codes'][i, :rows, :columns].ravel())
+  return np.concatenate(found)
 
 
 def _cut(images, heights, widths) -> list[np.ndarray]:

@@ -57,7 +57,14 @@ def batches(images, size=8):
     rows = images[start : start + size]
     full = np.resize(rows, (size, *rows.shape[1:]))
     label = np.arange(start, start + size)
-    yield {'image': full, 'mask': label < len(images), 'label': label}
+    height, width = (np.full(size, x) for x in rows.shape[1:3])
+    yield {
+      'image': full,
+      'mask': label < len(images),
+      'label': label,
+      'height': height,
+      'width': width,
+    }
 
 
 @pytest.fixture(scope='module')

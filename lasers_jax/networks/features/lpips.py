@@ -42,6 +42,11 @@ class LPIPS(nn.Module):
   net: str = 'vgg16'
   dtype: jnp.dtype = jnp.float32
 
+  @property
+  def least(self) -> int:
+    """The pixels that a side of an image must have."""
+    return _TRUNKS[self.net].least
+
   @nn.compact
   def __call__(
     self, a: jax.Array, b: jax.Array, sizes: jax.Array | None = None
@@ -125,6 +130,8 @@ class VGG16Features(nn.Module):
   which is then of VGG16: never FID. Raises InputError where a side is under 16
   pixels.
   """
+
+  least = VGG16.least
 
   @nn.compact
   def __call__(

@@ -85,6 +85,7 @@ class VGG16(nn.Module):
   """
 
   dtype: jnp.dtype = jnp.float32
+  least = 16  # pixels a side
 
   @staticmethod
   def map_sizes(sizes: jax.Array | None) -> list[jax.Array | None]:
@@ -94,7 +95,7 @@ class VGG16(nn.Module):
   def __call__(
     self, x: jax.Array, sizes: jax.Array | None = None
   ) -> list[jax.Array]:
-    check_sides(x, 16, 'VGG16')
+    check_sides(x, self.least, 'VGG16')
     x = x.astype(self.dtype)
     maps, i, sizes = [], 0, self.map_sizes(sizes)
     for features, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -117,6 +118,7 @@ class AlexNet(nn.Module):
   """
 
   dtype: jnp.dtype = jnp.float32
+  least = 31  # pixels a side
 
   @staticmethod
   def map_sizes(sizes: jax.Array | None) -> list[jax.Array | None]:
@@ -130,7 +132,7 @@ class AlexNet(nn.Module):
   def __call__(
     self, x: jax.Array, sizes: jax.Array | None = None
   ) -> list[jax.Array]:
-    check_sides(x, 31, 'AlexNet')
+    check_sides(x, self.least, 'AlexNet')
     x = only_first(x.astype(self.dtype), sizes)
     maps = [nn.relu(conv(64, 11, self.dtype, 'conv0', 4, 2)(x))]
     sizes = self.map_sizes(sizes)
