@@ -1,5 +1,6 @@
 """codec.py: pictures to files and back, by a model of a few steps."""
 
+import functools
 import json
 import os
 import shutil
@@ -15,7 +16,12 @@ from codec import Choice
 from lasers_jax import settings
 from lasers_jax.codec import State, container, context, load, save
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import metrics, rate_distortion
+from lasers_jax.evaluation import (
+  generation,
+  metrics,
+  model_codec,
+  rate_distortion,
+)
 from lasers_jax.evaluation.measures import NOTHING_MORE, Measures
 from lasers_jax.evaluation.model_codec import (
   LEVELS,
@@ -75,6 +81,27 @@ def test_pictures_come_back_as_the_model_decodes_them(model, folder, files):
   found = model[1].decode((files / '0.lz').read_bytes())
   assert found.shape == image.shape and found.dtype == np.uint8
   assert np.abs(found - expected).max() <= 0.51
+
+
+def test_pictures_of_near_sizes_share_programs(model):
+  coder, rng = model[1], np.random.default_rng(5)
+  programs = model_codec._encode, generation._decode
+  compiled = [program._cache_size() for program in programs]
+  for h, w in (21, 18), (18, 23), (17, 19):  # all in arrays of 24 x 24
+    image = rng.integers(0, 256, (h, w, 3), np.uint8)
+    data = coder.encode(image)
+    assert coder.decode(data).shape == image.shape
+  for program, before in zip(programs, compiled, strict=True):
+    assert program._cache_size() <= before + 1
+  alone = np.pad(image, ((0, 1), (0, 1), (0, 0)), mode='edge')[None]
+  encode = functools.partial(coder.model.apply, method='encode')
+  expected = jax.jit(encode)(coder.variables, alone / np.float32(255))
+  for a, b in zip(
+    jax.tree.leaves(coder.codec.read(data)[0]),
+    jax.tree.leaves(expected),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b[0])
 
 
 def test_another_process_with_one_device_reads_the_same(

@@ -20,6 +20,7 @@ from lasers_jax.evaluation.measures import Extractor, extract
 from lasers_jax.evaluation.protocol import to_uint8
 from lasers_jax.evaluation.refinement import Decoding, decode
 from lasers_jax.networks.autoencoder import Autoencoder, Output
+from lasers_jax.padding import padded_side
 from lasers_jax.training.sharding import put_batch, replicated
 from lasers_jax.training.step import to_float
 
@@ -93,17 +94,28 @@ def decode_latents(
   latents: np.ndarray,
   mesh: Mesh,
   decoding: Decoding | None = None,
+  size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-  """Decodes latents [n, H, W, D]: uint8 [n, h, w, 3]."""
+  """Decodes latents [n, H, W, D]: uint8 [n, h, w, 3].
+
+  Args:
+    size: height and width of the images, which may have any. Latents are then
+      padded, so that few sizes are compiled. None: as latents give them.
+  """
   images = []
+  if size is not None:
+    sides = [padded_side(x, model.multiple) // model.encoder.f for x in size]
+    more = [(0, n - x) for n, x in zip(sides, latents.shape[1:3], strict=True)]
+    latents = np.pad(latents, ((0, 0), *more, (0, 0)))
   for start, rows, count in _batches(latents, mesh):
     indices = np.arange(start, start + len(rows), dtype=np.int32)
-    batch = put_batch({'latent': rows, 'index': indices}, mesh)
-    copies = _decode(
-      model, mesh, decoding, variables, batch['latent'], batch['index']
-    )
+    batch = {'latent': rows, 'index': indices}
+    if size is not None:
+      batch['sizes'] = np.tile(np.array(size, np.int32), (len(rows), 1))
+    copies = _decode(model, mesh, decoding, variables, put_batch(batch, mesh))
     images.append(to_uint8(copies)[:count])
-  return np.concatenate(images)
+  images = np.concatenate(images)
+  return images if size is None else images[:, : size[0], : size[1]]
 
 
 def _batches(
@@ -118,10 +130,11 @@ def _batches(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _decode(model, mesh, decoding, variables, latents, indices) -> Array:
-  first = model.apply(variables, latents, method='decode_latent')
-  output = Output(first, latents, Latent(latents, None, {}, {}))
-  images = decode(model, variables, output, indices, decoding)
+def _decode(model, mesh, decoding, variables, batch) -> Array:
+  latents, sizes = batch['latent'], batch.get('sizes')
+  first = model.apply(variables, latents, sizes, method='decode_latent')
+  output = Output(first, latents, Latent(latents, None, {}, {}), sizes)
+  images = decode(model, variables, output, batch['index'], decoding)
   rounded = metrics.to_uint8_range(images)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
 

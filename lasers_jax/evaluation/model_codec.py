@@ -80,9 +80,14 @@ class ModelCodec:
     batch = jax.tree.map(lambda x: x[None], codes)
     latents = jax.device_get(_latents(self.model, self.variables, batch))
     images = decode_latents(
-      self.model, self.variables, latents, self.mesh, self.decoding
+      self.model,
+      self.variables,
+      latents,
+      self.mesh,
+      self.decoding,
+      (height, width),
     )
-    return images[0, :height, :width]
+    return images[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 import evaluate
 from lasers_jax.errors import InputError
+from lasers_jax.evaluation import protocol
 from lasers_jax.evaluation.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.evaluation.measures import (
   MEASURES,
@@ -105,6 +106,35 @@ def test_features_are_of_all_rows_on_any_mesh():
     mesh = sharding.make_mesh(data=devices)
     found = extract(COLOURS, images, mesh)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_features_are_not_of_padding():
+  images = tiny.images(2)
+  sizes = np.array([(16, 16), (12, 9)], np.int32)
+  resized = COLOURS._replace(
+    prepare=lambda images: images.mean((1, 2), keepdims=True) / 255
+  )
+  found = extract(resized, images, sharding.make_mesh(data=1), sizes)
+  for row, image, (h, w) in zip(found, images, sizes, strict=True):
+    np.testing.assert_allclose(row, 2 * image[:h, :w].mean((0, 1)) / 255, 1e-5)
+
+
+def test_a_network_for_any_size_is_told_the_sizes():
+  class Told(nn.Module):
+    def __call__(self, images, sizes):
+      return images.mean((1, 2)) * 0 + sizes[:, :1]
+
+  told = COLOURS._replace(module=Told(), params={}, any_size=True)
+  sizes = np.array([(16, 16), (12, 9)], np.int32)
+  found = extract(told, tiny.images(2), sharding.make_mesh(data=1), sizes)
+  np.testing.assert_array_equal(found[:, 0], [16, 12])
+
+
+def test_pictures_too_small_for_a_measure_are_refused():
+  measures = load_measures(['ms_ssim'])
+  protocol.check_size(176, 200, measures)
+  with pytest.raises(InputError, match='ms_ssim needs .* 176x176 .*180x175'):
+    protocol.check_size(180, 175, measures)
 
 
 def test_rows_are_kept():

@@ -122,6 +122,17 @@ def test_whole_pictures_are_padded_and_cropped_back(run, variables, whole):
   )
 
 
+def test_devices_do_not_matter_to_whole_pictures(run, variables, whole):
+  one = measure(run, variables, 8, whole)
+  eight = measure(run, variables, 8, whole, devices=8)
+  for name in 'psnr', 'ssim':
+    np.testing.assert_allclose(
+      eight[name]['mean'], one[name]['mean'], rtol=1e-6
+    )
+  assert eight['usage'] == one['usage']
+  assert eight['bits_per_pixel'] == one['bits_per_pixel']
+
+
 def test_pictures_too_small_for_ssim_are_refused(run, variables, tmp_path):
   (tmp_path / 'test').mkdir()
   tiny.Image.new('RGB', (30, 10)).save(tmp_path / 'test' / 'a.png')

@@ -250,6 +250,30 @@ def test_sides_are_rounded_down():
   ]
 
 
+@pytest.mark.parametrize('network', [trunks.VGG16(), trunks.AlexNet()])
+def test_sides_of_maps_are_known(network):
+  for height, width in ((31, 64), (33, 47), (62, 63), (79, 96)):
+    found = network.map_sizes(np.array([[height, width]]))
+    shapes = [shape[:2] for shape in maps(network, height, width)]
+    assert [tuple(x[0]) for x in found] == shapes
+
+
+@pytest.mark.parametrize('net', ['vgg16', 'alexnet'])
+def test_padding_is_not_read(net, images):
+  sizes, params = np.array([(64, 64), (45, 38)], np.int32), drawn(net)
+  apply, (a, b) = jax.jit(LPIPS(net).apply), (images, images[::-1])
+  padded = apply({'params': params}, a, b, sizes)
+  alone = apply({'params': params}, a[1:, :45, :38], b[1:, :45, :38])
+  np.testing.assert_allclose(padded[1:], alone, rtol=1e-5)
+  if net == 'vgg16':
+    apply = jax.jit(VGG16Features().apply)
+    variables = {'params': {'trunk': params['trunk']}}
+    features = apply(variables, a, sizes)[1:]
+    np.testing.assert_allclose(
+      features, apply(variables, a[1:, :45, :38]), rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
   'network, least', [(trunks.VGG16(), 16), (trunks.AlexNet(), 31)]
 )
