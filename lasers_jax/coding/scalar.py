@@ -69,7 +69,7 @@ def update_levels(
 ) -> Levels:
   """Moves levels towards the means of what is nearest to them.
 
-  A level that nothing was nearest to for long stays where it is.
+  A level that nothing is nearest to stays where it is, to the last bit.
 
   Args:
     levels: L of them.
@@ -79,11 +79,10 @@ def update_levels(
   """
   rate = (1 - decay) / jnp.maximum(jnp.sum(weights), 1e-30)
   zeros = jnp.zeros_like(levels.counts)
-  counts, sums = (
-    decay * old + rate * zeros.at[bins].add(new)
-    for old, new in ((levels.counts, weights), (levels.sums, weights * x))
-  )
-  used = counts > 1e-8
+  batch = rate * zeros.at[bins].add(weights)
+  counts = decay * levels.counts + batch
+  sums = decay * levels.sums + rate * zeros.at[bins].add(weights * x)
+  used = batch > 0
   means = sums / jnp.where(used, counts, 1.0)
   values = jnp.where(used, means, levels.values)
   # A level left behind may have been overtaken.

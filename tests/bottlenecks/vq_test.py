@@ -1,10 +1,13 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from scipy.spatial.distance import cdist
 
-from lasers_jax.bottlenecks import VQ
+from lasers_jax.bottlenecks import VQ, Residual
 
 B, SIDE, D, K = 4, 4, 8, 16
 
@@ -51,9 +54,8 @@ def test_an_ema_step_is_that_of_the_appendix(z):
   after = updates['codebook']
   np.testing.assert_allclose(after['use'], use, rtol=1e-5)
   np.testing.assert_allclose(after['sums'], sums, rtol=1e-4, atol=1e-5)
-  # The smoothing of the counts is some 1e-5.
   np.testing.assert_allclose(
-    after['codes'], sums / use[:, None], rtol=1e-3, atol=1e-4
+    after['codes'], sums / use[:, None], rtol=1e-5, atol=1e-5
   )
 
 
@@ -67,6 +69,89 @@ def test_ema_converges_to_the_mean_of_a_cluster():
   np.testing.assert_allclose(
     module.apply(variables, z, train=False).quantized, z, atol=1e-3
   )
+
+
+STEPS, T = 400, np.linspace(0, 1, 400)[:, None]
+HALF = np.arange(D) < D // 2
+# (scales, shifts) of the latents in each step, [STEPS, D] or alike.
+MOTIONS = {
+  'shrink': (1e-3**T, 0),
+  'grow': (1e3**T, 0),
+  'shrink in some dimensions': (np.where(HALF, 1e-3**T, 1), 0),
+  'shrink at once': (1e-3 ** np.clip(6 * T - 5, 0, 1), 0),
+  'drift': (1, 30 * T),
+  'shrink towards another point': (1e-3**T, 5 * 1e-3**T),
+}
+
+
+@functools.cache
+def follower(**fields):
+  """A function of a motion that trains a VQ and evaluates it at the end.
+
+  It returns the error, as a share of the variance, and the usage.
+  """
+  if fields.pop('residual', False):
+    module = Residual(D=D, depth=2, inner=VQ(D=D, K=K, **fields))
+  else:
+    module = VQ(D=D, K=K, **fields)
+
+  def latents(key, scale, shift):
+    z = jax.random.normal(key, (1, 16, 16, D))
+    return z * scale[None, None, None] + shift[None, None, None]
+
+  @jax.jit
+  def run(scales, shifts):
+    def step(codebook, moment):
+      _, updates = train(module, {'codebook': codebook}, latents(*moment))
+      return updates['codebook'], None
+
+    start = latents(jax.random.key(5), scales[0], shifts[0])
+    codebook = started(module, start)['codebook']
+    keys = jax.random.split(jax.random.key(6), STEPS)
+    codebook, _ = lax.scan(step, codebook, (keys, scales, shifts))
+    z = latents(jax.random.key(7), scales[-1], shifts[-1])
+    latent = module.apply({'codebook': codebook}, z, train=False)
+    error = jnp.mean((z - latent.quantized) ** 2)
+    return error / jnp.mean(jnp.var(z, axis=(0, 1, 2))), latent.stats['usage']
+
+  def error_of(motion):
+    shape = (STEPS, D)
+    scales, shifts = (jnp.broadcast_to(jnp.float32(x), shape) for x in motion)
+    return run(scales, shifts)
+
+  return error_of
+
+
+@pytest.mark.parametrize('motion', MOTIONS)
+@pytest.mark.parametrize(
+  'fields',
+  [{}, {'assignment': 'sinkhorn'}, {'residual': True}],
+  ids=['nearest', 'sinkhorn', 'residual'],
+)
+def test_codes_hold_latents_that_move_by_far(fields, motion):
+  """There is no revival here: the codes themselves keep up."""
+  error_of = follower(**fields)
+  still, _ = error_of((1, 0))
+  error, usage = error_of(MOTIONS[motion])
+  assert error < 1.1 * still
+  assert usage == 1
+
+
+def test_a_code_that_nothing_chooses_stays_to_the_last_bit(z):
+  module, variables = fresh(z)
+  step = jax.jit(functools.partial(train, module))
+  codes = variables['codebook']['codes']
+  # All latents are one, then those of two images.
+  for some in (z[:1, :1, :1], z[:2, None]):
+    some = jnp.broadcast_to(some.reshape(-1, 1, D), (2 * SIDE**2, 2, D))
+    for _ in range(3):
+      latent, updates = step(variables, some)
+      variables = {**variables, **updates}
+      rest = np.setdiff1d(np.arange(K), latent.codes)
+      assert len(rest)
+      after = updates['codebook']['codes']
+      np.testing.assert_array_equal(after[rest], codes[rest])
+      codes = after
 
 
 def test_loss_learning_leaves_the_codes_to_the_optimizer(z):
@@ -113,15 +198,19 @@ def test_stats(z):
 def fresh(z, **fields):
   """A module started from z, and its variables."""
   module = VQ(D=D, K=K, **fields)
+  return module, started(module, z)
+
+
+def started(module, z):
   variables = module.init(jax.random.key(1), z, train=False)
-  _, started = module.apply(
+  _, fitted = module.apply(
     variables,
     z,
     method='initialize',
     mutable=['params', 'codebook'],
     rngs={'bottleneck': jax.random.key(2)},
   )
-  return module, {**variables, **started}
+  return {**variables, **fitted}
 
 
 def test_alternated_learning_descends_before_it_decodes(z):
