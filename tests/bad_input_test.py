@@ -7,6 +7,7 @@ import shutil
 
 import orbax.checkpoint as ocp
 import pytest
+from PIL import Image
 
 import train
 from lasers_jax import scripts
@@ -73,6 +74,39 @@ def test_a_folder_that_cannot_be_read(pictures, tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'scandir', closed)
   with pytest.raises(InputError, match="train' cannot be read: Permission"):
     train_tiny(tiny.config(pictures), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('split', ['validation', 'test'])
+def test_a_picture_too_small_to_measure_whole(
+  tmp_path, caplog, split, monkeypatch
+):
+  for name in 'train', 'validation', 'test':
+    (tmp_path / name).mkdir()
+    Image.new('RGB', (20, 20)).save(tmp_path / name / 'a.png')
+  Image.new('RGB', (9, 9)).save(tmp_path / split / 'icon.png')
+  changes = dict(data__whole=True, data__validation='validation')
+  config = tiny.config(tmp_path, **changes)
+  said = f'{split}/icon.png is too small to be measured whole'
+  monkeypatch.setattr(train, 'state_shapes', _end)
+  with pytest.raises(InputError) as error:
+    train_tiny(config, tmp_path / 'run')
+  # What only evaluation will need does not keep a run from starting.
+  told = str(error.value) if split == 'validation' else caplog.messages[-1]
+  assert said in told
+
+
+def test_a_missing_test_split_is_said_when_a_run_starts(
+  pictures, tmp_path, caplog, monkeypatch
+):
+  monkeypatch.setattr(train, 'state_shapes', _end)
+  config = tiny.config(pictures, data__test='tset')
+  with pytest.raises(InputError, match='the end'):
+    train_tiny(config, tmp_path / 'run')
+  assert "the split 'tset' will be missed: " in caplog.messages[-1]
+
+
+def _end(*_):
+  raise InputError('the end of what is tried')
 
 
 def test_pictures_that_cannot_be_read(tmp_path):

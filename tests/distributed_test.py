@@ -78,6 +78,22 @@ def test_two_processes_train_as_one(run_of_two, tiny_run):
   assert 'mesh       data=2 × fsdp=2 × model=2' in run_of_two.logs[0]
 
 
+def test_the_first_process_alone_checks_pictures(run_of_two):
+  first, second = run_of_two.logs
+  assert 'no folder for validation: a tenth each of train is held out' in first
+  assert 'held out' not in second
+  assert (run_of_two.workdir / 'checked.npy').exists()
+
+
+def test_two_processes_say_the_same_of_data(tmp_path):
+  flags = tiny.train_flags(tmp_path / 'none', tmp_path / 'run')
+  for process in start_two('train.py', *flags):
+    _, log = process.communicate(timeout=240)
+    assert process.returncode == 2, log
+    assert f"error: there is no folder '{tmp_path}/none'" in log
+    assert 'Traceback' not in log
+
+
 def test_two_processes_evaluate_as_one(run_of_two, tiny_run):
   one, two = (
     [

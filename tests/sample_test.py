@@ -22,7 +22,7 @@ SPECS = ['pmfs:k=3', 'histogram']
 def folder(tmp_path_factory):
   """Pictures of two classes: 30 to train on, 10 to test."""
   root, rng = tmp_path_factory.mktemp('classes'), np.random.default_rng(0)
-  for split, count in ('train', 15), ('test', 5):
+  for split, count in ('train', 15), ('test', 5), ('validation', 1):
     for label in 'ab':
       place = root / split / label
       place.mkdir(parents=True)

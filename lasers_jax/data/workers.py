@@ -59,9 +59,10 @@ def _end_with_parent(*_) -> None:
 
 def _of_workers(batches) -> Iterator[dict[str, np.ndarray]]:
   """Yields batches; raises TrainingError where a worker process has died."""
+  with _apart():
+    iterator = iter(batches)
   try:
     with _apart():
-      iterator = iter(batches)
       batch = next(iterator)
     while True:
       yield batch
@@ -74,3 +75,5 @@ def _of_workers(batches) -> Iterator[dict[str, np.ndarray]]:
       f'a process that prepares pictures ended with code {code[1]} (-9: it was '
       'killed, perhaps for want of memory): lower --config.data.workers'
     ) from None
+  finally:
+    iterator.close()  # killed processes would leave memory behind
