@@ -280,7 +280,7 @@ def main() -> int:
   given = flags.FLAGS
   if not given.config or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
-  scripts.set_up_jax()
+  scripts.set_up_jax(saves=True)
   path = workdir.locate(scripts.WORKDIR.value)
   workdir.check_folder(path, 'choose another --workdir')
   measures = load_measures(given.measures, given.inception, given.clip)

@@ -298,7 +298,7 @@ def main() -> int:
   config = flags.FLAGS.config
   if not config or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
-  scripts.set_up_jax()
+  scripts.set_up_jax(saves=True)
   state = train_and_evaluate(config.to_dict(), scripts.WORKDIR.value)
   return scripts.STOPPED if int(state.step) < config.steps else 0
 

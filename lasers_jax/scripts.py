@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from absl import logging as absl_logging
 from lasers_jax import command_line, signals
 from lasers_jax.errors import InputError, TrainingError
 from lasers_jax.files import CACHE
-from lasers_jax.training.sharding import initialize_distributed
+from lasers_jax.training.distributed import initialize_distributed
 
 STOPPED = os.EX_TEMPFAIL  # 75: asked to stop; the same command goes on
 OUT_OF_MEMORY = (
@@ -63,9 +64,7 @@ def run(
       logging.info('asked to stop: nothing is left to save')
     else:
       print(f'ended by {signal.Signals(number).name}', file=sys.stderr)
-    with contextlib.suppress(OSError):  # of a terminal that is gone
-      sys.stdout.flush()
-      sys.stderr.flush()
+    _flush()
     if not resumes:
       signals.die(number)
     # Whatever other threads are doing: nothing waits for them.
@@ -76,6 +75,28 @@ def run(
       app.run(guarded, flags_parser=parse)
     except signals.Asked as asked:
       listener.end(asked.number)
+    except SystemExit as left:
+      if left.code and _others_work():
+        _flush()
+        os._exit(left.code)
+      raise
+
+
+def _others_work() -> bool:
+  """Whether threads are left that Python would wait for.
+
+  Those of a write that failed wait for each other for minutes.
+  """
+  return any(
+    thread is not threading.main_thread() and not thread.daemon
+    for thread in threading.enumerate()
+  )
+
+
+def _flush() -> None:
+  with contextlib.suppress(OSError):  # of a terminal that is gone
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _outcome(act: Callable[[], int | None]) -> int:
@@ -91,7 +112,8 @@ def _outcome(act: Callable[[], int | None]) -> int:
       return _fail(OUT_OF_MEMORY, 1)
     raise
   except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not (error.strerror and (full or error.filename)):
       raise
     return _fail(f'{error.strerror}: {error.filename or "make room"}', 2)
 
@@ -115,9 +137,27 @@ def set_up_logging() -> None:
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def set_up_jax() -> None:
-  """Joins the other processes, and keeps compiled programs between runs."""
+def set_up_jax(saves: bool = False) -> None:
+  """Joins the other processes, and keeps compiled programs between runs.
+
+  Args:
+    saves: whether SIGTERM asks all processes to save at the same step; else it
+      ends each.
+
+  Raises:
+    InputError: the processes do not meet, or there is no such device.
+  """
+  jax.config.update('jax_enable_preemption_service', saves)
   initialize_distributed()
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # one without words: cuda
+    asked = jax.config.jax_platforms or 'not set'
+    raise InputError(
+      f'JAX finds no device (JAX_PLATFORMS: {asked}): '
+      f'{error or "its plugin is not installed"}; JAX_PLATFORMS=cpu does '
+      'without'
+    ) from error
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE))
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -84,16 +85,17 @@ class Checkpoints:
     """Starts to write the state; returns when it may be donated.
 
     Raises:
-      InputError: the disk is full (also for an earlier write).
+      InputError: the disk is full, or cannot be written (also for an earlier
+        write).
     """
     step = int(state.step)
     if step in self._manager.all_steps():
       return
     self.wait()
     # Looked at first: a write that fails half-way leaves more than one line.
-    if shutil.disk_usage(self._directory).free < _bytes(state):
-      raise _full(self._directory)
     with _clear_disk_errors(self._directory):
+      if shutil.disk_usage(self._directory).free < _bytes(state):
+        raise _full(self._directory)
       self._manager.save(step, args=ocp.args.StandardSave(_sealed(state)))
 
   def wait(self) -> None:
@@ -266,16 +268,21 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
 
 @contextlib.contextmanager
 def _clear_disk_errors(directory: str):
-  """Turns the many forms of a full disk into one clear error."""
+  """Turns the many forms of a disk that cannot be written into one error."""
   try:
     yield
   except Exception as error:
-    full = isinstance(error, OSError) and error.errno in (
-      errno.ENOSPC,
-      errno.EDQUOT,
-    )
-    if full or 'No space left' in str(error) or 'quota' in str(error):
+    text, number = str(error), getattr(error, 'errno', None)
+    found = re.search(r'OS error (\d+)', text)  # as TensorStore has it
+    number = int(found[1]) if found else number
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    if full or 'No space left' in text or 'quota' in text:
       raise _full(directory) from error
+    if number:
+      raise InputError(
+        f'no checkpoint could be written to {directory}: {os.strerror(number)};'
+        ' complete ones are kept; mend it and run the same command'
+      ) from error
     raise
 
 

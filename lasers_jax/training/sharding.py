@@ -1,7 +1,6 @@
 """Where arrays live: one mesh, `data` × `fsdp` × `model`."""
 
 import math
-import os
 
 import jax
 import numpy as np
@@ -12,29 +11,6 @@ from lasers_jax.errors import InputError
 AXES = ('data', 'fsdp', 'model')
 # Smaller arrays are copied to every device: splitting them costs more.
 _SMALLEST_SPLIT = 2**12
-
-
-def initialize_distributed() -> None:
-  """Joins the other processes of a run, where the environment names them.
-
-  That is: `JAX_COORDINATOR_ADDRESS` (with `JAX_NUM_PROCESSES` and
-  `JAX_PROCESS_ID`), a Slurm or Open MPI job of several tasks, or a TPU slice
-  of several hosts. Must come before anything else that JAX does.
-  """
-  env = os.environ
-  if 'JAX_NUM_PROCESSES' in env:
-    jax.distributed.initialize(
-      env.get('JAX_COORDINATOR_ADDRESS'),
-      int(env['JAX_NUM_PROCESSES']),
-      int(env['JAX_PROCESS_ID']),
-    )
-  elif (
-    'JAX_COORDINATOR_ADDRESS' in env
-    or int(env.get('SLURM_NTASKS', 1)) > 1
-    or int(env.get('OMPI_COMM_WORLD_SIZE', 1)) > 1
-    or ',' in env.get('TPU_WORKER_HOSTNAMES', '')
-  ):
-    jax.distributed.initialize()
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
