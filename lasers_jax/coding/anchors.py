@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from lasers_jax.coding.codebook import nearest_code
+from lasers_jax.coding.dictionary import normalize_codes
 from lasers_jax.coding.index_propagation import largest_product
-from lasers_jax.coding.search import in_blocks
+from lasers_jax.coding.search import in_blocks, matmul
 
 
 class Distance(NamedTuple):
@@ -33,18 +34,23 @@ def nearest_by_angle(signals: Array, codebook: Array) -> Array:
   A signal or a code of zero has the cosine 0 with all.
   """
   # The length of a signal changes nothing, and is left as it is.
-  return largest_product(signals, _unit(codebook))
+  return largest_product(signals, normalize_codes(codebook))
 
 
 def cosines(signals: Array, codebook: Array) -> Array:
   """Computes the cosines [N, K] of signals [N, D] and codes [K, D]."""
-  return _unit(signals) @ _unit(codebook).T
+  return matmul(normalize_codes(signals), normalize_codes(codebook).T)
 
 
 def negative_squares(signals: Array, codebook: Array) -> Array:
-  """Computes |z|² - |z - c|² of signals [N, D] and codes [K, D]: [N, K]."""
+  """Computes |z|² - |z - c|² of signals [N, D] and codes [K, D]: [N, K].
+
+  About the mean of the codes, where large numbers would cancel.
+  """
+  centre = jnp.mean(codebook, axis=0, keepdims=True)
+  signals, codebook = signals - centre, codebook - centre
   norms = jnp.sum(codebook**2, axis=1)
-  return 2 * signals @ codebook.T - norms[None]
+  return 2 * matmul(signals, codebook.T) - norms[None]
 
 
 DISTANCES = {
@@ -106,14 +112,9 @@ def probrandom(
     below = jnp.cumsum(p, axis=1) <= uniform[:, None]
     return jnp.minimum(jnp.sum(below, axis=1, dtype=jnp.int32), n - 1)
 
-  uniform = jax.random.uniform(key, codes.shape[:1])
+  uniform = jax.random.uniform(key, codes.shape[:1], jnp.float32)
   return in_blocks(draw, (codes, uniform), n)
 
 
 # (key, codes [K, D], signals [N, D], distance) -> rows of signals, int32 [K]
 ANCHORS = {'closest': closest, 'random': random, 'probrandom': probrandom}
-
-
-def _unit(x: Array) -> Array:
-  norms = jnp.sqrt(jnp.sum(x**2, axis=1, keepdims=True))
-  return x / jnp.maximum(norms, 1e-15)

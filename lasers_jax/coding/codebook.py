@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from lasers_jax.coding.dictionary import pick_signals
 from lasers_jax.coding.distances import best_code
+from lasers_jax.coding.numbers import as_float32, finite_rows
 
 # Divisors are at least this: the smallest normal float32.
 _TINY = float(jnp.finfo(jnp.float32).tiny)
@@ -46,7 +47,7 @@ def histogram(
     weights: of the same shape, how much each index counts; None for 1.
   """
   weights = 1.0 if weights is None else weights.reshape(-1)
-  return jnp.zeros(k).at[indices.reshape(-1)].add(weights)
+  return jnp.zeros(k, jnp.float32).at[indices.reshape(-1)].add(weights)
 
 
 class CodebookStatistics(NamedTuple):
@@ -83,7 +84,7 @@ def update_codebook(
   if codes is None:
     codes = _means(*statistics)
   if weights is None:
-    weights = jnp.ones(indices.shape)
+    weights = jnp.ones(indices.shape, jnp.float32)
   weights = (1 - decay) * k * weights / jnp.maximum(jnp.sum(weights), 1e-30)
   batch = histogram(indices, k, weights)
   counts = decay * statistics.counts + batch
@@ -125,7 +126,7 @@ def follow_signals(
     The codes [K, D].
   """
   if weights is None:
-    weights = jnp.ones(indices.shape)
+    weights = jnp.ones(indices.shape, jnp.float32)
   counts = histogram(indices, len(codes), weights)
   total = jnp.sum(counts)
   motion, strength = _common_motion(codes, counts, signals, indices, weights)
@@ -191,7 +192,8 @@ def kmeans(
 
   Args:
     key: of the draw.
-    signals: [N, D]; k: codes; rounds: of the algorithm.
+    signals: [N, D], of which one with an entry that is not finite counts as
+      zero; k: codes; rounds: of the algorithm.
 
   Returns:
     The codebook [K, D], and the share of signals that chose each code in the
@@ -207,8 +209,13 @@ def kmeans(
     use = counts * k / indices.shape[0]
     return jnp.where(counts[:, None] > 0, means, codes), use
 
-  start = pick_signals(key, signals, k)
-  return lax.fori_loop(0, rounds, move, (start, jnp.ones(k)))
+  signals = finite_rows(as_float32(signals))
+  # Sums of numbers far from zero lose what tells the signals apart.
+  centre = jnp.mean(signals, axis=0, keepdims=True)
+  signals -= centre
+  start = pick_signals(key, signals, k), jnp.ones(k, jnp.float32)
+  codes, use = lax.fori_loop(0, rounds, move, start)
+  return codes + centre, use
 
 
 def sinkhorn(
@@ -229,13 +236,16 @@ def sinkhorn(
     The plan [N, K]: rows sum to the share of the signal, 1 / N, and columns
     nearly to 1 / K.
   """
+  costs = as_float32(costs)
   n, k = costs.shape
-  weights = jnp.ones(n) if weights is None else weights
+  weights = jnp.ones(n, jnp.float32) if weights is None else weights
   shares = (weights / jnp.maximum(jnp.sum(weights), 1e-30))[:, None]
   mean = jnp.sum(shares * costs) / k
   deviation = jnp.sqrt(jnp.sum(shares * (costs - mean) ** 2) / k)
   log_shares = jnp.log(jnp.maximum(shares, 1e-30))
-  plan = log_shares - sharpness * (costs - mean) / (deviation + 1e-6)
+  # At least what rounding makes of costs that are all the same.
+  deviation = jnp.maximum(deviation + 1e-6 * jnp.abs(mean), 1e-30)
+  plan = log_shares - sharpness * (costs - mean) / deviation
   for _ in range(rounds):
     plan -= jax.nn.logsumexp(plan, axis=0, keepdims=True) + jnp.log(k)
     plan += log_shares - jax.nn.logsumexp(plan, axis=1, keepdims=True)

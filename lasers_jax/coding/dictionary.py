@@ -11,6 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lasers_jax.coding.numbers import (
+  as_float32,
+  exponents,
+  finite_rows,
+  scale,
+)
 from lasers_jax.coding.omp import SparseCode
 
 # Divisors are at least this: the smallest normal float32.
@@ -19,19 +25,27 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 def normalize_atoms(dictionary: Array) -> Array:
   """Scales the columns of a dictionary [D, K] to norm 1; zero stays zero."""
-  squares = jnp.sum(dictionary**2, axis=0, keepdims=True)
-  return dictionary * lax.rsqrt(jnp.maximum(squares, 1e-24))
+  return _normalize(dictionary, axis=0)
 
 
 def random_dictionary(key: Array, shape: tuple[int, int]) -> Array:
   """Draws a dictionary [D, K] of atoms uniform on the sphere."""
-  return normalize_atoms(jax.random.normal(key, shape))
+  return normalize_atoms(jax.random.normal(key, shape, jnp.float32))
 
 
 def normalize_codes(codes: Array) -> Array:
   """Scales the rows of codes or signals [..., D] to norm 1; zero stays zero."""
-  squares = jnp.sum(codes**2, axis=-1, keepdims=True)
-  return codes * lax.rsqrt(jnp.maximum(squares, 1e-24))
+  return _normalize(codes, axis=-1)
+
+
+def _normalize(vectors: Array, axis: int) -> Array:
+  vectors = as_float32(vectors)
+  # A power of two first: squares of small or large numbers leave float32.
+  size = jnp.max(jnp.abs(vectors), axis=axis, keepdims=True, initial=0.0)
+  size = jnp.where(size > 0, lax.stop_gradient(size), 1.0)
+  vectors = scale(vectors, -exponents(size))
+  squares = jnp.sum(vectors**2, axis=axis, keepdims=True)
+  return vectors * lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 def random_codes(key: Array, shape: tuple[int, int]) -> Array:
@@ -42,16 +56,24 @@ def random_codes(key: Array, shape: tuple[int, int]) -> Array:
 def pick_signals(key: Array, signals: Array, k: int) -> Array:
   """Draws K of the signals [N, D], with a little noise against equal ones.
 
-  Where N < K, signals come more than once and the noise tells them apart.
+  Where N < K, signals come more than once and the noise tells them apart: a
+  hundredth of their deviation, or a millionth of their size.
 
   Returns:
     [K, D], float32.
   """
   which, noise = jax.random.split(key)
+  signals = finite_rows(as_float32(signals))
   n, d = signals.shape
   rows = jax.random.choice(which, n, (k,), replace=n < k)
-  spread = jnp.sqrt(jnp.mean(signals**2)) + 1e-6
-  return signals[rows] + 1e-2 * spread * jax.random.normal(noise, (k, d))
+  size = jnp.max(jnp.abs(signals))
+  unit = exponents(jnp.where(size > 0, size, 1e-6))
+  near_one = scale(signals, -unit)
+  centred = near_one - jnp.mean(near_one, axis=0, keepdims=True)
+  deviation = jnp.sqrt(jnp.mean(centred**2))
+  spread = scale(jnp.maximum(deviation, 1e-4), unit)
+  noise = jax.random.normal(noise, (k, d), jnp.float32)
+  return signals[rows] + 1e-2 * spread * noise
 
 
 class OnlineStatistics(NamedTuple):
@@ -63,7 +85,8 @@ class OnlineStatistics(NamedTuple):
 
 def init_statistics(d: int, k: int) -> OnlineStatistics:
   """Returns the statistics of no signal at all."""
-  return OnlineStatistics(jnp.zeros((k, k)), jnp.zeros((d, k)))
+  zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
+  return OnlineStatistics(zeros((k, k)), zeros((d, k)))
 
 
 def add_by_atom(sums: Array, code: SparseCode, rows: Array) -> Array:
@@ -104,9 +127,9 @@ def update_statistics(
   """
   past = jax.tree.map(lambda x: forgetting * x, statistics)
   # Roots, and not 1 / N once, so that the mean is taken in A and in B alike.
-  scale = signals.shape[0] ** -0.5
-  code = SparseCode(code.atoms, scale * code.coefficients)
-  return add_statistics(past, scale * signals, code)
+  share = signals.shape[0] ** -0.5
+  code = SparseCode(code.atoms, share * code.coefficients)
+  return add_statistics(past, share * signals, code)
 
 
 @functools.partial(jax.jit, static_argnames='block')

@@ -28,6 +28,12 @@ from lasers_jax.coding.dictionary import (
   update_dictionary,
   update_statistics,
 )
+from lasers_jax.coding.numbers import (
+  as_float32,
+  exponents,
+  finite_rows,
+  scale,
+)
 from lasers_jax.coding.omp import SparseCode, batch_omp, reconstruct
 from lasers_jax.coding.pursuit import Options
 from lasers_jax.coding.revival import revive_atoms
@@ -43,6 +49,7 @@ class LearnerState(NamedTuple):
   use: Array  # [K], codes with the atom since the last look for dead ones
   steps: Array  # int32, updates so far
   key: Array  # of the draws of a revival
+  exponent: Array  # int32, the memory is of signals in units of 2^exponent
 
 
 class Learner(NamedTuple):
@@ -76,7 +83,9 @@ class _Rule(NamedTuple):
   """How a learner differs from the others."""
 
   start: Callable[[int, int], Any]  # (D, K) -> memory
-  step: Callable[..., tuple[Array, Any]]  # -> dictionary, memory
+  # (state, signals, code, exponent) -> dictionary, memory: signals and code are
+  # in units of 2^exponent.
+  step: Callable[..., tuple[Array, Any]]
   forget: Callable[[Any, Array], Any]  # (memory, revived [K]) -> memory
 
 
@@ -105,7 +114,8 @@ def online(
     revive: None never replaces an atom.
   """
 
-  def step(state: LearnerState, signals: Array, code: SparseCode):
+  def step(state: LearnerState, signals: Array, code: SparseCode, exponent):
+    state, signals, code = _in_one_unit(state, signals, code, exponent)
     # The past of 1 / fading batches grows by `growth` batches a batch.
     fading = (1 - forgetting) / (1 + (1 - forgetting) * growth * state.steps)
     memory = update_statistics(state.memory, signals, code, 1 - fading)
@@ -142,12 +152,13 @@ def exact(
     new = update_dictionary(old, memory, block=1)
     return count + 1, new, jnp.max(jnp.abs(new - old))
 
-  def step(state: LearnerState, signals: Array, code: SparseCode):
+  def step(state: LearnerState, signals: Array, code: SparseCode, exponent):
+    state, signals, code = _in_one_unit(state, signals, code, exponent)
     memory = add_statistics(state.memory, signals, code)
     _, dictionary, _ = lax.while_loop(
       lambda x: (x[0] < passes) & (x[2] > tolerance),
       lambda x: move(x, memory),
-      (0, state.dictionary, jnp.inf),
+      (0, state.dictionary, jnp.float32(jnp.inf)),
     )
     return dictionary, memory
 
@@ -170,7 +181,8 @@ def ksvd(
     revive: None never replaces an atom.
   """
 
-  def step(state: LearnerState, signals: Array, code: SparseCode):
+  def step(state: LearnerState, signals: Array, code: SparseCode, exponent):
+    del exponent  # the same at every scale
     dictionary, _ = ksvd_sweep(state.dictionary, signals, code)
     return dictionary, ()
 
@@ -213,14 +225,14 @@ def ksvd_sweep(
     coefficients = jnp.where(mine, fitted[:, None], coefficients)
     return rows.at[j].set(new), coefficients, residuals
 
+  # Near 1, where the squares of what follows stay within float32.
+  exponent = exponents(jnp.max(jnp.abs(signals), initial=0.0))
+  near_one = (scale(x, -exponent) for x in (signals, code.coefficients))
+  signals, code = next(near_one), SparseCode(code.atoms, next(near_one))
   residuals = signals - reconstruct(code, dictionary)
-  rows, coefficients, _ = lax.fori_loop(
-    0,
-    dictionary.shape[1],
-    fit_atom,
-    (dictionary.T, code.coefficients, residuals),
-  )
-  return rows.T, SparseCode(code.atoms, coefficients)
+  start = dictionary.T, code.coefficients, residuals
+  rows, values, _ = lax.fori_loop(0, dictionary.shape[1], fit_atom, start)
+  return rows.T, SparseCode(code.atoms, scale(values, exponent))
 
 
 class AdamMoments(NamedTuple):
@@ -251,15 +263,17 @@ def gradient(
   """
 
   def start(d: int, k: int) -> AdamMoments:
-    return AdamMoments(jnp.zeros((d, k)), jnp.zeros((d, k)))
+    zeros = jnp.zeros((d, k), jnp.float32)
+    return AdamMoments(zeros, zeros)
 
-  def step(state: LearnerState, signals: Array, code: SparseCode):
+  def step(state: LearnerState, signals: Array, code: SparseCode, exponent):
+    del exponent  # the same at every scale
     slope = _tangent_gradient(state.dictionary, signals, code)
     mean = 0.9 * state.memory.mean + 0.1 * slope
     square = 0.99 * state.memory.square + 0.01 * slope**2
     t = state.steps + 1.0
-    scale = jnp.sqrt(square / (1 - 0.99**t)) + 1e-8
-    moved = state.dictionary - learning_rate * mean / (1 - 0.9**t) / scale
+    size = jnp.sqrt(square / (1 - 0.99**t)) + 1e-8
+    moved = state.dictionary - learning_rate * mean / (1 - 0.9**t) / size
     return normalize_atoms(moved), AdamMoments(mean, square)
 
   def forget(memory: AdamMoments, revived: Array) -> AdamMoments:
@@ -272,7 +286,7 @@ def _tangent_gradient(dictionary: Array, signals: Array, code: SparseCode):
   """The gradient [D, K] of |x - D c|² / (2 |x|²), tangent to the sphere."""
   residuals = signals - reconstruct(code, dictionary)
   energy = jnp.maximum(jnp.sum(signals**2), _TINY)
-  rows = jnp.zeros(dictionary.T.shape)
+  rows = jnp.zeros_like(dictionary.T)
   slope = add_by_atom(rows, code, -residuals / energy).T
   radial = jnp.sum(slope * dictionary, axis=0, keepdims=True)
   return slope - radial * dictionary
@@ -284,23 +298,27 @@ def _learner(
   """Builds the learner of a rule: coding and revival are the same for all."""
 
   def init(dictionary: Array, key: Array | None = None) -> LearnerState:
-    atoms = jnp.asarray(dictionary, jnp.float32)
+    atoms = as_float32(dictionary)
     if atoms.ndim != 2:
       raise ValueError(f'the dictionary must be [D, K], got {atoms.shape}')
     d, k = atoms.shape
     Options(sparsity, selection).check(k)
     return LearnerState(
       # A copy, since what is given is the caller's to overwrite.
-      dictionary=normalize_atoms(_finite_rows(atoms.T).T),
+      dictionary=normalize_atoms(finite_rows(atoms.T).T),
       memory=rule.start(d, k),
-      use=jnp.zeros(k),
+      use=jnp.zeros(k, jnp.float32),
       steps=jnp.int32(0),
       key=jax.random.key(0) if key is None else key,
+      exponent=jnp.int32(-126),
     )
 
   @jax.jit
   def update(state: LearnerState, signals: Array) -> LearnerState:
-    signals = _finite_rows(signals.astype(jnp.float32))
+    signals = finite_rows(as_float32(signals))
+    # Near 1, which changes no dictionary: squares stay within float32.
+    exponent = exponents(jnp.max(jnp.abs(signals), initial=0.0))
+    signals = scale(signals, -exponent)
     code = batch_omp(signals, state.dictionary, sparsity, selection=selection)
     used = (code.coefficients != 0).astype(jnp.float32)
     state = state._replace(use=state.use.at[code.atoms].add(used))
@@ -310,9 +328,12 @@ def _learner(
       coefficients = jnp.where(revived[code.atoms], 0.0, code.coefficients)
       code = SparseCode(code.atoms, coefficients)
       state = state._replace(memory=rule.forget(state.memory, revived))
-    dictionary, memory = rule.step(state, signals, code)
+    dictionary, memory = rule.step(state, signals, code, exponent)
     return state._replace(
-      dictionary=dictionary, memory=memory, steps=state.steps + 1
+      dictionary=dictionary,
+      memory=memory,
+      steps=state.steps + 1,
+      exponent=jnp.maximum(state.exponent, exponent),
     )
 
   return Learner(init, update, lambda state: state.dictionary)
@@ -341,7 +362,13 @@ def _replace_atoms(
   return small._replace(memory=state.memory), revived
 
 
-def _finite_rows(rows: Array) -> Array:
-  """Sets rows to zero that have an entry which is not finite."""
-  finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
-  return jnp.where(finite, rows, 0.0)
+def _in_one_unit(state, signals, code, exponent):
+  """Brings statistics of the past, and a batch, to the larger unit of both."""
+  unit = jnp.maximum(state.exponent, exponent)
+  by = state.exponent - unit
+  memory = jax.tree.map(lambda x: scale(scale(x, by), by), state.memory)
+  signals, coefficients = (
+    scale(x, exponent - unit) for x in (signals, code.coefficients)
+  )
+  code = SparseCode(code.atoms, coefficients)
+  return state._replace(memory=memory), signals, code

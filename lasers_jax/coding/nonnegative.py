@@ -8,6 +8,8 @@ principal pivoting).
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lasers_jax.coding.numbers import as_float32
+
 # Exchanges of everything at once without progress, before single ones.
 _PATIENCE = 3
 
@@ -22,6 +24,7 @@ def nonnegative_least_squares(products: Array, targets: Array) -> Array:
   Returns:
     x, float32 [N, S].
   """
+  products, targets = as_float32(products), as_float32(targets)
   n, s = targets.shape
   # In units in which the diagonal is 1, so that one tolerance serves all.
   units = jnp.diagonal(products, axis1=1, axis2=2)
@@ -60,7 +63,7 @@ def nonnegative_least_squares(products: Array, targets: Array) -> Array:
 def _solve_free(products: Array, targets: Array, free: Array) -> Array:
   """Solves H x = c over the free entries; the others are 0."""
   both = free[:, :, None] & free[:, None]
-  identity = jnp.eye(free.shape[1])[None]
+  identity = jnp.eye(free.shape[1], dtype=products.dtype)[None]
   matrix = jnp.where(both, products, identity)
   right = jnp.where(free, targets, 0.0)
   return jnp.linalg.solve(matrix, right[:, :, None])[:, :, 0]

@@ -163,7 +163,8 @@ def _fit(signals, rows, atoms, used) -> tuple[Array, Array]:
   """
   chosen = jnp.where(used[:, :, None], take(rows, atoms), 0.0)
   products = jnp.einsum('sbd,tbd->bst', chosen, chosen, precision='highest')
-  products += jnp.eye(len(atoms), dtype=jnp.float32)[None] * ~used.T[:, :, None]
+  identity = jnp.eye(len(atoms), dtype=jnp.float32)[None]
+  products += jnp.where(used.T[:, :, None], 0.0, identity)
   targets = jnp.einsum('sbd,bd->bs', chosen, signals, precision='highest')
   weights = nonnegative_least_squares(products, targets)
   weights = jnp.where(used.T, weights, 0.0)

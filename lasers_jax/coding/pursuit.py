@@ -294,7 +294,7 @@ class _Residual:
   def inspect(self, atom: Array, chosen: Chosen):
     row = take(self._rows, atom)
     start = jnp.sum(row * self._signals, axis=1)
-    products = jnp.zeros(chosen.atoms.shape)
+    products = jnp.zeros(chosen.atoms.shape, jnp.float32)
     for j, atom in enumerate(chosen.atoms):
       other = take(self._rows, atom)
       products = products.at[j].set(jnp.sum(row * other, axis=1))
@@ -305,7 +305,8 @@ class _NonnegativeFit:
   """The normal equations of the chosen atoms, solved for x >= 0."""
 
   def __init__(self, s: int, b: int):
-    self._products, self._targets = jnp.zeros((s, s, b)), jnp.zeros((s, b))
+    self._products = jnp.zeros((s, s, b), jnp.float32)
+    self._targets = jnp.zeros((s, b), jnp.float32)
 
   def add(self, k, going, start, products, square):
     """Adds the k-th atom; one of a pursuit that stopped has no target."""

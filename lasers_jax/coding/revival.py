@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.dictionary import normalize_atoms
-from lasers_jax.coding.search import in_blocks
+from lasers_jax.coding.search import in_blocks, matmul
 
 
 class Revival(NamedTuple):
@@ -30,13 +30,15 @@ def choose_revivals(
   Args:
     key: of the draw.
     use: [K], how often each atom is used (any unit).
-    errors: [N], the squared coding error of each signal.
+    errors: [N], the squared coding error of each signal; one that is not
+      finite is never drawn.
     below: an atom is dead below this share of the mean use.
     limit: M, replacements at most.
   """
   m = min(limit, use.shape[0], errors.shape[0])
   negative_use, which = lax.top_k(-use, m)
-  noise = jax.random.gumbel(key, errors.shape)
+  noise = jax.random.gumbel(key, errors.shape, jnp.float32)
+  errors = jnp.where(jnp.isfinite(errors), errors, 0.0)
   shares = errors / jnp.maximum(jnp.max(errors, initial=0), 1e-37)
   _, rows = lax.top_k(jnp.log(shares + 1e-30) + noise, m)
   # A signal without error has nothing to give.
@@ -60,7 +62,7 @@ def find_twins(dictionary: Array, use: Array, above: float = 0.999) -> Array:
   rank = jnp.zeros(k, jnp.int32).at[order].set(jnp.arange(k, dtype=jnp.int32))
 
   def best_rank(rows: Array) -> Array:
-    alike = jnp.abs(rows @ dictionary) > above
+    alike = jnp.abs(matmul(rows, dictionary)) > above
     return jnp.min(jnp.where(alike, rank[None], k), axis=1)
 
   return in_blocks(best_rank, dictionary.T, k) < rank

@@ -15,8 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lasers_jax.coding.numbers import as_float32, finite_rows
 from lasers_jax.coding.scalar import nearest_level
 from lasers_jax.coding.search import in_blocks, largest, matmul, take
+
+_MOST = float(jnp.finfo(jnp.float32).max)
 
 
 class RoundedCode(NamedTuple):
@@ -45,18 +48,20 @@ def rounded_pursuit(
     levels: float32 [L], ascending. Meant for few: a step compares K·L values.
     sparsity: S, from 1 to K.
   """
-  signals, dictionary, sizes, levels = lax.stop_gradient(
-    (signals, dictionary, sizes, levels)
+  signals, dictionary, sizes, levels = (
+    as_float32(lax.stop_gradient(x))
+    for x in (signals, dictionary, sizes, levels)
   )
-  finite = jnp.all(jnp.isfinite(signals), axis=1, keepdims=True)
-  signals = jnp.where(finite, signals, 0.0)
+  signals = finite_rows(signals)
   values = levels[:, None] * sizes[None]
 
   def code(residuals: Array) -> RoundedCode:
     columns = jnp.arange(dictionary.shape[1], dtype=jnp.int32)[None]
     steps = []
     for _ in range(sparsity):
-      products = matmul(residuals, dictionary)
+      # Of a signal near the end of float32 they may be infinite, and times a
+      # level of zero no number.
+      products = jnp.clip(matmul(residuals, dictionary), -_MOST, _MOST)
       # How much the squared error falls.
       gains = functools.reduce(
         jnp.maximum, (v[None] * (2 * products - v[None]) for v in values)
@@ -65,7 +70,7 @@ def rounded_pursuit(
         gains = jnp.where(columns == atom[:, None], -jnp.inf, gains)
       atom = largest(gains)
       row = take(dictionary.T, atom)
-      coefficient = jnp.sum(row * residuals, axis=1)
+      coefficient = jnp.clip(jnp.sum(row * residuals, axis=1), -_MOST, _MOST)
       bins = nearest_level(coefficient / take(sizes, atom), levels)
       value = take(levels, bins) * take(sizes, atom)
       residuals -= value[:, None] * row
