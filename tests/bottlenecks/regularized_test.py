@@ -32,6 +32,15 @@ def mmd(x, y):
   return np.mean(own) + np.mean(prior) - 2 * np.mean(crossed)
 
 
+@pytest.mark.parametrize('mean', [10, 1000])
+def test_mmd_of_sites_far_from_zero(z, mean):
+  """Their distances to each other are not lost in their squares."""
+  key, far = jax.random.key(3), mean + 0.1 * np.asarray(z)
+  y = jax.random.normal(key, (24, D))
+  expected = mmd(far.reshape(-1, D), y)
+  np.testing.assert_allclose(prior_mmd(far, key), expected, rtol=2e-4)
+
+
 def test_mmd_is_that_of_all_pairs(z):
   key = jax.random.key(3)
   y = jax.random.normal(key, (24, D))

@@ -43,6 +43,12 @@ def test_the_table_goes_rate_by_rate_the_best_first():
   )
 
 
+def test_few_images_have_no_interval():
+  few = row('vq', 0.5, 20.0, 0.5, K=512)
+  few['results']['psnr'].update(low=None, high=None)
+  assert '| 0.5 | 20.00 | 0.9000 |' in comparison.table([few])
+
+
 def test_a_continuous_code_is_marked_and_has_no_usage():
   line = next(x for x in comparison.table(ROWS).splitlines() if '`none`' in x)
   assert line == (

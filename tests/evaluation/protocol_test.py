@@ -82,7 +82,8 @@ def test_batches_and_devices_do_not_matter(
   other = measure(run, variables, batch_size, devices=devices)
   for name in 'psnr', 'ssim':
     for key, value in measured[name].items():
-      np.testing.assert_allclose(other[name][key], value, rtol=1e-6)
+      # SSIM is 1 less what is lost, in float32.
+      np.testing.assert_allclose(other[name][key], value, rtol=1e-6, atol=1e-7)
   assert other['usage'] == measured['usage']
   assert other['perplexity'] == measured['perplexity']
   assert other['bits_per_pixel'] == measured['bits_per_pixel']
@@ -115,7 +116,10 @@ def test_whole_pictures_are_padded_and_cropped_back(run, variables, whole):
     results['psnr']['mean'], results_of_one['psnr']['mean'], rtol=1e-6
   )
   first = peak_signal_noise_ratio(image, copy.astype(np.uint8))
-  assert results['psnr']['low'] - 1e-3 <= first <= results['psnr']['high'] + 1
+  batches = whole.evaluation_batches(whole.open('test'), 1, run.multiple)
+  mesh = sharding.make_mesh(data=1)
+  values = protocol.measure(run.model, variables, batches, mesh).values
+  np.testing.assert_allclose(values['psnr'][0], first, atol=5e-3)
   # 8 × 9 sites are stored for the 15 × 17 pixels that are shown.
   np.testing.assert_allclose(
     results['bits_per_pixel']['fixed_length'], 8 * 9 * 23 / (15 * 17)
@@ -147,6 +151,9 @@ def test_one_line_says_quality_and_bits(measured):
   mean = measured['psnr']['mean']
   for said in (f'PSNR {mean:.2f} dB (', '5.75 bits per pixel', '10 images'):
     assert said in line
+  few = {**measured['psnr'], 'low': None, 'high': None}
+  line = protocol.one_line({**measured, 'psnr': few})
+  assert line.startswith(f'PSNR {mean:.2f} dB, SSIM ')
   unknown = {**measured, 'bits_per_pixel': {'fixed_length': 'continuous'}}
   assert 'continuous' in protocol.one_line(unknown)
 

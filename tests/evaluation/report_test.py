@@ -193,6 +193,14 @@ def test_it_is_small_and_shows_all_pictures(full, page):
   assert len(page.pictures) == examples_shown + 64 + samples_shown
 
 
+def test_few_images_have_no_interval():
+  results, *others = contents()
+  for name in 'psnr', 'ssim':
+    results[name] = {**results[name], 'low': None, 'high': None}
+  text = Page(report.render(results, *others)).text
+  assert f'{results["psnr"]["mean"]:.2f}' in text and 'None' not in text
+
+
 def test_what_does_not_apply_is_left_out():
   results, measured, findings, found = contents(
     sampled=False, bits=None, codes=0
