@@ -38,6 +38,7 @@ from tqdm import tqdm
 import evaluate
 from lasers_jax import codec as coding
 from lasers_jax import scripts
+from lasers_jax.bottlenecks import Entropy, Lasers
 from lasers_jax.command_line import Numbers, define_path
 from lasers_jax.data.sources import decode as read_picture
 from lasers_jax.errors import InputError, optional
@@ -56,7 +57,7 @@ from lasers_jax.evaluation.model_codec import (
   with_levels,
 )
 from lasers_jax.files import as_json, held, one_line, written_whole
-from lasers_jax.ranges import Amount, Count, Positive, Whole
+from lasers_jax.ranges import declared
 from lasers_jax.training import workdir
 
 ENDING = '.lz'
@@ -382,15 +383,14 @@ def main(words: list[str]) -> None:
 
 if __name__ == '__main__':
   define_path('model', 'Workdir of the model.')
-  flags.DEFINE(Numbers(Count | None), 'S', None, 'Atoms, if not as trained.')
-  flags.DEFINE(Numbers(Whole | None), 'bits', None, 'Of a coefficient.')
+  atoms, bits = declared(Lasers, 'S'), declared(Lasers, 'coefficient_bits')
+  flags.DEFINE(Numbers(atoms | None), 'S', None, 'Atoms, if not as trained.')
+  flags.DEFINE(Numbers(bits), 'bits', None, 'Of a coefficient, the same.')
+  error, step = declared(Lasers, 'tolerance'), declared(Entropy, 'step')
   flags.DEFINE(
-    Numbers(Amount | None),
-    'tolerance',
-    None,
-    'Error at which a site has enough atoms.',
+    Numbers(error), 'tolerance', None, 'Error at which a site has enough atoms.'
   )
-  flags.DEFINE(Numbers(Positive | None), 'step', None, 'Between integers.')
+  flags.DEFINE(Numbers(step | None), 'step', None, 'Between integers.')
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')

@@ -25,6 +25,7 @@ from absl import flags
 from jax.sharding import Mesh
 
 from lasers_jax import scripts, settings
+from lasers_jax.bottlenecks import Lasers
 from lasers_jax.command_line import Number, Numbers, define_path
 from lasers_jax.data import DataSettings, Source
 from lasers_jax.errors import InputError, optional
@@ -36,8 +37,8 @@ from lasers_jax.evaluation.measures import (
   load_measures,
 )
 from lasers_jax.evaluation.metrics import SSIM_WINDOW
-from lasers_jax.evaluation.refinement import say_decoding
-from lasers_jax.ranges import Amount, Count, Share, Whole
+from lasers_jax.evaluation.refinement import SamplingSettings, say_decoding
+from lasers_jax.ranges import Share, Whole, declared
 from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
@@ -256,16 +257,20 @@ def define_flags() -> None:
   flags.DEFINE_string('data', None, 'Other: photos, a tfds name, folder:PATH.')
   flags.DEFINE_string('split', None, 'Split; by default the test one.')
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
-  flags.DEFINE(Number(Count), 'S', None, 'Atoms for a site, if not as trained.')
+  atoms = Number(declared(Lasers, 'S'))
+  flags.DEFINE(atoms, 'S', None, 'Atoms for a site, if not as trained.')
   define_measures()
   define_path('dump', 'Folder for PNG files of all images.')
   flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
-  flags.DEFINE(Number(Count), 'sampling_steps', None, 'Of a diffusion decoder.')
-  flags.DEFINE(Number(Amount), 'guidance', None, 'Of a diffusion decoder.')
+  steps = Number(declared(SamplingSettings, 'steps'))
+  flags.DEFINE(steps, 'sampling_steps', None, 'Of a diffusion decoder.')
+  guidance = Number(declared(SamplingSettings, 'guidance'))
+  flags.DEFINE(guidance, 'guidance', None, 'Of a diffusion decoder.')
   flags.DEFINE(
     Numbers(Share), 'interval', None, 'Times from and to which it guides: 0,1.'
   )
-  flags.DEFINE(Number(Count), 'batch_size', None, 'Images at a time.')
+  images = Number(declared(settings.EvaluationSettings, 'batch_size'))
+  flags.DEFINE(images, 'batch_size', None, 'Images at a time.')
   define_path('output', 'Folder; the workdir if unset.')
 
 

@@ -246,7 +246,8 @@ def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
   fields = _read(kind, section, where, given=('D',))
   if 'inner' in fields:
     inner = _section(fields['inner'], f'{where}.inner')
-    width = d // fields.get('groups', getattr(kind, 'groups', 1))
+    groups = fields.get('groups', getattr(kind, 'groups', 1))
+    width = max(d // groups, 1)  # what does not divide, `check` refuses
     fields['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
   return kind(D=d, **fields)
 

@@ -83,7 +83,7 @@ def test_commands_use_flags_that_exist(script, least):
   if 'evaluate.define_measures' in source:
     source += (ROOT / 'evaluate.py').read_text()
   flags = set(re.findall(
-    r"DEFINE\w*\(\s*(?:Numbers?\([^)]*\),\s*)?'(\w+)'", source
+    r"DEFINE\w*\(\s*(?:[^',]+,\s*)?'(\w+)'", source
   ))
   used = {
     word.removeprefix('--').partition('=')[0]

@@ -245,3 +245,36 @@ def test_unknown_names():
 )
 def test_values_that_cannot_be_used(changes, expected):
   assert message(changed(**changes)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+  'changes, line',
+  [
+    (
+      {'optimizer__weight_decay': 0.1},
+      "optimizer.weight_decay goes with name='adamw' only",
+    ),
+    (
+      {'loss__weights': {'pixel': 0.0, 'commitment': 0}},
+      'loss.weights are all 0: nothing would be learned',
+    ),
+    (
+      {'loss__perceptual_weights': 'file.npz'},
+      'loss.perceptual_weights needs loss.perceptual',
+    ),
+    (
+      {'bottleneck': {'name': 'vq', 'inner': {'name': 'vq'}}},
+      'nothing reads the config key bottleneck.inner',
+    ),
+    (
+      {
+        'bottleneck': {
+          'name': 'product', 'groups': 32, 'inner': {'name': 'lattice'}
+        }
+      },
+      'bottleneck: groups must divide D = 16, got groups = 32',
+    ),
+  ],
+)
+def test_values_that_nothing_would_come_of(changes, line):
+  assert message(changed(**changes)).startswith(line)

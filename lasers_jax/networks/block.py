@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
 from lasers_jax.networks.vqvae import ResidualStack
 from lasers_jax.ranges import Count, Whole
@@ -24,8 +25,8 @@ _CHROMA = 2.0  # a difference of colours stands as late as so high a frequency
 class BlockEncoder(nn.Module):
   """Encodes images: [B, f*H, f*W, 3] -> latents [B, H, W, D] float32.
 
-  Computes in `dtype`. Raises InputError where a side does not divide by f, and
-  ValueError where D is above 3f².
+  Computes in `dtype`. Raises InputError where a side does not divide by f, or D
+  is above 3f².
   """
 
   D: Count
@@ -71,11 +72,11 @@ def cosine_transform(f: int, d: int) -> np.ndarray:
   """The d lowest cosines of a block of f x f pixels: float32 [3f², d].
 
   Orthonormal columns: a DCT-II over rows, columns and colours. Sorted by
-  frequency, those of colour differences as late as twice it. Raises ValueError
+  frequency, those of colour differences as late as twice it. Raises InputError
   where d is above 3f².
   """
   if d > 3 * f**2:
-    raise ValueError(f'D = {d} is more than the {3 * f**2} numbers of a block')
+    raise InputError(f'D = {d} is more than the {3 * f**2} numbers of a block')
   rows, colours = _cosines(f), _cosines(3)
   orders = itertools.product(range(f), range(f), range(3))
   key = {

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
 from lasers_jax.networks.resnet import Attention, normalize
 from lasers_jax.ranges import Count, Counts, Decay, Whole
@@ -100,9 +101,15 @@ class UNet(nn.Module):
       [B, h, w, 3] float32.
 
     Raises:
-      InputError: a side does not divide by `f`.
+      InputError: a side does not divide by `f`, or there is no such level.
     """
     layers.check_sides(noisy, self.f)
+    levels = len(self.multipliers)
+    if not all(level < levels for level in self.attention):
+      raise InputError(
+        f'refine.attention is {tuple(self.attention)}: its levels must be less '
+        f'than {levels}, as many as there are multipliers'
+      )
     x = self._inputs(noisy, initial, quantized, known)
     for _ in range(self.halvings):
       x = layers.space_to_depth(x)

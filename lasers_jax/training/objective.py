@@ -55,6 +55,10 @@ class LossSettings:
       raise InputError(
         f'loss.pixel must be one of {tuple(PIXEL_LOSSES)}: {self.pixel!r}'
       )
+    if self.perceptual_weights and not self.perceptual:
+      raise InputError('loss.perceptual_weights needs loss.perceptual')
+    if not any(self.weights.values()):
+      raise InputError('loss.weights are all 0: nothing would be learned')
 
 
 @dataclasses.dataclass(frozen=True)

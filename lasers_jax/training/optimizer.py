@@ -47,6 +47,8 @@ class OptimizerSettings:
       raise InputError(
         f'optimizer.name must be one of {OPTIMIZERS}: {self.name!r}'
       )
+    if self.weight_decay and self.name != 'adamw':
+      raise InputError("optimizer.weight_decay goes with name='adamw' only")
 
 
 def learning_rate_schedule(

@@ -87,7 +87,7 @@ def test_computes_in_dtype_between_float32_ends(kind, sides):
 def test_what_cannot_be():
   with pytest.raises(InputError, match='do not divide by'):
     start(BlockEncoder(D=3, **SMALL), jnp.zeros((1, 6, 8, 3)))
-  with pytest.raises(ValueError, match='D = 49 is more than the 48 numbers'):
+  with pytest.raises(InputError, match='D = 49 is more than the 48 numbers'):
     start(BlockEncoder(D=49, **SMALL), IMAGES)
   with pytest.raises(ValueError, match='has 4 channels, not D = 3'):
     start(BlockDecoder(D=3, **SMALL), jnp.zeros((1, 2, 2, 4)))

@@ -90,3 +90,8 @@ def test_the_sides_must_divide():
   assert module.f == 4
   with pytest.raises(InputError, match='6x6 pixels do not divide by .* 4'):
     jax.eval_shape(module.init, jax.random.key(0), *inputs(side=6))
+
+
+def test_attention_is_at_levels_that_there_are():
+  with pytest.raises(InputError, match=r'attention is \(0, 2\): .* than 2, as'):
+    build(attention=(0, 2))
