@@ -43,7 +43,7 @@ def sizes_of(
 
 
 def pad_one(
-  image: np.ndarray, multiple: int
+  image: np.ndarray, multiple: int = 1
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Makes a batch of one picture [h, w, 3]; returns it and `sizes_of` it."""
   height, width, _ = image.shape

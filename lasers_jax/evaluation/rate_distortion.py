@@ -14,6 +14,8 @@ from PIL import Image
 from lasers_jax.evaluation import metrics
 from lasers_jax.evaluation.comparison import line
 from lasers_jax.evaluation.measures import MEASURES, NOTHING_MORE, Measures
+from lasers_jax.evaluation.protocol import check_size
+from lasers_jax.padding import pad_one
 from lasers_jax.training.step import to_float
 
 # Settings of Pillow, from small files to large ones.
@@ -65,13 +67,17 @@ def measure(
   over an image of a size that is met for the first time.
 
   Args:
-    images: uint8 [h, w, 3], of sides from 11.
+    images: uint8 [h, w, 3].
     measures: whose distances are measured besides PSNR and SSIM.
+
+  Raises:
+    InputError: an image is too small for a measure.
   """
   values: dict[str, list[float]] = {}
   sizes, pixels, seconds = 0, 0, np.zeros(2)
   met = set()
   for image in images:
+    check_size(*image.shape[:2], measures)
     if image.shape not in met:  # compiles
       coder.decode(coder.encode(image))
       met.add(image.shape)
@@ -97,7 +103,8 @@ def measure(
 
 
 def _compare(image, copy, measures: Measures) -> dict[str, float]:
-  pair = image[None], copy[None]
+  (images, sizes), (copies, _) = pad_one(image), pad_one(copy)
+  pair = (images, copies) if sizes is None else (images, copies, sizes)
   found = {'psnr': metrics.psnr(*pair)[0], 'ssim': metrics.ssim(*pair)[0]}
   for name, distance in measures.distances.items():
     found[name] = _distance(distance.module, distance.params, *pair)
@@ -105,8 +112,9 @@ def _compare(image, copy, measures: Measures) -> dict[str, float]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _distance(module, params, images, copies):
-  return module.apply({'params': params}, to_float(images), to_float(copies))[0]
+def _distance(module, params, images, copies, *sizes):
+  pair = to_float(images), to_float(copies)
+  return module.apply({'params': params}, *pair, *sizes)[0]
 
 
 def above(rows: Sequence[dict], other: str) -> list[float | None]:

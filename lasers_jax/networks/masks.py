@@ -12,10 +12,6 @@ from jax import Array
 from lasers_jax.networks import layers
 from lasers_jax.networks.resnet import Attention
 
-_CONVOLUTIONS = (
-  nn.Conv, layers.DownConv, layers.UpConv, layers.NearestUpConv
-)  # fmt: skip
-
 
 def first_sites(sizes: Array, height: int, width: int) -> Array:
   """Returns where maps hold something: bool [B, height, width].
@@ -63,7 +59,7 @@ def within(mask: Array | None):
     # Squares cut out of images, each a map of its own, have nothing beyond.
     if context.method_name != '__call__' or len(x) != len(mask):
       return layer(*args, **options)
-    if isinstance(module, _CONVOLUTIONS):
+    if _reads_around(module):
       x = jnp.where(_at(mask, x)[..., None], x, jnp.zeros((), x.dtype))
     elif isinstance(module, nn.GroupNorm):
       inside = jnp.broadcast_to(_at(mask, x)[..., None], x.shape)
@@ -73,6 +69,14 @@ def within(mask: Array | None):
     return layer(x, *args[1:], **options)
 
   return nn.intercept_methods(call)
+
+
+def _reads_around(module: nn.Module) -> bool:
+  """Whether a layer is a convolution that sees more than one site."""
+  if isinstance(module, nn.Conv):
+    return any(size > 1 for size in module.kernel_size)
+  resizing = layers.DownConv, layers.UpConv, layers.NearestUpConv
+  return isinstance(module, resizing)
 
 
 def _at(mask: Array, x: Array) -> Array:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lasers_jax.errors import InputError
 from lasers_jax.evaluation import metrics
 from lasers_jax.evaluation.rate_distortion import (
   CLASSICAL,
@@ -62,6 +63,12 @@ def test_bits_are_of_all_bytes_and_quality_is_a_mean_of_images():
   assert found['psnr']['mean'] == pytest.approx(np.mean(expected))
   assert found['psnr']['count'] == 3
   assert min(found['seconds_per_megapixel'].values()) > 0
+
+
+def test_pictures_too_small_to_be_measured_are_refused():
+  coder = next(iter(classical()))
+  with pytest.raises(InputError, match='SSIM needs .* 11x11 .*9x30'):
+    measure(coder, [np.zeros((9, 30, 3), np.uint8)])
 
 
 def test_gains_are_read_between_the_points_of_the_other():
