@@ -39,7 +39,7 @@ import evaluate
 from lasers_jax import codec as coding
 from lasers_jax import scripts
 from lasers_jax.bottlenecks import Entropy, Lasers
-from lasers_jax.command_line import Numbers, define_path
+from lasers_jax.command_line import Numbers, Path
 from lasers_jax.data.sources import decode as read_picture
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import (
@@ -382,7 +382,7 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  define_path('model', 'Workdir of the model.')
+  flags.DEFINE(Path(), 'model', None, 'Workdir of the model.')
   atoms, bits = declared(Lasers, 'S'), declared(Lasers, 'coefficient_bits')
   flags.DEFINE(Numbers(atoms | None), 'S', None, 'Atoms, if not as trained.')
   flags.DEFINE(Numbers(bits), 'bits', None, 'Of a coefficient, the same.')
@@ -395,5 +395,5 @@ if __name__ == '__main__':
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')
   flags.DEFINE_list('measures', [], 'Of a curve, besides PSNR and SSIM.')
-  define_path('output', 'Folder of a curve.')
+  flags.DEFINE(Path(), 'output', None, 'Folder of a curve.')
   scripts.run(main, words=True)

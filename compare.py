@@ -274,6 +274,8 @@ def define_flags() -> None:
     Numbers(Positive), 'bits_per_pixel', '0.5625,2', 'At which rates.'
   )
   evaluate.define_measures()
+  for name in ('measures', 'inception', 'clip'):
+    flags.declare_key_flag(name)
 
 
 def main() -> int:

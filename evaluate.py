@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from lasers_jax import scripts, settings
 from lasers_jax.bottlenecks import Lasers
-from lasers_jax.command_line import Number, Numbers, define_path
+from lasers_jax.command_line import Number, Numbers, Path
 from lasers_jax.data import DataSettings, Source
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import examples, pictures, protocol, report
@@ -260,7 +260,7 @@ def define_flags() -> None:
   atoms = Number(declared(Lasers, 'S'))
   flags.DEFINE(atoms, 'S', None, 'Atoms for a site, if not as trained.')
   define_measures()
-  define_path('dump', 'Folder for PNG files of all images.')
+  flags.DEFINE(Path(), 'dump', None, 'Folder for PNG files of all images.')
   flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
   steps = Number(declared(SamplingSettings, 'steps'))
   flags.DEFINE(steps, 'sampling_steps', None, 'Of a diffusion decoder.')
@@ -271,7 +271,7 @@ def define_flags() -> None:
   )
   images = Number(declared(settings.EvaluationSettings, 'batch_size'))
   flags.DEFINE(images, 'batch_size', None, 'Images at a time.')
-  define_path('output', 'Folder; the workdir if unset.')
+  flags.DEFINE(Path(), 'output', None, 'Folder; the workdir if unset.')
 
 
 def define_measures() -> None:
@@ -279,8 +279,8 @@ def define_measures() -> None:
   flags.DEFINE_list(
     'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
   )
-  define_path('inception', 'File of weights, for fid.')
-  define_path('clip', 'File of weights, for cmmd.')
+  flags.DEFINE(Path(), 'inception', None, 'File of weights, for fid.')
+  flags.DEFINE(Path(), 'clip', None, 'File of weights, for cmmd.')
 
 
 def _given(values: dict) -> dict:

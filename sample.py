@@ -26,7 +26,7 @@ from absl import flags
 
 import evaluate
 from lasers_jax import sampling, scripts
-from lasers_jax.command_line import Number, define_path
+from lasers_jax.command_line import Number, Path
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import (
   classifier,
@@ -249,7 +249,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'features', classifier.NAME, 'What compares images; or fd-vgg16.'
   )
-  define_path('output', 'Folder of a table of all workdirs.')
+  flags.DEFINE(Path(), 'output', None, 'Folder of a table of all workdirs.')
 
 
 def main() -> None:

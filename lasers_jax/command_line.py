@@ -61,16 +61,11 @@ class Numbers(Number):
     return [ranges.read(word, self.kind) for word in words]
 
 
-class _Path(flags.ArgumentParser):
-  """A path of this machine; shells leave a `~` behind an equals sign alone."""
+class Path(flags.ArgumentParser):
+  """Reads a path; shells leave a `~` behind an equals sign alone."""
 
   def parse(self, text: str) -> str:
     return workdir.local(text) if text else text
-
-
-def define_path(name: str, help_: str) -> None:
-  """Defines a flag of a file or folder, which is not set by default."""
-  flags.DEFINE(_Path(), name, None, help_)
 
 
 def define_config() -> None:

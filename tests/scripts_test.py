@@ -79,7 +79,7 @@ def test_what_is_optional_fails_in_a_line(log):
 
 def test_flags_of_paths_know_the_home_folder(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
-  parse = command_line._Path().parse
+  parse = command_line.Path().parse
   assert parse('~/a') == str(tmp_path / 'a')
   assert parse('/a/../b') == '/b'
   with pytest.raises(InputError, match='gs://b is an address'):
