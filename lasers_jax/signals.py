@@ -83,10 +83,13 @@ class Listener:
 
   def __enter__(self) -> 'Listener':
     if self._end:
-      self._ear, self._mouth = socket.socketpair()
+      ear, self._mouth = socket.socketpair()
       self._mouth.setblocking(False)
       self._wakeup = signal.set_wakeup_fd(self._mouth.fileno())
-      threading.Thread(target=self._listen, daemon=True).start()
+      self._thread = threading.Thread(
+        target=self._listen, args=[ear], daemon=True
+      )
+      self._thread.start()
     for number in self._asking:
       if signal.getsignal(number) != signal.SIG_IGN:
         self._before[number] = signal.signal(number, self._hear)
@@ -100,6 +103,7 @@ class Listener:
     if self._end:
       signal.set_wakeup_fd(self._wakeup)
       self._mouth.close()
+      self._thread.join()
 
   @contextlib.contextmanager
   def noting(self, note: Callable[[int], None] | None = None) -> Iterator[None]:
@@ -154,13 +158,14 @@ class Listener:
       signal.signal(number, self._before[number])
     self._note(number)
 
-  def _listen(self) -> None:
+  def _listen(self, ear: socket.socket) -> None:
     """Runs in a thread, whatever the main one is busy with."""
     while True:
       pause = None if self._heard is None else 0.1
-      if select.select([self._ear], [], [], pause)[0]:
-        said = self._ear.recv(1)
+      if select.select([ear], [], [], pause)[0]:
+        said = ear.recv(1)
         if not said:
+          ear.close()
           return
         self._take(said[0])
       heard = self._heard
