@@ -35,7 +35,9 @@ _SAMPLE = 4096  # signals that give the first atoms and measure error_
 # Signals coded at once, the last ones padded: each size is compiled once.
 _CHUNKS = (64, 256, 1024, 4096, 16384)
 _FORMAT = 'lasers_jax.DictionaryLearning, format 1'
-_FITTED = 'n_features_in_ feature_names_in_ n_iter_ n_steps_ error_'.split()
+_FITTED = (
+  'n_features_in_ feature_names_in_ n_iter_ n_steps_ error_ method_'
+).split()
 
 
 class DictionaryLearning(
@@ -75,6 +77,7 @@ class DictionaryLearning(
       to 4096 of the signals, divided by their squared norms.
     n_iter_: passes that `fit` made; 1 where there was `partial_fit` alone.
     n_steps_: updates in all.
+    method_: by which the atoms were learned.
     n_features_in_, feature_names_in_: as in all of scikit-learn.
   """
 
@@ -114,9 +117,11 @@ class DictionaryLearning(
 
     X is read a batch at a time and never copied as a whole: an np.memmap of any
     type of number may be larger than the memory. Raises InputError where a
-    parameter cannot be used, ValueError where an entry of X is not finite.
+    parameter cannot be used, ValueError where an entry of X is not finite, or
+    too large for float32.
     """
     X = validate_data(self, X, dtype='numeric')
+    _check_range(X)
     sample, random = self._start(X)
     self.error_ = [self._error(sample)]
     total = self.max_iter * -(-len(X) // self.batch_size)
@@ -139,10 +144,14 @@ class DictionaryLearning(
     """Goes on learning with X [N, D], a piece of a stream; y is ignored.
 
     The first piece gives the atoms to start from. Pieces may differ in length,
-    best are multiples of batch_size. Raises as `fit` does.
+    best are multiples of batch_size. Raises as `fit` does, and InputError where
+    method or n_components have been changed since: `fit` starts anew.
     """
     first = not hasattr(self, 'components_')
+    if not first:
+      self._check_unchanged()
     X = validate_data(self, X, dtype='numeric', reset=first)
+    _check_range(X)
     if first:
       self._start(X)
       self.n_iter_ = 1
@@ -150,9 +159,14 @@ class DictionaryLearning(
     return self
 
   def transform(self, X):
-    """Codes X [N, D]: an array [N, K], or a CSR matrix with sparse_output."""
+    """Codes X [N, D]: an array [N, K], or a CSR matrix with sparse_output.
+
+    Raises ValueError where an entry of X is not finite, or too large for
+    float32.
+    """
     check_is_fitted(self)
     X = validate_data(self, X, dtype='numeric', reset=False)
+    _check_range(X)
     dtype = np.float32 if X.dtype in (np.float16, np.float32) else np.float64
     k = len(self.components_)
     pieces = self._codes(X, self.transform_tol)
@@ -223,6 +237,7 @@ class DictionaryLearning(
       atoms = _first_atoms(sample, k, random)
     key = jax.random.PRNGKey(random.randint(2**31))
     learner = self._learner(k)
+    self.method_ = self.method
     self._state = jax.jit(learner.init)(_unit_rows(atoms).T, key)
     self.components_ = _components(learner, self._state)
     self.n_steps_ = 0
@@ -269,13 +284,32 @@ class DictionaryLearning(
   def _learner(self, k: int) -> coding.Learner:
     return _LEARNERS[self.method](self._sparsity(k), selection=self.selection)
 
-  def _atom_count(self) -> int:
-    """K of the dictionary to be learned; checks the parameters of fitting."""
-    d = self.n_features_in_
+  def _check_unchanged(self) -> None:
+    """Raises InputError where parameters contradict what has been learned."""
+    k = len(self.components_)
+    if self._check_method() != self.method_:
+      raise InputError(
+        f'method was {self.method_!r} when learning began and is '
+        f'{self.method!r} now: call fit to start anew'
+      )
+    if self.n_components not in (None, k):
+      raise InputError(
+        f'n_components is {self.n_components!r} and the dictionary has {k} '
+        'atoms: call fit to start anew'
+      )
+    _check_whole('batch_size', self.batch_size)
+
+  def _check_method(self) -> str:
     if self.method not in _LEARNERS:
       raise InputError(
         f'there is no method {self.method!r}: it is {", ".join(_LEARNERS)}'
       )
+    return self.method
+
+  def _atom_count(self) -> int:
+    """K of the dictionary to be learned; checks the parameters of fitting."""
+    d = self.n_features_in_
+    self._check_method()
     _check_whole('batch_size', self.batch_size)
     _check_whole('max_iter', self.max_iter)
     if not self.tol >= 0:
@@ -316,6 +350,18 @@ class DictionaryLearning(
 def _check_whole(name: str, value) -> None:
   if not isinstance(value, numbers.Integral) or value < 1:
     raise InputError(f'{name} must be a whole number from 1 up, got {value!r}')
+
+
+def _check_range(X) -> None:
+  """Raises ValueError where a number is finite, but not in float32."""
+  most = np.finfo(np.float32).max
+  # A piece at a time: X may be larger than the memory.
+  for start in range(0, len(X), _CHUNKS[-1]):
+    piece = X[start : start + _CHUNKS[-1]]
+    if piece.size and (piece.max() > most or piece.min() < -most):
+      raise ValueError(
+        f'X holds a value too large for float32, beyond {most:.4g}: scale it'
+      )
 
 
 def _rows(X, rows) -> np.ndarray:
@@ -383,9 +429,12 @@ def _from_arrays(cls: type, arrays: dict[str, np.ndarray]):
     names = name == 'feature_names_in_'
     setattr(estimator, name, np.asarray(value, object) if names else value)
   estimator.components_ = arrays['components_']
+  estimator.method_ = header['fitted'].get('method_', estimator.method)
   learner = estimator._learner(len(estimator.components_))
   blank = learner.init(estimator.components_.T, jax.random.PRNGKey(0))
   like, tree = jax.tree.flatten(blank)
+  # Files of before have no exponent, the last: their unit is 1.
+  arrays.setdefault(f'state_{len(like) - 1}', np.int32(0))
   leaves = [jax.numpy.asarray(arrays[f'state_{i}']) for i in range(len(like))]
   if [x.aval for x in leaves] != [x.aval for x in like]:
     raise ValueError('the state does not fit the dictionary')

@@ -85,7 +85,7 @@ class Bottleneck(nn.Module):
 
   def atoms(self) -> Array:
     """What one atom or code stands for at a usual size: [M, p, p, D]."""
-    return jnp.zeros((0, 1, 1, self.D))
+    return jnp.zeros((0, 1, 1, self.D), jnp.float32)
 
   def indices(self, codes: Any) -> Array:
     """Returns the atoms or codes in use: int32 in [0, symbols)."""
@@ -200,14 +200,15 @@ def use_stats(
     of codes in use, and `perplexity`, the exponential of their entropy: both
     of this batch, so bounded by its number of sites.
   """
-  weights = jnp.ones(indices.shape)
+  weights = jnp.ones(indices.shape, jnp.float32)
   if mask is not None:
     extra = indices.ndim - mask.ndim
     weights *= mask.reshape(mask.shape + (1,) * extra)
   counts = coding.histogram(indices, k, weights)
   p = counts / jnp.maximum(jnp.sum(counts), 1e-30)
   entropy = -jnp.sum(p * jnp.log(jnp.maximum(p, 1e-30)))
-  stats = {'usage': jnp.mean(counts > 0), 'perplexity': jnp.exp(entropy)}
+  usage = jnp.mean(counts > 0, dtype=jnp.float32)
+  stats = {'usage': usage, 'perplexity': jnp.exp(entropy)}
   return p * k, stats
 
 

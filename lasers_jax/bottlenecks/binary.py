@@ -55,12 +55,12 @@ class Binary(Scalars):
     return (placed > 0).astype(jnp.int32)
 
   def _values(self, digits: Array) -> Array:
-    return self.scale * (2.0 * digits - 1)
+    return self.scale * (2.0 * digits.astype(jnp.float32) - 1)
 
   def _losses(
     self, placed: Array, values: Array, mask: Array | None
   ) -> dict[str, Array]:
-    weights = jnp.ones(len(placed)) if mask is None else mask.astype('float32')
+    weights = jnp.ones(len(placed), jnp.float32) if mask is None else mask.astype('float32')
     logits = binary.bit_logits(placed, self.scale, self.temperature)
     of_each, of_mean = binary.entropies(logits, weights)
     error = (placed - lax.stop_gradient(values)) ** 2

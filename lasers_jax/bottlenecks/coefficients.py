@@ -31,9 +31,11 @@ class Coefficients(nn.Module):
   decay: float
 
   def setup(self):
-    self.sizes = self.variable('codebook', 'sizes', jnp.ones, (self.K,))
+    self.sizes = self.variable(
+      'codebook', 'sizes', jnp.ones, (self.K,), jnp.float32
+    )
     if self.bits is not None:
-      even = jnp.linspace(-1.0, 1.0)
+      even = jnp.linspace(-1.0, 1.0, dtype=jnp.float32)
       self.levels = self.variable(
         'codebook', 'levels', spread_levels, even, 2**self.bits
       )
@@ -61,7 +63,7 @@ class Coefficients(nn.Module):
   def fit(self, coefficients: Array) -> None:
     """Starts with one size for all atoms, and levels at the quantiles."""
     size = _size(coefficients)
-    self.sizes.value = jnp.full(self.K, size)
+    self.sizes.value = jnp.full(self.K, size, jnp.float32)
     if self.bits is not None:
       multiples = coefficients / size
       self.levels.value = spread_levels(multiples, 2**self.bits)
@@ -75,7 +77,7 @@ class Coefficients(nn.Module):
     sizes = jax.random.choice(key, drawn, (self.K,))
     self.sizes.value = jnp.maximum(sizes, 0.1 * _size(coefficients))
     lowest = -2.0 if self.bits else 0.0
-    spread = jnp.linspace(lowest, 2.0, 1000)
+    spread = jnp.linspace(lowest, 2.0, 1000, dtype=jnp.float32)
     self.levels.value = spread_levels(spread, 2**self.bits)
 
   def forget(self, atoms: Array) -> None:

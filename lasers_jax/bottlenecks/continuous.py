@@ -55,10 +55,15 @@ class Numbers(Bottleneck):
   def setup(self):
     self.check()
     if self.bits is not None:
-      self.centre = self.variable('codebook', 'centre', jnp.zeros, (self.D,))
-      self.scale = self.variable('codebook', 'scale', jnp.ones, (self.D,))
+      self.centre = self.variable(
+        'codebook', 'centre', jnp.zeros, (self.D,), jnp.float32
+      )
+      self.scale = self.variable(
+        'codebook', 'scale', jnp.ones, (self.D,), jnp.float32
+      )
+      even = jnp.linspace(-2.0, 2.0, 1000, dtype=jnp.float32)
       self.levels = self.variable(
-        'codebook', 'levels', self._spread, jnp.linspace(-2.0, 2.0, 1000)
+        'codebook', 'levels', self._spread, even
       )
 
   @property
@@ -90,7 +95,7 @@ class Numbers(Bottleneck):
     if self.bits is None:
       return
     numbers = self.numbers(z).reshape(-1, self.D)
-    weights = jnp.ones(numbers.shape)
+    weights = jnp.ones(numbers.shape, jnp.float32)
     self.centre.value, self.scale.value = _moments(numbers, weights)
     self.levels.value = self._spread(self._standard(numbers))
 
@@ -129,7 +134,7 @@ class Numbers(Bottleneck):
     """Moves levels and moments towards those of a batch in training."""
     if self.bits is None or not self.tracks(train):
       return
-    weights = jnp.ones(numbers.shape)
+    weights = jnp.ones(numbers.shape, jnp.float32)
     if mask is not None:
       weights *= mask[..., None]
     self.levels.value = update_levels(
@@ -175,7 +180,7 @@ class KL(Numbers):
 
   def setup(self):
     super().setup()
-    identity = jnp.eye(self.D)
+    identity = jnp.eye(self.D, dtype=jnp.float32)
     self.mean = self.param('mean', _dense, identity, 0.0)
     self.log_variance = self.param('log_variance', _dense, 0 * identity, -6.0)
 
@@ -191,7 +196,9 @@ class KL(Numbers):
     twice = mean**2 + jnp.exp(log_variance) - 1 - log_variance
     losses = {'kl': site_mean(jnp.sum(twice, axis=-1) / 2, mask)}
     if train:
-      noise = jax.random.normal(self.make_rng('bottleneck'), mean.shape)
+      noise = jax.random.normal(
+        self.make_rng('bottleneck'), mean.shape, jnp.float32
+      )
       quantized = mean + jnp.exp(log_variance / 2) * noise
     else:
       quantized = self._decoded(mean, codes)
@@ -210,7 +217,8 @@ def _moments(rows: Array, weights: Array) -> tuple[Array, Array]:
 
 def _dense(key: Array, kernel: Array, bias: float) -> dict[str, Array]:
   del key  # nothing is drawn
-  return {'kernel': kernel, 'bias': jnp.full(kernel.shape[0], bias)}
+  bias = jnp.full(kernel.shape[0], bias, jnp.float32)
+  return {'kernel': kernel, 'bias': bias}
 
 
 def _map(z: Array, weights: dict[str, Array]) -> Array:

@@ -50,7 +50,9 @@ class CVQ(LookUp):
     self.check()
     self.codes = self.param('codes', self._draw_codes)
     # From zero, as in the paper: what the first batch does not use moves.
-    self.use = self.variable('codebook', 'use', jnp.zeros, (self.K,))
+    self.use = self.variable(
+      'codebook', 'use', jnp.zeros, (self.K,), jnp.float32
+    )
 
   def check(self) -> None:
     super().check()
@@ -95,4 +97,5 @@ class CVQ(LookUp):
   def _draw_codes(self, key: Array) -> Array:
     """As the released code starts: uniform in [-1/K, 1/K]."""
     shape = self.K, self.D
-    return jax.random.uniform(key, shape, minval=-1 / self.K, maxval=1 / self.K)
+    limit = 1 / self.K
+    return jax.random.uniform(key, shape, jnp.float32, -limit, limit)

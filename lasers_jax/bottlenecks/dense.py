@@ -87,9 +87,10 @@ class Dense(Bottleneck):
     return keep_largest(values, self.keep)
 
   def _stats(self, z, quantized, values, codes, mask) -> dict[str, Array]:
+    active = jnp.sum(values != 0, axis=-1, dtype=jnp.float32)
     stats = {
       'relative_error': relative_error(z, quantized, mask),
-      'active': site_mean(jnp.sum(values != 0, axis=-1), mask),
+      'active': site_mean(active, mask),
     }
     if self.keep is not None:
       stats.update(use_stats(codes.atoms, self.K, mask)[1])

@@ -60,14 +60,19 @@ class Entropy(Integers):
 
   def setup(self):
     self.check()
-    self.location = self.variable('codebook', 'location', jnp.zeros, (self.D,))
-    self.scale = self.variable('codebook', 'scale', jnp.ones, (self.D,))
+    self.location = self.variable(
+      'codebook', 'location', jnp.zeros, (self.D,), jnp.float32
+    )
+    self.scale = self.variable(
+      'codebook', 'scale', jnp.ones, (self.D,), jnp.float32
+    )
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
   ) -> Latent:
     exact = z.astype(jnp.float32)
-    times = self._draw_times(z) if train else jnp.ones((1,) * z.ndim)
+    once = jnp.ones((1,) * z.ndim, jnp.float32)
+    times = self._draw_times(z) if train else once
     codes = self.encode(lax.stop_gradient(exact) / times)
     quantized = times * self.decode(codes)
     bits = self._bits(self._seen(exact, quantized, times, train), times)
@@ -88,7 +93,7 @@ class Entropy(Integers):
 
   def _follow(self, z: Array, mask: Array | None, rate: float) -> None:
     """Moves the prior towards the moments of z."""
-    counted = jnp.ones(z.shape[:-1]) if mask is None else mask
+    counted = jnp.ones(z.shape[:-1], jnp.float32) if mask is None else mask
     rows, weights = z.reshape(-1, self.D), counted.reshape(-1, 1)
     total = jnp.maximum(jnp.sum(weights), 1)
     mean = jnp.sum(weights * rows, axis=0) / total
@@ -100,15 +105,17 @@ class Entropy(Integers):
     """How many times `step` the step of each image is: [..., 1, 1, 1]."""
     shape = z.shape[:-3] + (1,) * min(z.ndim, 3)
     if self.widest == 1:
-      return jnp.ones(shape)
-    share = jax.random.uniform(self.make_rng('bottleneck'), shape)
+      return jnp.ones(shape, jnp.float32)
+    key = self.make_rng('bottleneck')
+    share = jax.random.uniform(key, shape, jnp.float32)
     return self.widest**share
 
   def _seen(self, z: Array, quantized: Array, times: Array, train: bool):
     """What the prior is asked about: in training, noise stands for rounding."""
     if not train:
       return quantized
-    noise = jax.random.uniform(self.make_rng('bottleneck'), z.shape) - 0.5
+    key = self.make_rng('bottleneck')
+    noise = jax.random.uniform(key, z.shape, jnp.float32) - 0.5
     return z + self.step * times * noise
 
   def _bits(self, y: Array, times: Array) -> Array:
@@ -123,7 +130,7 @@ class Entropy(Integers):
       + jax.nn.log_sigmoid(half - centred)
       + jnp.log(-jnp.expm1(-2 * half))
     )
-    return -jnp.sum(log_share, axis=-1) / jnp.log(2.0)
+    return -jnp.sum(log_share, axis=-1) / math.log(2)
 
   def _basis(self) -> Array:
-    return jnp.full(self.D, self.step)
+    return jnp.full(self.D, self.step, jnp.float32)

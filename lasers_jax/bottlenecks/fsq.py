@@ -42,8 +42,10 @@ class Linear(nn.Module):
   @nn.compact
   def __call__(self, sites: Array) -> Array:
     shape = sites.shape[-1], self.features
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
-    bias = self.param('bias', nn.initializers.zeros, shape[1:])
+    kernel = self.param(
+      'kernel', nn.initializers.lecun_normal(), shape, jnp.float32
+    )
+    bias = self.param('bias', nn.initializers.zeros, shape[1:], jnp.float32)
     return linear(sites, kernel) + bias[None]
 
 
@@ -88,7 +90,7 @@ class Scalars(Bottleneck):
   def atoms(self) -> Array:
     """What the lowest level of each scalar adds to a site: [d, 1, 1, D]."""
     lowest = self._values(jnp.zeros((1, len(self.levels)), jnp.int32))
-    alone = jnp.eye(len(self.levels)) * lowest
+    alone = jnp.eye(len(self.levels), dtype=jnp.float32) * lowest
     added = self.widen(alone) - self.widen(jnp.zeros_like(alone))
     return added[:, None, None]
 

@@ -50,9 +50,13 @@ class HyperVQ(LookUp, Codebook):
     self.check()
     shape = (self.K, self.D)
     self.directions = self.param('directions', coding.random_codes, shape)
-    self.offsets = self.param('offsets', lambda _: jnp.ones(self.K))
+    self.offsets = self.param(
+      'offsets', lambda _: jnp.ones(self.K, jnp.float32)
+    )
     # Of the classes of largest logit, not of those drawn.
-    self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
+    self.use = self.variable(
+      'codebook', 'use', jnp.ones, (self.K,), jnp.float32
+    )
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -90,7 +94,9 @@ class HyperVQ(LookUp, Codebook):
     length = jnp.sqrt(jnp.mean(jnp.sum(signals**2, axis=1)))
     units = coding.normalize_codes(picked)
     self.put_variable('params', 'directions', units)
-    self.put_variable('params', 'offsets', jnp.full(self.K, length))
+    self.put_variable(
+      'params', 'offsets', jnp.full(self.K, length, jnp.float32)
+    )
 
   def revive(self, z: Array) -> None:
     """Turns dead classes towards signals, and lets them win there.
@@ -102,7 +108,7 @@ class HyperVQ(LookUp, Codebook):
     revival = coding.choose_revivals(
       self.make_rng('bottleneck'),
       self.use.value,
-      jnp.ones(len(signals)),
+      jnp.ones(len(signals), jnp.float32),
       self.revive_below,
       self.revive_limit,
     )
@@ -123,7 +129,7 @@ class HyperVQ(LookUp, Codebook):
       'params', 'directions', replaced(self.directions, directions)
     )
     self.put_variable('params', 'offsets', offsets)
-    self.use.value = replaced(self.use.value, jnp.ones(dead.shape))
+    self.use.value = replaced(self.use.value, jnp.ones(dead.shape, jnp.float32))
 
   def _codes(self) -> Array:
     """What the classes stand for: r_k ẑ_k, [K, D]."""
@@ -137,7 +143,9 @@ class HyperVQ(LookUp, Codebook):
 
   def _draw(self, z: Array, logits: Array) -> tuple[Array, Array]:
     """Draws classes of logits [N, K]: quantized [..., D], and codes [...]."""
-    noise = jax.random.gumbel(self.make_rng('bottleneck'), logits.shape)
+    noise = jax.random.gumbel(
+      self.make_rng('bottleneck'), logits.shape, jnp.float32
+    )
     noisy = (logits + noise) / self.temperature
     table, indices = self._codes(), largest(noisy)
     soft = jax.nn.softmax(noisy) @ lax.stop_gradient(table)

@@ -44,7 +44,9 @@ class IBQ(LookUp):
 
   def setup(self):
     self.check()
-    self.codes = self.param('codes', jax.random.normal, (self.K, self.D))
+    self.codes = self.param(
+      'codes', jax.random.normal, (self.K, self.D), jnp.float32
+    )
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -75,7 +77,8 @@ class IBQ(LookUp):
 
   def _entropy_loss(self, z: Array, mask: Array | None) -> Array:
     signals = self._signals(z)
-    counts = jnp.ones(signals.shape[0]) if mask is None else mask.reshape(-1)
+    counts = jnp.ones(len(signals), bool) if mask is None else mask.reshape(-1)
+    counts = counts.astype(jnp.float32)
     weights = counts / jnp.maximum(jnp.sum(counts), 1)
     each, together = index_propagation.entropies(
       signals, self.codes, weights, self.entropy_temperature

@@ -100,8 +100,12 @@ class Lasers(Codebook):
       self.statistics = self.variable(
         'codebook', 'statistics', coding.init_statistics, *shape
       )
-    self.use = self.variable('codebook', 'use', jnp.ones, (self.K,))
-    self.mean = self.variable('codebook', 'mean', jnp.zeros, shape[:1])
+    self.use = self.variable(
+      'codebook', 'use', jnp.ones, (self.K,), jnp.float32
+    )
+    self.mean = self.variable(
+      'codebook', 'mean', jnp.zeros, shape[:1], jnp.float32
+    )
     self.coefficients = Coefficients(self.K, self.coefficient_bits, self.decay)
 
   def check(self) -> None:
@@ -328,7 +332,8 @@ class Lasers(Codebook):
 
   def _track(self, signals, code, rounded, mask) -> None:
     """Updates the statistics and, in 'online' learning, the dictionary."""
-    counted = jnp.ones(len(signals)) if mask is None else mask * 1.0
+    counted = jnp.ones(len(signals), bool) if mask is None else mask
+    counted = counted.astype(jnp.float32)
     use, _ = use_stats(code.atoms, self.K, mask)
     self.use.value += (1 - self.decay) * (use - self.use.value)
     weights = jnp.broadcast_to(counted[:, None], code.coefficients.shape)

@@ -78,6 +78,6 @@ class Lattice(Integers):
   def _draw(self, key: Array, shape: tuple[int]) -> Array:
     # A spacing too close to 0 has no gradient through softplus.
     b = jax.random.uniform(
-      key, shape, minval=0.01 * self.widest, maxval=self.widest
+      key, shape, jnp.float32, minval=0.01 * self.widest, maxval=self.widest
     )
     return b + jnp.log(-jnp.expm1(-b))  # the inverse of softplus

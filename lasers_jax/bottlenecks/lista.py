@@ -57,7 +57,7 @@ class Lista(Dense):
     self.check()
     self.declare(self._home, 'dictionary', _dct, (self.D, self.K))
     # c over the largest eigenvalue of the dictionary, A A'.
-    self.ratio = self.param('ratio', lambda key: jnp.ones(()))
+    self.ratio = self.param('ratio', lambda key: jnp.ones((), jnp.float32))
     if self.keep is not None:
       bits = self.coefficient_bits
       self.coefficients = Coefficients(self.K, bits, self.decay)
@@ -101,7 +101,7 @@ class Lista(Dense):
     stats = self._stats(z, quantized, held, codes, mask)
     if self.keep is not None and self.tracks(train):
       # Last, since it changes sizes and levels.
-      counted = jnp.ones(z.shape[:-1]) if mask is None else mask * 1.0
+      counted = jnp.ones(z.shape[:-1], bool) if mask is None else mask
       weights = jnp.broadcast_to(counted[..., None], codes.atoms.shape)
       kept = jnp.take_along_axis(held, codes.atoms, axis=-1)
       self.coefficients.track(codes.atoms, kept, codes.coefficients, weights)

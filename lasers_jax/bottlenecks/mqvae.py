@@ -201,7 +201,9 @@ class MQVAE(Copies, kw_only=True):
     images = positions.shape[0]
     grid = jnp.broadcast_to(self.token, (images, h * w, d))
     grid = put_sites(grid, positions, values.reshape(-1, m, d))
-    trust = put_sites(jnp.full((images, h * w), _TRUST), positions, 1.0)
+    trust = put_sites(
+      jnp.full((images, h * w), _TRUST, jnp.float32), positions, 1.0
+    )
     if mask is not None:
       trust = jnp.where(mask.reshape(trust.shape), trust, 0.0)
     maps = _by_image(
@@ -344,4 +346,6 @@ def _by_image(net: nn.Module, params: dict, *maps: Array):
 
 def _uniform(key: Array, shape: tuple[int]) -> Array:
   limit = 1 / shape[0]
-  return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+  return jax.random.uniform(
+    key, shape, jnp.float32, minval=-limit, maxval=limit
+  )

@@ -12,6 +12,7 @@ from jax import Array
 
 from lasers_jax.bottlenecks.base import Latent, site_mean
 from lasers_jax.bottlenecks.continuous import KL, Identity
+from lasers_jax.coding import squared_distances
 from lasers_jax.ranges import Amount, Range
 
 # Multiples of 2 D, the squared distance of two draws of N(0, I): WAE's.
@@ -34,24 +35,22 @@ def prior_mmd(z: Array, key: Array, mask: Array | None = None) -> Array:
   """
   d = z.shape[-1]
   x = z.reshape(-1, d).astype(jnp.float32)
-  y = jax.random.normal(key, x.shape)
+  y = jax.random.normal(key, x.shape, jnp.float32)
   n = len(x)
-  weights = jnp.ones(n) if mask is None else mask.reshape(-1).astype(x.dtype)
+  counted = jnp.ones(n, bool) if mask is None else mask.reshape(-1)
+  weights = counted.astype(jnp.float32)
   total = jnp.sum(weights)
+  others = 1 - jnp.eye(n, dtype=jnp.float32)
   # Without each with itself, which would be a bias.
-  pairs = weights[:, None] * weights[None] * (1 - jnp.eye(n))
+  pairs = weights[:, None] * weights[None] * others
   own = jnp.sum(pairs * _kernel(x, x)) / jnp.maximum(total * (total - 1), 1)
-  prior = jnp.sum((1 - jnp.eye(n)) * _kernel(y, y)) / max(n * (n - 1), 1)
+  prior = jnp.sum(others * _kernel(y, y)) / max(n * (n - 1), 1)
   crossed = jnp.sum(weights[:, None] * _kernel(x, y))
   return own + prior - 2 * crossed / (n * jnp.maximum(total, 1))
 
 
 def _kernel(x: Array, y: Array) -> Array:
-  # Distances stay, and squares of large means do not drown them.
-  centre = jax.lax.stop_gradient(jnp.mean(y, axis=0, keepdims=True))
-  x, y = x - centre, y - centre
-  squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)[None]
-  distances = jnp.maximum(squares - 2 * x @ y.T, 0)
+  distances = squared_distances(x, y)
   scales = [2 * x.shape[1] * scale for scale in SCALES]
   return sum(scale / (scale + distances) for scale in scales)
 

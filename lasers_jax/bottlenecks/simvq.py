@@ -60,9 +60,11 @@ class SimVQ(LookUp):
 
   def _draw_codes(self) -> Array:
     key = self.make_rng('params')
-    return self.D**-0.5 * jax.random.normal(key, (self.K, self.D))
+    return self.D**-0.5 * jax.random.normal(key, (self.K, self.D), jnp.float32)
 
 
 def _uniform(key: Array, shape: tuple[int, ...], limit: float) -> Array:
   """As the paper's linear layer starts: uniform in [-limit, limit]."""
-  return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+  return jax.random.uniform(
+    key, shape, jnp.float32, minval=-limit, maxval=limit
+  )

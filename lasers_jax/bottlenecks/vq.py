@@ -71,14 +71,18 @@ class VQ(LookUp, Codebook):
     self.declare(self._home, 'codes', coding.random_codes, shape)
     if self.learning == 'ema':
       # Their counts are `use`.
-      self.sums = self.variable('codebook', 'sums', jnp.zeros, shape)
+      self.sums = self.variable(
+        'codebook', 'sums', jnp.zeros, shape, jnp.float32
+      )
     if self.affine:
-      zeros = lambda key, shape: jnp.zeros(shape)  # noqa: E731
+      zeros = lambda key, shape: jnp.zeros(shape, jnp.float32)  # noqa: E731
       self.stretch = self.param('stretch', zeros, (self.D,))
       self.shift = self.param('shift', zeros, (self.D,))
     # From zero: the first signals that choose a code decide where it is, and
     # one that is never chosen is seen to be dead at the first look.
-    self.use = self.variable('codebook', 'use', jnp.zeros, (self.K,))
+    self.use = self.variable(
+      'codebook', 'use', jnp.zeros, (self.K,), jnp.float32
+    )
 
   def check(self) -> None:
     super().check()
@@ -188,9 +192,7 @@ class VQ(LookUp, Codebook):
   def _assign(self, signals, codes, weights, train: bool) -> Array:
     if not (train and self.assignment == 'sinkhorn'):
       return coding.nearest_code(signals, codes)
-    squares = jnp.sum(signals**2, axis=1, keepdims=True)
-    squares += jnp.sum(codes**2, axis=1)[None] - 2 * signals @ codes.T
-    costs = jnp.sqrt(jnp.maximum(squares, 0.0))
+    costs = jnp.sqrt(coding.squared_distances(signals, codes))
     plan = coding.sinkhorn(costs, weights=weights)
     return jnp.argmax(plan, axis=1).astype(jnp.int32)
 

@@ -21,6 +21,7 @@ from lasers_jax.coding.dictionary import (
   update_dictionary,
   update_statistics,
 )
+from lasers_jax.coding.distances import squared_distances
 from lasers_jax.coding.learning import (
   Learner,
   LearnerState,
@@ -81,6 +82,7 @@ __all__ = [
   'revive_atoms',
   'rounded_pursuit',
   'sinkhorn',
+  'squared_distances',
   'update_codebook',
   'update_dictionary',
   'update_statistics',

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lasers_jax.coding.codebook import nearest_code
-from lasers_jax.coding.dictionary import normalize_codes
+from lasers_jax.coding.dictionary import draw_rows, normalize_codes
 from lasers_jax.coding.index_propagation import largest_product
 from lasers_jax.coding.search import in_blocks, matmul
 
@@ -92,8 +92,7 @@ def random(
   """
   del distance
   n, k = signals.shape[0], codes.shape[0]
-  rows = jax.random.choice(key, n, (k,), replace=n < k)
-  return rows.astype(jnp.int32)
+  return draw_rows(key, n, k)
 
 
 def probrandom(

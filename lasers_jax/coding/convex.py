@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.codebook import nearest_code
-from lasers_jax.coding.search import in_blocks
+from lasers_jax.coding.numbers import as_float32
+from lasers_jax.coding.search import in_blocks, matmul
 
 # Of the trace of C'C: below this share, rounding in float32 outweighs lambda.
 _SMALLEST_SHARE = 1e-6
@@ -64,17 +65,18 @@ def convex_weights(signals: Array, codebook: Array, penalty: float) -> Array:
   Returns:
     float32 [N, K], rows on the simplex.
   """
-  signals = signals.astype(jnp.float32)
-  codebook = codebook.astype(jnp.float32)
+  signals, codebook = as_float32(signals), as_float32(codebook)
   nearest = nearest_code(*lax.stop_gradient((signals, codebook)))
-  gram = codebook.T @ codebook
+  gram = matmul(codebook.T, codebook)
   least = _SMALLEST_SHARE * lax.stop_gradient(jnp.trace(gram))
-  gram = gram + jnp.maximum(penalty, least) * jnp.eye(gram.shape[0])
+  gram = gram + jnp.maximum(penalty, least) * jnp.eye(
+    gram.shape[0], dtype=jnp.float32
+  )
   solver = jax.scipy.linalg.solve(gram, codebook.T, assume_a='pos')  # [D, K]
 
   def solve(sites: tuple[Array, Array]) -> Array:
     z, which = sites
-    start = jax.nn.one_hot(which, codebook.shape[0])
-    return project_simplex(start + (z - codebook[which]) @ solver)
+    start = jax.nn.one_hot(which, codebook.shape[0], dtype=jnp.float32)
+    return project_simplex(start + matmul(z - codebook[which], solver))
 
   return in_blocks(solve, (signals, nearest), codebook.shape[0])

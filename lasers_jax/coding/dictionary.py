@@ -65,7 +65,7 @@ def pick_signals(key: Array, signals: Array, k: int) -> Array:
   which, noise = jax.random.split(key)
   signals = finite_rows(as_float32(signals))
   n, d = signals.shape
-  rows = jax.random.choice(which, n, (k,), replace=n < k)
+  rows = draw_rows(which, n, k)
   size = jnp.max(jnp.abs(signals))
   unit = exponents(jnp.where(size > 0, size, 1e-6))
   near_one = scale(signals, -unit)
@@ -74,6 +74,13 @@ def pick_signals(key: Array, signals: Array, k: int) -> Array:
   spread = scale(jnp.maximum(deviation, 1e-4), unit)
   noise = jax.random.normal(noise, (k, d), jnp.float32)
   return signals[rows] + 1e-2 * spread * noise
+
+
+def draw_rows(key: Array, n: int, k: int) -> Array:
+  """Draws K of N rows, none twice if N >= K: int32 [K]."""
+  if n < k:
+    return jax.random.randint(key, (k,), 0, n, jnp.int32)
+  return jax.random.choice(key, n, (k,), replace=False).astype(jnp.int32)
 
 
 class OnlineStatistics(NamedTuple):
@@ -180,7 +187,7 @@ def forget_atoms(
   statistics: OnlineStatistics, which: Array
 ) -> OnlineStatistics:
   """Takes the past of some atoms out of the statistics; which: bool [K]."""
-  keep = 1.0 - which
+  keep = jnp.where(which, jnp.float32(0), jnp.float32(1))
   return OnlineStatistics(
     statistics.codes * keep[:, None] * keep[None],
     statistics.products * keep[None],

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.dictionary import normalize_atoms
-from lasers_jax.coding.search import in_blocks
+from lasers_jax.coding.numbers import as_float32
+from lasers_jax.coding.search import in_blocks, matmul
 
 
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
@@ -39,15 +40,14 @@ def ista(
   Returns:
     s, float32 [N, K].
   """
-  signals = signals.astype(jnp.float32)
-  atoms = dictionary.astype(jnp.float32)
+  signals, atoms = as_float32(signals), as_float32(dictionary)
 
   def solve(z: Array) -> Array:
     def step(s: Array, _) -> tuple[Array, None]:
-      ahead = s + (z - s @ atoms.T) @ atoms / c
+      ahead = s + matmul(z - matmul(s, atoms.T), atoms) / c
       return soft_threshold(ahead, penalty / c), None
 
-    start = jnp.zeros((z.shape[0], atoms.shape[1]))
+    start = jnp.zeros((z.shape[0], atoms.shape[1]), jnp.float32)
     return lax.scan(step, start, length=steps)[0]
 
   return in_blocks(solve, signals, atoms.shape[1])
@@ -55,8 +55,8 @@ def ista(
 
 def largest_eigenvalue(dictionary: Array) -> Array:
   """The largest eigenvalue of A A', A [D, K]: a scalar without gradient."""
-  dictionary = lax.stop_gradient(dictionary)
-  return jnp.linalg.eigvalsh(dictionary @ dictionary.T)[-1]
+  dictionary = as_float32(lax.stop_gradient(dictionary))
+  return jnp.linalg.eigvalsh(matmul(dictionary, dictionary.T))[-1]
 
 
 def dct_dictionary(d: int, k: int) -> Array:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lasers_jax.coding.numbers import as_float32
+
 
 class Levels(NamedTuple):
   """L levels for scalars, and the moving averages that they are the means of.
@@ -20,7 +22,9 @@ class Levels(NamedTuple):
 
 def spread_levels(x: Array, count: int) -> Levels:
   """Starts levels at evenly spaced quantiles of scalars, of any shape."""
-  values = jnp.quantile(x, (jnp.arange(count) + 0.5) / count)
+  x = as_float32(x)
+  shares = (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
+  values = jnp.quantile(x, shares)
   counts = jnp.full(count, 1 / count, jnp.float32)
   return Levels(values, counts, counts * values)
 
@@ -30,6 +34,7 @@ def lloyd_levels(x: Array, count: int, steps: int = 100) -> Array:
 
   Lloyd's alternation, from evenly spaced quantiles.
   """
+  x = as_float32(x)
   weights = jnp.ones_like(x)
 
   def step(_, levels):
@@ -41,7 +46,8 @@ def lloyd_levels(x: Array, count: int, steps: int = 100) -> Array:
 
 def even_levels(x: Array, count: int) -> Array:
   """Returns evenly spaced levels [count] within the largest magnitude of x."""
-  return jnp.linspace(-1.0, 1.0, count) * jnp.max(jnp.abs(x))
+  even = jnp.linspace(-1.0, 1.0, count, dtype=jnp.float32)
+  return even * jnp.max(jnp.abs(as_float32(x)))
 
 
 def mu_law_levels(x: Array, count: int, mu: float = 255.0) -> Array:
@@ -50,9 +56,9 @@ def mu_law_levels(x: Array, count: int, mu: float = 255.0) -> Array:
   They are fine near zero: the µ-law of ITU-T G.711 in its continuous form, of
   which |x| = ((1 + µ)^|u| - 1) / µ is the inverse.
   """
-  u = jnp.linspace(-1.0, 1.0, count)
+  u = jnp.linspace(-1.0, 1.0, count, dtype=jnp.float32)
   shape = jnp.sign(u) * jnp.expm1(jnp.abs(u) * jnp.log1p(mu)) / mu
-  return shape * jnp.max(jnp.abs(x))
+  return shape * jnp.max(jnp.abs(as_float32(x)))
 
 
 def nearest_level(x: Array, values: Array) -> Array:

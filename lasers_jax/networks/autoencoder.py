@@ -66,7 +66,7 @@ class Autoencoder(nn.Module):
     output = Output(decoded, z, latent, sizes)
     if self.refine and self.is_initializing():
       n = len(images)
-      self.denoise(images, jnp.zeros(n), output, jnp.ones(n, bool))
+      self.denoise(images, jnp.zeros(n, jnp.float32), output, jnp.ones(n, bool))
     return output
 
   def denoise(

@@ -1,8 +1,9 @@
 """Networks that tell real images from decoded ones, by name."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from lasers_jax.errors import InputError
@@ -97,7 +98,7 @@ class StyleGAN(nn.Module):
       h = self._act(layers.conv(x.shape[-1], 3, self.dtype)(x))
       h = self._act(layers.conv(features, 3, self.dtype)(blur_pool(h)))
       shortcut = layers.conv(features, 1, self.dtype, use_bias=False)
-      x = (h + shortcut(blur_pool(x))) / np.sqrt(2)
+      x = (h + shortcut(blur_pool(x))) / math.sqrt(2)
     x = self._act(layers.conv(x.shape[-1], 3, self.dtype)(x))
     x = jnp.mean(x, axis=(1, 2), keepdims=True)
     x = self._act(layers.conv(x.shape[-1], 1, self.dtype)(x))

@@ -160,7 +160,8 @@ class UNet(nn.Module):
 
   def _time(self, t):
     """Waves of the time, and two layers: [B, 4 width]."""
-    rates = jnp.logspace(0, math.log10(_LONGEST), _FREQUENCIES)
+    longest = math.log10(_LONGEST)
+    rates = jnp.logspace(0, longest, _FREQUENCIES, dtype=jnp.float32)
     angles = t[:, None] * rates[None]
     waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
     h = nn.Dense(4 * self.width, dtype=self.dtype)(waves)

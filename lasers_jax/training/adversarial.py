@@ -100,7 +100,7 @@ def start(adversary: Adversary, images: Array, key: Array) -> AdversaryState:
   Raises InputError where the images are too small for it.
   """
   params = adversary.module.init(key, images[:1])['params']
-  zero = jnp.zeros(())
+  zero = jnp.zeros((), jnp.float32)
   return AdversaryState(
     params, adversary.optimizer.init(params), zero, zero, zero
   )

@@ -141,7 +141,7 @@ class Objective(NamedTuple):
     n, keys = len(images), jax.random.split(key, 3)
     known = ~jax.random.bernoulli(keys[0], self.model.refine.drop, (n,))
     times = draw_times(keys[1], n, self.diffusion.uniform_share)
-    noise = jax.random.normal(keys[2], images.shape)
+    noise = jax.random.normal(keys[2], images.shape, jnp.float32)
 
     def predict(noisy, t):
       variables = {'params': params}

@@ -74,10 +74,12 @@ class ClipImageTower(nn.Module):
     )
     x = conv(x).reshape(len(x), -1, self.width)
     init = nn.initializers.normal(0.02)
-    first = self.param('class_embedding', init, (self.width,))
+    first = self.param('class_embedding', init, (self.width,), jnp.float32)
     first = jnp.broadcast_to(first, (len(x), 1, self.width))
     x = jnp.concatenate([first, x], axis=1)
-    return x + self.param('position_embedding', init, x.shape[1:])[None]
+    shape = x.shape[1:]
+    places = self.param('position_embedding', init, shape, jnp.float32)
+    return x + places[None]
 
   def _check(self, images):
     if images.ndim != 4 or images.shape[1:] != (self.side, self.side, 3):
