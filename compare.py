@@ -282,6 +282,9 @@ def main() -> int:
   given = flags.FLAGS
   if not given.config or not scripts.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
+  for name in 'bottlenecks', 'bits_per_pixel':
+    if not getattr(given, name):
+      raise InputError(f'--{name} is empty')
   scripts.set_up_jax(saves=True)
   path = workdir.locate(scripts.WORKDIR.value)
   workdir.check_folder(path, 'choose another --workdir')

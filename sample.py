@@ -256,6 +256,8 @@ def main() -> None:
   given = flags.FLAGS
   if not scripts.WORKDIR.value:
     raise InputError('--workdir=FOLDER is needed')
+  if not given.samplers:
+    raise InputError(f'--samplers is empty: {", ".join(sampling.SAMPLERS)}')
   scripts.set_up_jax()
   if jax.process_count() > 1:
     raise InputError('sample.py runs in one process')

@@ -1,12 +1,15 @@
 """What is mistyped on a command line is told on one line, before anything."""
 
 import sys
+import types
 
 import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lasers_jax import command_line, ranges
+import compare
+import sample
+from lasers_jax import command_line, ranges, scripts
 from lasers_jax.errors import InputError
 
 FILE = """
@@ -156,3 +159,18 @@ def test_help_shows_the_flags_of_the_program(parse, capsys, word):
   shown = capsys.readouterr().out
   for flag in '--workdir: Folder.', '--count: A number.', '--config: ':
     assert flag in shown
+
+
+@pytest.mark.parametrize(
+  'script, name', [
+    (sample, 'samplers'), (compare, 'bottlenecks'), (compare, 'bits_per_pixel'),
+  ],
+)
+def test_lists_of_nothing_are_refused(monkeypatch, script, name):
+  given = dict(config=1, samplers=[1], bottlenecks=[1], bits_per_pixel=[1])
+  given = types.SimpleNamespace(**{**given, name: []})
+  monkeypatch.setattr(script, 'flags', types.SimpleNamespace(FLAGS=given))
+  workdir = types.SimpleNamespace(value='workdir')
+  monkeypatch.setattr(scripts, 'WORKDIR', workdir)
+  with pytest.raises(InputError, match=f'^--{name} is empty'):
+    script.main()

@@ -148,7 +148,7 @@ def test_pictures_that_cannot_be_drawn_lose_no_number(
   'changes, line',
   [
     (dict(n=1), 'n = 1 images cannot be scored: draw 2 or more'),
-    (dict(specs=['pmf']), "the samplers are pmfs, .*, not 'pmf'"),
+    (dict(specs=['pmf']), "the sampler is 'pmf': did you mean pmfs"),
     (dict(features='psnr'), 'the measures are'),
     (dict(features='ms_ssim'), '--features must be a score of images'),
     (dict(specs=['gmm:components=40']), '30 latents are too few .* of 40'),

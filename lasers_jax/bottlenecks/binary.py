@@ -60,7 +60,9 @@ class Binary(Scalars):
   def _losses(
     self, placed: Array, values: Array, mask: Array | None
   ) -> dict[str, Array]:
-    weights = jnp.ones(len(placed), jnp.float32) if mask is None else mask.astype('float32')
+    if mask is None:
+      mask = jnp.ones(len(placed), bool)
+    weights = mask.astype(jnp.float32)
     logits = binary.bit_logits(placed, self.scale, self.temperature)
     of_each, of_mean = binary.entropies(logits, weights)
     error = (placed - lax.stop_gradient(values)) ** 2

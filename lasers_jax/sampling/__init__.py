@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, unknown
 from lasers_jax.ranges import read
 from lasers_jax.sampling.base import Sampler, State, draw, load, save
 from lasers_jax.sampling.flow import FlowMatching
@@ -44,7 +44,7 @@ def parse(text: str) -> Sampler:
   """
   name, *settings = text.split(':')
   if name not in SAMPLERS:
-    raise InputError(f'the samplers are {", ".join(SAMPLERS)}, not {name!r}')
+    raise unknown('the sampler', name, SAMPLERS)
   kind = SAMPLERS[name]
   fields = {field.name: field.type for field in dataclasses.fields(kind)}
   values = {}

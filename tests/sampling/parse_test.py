@@ -21,7 +21,8 @@ def test_settings_follow_after_colons():
 @pytest.mark.parametrize(
   'text, line',
   [
-    ('pmf', "the samplers are pmfs, .*, histogram, not 'pmf'"),
+    ('pmf', "the sampler is 'pmf': did you mean pmfs"),
+    ('qqq', "is 'qqq': it must be one of pmfs, .*, histogram"),
     ('pmfs:K=3', "pmfs has no setting 'K': it has k, reading"),
     ('normal:k=3', "normal has no setting 'k': it has none at all"),
     ('pmfs:k=many', "pmfs: k is 'many': it must be a whole number, at least 1"),
