@@ -160,8 +160,8 @@ def samples(refined, devices=1, batch_size=8, **sampling):
   for batch in model.run.data.evaluation_batches(source, batch_size, 1):
     rows = {name: batch[name] for name in ('image', 'mask', 'index')}
     _, copies = protocol._measure_batch(
-      model.run.model, (tiny.SIDE,) * 2, mesh, model.run.decoding, (),
-      variables, {}, sharding.put_batch(rows, mesh),
+      model.run.model, mesh, model.run.decoding, (), variables, {},
+      sharding.put_batch(rows, mesh),
     )  # fmt: skip
     for i, image in zip(batch['index'], np.asarray(copies), strict=True):
       found.setdefault(int(i), image)
