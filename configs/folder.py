@@ -6,7 +6,7 @@
 The argument chooses the bottleneck, see bottlenecks.py, and after a plus sign
 what makes images sharp, see decoders.py. The network is the VQGAN family's,
 f = 8; `network.multipliers` sets the factor, one doubling a level after the
-first. On an accelerator; for two CPU cores see photos.py.
+first. On an accelerator; on a CPU the same command with configs/photos.py.
 """
 
 from ml_collections import ConfigDict

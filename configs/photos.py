@@ -5,7 +5,8 @@
 The argument chooses the bottleneck, see bottlenecks.py, and after a plus sign
 what makes images sharp, see decoders.py. Trains on random crops of seven
 photographs, some minutes on two CPU cores, and reports two that it has not
-seen, whole: about 30 dB at 4.96 bits per pixel.
+seen, whole: about 30 dB at 4.96 bits per pixel. Your own pictures train as well
+with --config.data.name=folder:/my/pictures.
 """
 
 from ml_collections import ConfigDict
