@@ -1,5 +1,6 @@
 """A whole run: what it leaves, and that it survives."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 import train
-from lasers_jax import scripts
+from lasers_jax import scripts, signals
 from lasers_jax.errors import TrainingError
+from lasers_jax.training.stop import Abandoned
 from tests import tiny
 
 
@@ -76,8 +78,10 @@ def test_pictures_may_move_and_other_ones_are_told(
   assert "'test' are not those" in line and '10 then, 11 now' in line
 
 
-def run_until(config, workdir, last, monkeypatch) -> dict[str, np.ndarray]:
-  """Runs a config, and sends SIGTERM to it during a step, by its number."""
+def run_until(
+  config, workdir, last, monkeypatch, number=signal.SIGTERM
+) -> dict[str, np.ndarray]:
+  """Runs a config, and sends a signal to it during a step, by its number."""
   start = max(tiny.checkpoints(workdir), default=0)
   # A new run takes one batch more, to begin with.
   due = last - start + (start == 0)
@@ -86,7 +90,7 @@ def run_until(config, workdir, last, monkeypatch) -> dict[str, np.ndarray]:
   def put_and_interrupt(batch, mesh):
     batches.append(batch)
     if len(batches) == due:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), number)
     return put(batch, mesh)
 
   with monkeypatch.context() as patch:
@@ -94,13 +98,106 @@ def run_until(config, workdir, last, monkeypatch) -> dict[str, np.ndarray]:
     return run(config, workdir)
 
 
-def test_sigterm_saves_between_two_steps(tiny_run, tmp_path, monkeypatch, log):
-  config = {**tiny_run.config, 'evaluate_every': 0, 'checkpoint_every': 0}
-  assert run_until(config, tmp_path, 3, monkeypatch)['.step'] == 3
+@pytest.mark.parametrize(
+  'number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
+)
+def test_a_signal_saves_between_two_steps(
+  tiny_run, copied_run, monkeypatch, log, number
+):
+  changes = {'steps': 9, 'evaluate_every': 0, 'checkpoint_every': 0}
+  before = signal.getsignal(number)
+  config = {**tiny_run.config, **changes}
+  stopped = run_until(config, copied_run, 7, monkeypatch, number)
+  assert stopped['.step'] == 7
+  assert tiny.checkpoints(copied_run)[-1] == 7
+  assert log[-1] == 'asked to stop: saved step 7'
+  assert signal.getsignal(number) == before
+
+
+def stop_while_measuring(batches):
+  next(batches)
+  os.kill(os.getpid(), signal.SIGINT)
+  next(batches)
+
+
+def stop_after_measuring(_):
+  os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize('when', [stop_while_measuring, stop_after_measuring])
+def test_going_on_after_a_stop_in_a_validation(
+  tiny_run, tmp_path, monkeypatch, log, when
+):
+  config = {**tiny_run.config, 'checkpoint_every': 0}
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      train.protocol, 'evaluate', lambda a, b, batches, *_: when(batches)
+    )
+    patch.setattr(train.protocol, 'one_line', str)
+    patch.setattr(train.protocol, 'scalars', lambda *_: {})
+    assert run({**config, 'evaluate_every': 3}, tmp_path)['.step'] == 3
   assert tiny.checkpoints(tmp_path) == [3]
-  assert 'asked to stop: saved step 3' in log
-  tiny.assert_identical(run(config, tmp_path), tiny_run.state)
-  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  assert log[-1] == 'asked to stop: saved step 3'
+  assert not (tmp_path / 'pictures').exists()
+  again = run({**config, 'evaluate_every': 0}, tmp_path)
+  tiny.assert_identical(again, tiny_run.state)
+
+
+def block() -> None:
+  """Asks to stop, and stays in native code, where no handler runs."""
+  os.kill(os.getpid(), signal.SIGTERM)
+  hashlib.pbkdf2_hmac('sha256', b'', b'', 3_000_000)
+
+
+def block_validation(patch):
+  def evaluate(*_):
+    block()
+    raise Abandoned
+
+  patch.setattr(train.protocol, 'evaluate', evaluate)
+
+
+def block_second_batch(patch):
+  iterate = train.data.TrainPipeline.iterate
+
+  def blocked(self, start):
+    for i, batch in enumerate(iterate(self, start)):
+      if i == 1:
+        block()
+      yield batch
+
+  patch.setattr(train.data.TrainPipeline, 'iterate', blocked)
+
+
+@pytest.mark.parametrize('hold_up', [block_validation, block_second_batch])
+def test_what_does_not_come_back_is_saved_from_outside(
+  tiny_run, copied_run, monkeypatch, hold_up
+):
+  rescued = []
+
+  def end(number, rescue):  # A script ends here.
+    if not rescued:
+      rescue()
+      rescued.append(tiny.checkpoints(copied_run)[-1])
+
+  changes = {'steps': 9, 'evaluate_every': 7, 'log_every': 0}
+  monkeypatch.setattr(signals, 'PATIENCE', 0.1)
+  hold_up(monkeypatch)
+  with signals.Listener(end):
+    run({**tiny_run.config, **changes}, copied_run)
+  assert rescued == [7]
+
+
+def test_asked_before_the_first_step_a_run_ends_at_once(
+  tiny_run, tmp_path, monkeypatch
+):
+  def describe(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(train, 'describe', describe)
+  with signals.Listener(), pytest.raises(signals.Asked):
+    run(tiny_run.config, tmp_path)
+  assert tiny.checkpoints(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ class Checkpoints:
       InputError: there is none of the step that is asked for.
     """
     # A listing may miss all, where a run adds some and removes others.
-    for _ in range(_CHANGES):
+    for _ in range(_CHANGES * self._read_only):
       if set(self.steps) - damaged:
         break
       self._list_anew()
