@@ -94,7 +94,7 @@ class FlowMatching(Sampler):
 
   def sample(self, state: State, key: Array, n: int) -> Array:
     """Draws float32 [n, d]: noise, carried along the flow from t = 0 to 1."""
-    noise = jax.random.normal(key, (n, len(state['mean'])))
+    noise = jax.random.normal(key, (n, len(state['mean'])), np.float32)
     span = 1 / self.sampling_steps
 
     def step(x: Array, t: Array) -> tuple[Array, None]:
@@ -102,7 +102,7 @@ class FlowMatching(Sampler):
       return x + span * self.velocity(state, middle, t + span / 2), None
 
     def integrate(x: Array) -> Array:
-      times = jnp.arange(self.sampling_steps) * span
+      times = jnp.arange(self.sampling_steps, dtype=np.float32) * span
       return lax.scan(step, x, times)[0]
 
     z = in_blocks(integrate, noise, max(self.width, noise.shape[1]))
@@ -115,7 +115,8 @@ class FlowMatching(Sampler):
     standard deviation 1.
     """
     t = jnp.broadcast_to(t, len(x))[:, None]
-    angles = math.pi * t * jnp.arange(1.0, _FREQUENCIES + 1)[None]
+    frequencies = jnp.arange(1, _FREQUENCIES + 1, dtype=np.float32)
+    angles = math.pi * t * frequencies[None]
     time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
     def dense(name: str, *parts: Array) -> Array:
@@ -144,10 +145,10 @@ def init_network(key: Array, d: int, width: int, depth: int) -> State:
   sizes |= {'last': (width, d)}
   params = {}
   for i, (name, size) in enumerate(sizes.items()):
-    kernel = jax.random.normal(jax.random.fold_in(key, i), size)
+    kernel = jax.random.normal(jax.random.fold_in(key, i), size, np.float32)
     gain = 0.0 if name == 'last' else size[0] ** -0.5
     params[f'{name}/kernel'] = gain * kernel
-    params[f'{name}/bias'] = jnp.zeros(size[1])
+    params[f'{name}/bias'] = jnp.zeros(size[1], np.float32)
   return params
 
 
@@ -165,8 +166,8 @@ def _train(
 
   def loss_of(params: State, batch: Array, key: Array) -> Array:
     of_noise, of_time = jax.random.split(key)
-    noise = jax.random.normal(of_noise, batch.shape)
-    t = jax.random.uniform(of_time, len(batch))
+    noise = jax.random.normal(of_noise, batch.shape, np.float32)
+    t = jax.random.uniform(of_time, (len(batch),), np.float32)
     mixed = noise + t[:, None] * (batch - noise)
     error = settings.velocity(params, mixed, t) - (batch - noise)
     return jnp.mean(error**2)

@@ -1,6 +1,7 @@
 """Normal distributions, and the moments that other samplers share."""
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from lasers_jax.sampling.base import (
 # Directions of less variance than this share of the largest one count as
 # constant: float32 latents do not say more about them.
 NO_VARIANCE = 1e-10
+LOG_2PI = math.log(2 * math.pi)
 _JITTER = 1e-6  # of the mean variance
 _JITTER_OF_NONE = 1e-12
 
@@ -89,7 +91,7 @@ class StandardNormal(Sampler):
 
   def log_prob(self, state: State, x) -> Array:
     x = jnp.asarray(check_points(x, len(state['mean'])))
-    return -0.5 * jnp.sum(x**2 + np.log(2 * np.pi), axis=1)
+    return -0.5 * jnp.sum(x**2 + LOG_2PI, axis=1)
 
 
 class Axes(NamedTuple):
@@ -150,5 +152,5 @@ def log_normal(x: Array, mean: Array, factor: Array) -> Array:
   with jax.default_matmul_precision('highest'):
     white = solve_triangular(factor, (x - mean[None]).T, lower=True)
   log_volume = jnp.sum(jnp.log(jnp.diagonal(factor)))
-  log_volume += 0.5 * len(mean) * np.log(2 * np.pi)
+  log_volume += 0.5 * len(mean) * LOG_2PI
   return -0.5 * jnp.sum(white**2, axis=0) - log_volume

@@ -119,7 +119,7 @@ class GMM(Sampler):
     weights, means, factors = _parts(state)
     of_component, of_noise = jax.random.split(key)
     chosen = jax.random.categorical(of_component, jnp.log(weights), shape=(n,))
-    noise = jax.random.normal(of_noise, (n, means.shape[1]))
+    noise = jax.random.normal(of_noise, (n, means.shape[1]), np.float32)
 
     def place(k: int, x: Array) -> Array:
       # Rows of other components are still noise, or done: one array does, and

@@ -1,6 +1,7 @@
 """Kernel density estimation in whitened space."""
 
 import dataclasses
+import math
 from typing import Annotated, ClassVar
 
 import jax
@@ -18,7 +19,7 @@ from lasers_jax.sampling.base import (
   check_points,
   fold_rows,
 )
-from lasers_jax.sampling.gaussian import principal_axes
+from lasers_jax.sampling.gaussian import LOG_2PI, principal_axes
 
 # Latents that the bandwidth is chosen on.
 _MOST_HELD = 2_000
@@ -77,7 +78,8 @@ class KDE(Sampler):
     latents = jnp.asarray(state['latents'])
     row = jax.random.randint(which, (n,), 0, len(latents))
     deviations = state['bandwidth'] * state['deviations'][None]
-    noise = deviations * jax.random.normal(about, (n, deviations.shape[1]))
+    noise = jax.random.normal(about, (n, deviations.shape[1]), np.float32)
+    noise = deviations * noise
     return latents[row] + matmul(noise, state['directions'].T)
 
   def check(self, state: State) -> None:
@@ -124,12 +126,13 @@ def _squares(a: Array, b: Array) -> Array:
     return total + (a[i][:, None] - b[i][None]) ** 2
 
   a, b = a.T, b.T
-  return lax.fori_loop(0, len(a), add, jnp.zeros((a.shape[1], b.shape[1])))
+  nothing = jnp.zeros((a.shape[1], b.shape[1]), a.dtype)
+  return lax.fori_loop(0, len(a), add, nothing)
 
 
 def _log_volume(h: Array, r: int) -> Array:
   """How much less than its exponent the log density of a kernel is."""
-  return r * (jnp.log(h) + 0.5 * np.log(2 * np.pi))
+  return r * (jnp.log(h) + 0.5 * LOG_2PI)
 
 
 @jax.jit
@@ -157,9 +160,9 @@ def _log_density(state: State, x: Array) -> Array:
       terms = jnp.where(counted[None], terms, -jnp.inf)
       return jnp.logaddexp(total, logsumexp(terms, axis=1))
 
-    return fold_rows(step, jnp.full(len(points), -jnp.inf), latents)
+    return fold_rows(step, jnp.full(len(points), -jnp.inf, np.float32), latents)
 
   density = map_blocks(densities, _whiten(state, x), min(_AT_ONCE, len(x)))
   log_volume = _log_volume(h, len(state['deviations']))
-  log_volume += jnp.sum(jnp.log(state['deviations'])) + np.log(len(latents))
+  log_volume += jnp.sum(jnp.log(state['deviations'])) + math.log(len(latents))
   return density - log_volume

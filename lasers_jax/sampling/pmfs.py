@@ -231,7 +231,7 @@ def _count_near(latents: Array, half: Array, x: Array) -> Array:
     def step(total: Array, rows: Array, counted: Array) -> Array:
       off = jnp.abs(points[:, None] - rows[None])
       near = jnp.all(off <= reach[:, None], axis=2)
-      return total + jnp.sum(near & counted[None], axis=1)
+      return total + jnp.sum(near & counted[None], axis=1, dtype=jnp.int32)
 
     return fold_rows(step, jnp.zeros(len(points), jnp.int32), latents)
 

@@ -216,7 +216,7 @@ def _log_density(sampler: ProductPMF, state: State, x: Array) -> Array:
     )
     cells = jnp.sum(bins * sampler._powers, axis=2)
     found = counts[jnp.arange(len(counts))[None], cells]
-    log_share = jnp.log(found / jnp.sum(counts[0]))
+    log_share = jnp.log(jnp.float32(found) / jnp.float32(jnp.sum(counts[0])))
     # An empty cell may have no width.
     return jnp.where(found > 0, log_share - jnp.sum(width, axis=2), -jnp.inf)
 

@@ -277,6 +277,22 @@ def test_samples_scale_and_shift_with_the_latents(name):
     np.testing.assert_allclose(density, expected_density, atol=atol)
 
 
+@pytest.mark.parametrize('name', ALL)
+def test_all_is_float32_also_where_jax_has_float64(name):
+  settings = ALL[name] | ({'width': 3} if name == 'histogram' else {})
+  sampler = of(name, settings)
+  with jax.enable_x64(True):
+    state = sampler.fit(LATENTS.astype(np.float64))
+    drawn = sampler.sample(state, KEY, 20)
+    density = sampler.log_prob(state, drawn) if sampler.has_density else None
+  assert drawn.dtype == np.float32 and np.isfinite(drawn).all()
+  assert {x.dtype.itemsize for x in map(np.asarray, state.values())} <= {
+    1, 2, 4, 8 if 'places' in state else 4
+  }
+  if density is not None:
+    assert density.dtype == np.float32 and np.isfinite(density).all()
+
+
 def kinds_of_latents():
   rng = np.random.default_rng(4)
   x = rng.normal(size=(300, 6))

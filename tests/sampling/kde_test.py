@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import scipy.special
 from sklearn.neighbors import KernelDensity
 
 from lasers_jax.errors import InputError
@@ -121,3 +122,27 @@ def test_bad_settings_are_refused():
   for share in (0, 1, 1.5):
     with pytest.raises(InputError, match=f'out is {share}: .* less than 1'):
       KDE(held_out=share)
+
+
+@pytest.mark.parametrize('bandwidth', [2.0**-10, 0.01, 1])
+@pytest.mark.parametrize(('mean', 'scale'), [(0, 1), (1000, 1), (0, 1e-4)])
+def test_narrow_kernels_are_those_of_float64(mean, scale, bandwidth):
+  """Points as near to a latent as the kernel is wide."""
+  rng = np.random.default_rng(6)
+  latents = (scale * (mean + rng.normal(size=(50, 6)))).astype(np.float32)
+  sampler = KDE(bandwidth)
+  state = sampler.fit(latents)
+  points = np.asarray(sampler.sample(state, jax.random.key(0), 40))
+  axes = {k: np.asarray(x, np.float64) for k, x in state.items()}
+
+  def white(x):
+    turned = (x.astype(np.float64) - axes['mean']) @ axes['directions']
+    return turned / axes['deviations']
+
+  off = white(points)[:, None] - white(latents)[None]
+  terms = -0.5 * np.sum(off**2, axis=2) / axes['bandwidth'] ** 2
+  volume = np.log(axes['bandwidth'] * axes['deviations']).sum()
+  expected = scipy.special.logsumexp(terms, axis=1)
+  expected -= volume + 3 * np.log(2 * np.pi) + np.log(50)
+  found = sampler.log_prob(state, points)
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.02)

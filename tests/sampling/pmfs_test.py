@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from lasers_jax.errors import InputError
-from lasers_jax.sampling import draw
+from lasers_jax.sampling import draw, pmfs
 from lasers_jax.sampling.pmfs import PMFS, READINGS
 from tests.sampling.grid import mass
 
@@ -183,3 +183,25 @@ def test_bad_settings_are_refused():
       PMFS(k)
   with pytest.raises(InputError, match='bins, hashmap, around, not .boxes.'):
     PMFS(10, 'boxes')
+
+
+@pytest.mark.parametrize('k', [1, 3, 10, 1000])
+@pytest.mark.parametrize(
+  ('mean', 'deviation'), [(0, 1), (5, 1), (1e4, 0.01), (-1e3, 1e-4), (0, 1e-20)]
+)
+def test_edges_are_the_first_numbers_of_bins(mean, deviation, k):
+  latents = (mean + deviation * RANDOM.normal(size=(200, 3))).astype('f4')
+  latents[:, 2] = latents[0, 2]
+  low, high = latents.min(axis=0), latents.max(axis=0)
+  edges = pmfs._edges(low, high, k)
+  assert (np.diff(edges) >= 0).all()
+  np.testing.assert_array_equal(edges[:, 0], low)
+  # The number below the last one is the highest.
+  np.testing.assert_array_equal(np.nextafter(edges[:, -1], low), high)
+  bins = pmfs._cells(edges[:, :-1].T, low, high, k).astype(int)
+  below = np.nextafter(edges[:, :-1].T, np.float32(-np.inf))
+  before = pmfs._cells(below, low, high, k).astype(int)
+  numbers = np.arange(k)[:, None]
+  inside = (edges[:, :-1].T <= high)[:, :2]
+  assert (bins >= numbers)[:, :2][inside].all()
+  assert (before < numbers)[1:, :2][inside[1:]].all()
