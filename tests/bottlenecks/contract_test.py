@@ -71,6 +71,21 @@ def test_decoded_codes_are_the_forward_pass(case):
   assert_same(latent.quantized, case.apply(codes, method='decode'))
 
 
+def test_cropped_codes_are_those_of_so_many_sites(case):
+  encode = functools.partial(case.apply, method='encode')
+  p = case.module.patch_side
+  codes = jax.tree.map(lambda x: np.asarray(x[0]), encode(case.z))
+  found = case.module.crop(codes, 2 * p, 3 * p)
+  expected = jax.eval_shape(encode, case.z[:1, : 2 * p, : 3 * p])
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  leaves = jax.tree.leaves(found), jax.tree.leaves(expected)
+  for a, b in zip(*leaves, strict=True):
+    assert a.shape == b.shape[1:]
+  if case.module.symbols:
+    indices = jax.eval_shape(case.module.indices, expected)
+    assert indices.shape[1:3] == case.module.grid(2 * p, 3 * p)
+
+
 @pytest.mark.parametrize('row', UNLIKE['compiled'])
 def test_decoded_codes_are_the_forward_pass_when_compiled(row):
   case = start_row(row)
