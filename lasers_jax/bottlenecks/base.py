@@ -1,8 +1,8 @@
 """What every bottleneck shares: the contract, statistics and losses."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -37,10 +37,13 @@ class Bottleneck(nn.Module):
   training. Random draws take the key stream `bottleneck`.
 
   Attributes:
+    CHOICES: the words that a field may be, where it is one of a few.
     D: width of a latent vector.
     K: atoms or codes of a codebook; a field of those that have one.
     revive_every: steps from one `revive` to the next; 0 never.
   """
+
+  CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
   D: Count = 16
   K = 0
@@ -82,6 +85,10 @@ class Bottleneck(nn.Module):
   def check(self) -> None:
     """Raises ValueError where fields are out of range, or contradict."""
     check_fields(self)
+    for field, choices in self.CHOICES.items():
+      value = getattr(self, field)
+      if value not in choices:
+        raise ValueError(f'{field} must be one of {choices}: {value!r}')
 
   def atoms(self) -> Array:
     """What one atom or code stands for at a usual size: [M, p, p, D]."""

@@ -41,6 +41,8 @@ class CVQ(LookUp):
     revive_every: steps from one move to the anchors to the next.
   """
 
+  CHOICES = {'distance': tuple(DISTANCES), 'anchors': tuple(ANCHORS)}
+
   distance: str = 'cosine'
   anchors: str = 'probrandom'
   decay: Decay = 0.99
@@ -53,17 +55,6 @@ class CVQ(LookUp):
     self.use = self.variable(
       'codebook', 'use', jnp.zeros, (self.K,), jnp.float32
     )
-
-  def check(self) -> None:
-    super().check()
-    if self.distance not in DISTANCES:
-      raise ValueError(
-        f'distance must be one of {tuple(DISTANCES)}: {self.distance!r}'
-      )
-    if self.anchors not in ANCHORS:
-      raise ValueError(
-        f'anchors must be one of {tuple(ANCHORS)}: {self.anchors!r}'
-      )
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

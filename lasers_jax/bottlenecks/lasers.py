@@ -29,9 +29,6 @@ from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import position_bits
 from lasers_jax.ranges import Amount, Count, Range, Share
 
-LEARNING = ('gradient', 'online', 'fixed')
-GRADIENTS = ('straight_through', 'refit')
-PURSUITS = ('omp', 'rounded')
 BITS = {'omp': (1, 12), 'rounded': (0, 4)}
 
 
@@ -81,6 +78,12 @@ class Lasers(Codebook):
     decay: of the moving averages of use and of the levels.
   """
 
+  CHOICES = {
+    'learning': ('gradient', 'online', 'fixed'),
+    'gradient': ('straight_through', 'refit'),
+    'pursuit': ('omp', 'rounded'),
+  }
+
   S: Count = 5
   learning: str = 'gradient'
   gradient: str = 'straight_through'
@@ -110,16 +113,8 @@ class Lasers(Codebook):
 
   def check(self) -> None:
     super().check()
-    if self.learning not in LEARNING:
-      raise ValueError(f'learning must be one of {LEARNING}: {self.learning!r}')
-    if self.gradient not in GRADIENTS:
-      raise ValueError(
-        f'gradient must be one of {GRADIENTS}: {self.gradient!r}'
-      )
     if self.S > self.K:
       raise ValueError(f'S must be from 1 to K = {self.K}, got S = {self.S}')
-    if self.pursuit not in PURSUITS:
-      raise ValueError(f'pursuit must be one of {PURSUITS}: {self.pursuit!r}')
     least, most = BITS[self.pursuit]
     if self.coefficient_bits is None:
       if self.pursuit == 'rounded':

@@ -22,8 +22,6 @@ from lasers_jax.coding import SparseCode
 from lasers_jax.coding.ista import dct_dictionary, ista, largest_eigenvalue
 from lasers_jax.ranges import Amount, Count, Decay, Range
 
-LEARNING = ('gradient', 'fixed')
-
 
 class Lista(Dense):
   """Codes each site with steps of soft thresholding (SC-VAE section 3).
@@ -47,6 +45,8 @@ class Lista(Dense):
     decay: of the moving averages of the levels.
   """
 
+  CHOICES = {'learning': ('gradient', 'fixed')}
+
   steps: Count = 16
   penalty: Amount = 0.1
   learning: str = 'gradient'
@@ -61,11 +61,6 @@ class Lista(Dense):
     if self.keep is not None:
       bits = self.coefficient_bits
       self.coefficients = Coefficients(self.K, bits, self.decay)
-
-  def check(self) -> None:
-    super().check()
-    if self.learning not in LEARNING:
-      raise ValueError(f'learning must be one of {LEARNING}: {self.learning!r}')
 
   @property
   def _home(self) -> str:

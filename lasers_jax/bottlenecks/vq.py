@@ -24,14 +24,6 @@ from lasers_jax.bottlenecks.gradients import GRADIENTS
 from lasers_jax.coding import CodebookStatistics
 from lasers_jax.ranges import Amount, Positive
 
-CHOICES = {
-  'learning': ('ema', 'loss', 'alternated'),
-  'distance': ('euclidean', 'cosine'),
-  'start': ('data', 'kmeans'),
-  'assignment': ('nearest', 'sinkhorn'),
-  'gradient': tuple(GRADIENTS),
-}
-
 
 class VQ(LookUp, Codebook):
   """Codes each site with the nearest of K codes (VQ-VAE section 3.2).
@@ -55,6 +47,14 @@ class VQ(LookUp, Codebook):
       codes. Goes with learning 'loss'.
     rate: of the descent in 'alternated' learning.
   """
+
+  CHOICES = {
+    'learning': ('ema', 'loss', 'alternated'),
+    'distance': ('euclidean', 'cosine'),
+    'start': ('data', 'kmeans'),
+    'assignment': ('nearest', 'sinkhorn'),
+    'gradient': tuple(GRADIENTS),
+  }
 
   learning: str = 'ema'
   distance: str = 'euclidean'
@@ -86,10 +86,6 @@ class VQ(LookUp, Codebook):
 
   def check(self) -> None:
     super().check()
-    for field, choices in CHOICES.items():
-      value = getattr(self, field)
-      if value not in choices:
-        raise ValueError(f'{field} must be one of {choices}: {value!r}')
     for field in ('affine', 'synchronized'):
       if getattr(self, field) and self.learning != 'loss':
         raise ValueError(f"{field} goes with learning='loss' only")
