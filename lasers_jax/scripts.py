@@ -155,7 +155,7 @@ def set_up_jax(saves: bool = False) -> None:
     asked = jax.config.jax_platforms or 'not set'
     raise InputError(
       f'JAX finds no device (JAX_PLATFORMS: {asked}): '
-      f'{error or "its plugin is not installed"}; JAX_PLATFORMS=cpu does '
+      f'{str(error) or "its plugin is not installed"}; JAX_PLATFORMS=cpu does '
       'without'
     ) from error
   if not jax.config.jax_compilation_cache_dir:

@@ -3,8 +3,13 @@
 import errno
 import json
 import os
+import pathlib
 import shutil
+import signal
+import subprocess
+import sys
 
+import jax
 import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
@@ -156,6 +161,22 @@ def test_a_full_disk(tiny_run, copied_run, monkeypatch):
   )
 
 
+@pytest.fixture
+def run_script(monkeypatch):
+  """Runs a main function as a script does; gives the exit code."""
+
+  def run_script(main):
+    monkeypatch.setattr(scripts, 'set_up_logging', lambda: None)
+    monkeypatch.setattr(
+      scripts.app, 'run', lambda main, **_: codes.append(main([]))
+    )
+    codes = []
+    scripts.run(main)
+    return codes[0]
+
+  return run_script
+
+
 @pytest.mark.parametrize(
   ('error', 'code', 'said'),
   [
@@ -163,28 +184,100 @@ def test_a_full_disk(tiny_run, copied_run, monkeypatch):
     (TrainingError('pixel is nan'), 1, 'pixel is nan'),
     (OSError(errno.ENOSPC, 'No space left', 'a/b'), 2, 'No space left: a/b'),
     (OSError(errno.EDQUOT, 'Over quota'), 2, 'Over quota: make room'),
+    (OSError(errno.EROFS, 'Read-only', 'a/b'), 2, 'Read-only: a/b'),
+    (PermissionError(errno.EACCES, 'Denied', 'a/b'), 2, 'Denied: a/b'),
+    (FileNotFoundError(errno.ENOENT, 'None', 'a/b'), 2, 'None: a/b'),
+    (OSError(errno.EIO, 'Input/output error', 'a'), 2, 'Input/output error: a'),
+    (MemoryError(), 1, scripts.OUT_OF_MEMORY),
+    (
+      jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 4 GiB\nfor\nbuffers'),
+      1,
+      scripts.OUT_OF_MEMORY,
+    ),
   ],
 )
-def test_errors_are_one_line(monkeypatch, capsys, error, code, said):
+def test_errors_are_one_line(run_script, capsys, error, code, said):
   def main():
     raise error
 
-  monkeypatch.setattr(scripts.app, 'run', lambda main, **_: main([]))
-  monkeypatch.setattr(scripts, 'set_up_logging', lambda: None)
-  with pytest.raises(SystemExit) as exit_:
-    scripts.run(main)
-  assert exit_.value.code == code
+  assert run_script(main) == code
   assert capsys.readouterr().err == f'error: {said}\n'
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(errno.EIO, 'Input/output error'),
+    jax.errors.JaxRuntimeError('INTERNAL: a defect'),
+  ],
+)
+def test_a_defect_keeps_its_traceback(run_script, error):
   def main():
-    raise OSError(errno.EIO, 'Input/output error')
+    raise error
 
-  monkeypatch.setattr(scripts.app, 'run', lambda main, **_: main([]))
-  monkeypatch.setattr(scripts, 'set_up_logging', lambda: None)
-  with pytest.raises(OSError, match='Input/output'):
-    scripts.run(main)
+  with pytest.raises(type(error)) as raised:
+    run_script(main)
+  assert raised.value is error
+
+
+@pytest.mark.parametrize(
+  ('error', 'said'),
+  [
+    (RuntimeError("no backend 'tpu':\nno chip"), "no backend 'tpu': no chip"),
+    (AssertionError(), 'its plugin is not installed'),
+  ],
+)
+def test_a_device_that_is_not_there(
+  run_script, capsys, monkeypatch, error, said
+):
+  def fail():
+    raise error
+
+  monkeypatch.setattr(jax, 'devices', fail)
+  assert run_script(scripts.set_up_jax) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('error: JAX finds no device (JAX_PLATFORMS: cpu)')
+  assert said in line
+
+
+# A script whose main waits; `resumes` says whether the same command goes on.
+WAITS = """
+import time
+from lasers_jax import scripts
+def main():
+  try:
+    print('ready', flush=True)
+    time.sleep(60)
+  finally:
+    print('cleaned up')
+scripts.run(main, resumes=RESUMES)
+"""
+
+
+def test_ctrl_c_is_one_line_and_no_traceback():
+  expected = {
+    'False': (-signal.SIGINT, 'ended by SIGINT\n'),
+    'True': (scripts.STOPPED, 'asked to stop: nothing is left to save\n'),
+  }
+  processes = {
+    resumes: subprocess.Popen(
+      [sys.executable, '-c', WAITS.replace('RESUMES', resumes)],
+      cwd=pathlib.Path(__file__).parent.parent,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      preexec_fn=lambda: signal.signal(
+        signal.SIGINT, signal.default_int_handler
+      ),
+    )
+    for resumes in expected
+  }
+  for resumes, process in processes.items():
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGINT)
+    out, log = process.communicate(timeout=60)
+    assert (process.returncode, log) == expected[resumes]
+    assert out == 'cleaned up\n'
 
 
 def test_the_scripts_say_one_line_and_exit_with_2(pictures, tmp_path):

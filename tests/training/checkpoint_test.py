@@ -198,12 +198,110 @@ def test_a_full_disk_is_one_clear_error(
   assert restore(copied_run, whole, 6).step == 6
 
 
-def test_another_error_is_not_hidden(copied_run, whole, monkeypatch):
+@pytest.mark.parametrize(
+  ('error', 'said'),
+  [
+    (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
+    (OSError(errno.EROFS, 'Read-only file system', 'a'), 'Read-only file'),
+    (PermissionError(errno.EACCES, 'Permission denied'), 'Permission denied'),
+    (FileNotFoundError(errno.ENOENT, 'No such file'), 'No such file or direc'),
+    (ValueError('PERMISSION_DENIED: [OS error 13: EACCES x]'), 'Permission d'),
+  ],
+)
+@pytest.mark.parametrize('method', ['save', 'wait_until_finished'])
+def test_a_disk_that_cannot_be_written_is_named(
+  copied_run, whole, monkeypatch, error, said, method
+):
   def fail(*_, **__):
-    raise OSError(errno.EIO, 'Input/output error')
+    raise error
+
+  folder = copied_run / 'checkpoints'
+  with (
+    pytest.raises(InputError, match=f'written to {folder}: {said}.*; complete'),
+    Checkpoints(str(copied_run)) as checkpoints,
+  ):
+    state = checkpoints.restore(whole)
+    with monkeypatch.context() as patch:
+      patch.setattr(ocp.CheckpointManager, method, fail)
+      checkpoints.save(state.replace(step=np.int32(7)))
+      checkpoints.wait()
+
+
+def test_a_removed_workdir_is_named(copied_run, whole):
+  with (
+    pytest.raises(InputError, match='No such file or directory'),
+    Checkpoints(str(copied_run)) as checkpoints,
+  ):
+    state = checkpoints.restore(whole)
+    shutil.rmtree(copied_run)
+    checkpoints.save(state.replace(step=np.int32(7)))
+
+
+def test_a_defect_is_not_hidden(copied_run, whole, monkeypatch):
+  def fail(*_, **__):
+    raise ValueError('shapes differ')
 
   with Checkpoints(str(copied_run)) as checkpoints:
     state = checkpoints.restore(whole)
     monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
-    with pytest.raises(OSError, match='Input/output'):
+    with pytest.raises(ValueError, match='^shapes differ'):
       checkpoints.save(state.replace(step=np.int32(7)))
+
+
+def replaced_while_read(monkeypatch, folder, times):
+  """A run that saves a newer checkpoint, and removes the one that is read."""
+  read, left = Checkpoints._read, list(range(times))
+
+  def replaced(self, step, target):
+    if left:
+      left.pop()
+      shutil.copytree(folder / str(step), folder / 'next')
+      shutil.rmtree(folder / str(step))
+      (folder / 'next').rename(folder / str(step + 1))
+    return read(self, step, target)
+
+  monkeypatch.setattr(Checkpoints, '_read', replaced)
+
+
+def test_one_that_a_run_removes_is_not_damaged(
+  copied_run, whole, monkeypatch, log
+):
+  folder = copied_run / 'checkpoints'
+  shutil.rmtree(folder / '4')
+  replaced_while_read(monkeypatch, folder, times=3)
+  state = restore(copied_run, whole, read_only=True)
+  assert tiny.checkpoints(copied_run) == [9]
+  assert state.step == 6  # of the copy
+  assert log == []
+
+
+def test_those_that_come_and_go_too_fast_are_one_error(
+  copied_run, whole, monkeypatch, log
+):
+  monkeypatch.setattr(checkpoint, '_CHANGES', 3)
+  replaced_while_read(monkeypatch, copied_run / 'checkpoints', times=3)
+  with pytest.raises(InputError, match='faster than they can be read'):
+    restore(copied_run, whole, read_only=True)
+  assert log == []
+
+
+def test_the_step_asked_for_may_be_removed(copied_run, whole, monkeypatch):
+  replaced_while_read(monkeypatch, copied_run / 'checkpoints', times=1)
+  with pytest.raises(InputError, match=r'no checkpoint of step 6 .*\[4, 7\]'):
+    restore(copied_run, whole, 6, read_only=True)
+
+
+def test_a_listing_is_repeated(copied_run, whole, monkeypatch):
+  load = ocp.CheckpointManager._load_checkpoint_infos
+  # What a run removes is listed and gone; or all that is listed is gone.
+  replies = [FileNotFoundError('gone'), []]
+
+  def listed(self, **options):
+    reply = replies.pop(0) if replies else load(self, **options)
+    if isinstance(reply, Exception):
+      raise reply
+    return reply
+
+  monkeypatch.setattr(ocp.CheckpointManager, '_load_checkpoint_infos', listed)
+  assert restore(copied_run, whole, read_only=True).step == 6
+  assert not replies
