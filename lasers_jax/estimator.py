@@ -236,8 +236,8 @@ class DictionaryLearning(
     if atoms is None:
       atoms = _first_atoms(sample, k, random)
     key = jax.random.PRNGKey(random.randint(2**31))
-    learner = self._learner(k)
     self.method_ = self.method
+    learner = self._learner(k)
     self._state = jax.jit(learner.init)(_unit_rows(atoms).T, key)
     self.components_ = _components(learner, self._state)
     self.n_steps_ = 0
@@ -282,7 +282,7 @@ class DictionaryLearning(
     return float(np.sum(residuals**2) / energy) if energy else 0.0
 
   def _learner(self, k: int) -> coding.Learner:
-    return _LEARNERS[self.method](self._sparsity(k), selection=self.selection)
+    return _LEARNERS[self.method_](self._sparsity(k), selection=self.selection)
 
   def _check_unchanged(self) -> None:
     """Raises InputError where parameters contradict what has been learned."""
@@ -296,6 +296,12 @@ class DictionaryLearning(
       raise InputError(
         f'n_components is {self.n_components!r} and the dictionary has {k} '
         'atoms: call fit to start anew'
+      )
+    atoms = self.dict_init
+    if atoms is not None and np.shape(atoms) != self.components_.shape:
+      raise InputError(
+        f'dict_init has the shape {np.shape(atoms)} and the dictionary '
+        f'{self.components_.shape}: call fit to start anew'
       )
     _check_whole('batch_size', self.batch_size)
 

@@ -60,9 +60,8 @@ class Binary(Scalars):
   def _losses(
     self, placed: Array, values: Array, mask: Array | None
   ) -> dict[str, Array]:
-    if mask is None:
-      mask = jnp.ones(len(placed), bool)
-    weights = mask.astype(jnp.float32)
+    counted = jnp.ones(len(placed), bool) if mask is None else mask
+    weights = counted.astype(jnp.float32)
     logits = binary.bit_logits(placed, self.scale, self.temperature)
     of_each, of_mean = binary.entropies(logits, weights)
     error = (placed - lax.stop_gradient(values)) ** 2

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lasers_jax.coding.distances import squared_distances
+from lasers_jax.coding.numbers import as_float32, finite_rows
 from lasers_jax.coding.search import in_blocks, largest
 
 # The largest √c |u|. A product of two hyperbolic functions of twice that is
@@ -67,25 +69,34 @@ def mlr_logits(
   norms = _norms(tangents)
   s = 2 * jnp.minimum(root * norms, _FURTHEST)
   r = 2 * jnp.clip(root * offsets, -_FURTHEST, _FURTHEST)
-  # Large terms cancel: products of less than float32 would leave noise.
-  along = jnp.matmul(
-    tangents * (jnp.sinh(s) / norms),
-    (units * jnp.cosh(r)[:, None]).T,
-    precision='highest',
-  )
-  across = jnp.cosh(s) * jnp.sinh(r)[None]
-  return 2 / root * lengths * jnp.arcsinh(along - across)
+  # Large terms cancel where u points along z_k. By the addition theorem what
+  # is left is sinh(s - r), less what the angle θ between them takes away, of
+  # which 1 - cos θ is half the squared distance of the unit vectors.
+  away = squared_distances(tangents / norms, units) / 2
+  short = jnp.sinh(s) * jnp.cosh(r)[None] * away
+  return 2 / root * lengths * jnp.arcsinh(jnp.sinh(s - r[None]) - short)
 
 
 @functools.partial(jax.jit, static_argnames='c')
 def most_likely_class(
   tangents: Array, directions: Array, offsets: Array, c: float
 ) -> Array:
-  """Finds the class of the largest `mlr_logits` of each u: int32 [N]."""
+  """Finds the class of the largest `mlr_logits` of each u: int32 [N].
+
+  A tangent with an entry that is not finite counts as zero; a class with such
+  an entry is never chosen.
+  """
+  tangents, directions, offsets = map(
+    as_float32, (tangents, directions, offsets)
+  )
 
   def search(block: Array) -> Array:
-    return largest(mlr_logits(block, directions, offsets, c))
+    logits = mlr_logits(block, directions, offsets, c)
+    return largest(jnp.where(known, logits, -jnp.inf))
 
+  known = jnp.all(jnp.isfinite(directions), axis=1) & jnp.isfinite(offsets)
+  known, tangents = known[None], finite_rows(tangents)
+  directions = finite_rows(directions)  # which would spoil their mean
   return in_blocks(search, tangents, offsets.shape[0])
 
 

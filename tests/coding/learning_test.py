@@ -320,3 +320,39 @@ def test_init_takes_atoms_of_any_length():
 def test_bad_dictionaries(shape, message):
   with pytest.raises(ValueError, match=message):
     LEARNERS['online'].init(np.ones(shape))
+
+
+# Units
+
+
+@pytest.mark.parametrize('make', ['online', 'gradient', 'ksvd', 'exact'])
+def test_the_dictionary_is_the_same_in_every_unit(make):
+  rng = np.random.default_rng(11)
+  start = rng.standard_normal((6, 9))
+  signals = rng.standard_normal((80, 6)).astype(np.float32)
+  learner = getattr(coding, make)(2)
+
+  def learned(exponent):
+    state = learner.init(start)
+    for part in np.split(np.ldexp(signals, exponent), 4):
+      state = learner.update(state, part)
+    return np.asarray(learner.dictionary(state))
+
+  expected = learned(0)
+  np.testing.assert_allclose(np.linalg.norm(expected, axis=0), 1, atol=1e-5)
+  assert np.abs(expected - learner.init(start).dictionary).max() > 1e-3
+  for exponent in (-100, -70, 60, 120):
+    np.testing.assert_array_equal(learned(exponent), expected)
+
+
+def test_a_sweep_works_in_every_unit():
+  signals, atoms = random_problem(12, 80, 6, 9)
+  code = batch_omp(signals, atoms, 2)
+  expected, fitted = coding.ksvd_sweep(atoms, signals, code)
+  for size in (2.0**-90, 2.0**90):
+    scaled = coding.SparseCode(code.atoms, size * code.coefficients)
+    found, again = coding.ksvd_sweep(atoms, size * signals, scaled)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(
+      again.coefficients, size * fitted.coefficients
+    )
