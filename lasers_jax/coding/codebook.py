@@ -113,8 +113,11 @@ def follow_signals(
   bit, for signals at rest.
 
   A code that this batch does not choose moves only with the others of a book
-  in use: it has been chosen of late, and the batch chooses about as many codes
-  as batches did before.
+  in use: it has been chosen of late, and the batch chooses at least a quarter
+  of the codes that batches chose before.
+
+  Where codes are so many that errors are far below the spread of signals, they
+  fit signals of any smaller spread, and this sees no motion.
 
   Args:
     codes: [K, D]; use: [K], moving average of how often each is chosen.
@@ -134,7 +137,7 @@ def follow_signals(
   least = 1 + 8 / codes.shape[1] ** 0.5
   shares = use / jnp.maximum(jnp.sum(use), _TINY)
   expected = jnp.sum(1 - jnp.exp(-total * shares))
-  whole = jnp.sum(counts > 0) > jnp.maximum(0.5 * expected, 2)
+  whole = jnp.sum(counts > 0) > jnp.maximum(0.25 * expected, 2)
   moves = (counts > 0) | (whole & (use > below * jnp.mean(use)))
   moved = codes + (1 - least / jnp.maximum(strength, least)) * motion
   return jnp.where((moves & (strength > least))[:, None], moved, codes)
