@@ -1,25 +1,36 @@
 # Set-up, tests and the demonstration; README.md says what they do.
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 WORKDIR ?= runs/photos
 DEMO_FLAGS ?=
 
-.PHONY: install demo test lint
+.PHONY: install demo test quick lint
 
-install: .venv/installed
+install: $(VENV)/installed
 
 # uv where it is there, else venv and pip.
-.venv/installed: requirements.txt pyproject.toml
-	if command -v uv >/dev/null; then \
-	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-	  uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
-	else \
-	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet -e '.[dev]'; \
-	fi
+define set_up
+if command -v uv >/dev/null; then \
+  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+  uv pip install --quiet --python $(BIN)/python -e '$(1)'; \
+else \
+  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -e '$(1)'; \
+fi
+touch $(VENV)/core
+endef
+
+# What the programs need, and nothing that a machine may not have.
+$(VENV)/core: requirements.txt pyproject.toml
+	$(call set_up,.)
+
+# What tests and lint need besides.
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(call set_up,.[dev])
 	touch $@
 
-demo: install
+demo: $(VENV)/core
 	$(BIN)/python train.py --config=configs/photos.py:lasers \
 	  --workdir=$(WORKDIR) $(DEMO_FLAGS)
 	@$(BIN)/python evaluate.py --workdir=$(WORKDIR)
@@ -27,6 +38,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# Without whole runs and processes: enough while one module changes.
+quick: install
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow'
 
 lint: install
 	$(BIN)/ruff check .

@@ -34,6 +34,7 @@ from lasers_jax.training.sharding import make_mesh
 from tests import tiny
 
 pytest.importorskip('constriction')
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')

@@ -10,6 +10,8 @@ import train
 from lasers_jax.errors import InputError, TrainingError
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 NAMES, RATES = ['vq', 'product-fsq', 'none'], [5.0]  # 20 bits a site
 RUNS = ['none-5', 'none-continuous', 'product-fsq-5']
 

@@ -19,6 +19,8 @@ from lasers_jax.evaluation.refinement import draw_noise
 from lasers_jax.training import sharding
 from tests import browser, tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 GAN = {'discriminator': dict(width=4, halvings=1, start=1, warmup=1)}
 SWYCC = {

@@ -15,6 +15,8 @@ import train
 from lasers_jax import scripts
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def start_two(script, *flags):
   with socket.socket() as free:

@@ -14,6 +14,8 @@ from lasers_jax.errors import InputError
 from lasers_jax.evaluation import classifier
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 N = 24
 SPECS = ['pmfs:k=3', 'histogram']
 

@@ -200,6 +200,7 @@ def test_asked_before_the_first_step_a_run_ends_at_once(
   assert tiny.checkpoints(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'mesh',
   [dict(data=1, fsdp=1, model=1), dict(data=2, fsdp=2, model=2)],
@@ -249,6 +250,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
   tiny.assert_identical(run(config, copied_run), tiny_run.state)
 
 
+@pytest.mark.slow
 def test_sigkill_and_then_sigterm(tiny_run, pictures, tmp_path, monkeypatch):
   """Processes of their own, to one run after another."""
   workdir = tmp_path / 'run'

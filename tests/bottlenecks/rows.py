@@ -115,8 +115,12 @@ def shape_of(module: Bottleneck, b=B, height=SIDE, width=SIDE):
   return b, height * p, width * p, module.D
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def begin(module: Bottleneck, z: jax.Array) -> tuple[dict, dict]:
-  """Variables as they are drawn, and as they are once z has been seen."""
+  """Variables as they are drawn, and as they are once z has been seen.
+
+  One program, which is kept for the other processes of tests.
+  """
   drawn = module.init(jax.random.key(1), z, train=False)
   _, fitted = module.apply(
     drawn,
@@ -171,12 +175,19 @@ def assert_close(a, b, tolerance=1e-5):
     np.testing.assert_allclose(x, y, tolerance, 0 if exact else tolerance)
 
 
+# By NumPy: for JAX each of these would be a program for each shape.
+
+
 def flat(tree):
-  return jax.tree.map(jnp.ravel, tree)
+  return jax.tree.map(np.ravel, jax.device_get(tree))
 
 
-def rows_of(codes, which):
-  return jax.tree.map(lambda x: x[which], codes)
+def rows_of(tree, which):
+  return jax.tree.map(lambda x: x[which], jax.device_get(tree))
+
+
+def some_of(x, which) -> jax.Array:
+  return jnp.asarray(rows_of(x, which))
 
 
 def signals_of(case) -> np.ndarray:
