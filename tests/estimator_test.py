@@ -313,3 +313,82 @@ def test_signals_of_any_scale_are_learned(X, scale):
   learned = model(max_iter=1).fit(scale * X)
   assert np.all(np.isfinite(learned.components_))
   assert np.all(np.isfinite(learned.transform(scale * X)))
+
+
+# What contradicts the state, and numbers that float32 does not hold
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'method': 'gradient'}, "method was 'online' .* is 'gradient' now"),
+    ({'method': 'ksvd'}, "method was 'online' .* is 'ksvd' now"),
+    ({'method': 'lars'}, "no method 'lars'"),
+    ({'n_components': 13}, 'n_components is 13 and the dictionary has 12'),
+    ({'dict_init': np.eye(8)}, r'dict_init has the shape \(8, 8\)'),
+    ({'n_nonzero_coefs': 13}, 'more than the 12 atoms'),
+    ({'batch_size': 0}, 'batch_size must be a whole number'),
+  ],
+)
+def test_learning_goes_on_as_it_began_or_not_at_all(change, message):
+  X = np.random.default_rng(0).standard_normal((50, 8))
+  estimator = DictionaryLearning(12, 2, batch_size=50, random_state=0)
+  estimator.partial_fit(X)
+  before = estimator.components_.copy()
+  with pytest.raises(InputError, match=message):
+    estimator.set_params(**change).partial_fit(X)
+  np.testing.assert_array_equal(estimator.components_, before)
+
+
+def test_another_method_starts_anew_by_fit_and_is_no_matter_to_a_file(tmp_path):
+  X = np.random.default_rng(0).standard_normal((50, 8))
+  estimator = DictionaryLearning(
+    12, 2, batch_size=50, max_iter=1, random_state=0
+  )
+  estimator.partial_fit(X).set_params(method='gradient')
+  estimator.save(tmp_path / 'file.npz')
+  loaded = DictionaryLearning.load(tmp_path / 'file.npz')
+  assert loaded.method == 'gradient' and loaded.method_ == 'online'
+  with pytest.raises(InputError, match='call fit to start anew'):
+    loaded.partial_fit(X)
+  assert loaded.fit(X).method_ == 'gradient'
+
+
+@pytest.mark.parametrize('method', ['fit', 'partial_fit', 'transform'])
+@pytest.mark.parametrize('value', [1e39, -1e300])
+def test_numbers_beyond_float32_are_refused(method, value):
+  X = np.random.default_rng(0).standard_normal((50, 8))
+  estimator = DictionaryLearning(
+    12, 2, batch_size=50, max_iter=1, random_state=0
+  ).fit(X)
+  X[7, 3] = value
+  with pytest.raises(ValueError, match='too large for float32'):
+    getattr(estimator, method)(X)
+
+
+def test_codes_beyond_float32_are_added_up_in_their_own_type():
+  X = np.random.default_rng(0).standard_normal((50, 8))
+  estimator = DictionaryLearning(
+    12, 2, batch_size=50, max_iter=1, random_state=0
+  ).fit(X)
+  signals = estimator.inverse_transform(np.full((1, 12), 1e39))
+  expected = 1e39 * np.sum(np.float64(estimator.components_), axis=0)
+  np.testing.assert_allclose(signals[0], expected)
+
+
+def test_a_file_without_a_unit_goes_on_in_its_own(tmp_path):
+  X = np.random.default_rng(0).standard_normal((50, 8))
+  estimator = DictionaryLearning(12, 2, batch_size=50, random_state=0)
+  estimator.partial_fit(X)
+  file = tmp_path / 'file.npz'
+  estimator.save(file)
+  arrays = dict(np.load(file))
+  last = sorted(x for x in arrays if x.startswith('state_'))[-1]
+  power = int(arrays.pop(last))
+  for name in ('state_1', 'state_2'):  # the statistics, in a unit of 1
+    arrays[name] = arrays[name] * np.float32(4.0**power)
+  np.savez(file, **arrays)
+  loaded = DictionaryLearning.load(file).partial_fit(X)
+  np.testing.assert_allclose(
+    loaded.components_, estimator.partial_fit(X).components_, atol=1e-6
+  )

@@ -19,7 +19,7 @@ from lasers_jax.coding.numbers import as_float32, finite_rows
 from lasers_jax.coding.scalar import nearest_level
 from lasers_jax.coding.search import in_blocks, largest, matmul, take
 
-_MOST = float(jnp.finfo(jnp.float32).max)
+_MOST = float(jnp.finfo(jnp.float32).max) / 2
 
 
 class RoundedCode(NamedTuple):
@@ -59,8 +59,8 @@ def rounded_pursuit(
     columns = jnp.arange(dictionary.shape[1], dtype=jnp.int32)[None]
     steps = []
     for _ in range(sparsity):
-      # Of a signal near the end of float32 they may be infinite, and times a
-      # level of zero no number.
+      # Twice that of a signal near the end of float32 may be infinite, which
+      # times a level of zero is no number.
       products = jnp.clip(matmul(residuals, dictionary), -_MOST, _MOST)
       # How much the squared error falls.
       gains = functools.reduce(

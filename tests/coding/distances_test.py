@@ -53,7 +53,9 @@ def test_codes_of_nearly_one_direction_are_told_apart(deviation):
     np.float32(common + deviation * rng.standard_normal((n, D)))
     for n in (N, K)
   )
-  signals, codes = map(np.asarray, map(coding.normalize_codes, (signals, codes)))
+  signals, codes = (
+    np.asarray(coding.normalize_codes(x)) for x in (signals, codes)
+  )
   exact = squares(signals, codes)
   for search in (nearest_by_angle, largest_product):
     found = exact[np.arange(N), np.asarray(search(signals, codes))]
