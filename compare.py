@@ -41,7 +41,7 @@ from lasers_jax.evaluation.measures import (
   Measures,
   load_measures,
 )
-from lasers_jax.files import written_whole
+from lasers_jax.files import as_json, written_whole
 from lasers_jax.ranges import Positive
 from lasers_jax.training import workdir
 
@@ -232,8 +232,7 @@ def tell(entries: list[Entry], path: str) -> None:
     for entry in entries
     if entry.results or entry.error
   ]
-  text = json.dumps(rows, indent=2) + '\n'
-  workdir.write_text(os.path.join(path, 'table.json'), text)
+  workdir.write_text(os.path.join(path, 'table.json'), as_json(rows))
   workdir.write_text(os.path.join(path, 'table.md'), comparison.table(rows))
   with optional('curves.png'):
     comparison.plot(rows, os.path.join(path, 'curves.png'))

@@ -12,7 +12,6 @@ if __name__ == '__main__':
   signals.end_without_traceback()
 
 import dataclasses
-import json
 import math
 import os
 import shlex
@@ -38,6 +37,7 @@ from lasers_jax.evaluation.measures import (
 )
 from lasers_jax.evaluation.metrics import SSIM_WINDOW
 from lasers_jax.evaluation.refinement import SamplingSettings, say_decoding
+from lasers_jax.files import as_json
 from lasers_jax.ranges import Share, Whole, declared
 from lasers_jax.training import sharding, workdir
 from lasers_jax.training.adversarial import make_adversary
@@ -131,8 +131,8 @@ def measure(
     'seconds': round(time.time() - started, 1),
   }
   if jax.process_index() == 0:
-    text = json.dumps(results, indent=2) + '\n'
-    workdir.write_text(os.path.join(output, 'results.json'), text)
+    file = os.path.join(output, 'results.json')
+    workdir.write_text(file, as_json(results))
   return Evaluation(path, output, model, source, measures, measured, results)
 
 
