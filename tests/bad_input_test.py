@@ -242,7 +242,8 @@ def test_a_device_that_is_not_there(
 
 # A script whose main waits; `resumes` says whether the same command goes on.
 WAITS = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
 from lasers_jax import scripts
 def main():
   try:
@@ -266,9 +267,6 @@ def test_ctrl_c_is_one_line_and_no_traceback():
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      preexec_fn=lambda: signal.signal(
-        signal.SIGINT, signal.default_int_handler
-      ),
     )
     for resumes in expected
   }

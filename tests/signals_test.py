@@ -91,15 +91,18 @@ def test_nothing_ends_between_two_steps(monkeypatch):
   assert not ended
 
 
+# Else the shell that runs the tests may have Ctrl-C ignored.
+TERMINAL = 'import signal; signal.signal(2, signal.default_int_handler)\n'
+
+
 def start(text: str) -> subprocess.Popen:
   """Starts a program that says 'ready', with Ctrl-C as in a terminal."""
   process = subprocess.Popen(
-    [sys.executable, '-c', text],
+    [sys.executable, '-c', TERMINAL + text],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   assert process.stdout.readline() == 'ready\n'
   return process
@@ -125,8 +128,7 @@ with signals.Listener(end) as listener:
   hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)
 """
 LOADING = """
-import signal, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python does
+import time
 from lasers_jax import signals
 signals.end_without_traceback()
 print('ready', flush=True)
