@@ -65,7 +65,7 @@ def run_of_two(pictures, tmp_path_factory):
   tiny.wait_for(
     lambda: max(tiny.checkpoints(workdir), default=0) > 5, processes[0]
   )
-  processes[1].terminate()
+  processes[1].send_signal(signal.SIGINT)
   logs = [log for _, log in finish(processes, scripts.STOPPED)]
   return types.SimpleNamespace(workdir=workdir, logs=logs)
 

@@ -102,8 +102,12 @@ class Monitor:
     """Writes metrics to metrics.jsonl and TensorBoard alone."""
     if not self._lead:
       return
-    self._file.write(json.dumps({'step': step, **metrics}) + '\n')
-    self._file.flush()
+    try:
+      self._file.write(json.dumps({'step': step, **metrics}) + '\n')
+      self._file.flush()
+    except OSError as error:
+      error.filename = self._file.name  # Python names it only when it opens.
+      raise
     self._to_tensorboard('write_scalars', step, metrics)
 
   def picture(self, step: int, name: str, picture: np.ndarray) -> None:
