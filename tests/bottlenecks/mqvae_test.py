@@ -235,7 +235,7 @@ def test_codes_start_and_are_revived_from_kept_sites(z):
     np.asarray(inner['codes'])[:, None] - sites.reshape(1, -1, D), axis=-1
   )
   assert np.all(distances.min(axis=1) < 0.1)
-  dead = {**inner, 'use': inner['use'].at[3].set(0.0)}
+  dead = {**inner, 'use': jnp.ones(K).at[3].set(0.0)}
   dead['codes'] = inner['codes'].at[3].set(100.0)
   _, changed = module.apply(
     {**variables, 'codebook': {'inner': dead}},

@@ -184,7 +184,7 @@ def test_masked_sites_count_for_nothing(z, make):
 def with_dead(variables, dead):
   def kill(path, x):
     is_use = path[-1] == jax.tree_util.DictKey('use')
-    return x.at[dead].set(1e-6) if is_use else x
+    return jnp.ones_like(x).at[dead].set(1e-6) if is_use else x
 
   return jax.tree_util.tree_map_with_path(kill, variables)
 
