@@ -40,7 +40,8 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 jax.config.update(
   'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
 )
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
+# Small ones too: loading an addition takes a third of compiling it.
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 # Bytes that a process of tests may hold: from the first on it drops what JAX
 # compiled, and a test that ends above the second fails.
