@@ -5,7 +5,6 @@ the meaning is the same. Signals and atoms are rows here: X is [N, D], and
 components_ [K, D].
 """
 
-import json
 import numbers
 import os
 import sys
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from lasers_jax import coding
 from lasers_jax.errors import InputError
+from lasers_jax.estimator_file import as_arrays, from_arrays
 from lasers_jax.files import written_whole
 
 _LEARNERS = {
@@ -34,10 +34,6 @@ _LEARNERS = {
 _SAMPLE = 4096  # signals that give the first atoms and measure error_
 # Signals coded at once, the last ones padded: each size is compiled once.
 _CHUNKS = (64, 256, 1024, 4096, 16384)
-_FORMAT = 'lasers_jax.DictionaryLearning, format 1'
-_FITTED = (
-  'n_features_in_ feature_names_in_ n_iter_ n_steps_ error_ method_'
-).split()
 
 
 class DictionaryLearning(
@@ -161,8 +157,7 @@ class DictionaryLearning(
   def transform(self, X):
     """Codes X [N, D]: an array [N, K], or a CSR matrix with sparse_output.
 
-    Raises ValueError where an entry of X is not finite, or too large for
-    float32.
+    Raises ValueError where an entry is not finite, or too large for float32.
     """
     check_is_fitted(self)
     X = validate_data(self, X, dtype='numeric', reset=False)
@@ -199,7 +194,7 @@ class DictionaryLearning(
     """
     check_is_fitted(self)
     with written_whole(path) as file:
-      np.savez(file, **_as_arrays(self))
+      np.savez(file, **as_arrays(self))
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'DictionaryLearning':
@@ -211,7 +206,7 @@ class DictionaryLearning(
     with open(path, 'rb') as file:
       try:
         with np.load(file, allow_pickle=False) as arrays:
-          return _from_arrays(cls, dict(arrays))
+          return from_arrays(cls, dict(arrays))
       except Exception as error:  # a damaged file may raise whatever it likes
         raise InputError(
           f'{os.fspath(path)!r} is damaged, or not what '
@@ -297,20 +292,19 @@ class DictionaryLearning(
         f'n_components is {self.n_components!r} and the dictionary has {k} '
         'atoms: call fit to start anew'
       )
-    atoms = self.dict_init
-    if atoms is not None and np.shape(atoms) != self.components_.shape:
+    shape = self.components_.shape
+    if self.dict_init is not None and np.shape(self.dict_init) != shape:
       raise InputError(
-        f'dict_init has the shape {np.shape(atoms)} and the dictionary '
-        f'{self.components_.shape}: call fit to start anew'
+        f'dict_init has the shape {np.shape(self.dict_init)} and the '
+        f'dictionary {shape}: call fit to start anew'
       )
     _check_whole('batch_size', self.batch_size)
 
   def _check_method(self) -> str:
-    if self.method not in _LEARNERS:
-      raise InputError(
-        f'there is no method {self.method!r}: it is {", ".join(_LEARNERS)}'
-      )
-    return self.method
+    if self.method in _LEARNERS:
+      return self.method
+    known = ', '.join(_LEARNERS)
+    raise InputError(f'there is no method {self.method!r}: it is {known}')
 
   def _atom_count(self) -> int:
     """K of the dictionary to be learned; checks the parameters of fitting."""
@@ -359,9 +353,8 @@ def _check_whole(name: str, value) -> None:
 
 
 def _check_range(X) -> None:
-  """Raises ValueError where a number is finite, but not in float32."""
+  """Raises ValueError where float32 does not hold X, which may be a file."""
   most = np.finfo(np.float32).max
-  # A piece at a time: X may be larger than the memory.
   for start in range(0, len(X), _CHUNKS[-1]):
     piece = X[start : start + _CHUNKS[-1]]
     if piece.size and (piece.max() > most or piece.min() < -most):
@@ -406,43 +399,3 @@ def _as_csr(atoms: np.ndarray, values: np.ndarray, k: int, dtype):
   codes = scipy.sparse.csr_matrix(entries, shape=(len(atoms), k))
   codes.sort_indices()
   return codes
-
-
-def _as_arrays(estimator: DictionaryLearning) -> dict[str, np.ndarray]:
-  """What a file holds: arrays, and a header in JSON for all that is none."""
-  parameters = estimator.get_params()
-  arrays = {'components_': estimator.components_}
-  atoms = parameters.pop('dict_init')
-  if atoms is not None:
-    arrays['dict_init'] = np.asarray(atoms)
-  if not isinstance(parameters['random_state'], numbers.Integral):
-    parameters['random_state'] = None
-  fitted = {x: getattr(estimator, x) for x in _FITTED if hasattr(estimator, x)}
-  header = {'format': _FORMAT, 'parameters': parameters, 'fitted': fitted}
-  arrays['header'] = json.dumps(header, default=lambda value: value.tolist())
-  for i, leaf in enumerate(jax.tree.leaves(estimator._state)):
-    arrays[f'state_{i}'] = leaf
-  return arrays
-
-
-def _from_arrays(cls: type, arrays: dict[str, np.ndarray]):
-  """Undoes `_as_arrays`; raises anything where it cannot."""
-  header = json.loads(str(arrays['header']))
-  if header['format'] != _FORMAT:
-    raise ValueError(f'the format is {header["format"]!r}')
-  estimator = cls(dict_init=arrays.get('dict_init'), **header['parameters'])
-  for name, value in header['fitted'].items():
-    names = name == 'feature_names_in_'
-    setattr(estimator, name, np.asarray(value, object) if names else value)
-  estimator.components_ = arrays['components_']
-  estimator.method_ = header['fitted'].get('method_', estimator.method)
-  learner = estimator._learner(len(estimator.components_))
-  blank = learner.init(estimator.components_.T, jax.random.PRNGKey(0))
-  like, tree = jax.tree.flatten(blank)
-  # Files of before have no exponent, the last: their unit is 1.
-  arrays.setdefault(f'state_{len(like) - 1}', np.int32(0))
-  leaves = [jax.numpy.asarray(arrays[f'state_{i}']) for i in range(len(like))]
-  if [x.aval for x in leaves] != [x.aval for x in like]:
-    raise ValueError('the state does not fit the dictionary')
-  estimator._state = jax.tree.unflatten(tree, leaves)
-  return estimator

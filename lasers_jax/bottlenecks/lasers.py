@@ -103,12 +103,9 @@ class Lasers(Codebook):
       self.statistics = self.variable(
         'codebook', 'statistics', coding.init_statistics, *shape
       )
-    self.use = self.variable(
-      'codebook', 'use', jnp.ones, (self.K,), jnp.float32
-    )
-    self.mean = self.variable(
-      'codebook', 'mean', jnp.zeros, shape[:1], jnp.float32
-    )
+    ones, zeros = (jnp.ones, (self.K,), 'f4'), (jnp.zeros, shape[:1], 'f4')
+    self.use = self.variable('codebook', 'use', *ones)
+    self.mean = self.variable('codebook', 'mean', *zeros)
     self.coefficients = Coefficients(self.K, self.coefficient_bits, self.decay)
 
   def check(self) -> None:
@@ -327,8 +324,7 @@ class Lasers(Codebook):
 
   def _track(self, signals, code, rounded, mask) -> None:
     """Updates the statistics and, in 'online' learning, the dictionary."""
-    counted = jnp.ones(len(signals), bool) if mask is None else mask
-    counted = counted.astype(jnp.float32)
+    counted = (True if mask is None else mask) * jnp.ones_like(signals[:, 0])
     use, _ = use_stats(code.atoms, self.K, mask)
     self.use.value += (1 - self.decay) * (use - self.use.value)
     weights = jnp.broadcast_to(counted[:, None], code.coefficients.shape)
