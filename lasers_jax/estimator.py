@@ -72,8 +72,7 @@ class DictionaryLearning(
     error_: list: before and after each pass of `fit`, the squared error of up
       to 4096 of the signals, divided by their squared norms.
     n_iter_: passes that `fit` made; 1 where there was `partial_fit` alone.
-    n_steps_: updates in all.
-    method_: by which the atoms were learned.
+    n_steps_, method_: updates in all, and by which method.
     n_features_in_, feature_names_in_: as in all of scikit-learn.
   """
 

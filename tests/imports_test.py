@@ -153,6 +153,7 @@ def test_the_estimator_stands_on_coding_alone():
   assert {x for x in names if is_within(x, 'lasers_jax')} == {
     'lasers_jax.coding',
     'lasers_jax.errors',
+    'lasers_jax.estimator_file',
     'lasers_jax.files',
   }
 
