@@ -155,8 +155,12 @@ def finished(entry: Entry, measures: Measures) -> bool:
   """
   if not os.path.exists(os.path.join(entry.path, PICTURES)):
     return False  # They are what is written last.
-  started = workdir.Run(entry.config, settings.with_defaults)
-  workdir.check_config(entry.path, started)
+  stored = settings.with_defaults(workdir.load_config(entry.path))
+  data, lists = settings.from_config(entry.config).data, {}
+  if stored['data'].get('name') != data.name:
+    lists = data.fingerprints(entry.path)  # The same pictures may have moved.
+  asked = workdir.Run(entry.config, settings.with_defaults, lists)
+  workdir.check_config(entry.path, asked)
   try:
     path = os.path.join(entry.path, 'results.json')
     with open(path, encoding='utf-8') as file:

@@ -1,6 +1,7 @@
 """A comparison of bottlenecks, from a config to a report."""
 
 import json
+import shutil
 
 import jax
 import pytest
@@ -91,6 +92,19 @@ def test_what_is_finished_is_kept(entries, config, path, monkeypatch):
 
   monkeypatch.setattr(train, 'train_and_evaluate', fail)
   again = compare.compare(config, NAMES, RATES, str(path))
+  assert [x.results for x in again] == [x.results for x in entries]
+
+
+def test_what_is_finished_is_kept_where_pictures_move(
+  entries, config, path, pictures, tmp_path, monkeypatch
+):
+  def fail(*_):
+    raise AssertionError('trained again')
+
+  monkeypatch.setattr(train, 'train_and_evaluate', fail)
+  moved = shutil.copytree(pictures, tmp_path / 'moved')
+  data = {**config['data'], 'name': f'folder:{moved}'}
+  again = compare.compare({**config, 'data': data}, NAMES, RATES, str(path))
   assert [x.results for x in again] == [x.results for x in entries]
 
 

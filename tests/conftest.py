@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import types
 
@@ -42,6 +43,13 @@ jax.config.update(
 )
 # Small ones too: loading an addition takes a third of compiling it.
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+# Who runs the suite in the background, or by nohup, ignores some signals; the
+# processes that tests start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1:
+  if signal.getsignal(_number) == signal.SIG_IGN:
+    signal.signal(_number, signal.SIG_DFL)
 
 # Bytes that a process of tests may hold: from the first on it drops what JAX
 # compiled, and a test that ends above the second fails.

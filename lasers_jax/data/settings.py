@@ -93,6 +93,11 @@ class DataSettings:
         _log.warning('the split %r will be missed: %s', split, error)
       return None
 
+  def fingerprints(self, workdir: str) -> dict[str, dict[str, Any]]:
+    """Opens all splits, and returns the fingerprint of each by its name."""
+    splits = self.train, self.validation, self.test
+    return {x: self.open(x, workdir).fingerprint for x in splits}
+
   def train_pipeline(
     self, batch_size: int, seed: int, workdir: str | None = None
   ) -> TrainPipeline:
