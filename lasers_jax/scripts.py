@@ -76,7 +76,8 @@ def run(
     except signals.Asked as asked:
       listener.end(asked.number)
     except SystemExit as left:
-      if left.code and _others_work():
+      # One of several that stop together has yet to take leave of the others.
+      if left.code not in (None, 0, STOPPED) and _others_work():
         _flush()
         os._exit(left.code)
       raise

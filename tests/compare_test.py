@@ -146,7 +146,7 @@ def test_a_run_that_was_asked_to_stop_ends_the_comparison(
 
 
 def test_an_unknown_name_is_an_error_before_anything_runs(config, tmp_path):
-  with pytest.raises(InputError, match="know the bottlenecks .* not 'vqq'"):
+  with pytest.raises(InputError, match="the bottleneck is 'vqq': did you m"):
     compare.compare(config, ['vq', 'vqq'], [1.0], str(tmp_path))
   with pytest.raises(InputError, match='vq is not made of copies'):
     compare.compare(config, ['vq-fsq'], [1.0], str(tmp_path))

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from lasers_jax.data import open_source
 from lasers_jax.data.pipeline import TrainPipeline
-from lasers_jax.data.sources import open_source
 from lasers_jax.errors import TrainingError
 from tests import tiny
 

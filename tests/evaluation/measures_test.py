@@ -56,9 +56,9 @@ def found(tiny_run, tmp_path_factory):
   measures = Measures(
     {'lpips-alexnet': Perceptual(Distance(), {})}, {'fd-vgg16': COLOURS}
   )
-  evaluate.evaluate(
-    str(tiny_run.workdir), str(folder), measures, str(folder / 'dump')
-  )
+  dump = str(folder / 'dump')
+  path, folders = str(tiny_run.workdir), {'output': str(folder), 'dump': dump}
+  evaluate.evaluate(path, measures=measures, **folders)
   images = [
     [
       np.asarray(Image.open(folder / 'dump' / side / f'{i}.png'))
