@@ -5,6 +5,8 @@ sizes. So a picture lies at the top left of an array whose sides are steps of a
 ladder; what is computed of it does not read what is beyond it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 STEP = 64  # pixels; from 256 to 512 a side goes up by so many
@@ -25,10 +27,36 @@ def padded_side(side: int, multiple: int = 1) -> int:
   return -(-units // step) * step * multiple
 
 
-def pad(image: np.ndarray, multiple: int = 1) -> np.ndarray:
-  """Repeats the edge of [h, w, 3] at the bottom and right up to the ladder."""
-  sides = ((0, padded_side(x, multiple) - x) for x in image.shape[:2])
-  return np.pad(image, (*sides, (0, 0)), mode='edge')
+def padded_sides(image: np.ndarray, multiple: int = 1) -> np.ndarray:
+  """Returns the steps of the ladder for the sides of [h, w, 3]: int [2]."""
+  return np.array([padded_side(x, multiple) for x in image.shape[:2]])
+
+
+def common_sides(images: Sequence[np.ndarray], multiple: int) -> np.ndarray:
+  """Returns sides for each of some pictures [h, w, 3]: int [n, 2].
+
+  Few pictures are computed sooner in arrays of one size than programs are
+  compiled for all their sizes; those below a quarter of the area go alone.
+  """
+  own = np.array([padded_sides(x, multiple) for x in images])
+  most = own.max(axis=0)
+  small = 4 * own.prod(axis=1) < most.prod()
+  return np.where(small[:, None], own, most)
+
+
+def pad(
+  image: np.ndarray, multiple: int = 1, sides: np.ndarray | None = None
+) -> np.ndarray:
+  """Repeats the edge of [h, w, 3] at the bottom and right up to the ladder.
+
+  Or up to other sides.
+  """
+  if sides is None:
+    sides = padded_sides(image, multiple)
+  h, w, _ = image.shape
+  return np.pad(
+    image, ((0, sides[0] - h), (0, sides[1] - w), (0, 0)), mode='edge'
+  )
 
 
 def sizes_of(
@@ -43,9 +71,9 @@ def sizes_of(
 
 
 def pad_one(
-  image: np.ndarray, multiple: int = 1
+  image: np.ndarray, multiple: int = 1, sides: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Makes a batch of one picture [h, w, 3]; returns it and `sizes_of` it."""
   height, width, _ = image.shape
-  batch = pad(image, multiple)[None]
+  batch = pad(image, multiple, sides)[None]
   return batch, sizes_of(batch, [height], [width])

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from lasers_jax.padding import pad, pad_one, padded_side, sizes_of
+from lasers_jax.padding import (
+  common_sides,
+  pad,
+  pad_one,
+  padded_side,
+  sizes_of,
+)
 
 
 @pytest.mark.parametrize('multiple', [1, 4, 6, 16, 28, 96])
@@ -45,3 +51,15 @@ def test_sizes_are_none_where_pictures_fill():
   assert padded.shape == (1, 16, 32, 3) and sizes.tolist() == [[16, 30]]
   both = sizes_of(np.zeros((2, 16, 32, 3)), [16, 15], [32, 32])
   assert both.tolist() == [[16, 32], [15, 32]] and both.dtype == np.int32
+
+
+def test_pictures_share_sides_unless_they_are_small():
+  shapes = [(100, 200), (120, 130), (40, 60), (128, 150)]
+  images = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
+  sides = common_sides(images, 4)
+  most = [128, 256]
+  np.testing.assert_array_equal(sides, [most, most, [48, 64], most])
+  for image, goal in zip(images, sides, strict=True):
+    batch, sizes = pad_one(image, 4, goal)
+    assert batch.shape == (1, *goal, 3)
+    assert sizes.tolist() == [list(image.shape[:2])]

@@ -16,7 +16,7 @@ from lasers_jax.evaluation import metrics, pictures
 from lasers_jax.evaluation.measures import NOTHING_MORE, Measures, extract
 from lasers_jax.evaluation.refinement import Decoding, decode
 from lasers_jax.networks.autoencoder import Autoencoder
-from lasers_jax.padding import pad_one, sizes_of
+from lasers_jax.padding import common_sides, pad_one, sizes_of
 from lasers_jax.training.sharding import (
   batch_sharding,
   put_batch,
@@ -316,8 +316,9 @@ def reconstruct(
   """
   copies = []
   indices = range(len(images)) if indices is None else indices
-  for i, image in zip(indices, images, strict=True):
-    padded, sizes = pad_one(image, model.multiple)
+  sides = common_sides(images, model.multiple) if images else ()
+  for i, image, goal in zip(indices, images, sides, strict=True):
+    padded, sizes = pad_one(image, model.multiple, goal)
     copy = _reconstruct(
       model, mesh, decoding, variables, padded, sizes, np.full(1, i, np.int32)
     )
