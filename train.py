@@ -74,12 +74,7 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   # Devices and data
   mesh = sharding.make_mesh(**vars(run.mesh))
   check_sizes(run, mesh)
-  train = run.data.train_pipeline(run.batch_size, run.seed, path)
-  validation = run.data.open(run.data.validation, path, SSIM_WINDOW)
-  test = run.data.look_for(run.data.test, path, SSIM_WINDOW)
-  lists = {run.data.test: test.fingerprint} if test else {}
-  lists[run.data.train] = train.fingerprint
-  lists[run.data.validation] = validation.fingerprint
+  train, validation, lists = open_data(run, path)
   everywhere = sharding.replicated(mesh)
   frozen = jax.device_put(frozen, everywhere)
   work = Work(run, path, mesh, train, validation, frozen)
@@ -119,6 +114,22 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
       train_step = train_step.lower(target, images_of(run, mesh), frozen)
       state = loop(work, state, train_step.compile(), checkpoints)
     return state
+
+
+def open_data(
+  run: settings.Settings, path: str
+) -> tuple[data.TrainPipeline, data.Source, dict[str, Any]]:
+  """Opens training and validation; also returns which pictures each split has.
+
+  A line of the log says where the test split will be missed.
+  """
+  train = run.data.train_pipeline(run.batch_size, run.seed, path)
+  validation = run.data.open(run.data.validation, path, SSIM_WINDOW)
+  test = run.data.look_for(run.data.test, path, SSIM_WINDOW)
+  lists = {run.data.test: test.fingerprint} if test else {}
+  lists[run.data.train] = train.fingerprint
+  lists[run.data.validation] = validation.fingerprint
+  return train, validation, lists
 
 
 def images_of(run: settings.Settings, mesh: Mesh) -> jax.ShapeDtypeStruct:

@@ -90,8 +90,7 @@ def pursue_precisely(
   """
   rows = dictionary.T
   squares = jnp.sum(rows**2, axis=1)
-  s, (b, d), k = options.sparsity, signals.shape, len(rows)
-  sites = jnp.arange(b, dtype=jnp.int32)
+  s, sites = options.sparsity, jnp.arange(len(signals), dtype=jnp.int32)
 
   def choose(state: _State) -> Array:
     scores = matmul(state.rest, dictionary)
@@ -132,21 +131,28 @@ def pursue_precisely(
     )
     return state, coefficients if options.path else None
 
-  none = jnp.zeros((s, b), jnp.int32)
-  start = _State(
-    basis=empty_basis(s, b, d),
-    atoms=atoms,
-    coefficients=none.astype(jnp.float32),
-    rest=signals,
-    taken=jnp.zeros((b, k), bool),
-    beyond=jnp.broadcast_to(squares[None], (b, k)),
-    going=norm > 0,
-    count=none[0],
-  )
+  start = _start(signals, norm, squares, atoms)
   order = jnp.arange(s, dtype=jnp.int32)
   state, path = lax.scan(lambda state, i: step(i, state), start, order)
   coefficients = path if options.path else state.coefficients
   return state.atoms, coefficients, state.count
+
+
+def _start(
+  signals: Array, norm: Array, squares: Array, atoms: Array
+) -> _State:
+  """Nothing is chosen yet."""
+  (s, b), d, k = atoms.shape, signals.shape[1], len(squares)
+  return _State(
+    basis=empty_basis(s, b, d),
+    atoms=atoms,
+    coefficients=jnp.zeros((s, b), jnp.float32),
+    rest=signals,
+    taken=jnp.zeros((b, k), bool),
+    beyond=jnp.broadcast_to(squares[None], (b, k)),
+    going=norm > 0,
+    count=jnp.zeros(b, jnp.int32),
+  )
 
 
 def ols_scores(correlations: Array, beyond: Array, squares: Array) -> Array:
