@@ -28,7 +28,7 @@ from lasers_jax.bottlenecks import Lasers
 from lasers_jax.command_line import Number, Numbers, Path
 from lasers_jax.data import DataSettings, Source
 from lasers_jax.errors import InputError, optional
-from lasers_jax.evaluation import examples, pictures, protocol, report
+from lasers_jax.evaluation import examples, pictures, protocol
 from lasers_jax.evaluation.measures import (
   MEASURES,
   NOTHING_MORE,
@@ -138,8 +138,8 @@ def measure(
 
 def illustrate(evaluation: Evaluation) -> None:
   """Writes results.png and report.html; the log says what could not be."""
-  path, output, model, source, measures, measured, results = evaluation
-  config, run, mesh, _, variables = model
+  _, output, model, source, measures, measured, _ = evaluation
+  _, run, mesh, _, variables = model
   lead = jax.process_index() == 0
   with optional('results.png'):
     images = run.data.first_images(source, run.evaluation.pictures)
@@ -152,8 +152,8 @@ def illustrate(evaluation: Evaluation) -> None:
       picker(run.data, source), run.data.side,
     )  # fmt: skip
     if lead:
-      page = report.render(results, measured, findings, origin(path, config))
-      workdir.write_text(os.path.join(output, 'report.html'), page)
+      text = page(evaluation, findings)
+      workdir.write_text(os.path.join(output, 'report.html'), text)
 
 
 def say_protocol(model: Model, measures: Measures) -> dict:
@@ -188,14 +188,19 @@ def picker(data: DataSettings, source: Source) -> examples.Pick:
   return pick
 
 
-def origin(path: str, config: dict) -> report.Origin:
-  """Says how this evaluation of a workdir came about."""
-  return report.Origin(
-    config,
+def page(evaluation: Evaluation, findings: examples.Findings) -> str:
+  """Writes the report of an evaluation as HTML."""
+  # Here, since a result is there without the packages that draw.
+  from lasers_jax.evaluation import report
+
+  path, _, model, _, _, measured, results = evaluation
+  origin = report.Origin(
+    model.config,
     read_metrics(os.path.join(path, 'metrics.jsonl')),
     report.versions(scripts.commit()),
     shlex.join(['python', *sys.argv]),
   )
+  return report.render(results, measured, findings, origin)
 
 
 def load(

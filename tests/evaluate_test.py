@@ -1,6 +1,8 @@
 """Evaluation of a workdir, from its files alone."""
 
+import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -173,7 +175,8 @@ def test_what_decorates_cannot_lose_the_result(
   tiny_run, tmp_path, monkeypatch, log, part, lost
 ):
   module, name = part.split('.')
-  monkeypatch.setattr(getattr(evaluate, module), name, fail)
+  home = importlib.import_module(f'lasers_jax.evaluation.{module}')
+  monkeypatch.setattr(home, name, fail)
   returned = evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
   assert json.loads((tmp_path / 'results.json').read_text()) == json.loads(
     json.dumps(returned)
@@ -181,6 +184,24 @@ def test_what_decorates_cannot_lose_the_result(
   assert log == [f'no {lost}: it is not there']
   others = {'results.json', 'results.png', 'report.html'} - {lost}
   assert {path.name for path in tmp_path.iterdir()} == others
+
+
+@pytest.mark.parametrize('package', ['matplotlib', 'jinja2'])
+def test_packages_that_draw_cannot_lose_the_result(
+  tiny_run, tmp_path, monkeypatch, log, package
+):
+  for name in list(sys.modules):
+    if name.split('.')[0] == package or name.endswith(
+      ('evaluation.report', 'evaluation.panels', 'evaluation.charts')
+    ):
+      monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, package, None)  # cannot be imported
+  monkeypatch.delattr('lasers_jax.evaluation.report', raising=False)
+  evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
+  (line,) = log
+  assert line.startswith('no report.html: ') and package in line
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {'results.json', 'results.png'}
 
 
 def test_the_result_is_written_before_it_is_decorated(

@@ -7,9 +7,7 @@ settings, results (as in results.json, or None), error (why there are none).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from lasers_jax.evaluation import metrics, pictures
 from lasers_jax.evaluation.measures import MEASURES
@@ -98,6 +96,10 @@ def say_settings(fields: Mapping[str, Any]) -> str:
 
 def plot(rows: Sequence[Row], path: str) -> None:
   """Draws PSNR over bits per pixel; a continuous code is a dashed line."""
+  # Here, since a table is there without it.
+  import matplotlib
+  from matplotlib.figure import Figure
+
   figure = Figure(figsize=(8, 5), layout='constrained')
   axes = figure.subplots()
   done = [row for row in rows if row['results']]

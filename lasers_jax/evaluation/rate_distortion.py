@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from lasers_jax.evaluation import metrics
@@ -178,6 +177,9 @@ def _signed(value: float | None, own: bool) -> str:
 
 def plot(rows: Sequence[dict], path: str) -> None:
   """Draws PSNR and SSIM over bits per pixel, a curve for each codec."""
+  # Here, since numbers are there without it.
+  from matplotlib.figure import Figure
+
   figure = Figure(figsize=(11, 5), layout='constrained')
   for axes, name, label in zip(
     figure.subplots(1, 2), ('psnr', 'ssim'), ('PSNR in dB', 'SSIM'), strict=True
