@@ -45,3 +45,4 @@ quick: install
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

@@ -121,9 +121,7 @@ def plan(
       entry = Entry(name, rate, os.path.join(path, f'{name}-{rate:g}'))
       entries.append(entry)
       try:
-        entry.fields = fields_at(
-          base['bottleneck'], rate * f**2, d, sites
-        )
+        entry.fields = fields_at(base['bottleneck'], rate * f**2, d, sites)
       except ValueError as error:
         entry.error = f'no settings: {error}'
         continue
@@ -204,9 +202,7 @@ def reconstructions(path: str) -> list[np.ndarray]:
   """Codes and decodes the first test images by the model of a workdir."""
   _, run, mesh, _, variables = evaluate.load(path)
   images = first_images(run, path)
-  return protocol.reconstruct(
-    run.model, variables, images, mesh, run.decoding
-  )
+  return protocol.reconstruct(run.model, variables, images, mesh, run.decoding)
 
 
 def first_images(run: settings.Settings, path: str) -> list[np.ndarray]:

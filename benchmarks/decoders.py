@@ -46,9 +46,7 @@ ROWS: dict[str, dict | None] = {
 }
 
 
-def build(
-  name: str, fields: dict | None
-) -> tuple[Callable[[], None], float]:
+def build(name: str, fields: dict | None) -> tuple[Callable[[], None], float]:
   """Compiles a decoder of latents: a call, and its memory in MiB."""
   config = cifar10.get_config('vq+wide' if 'wide' in name else 'vq+swycc-mse')
   model = settings.from_config(config.to_dict()).model

@@ -156,9 +156,7 @@ def ours(name: str, problem: Problem, budgets) -> Iterator[Look]:
     nonlocal state
     state = learner.update(state, next(source))
 
-  return in_time(
-    budgets, update, lambda: np.asarray(learner.dictionary(state))
-  )
+  return in_time(budgets, update, lambda: np.asarray(learner.dictionary(state)))
 
 
 def by_spams(problem: Problem, budgets) -> Iterator[Look | None]:
@@ -233,8 +231,10 @@ def print_table(problem: Problem, results) -> None:
   if problem.least is not None:
     first += f', of the planted dictionary {problem.least:.4f}'
   n, d = problem.train.shape
-  print(f'\n{problem.name}: {n}×{d} signals, K = {problem.k}, S = {problem.s};'
-        f' error {first}\n')
+  print(
+    f'\n{problem.name}: {n}×{d} signals, K = {problem.k}, S = {problem.s};'
+    f' error {first}\n'
+  )
   header = ['learner', *(f'{x} s' for x in _BUDGETS.value), 'ms an update']
   print('| ' + ' | '.join(header) + ' |')
   print('|' + '---|' * len(header))
@@ -261,13 +261,18 @@ def draw(problems: list[Problem], tables, path: str) -> None:
       looks = [x for x in row if x]
       style = '-o' if name in OURS else '--s'
       axis.plot(
-        [x.seconds for x in looks], [x.error for x in looks], style, ms=4,
+        [x.seconds for x in looks],
+        [x.error for x in looks],
+        style,
+        ms=4,
         label=name,
       )
     if problem.least is not None:
       axis.axhline(problem.least, color='grey', lw=1, label='planted')
     axis.set(
-      xscale='log', yscale='log', xlabel='seconds of learning',
+      xscale='log',
+      yscale='log',
+      xlabel='seconds of learning',
       title=f'{problem.name}: K = {problem.k}, S = {problem.s}',
     )
     axis.xaxis.set_major_formatter('{x:g}')
@@ -282,8 +287,9 @@ def draw(problems: list[Problem], tables, path: str) -> None:
 def main(_) -> None:
   found = problems()
   tables = [measure(problem) for problem in found]
-  print(f'{jax.devices()[0].device_kind}, {CORES} cores, '
-        f'batches of {_BATCH.value}')
+  print(
+    f'{jax.devices()[0].device_kind}, {CORES} cores, batches of {_BATCH.value}'
+  )
   for problem, results in zip(found, tables, strict=True):
     print_table(problem, results)
   if _PLOT.value:

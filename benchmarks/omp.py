@@ -281,8 +281,10 @@ def main(_) -> None:
     times[shape], first[shape] = measure(make_methods(problem), _ROUNDS.value)
     checks[shape] = check(problem)
   names = list(next(iter(times.values())))
-  print(f'{jax.devices()[0].device_kind}, {CORES} cores, '
-        f'{_ROUNDS.value} rounds; shapes are N×D×K×S')
+  print(
+    f'{jax.devices()[0].device_kind}, {CORES} cores, '
+    f'{_ROUNDS.value} rounds; shapes are N×D×K×S'
+  )
 
   def medians(shape: str) -> list[str]:
     ms = [1e3 * statistics.median(times[shape][name]) for name in names]
@@ -303,14 +305,24 @@ def main(_) -> None:
   print_table('Milliseconds (medians)', ['shape', *names], rows(medians))
   print_table(
     'How many times faster, and how many times the floor',
-    ['shape', *(f'{us} : {peer}' for us, peer in pairs),
-     *(f'{us} / floor' for us in OURS)],
+    [
+      'shape',
+      *(f'{us} : {peer}' for us, peer in pairs),
+      *(f'{us} / floor' for us in OURS),
+    ],
     rows(ratios),
   )
   print_table(
     'Supports, and the error |x - Dc|²/|x|²',
-    ['shape', 'omp = scikit-learn', 'ols = SPAMS', 'fast = omp', 'error of omp',
-     'fast', 'ols'],
+    [
+      'shape',
+      'omp = scikit-learn',
+      'ols = SPAMS',
+      'fast = omp',
+      'error of omp',
+      'fast',
+      'ols',
+    ],
     rows(checks.get),
   )
   print_table(

@@ -208,8 +208,10 @@ def main(_) -> None:
   header = ['sampler', 'fit s', 'draw s', 'EM iteration s']
   header += [f'{PEER} / its {x}' for x in ('fit', 'draw', 'iteration')]
   header.append('MiB')
-  print(f'n = {_N.value}, d = {_D.value}, {_ROUNDS.value} rounds, '
-        f'{jax.devices()[0].device_kind}, {CORES} cores\n')
+  print(
+    f'n = {_N.value}, d = {_D.value}, {_ROUNDS.value} rounds, '
+    f'{jax.devices()[0].device_kind}, {CORES} cores\n'
+  )
   for row in [header, ['---'] * len(header), *rows(times, methods)]:
     print('| ' + ' | '.join(row) + ' |')
   peer = fitted[PEER]

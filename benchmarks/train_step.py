@@ -95,8 +95,10 @@ def main(_) -> None:
     for name in ('lasers', 'vq', 'none'):
       steps[f'PyTorch {name}'] = torch_step.build(name, images, D, K, S)
   times = measure(steps, _ROUNDS.value)
-  print(f'{jax.devices()[0].device_kind}, batch {_BATCH.value}, '
-        f'{_SIDE.value}×{_SIDE.value} pixels, {_ROUNDS.value} rounds\n')
+  print(
+    f'{jax.devices()[0].device_kind}, batch {_BATCH.value}, '
+    f'{_SIDE.value}×{_SIDE.value} pixels, {_ROUNDS.value} rounds\n'
+  )
   print('| step | ms | images/s | × JAX vq | share of the bottleneck |')
   print('|---|---|---|---|---|')
   for name, seconds in times.items():

@@ -43,9 +43,7 @@ def get_config(argument: str = 'entropy') -> ConfigDict:
   config.network.dtype = 'float32'
 
   config.loss = ConfigDict()
-  config.bottleneck, config.loss.weights = bottlenecks.choose(
-    argument, K=1024
-  )
+  config.bottleneck, config.loss.weights = bottlenecks.choose(argument, K=1024)
   config.loss.pixel = 'mse'
 
   config.optimizer = ConfigDict()

@@ -85,4 +85,4 @@ def _guarded(path: str, act: Callable[[], Any]) -> Any:
     where = f'{path}, line {line}' if line else path
     text = ' '.join(str(getattr(error, 'msg', error)).split())
     text = f'{type(error).__name__}: {text}'
-    raise InputError(f'{where}: {text[:_LETTERS - len(path)]}') from error
+    raise InputError(f'{where}: {text[: _LETTERS - len(path)]}') from error

@@ -268,7 +268,7 @@ class DictionaryLearning(
 
   def _error(self, sample: np.ndarray) -> float:
     """The squared error of coding the sample, relative to its energy."""
-    (_, atoms, values), = self._codes(sample)
+    ((_, atoms, values),) = self._codes(sample)
     residuals = sample.astype(np.float64)
     for slot in range(atoms.shape[1]):
       residuals -= values[:, slot, None] * self.components_[atoms[:, slot]]

@@ -1,9 +1,9 @@
 """Which values a field may have: declared in its annotation, checked here.
 
-  steps: Count
-  final: Share = 0.0
-  bits: Annotated[int, Range(1, 12)] | None = None
-  weights: Annotated[Mapping[str, Amount], {'size': Number}]
+steps: Count
+final: Share = 0.0
+bits: Annotated[int, Range(1, 12)] | None = None
+weights: Annotated[Mapping[str, Amount], {'size': Number}]
 """
 
 import dataclasses
@@ -175,8 +175,10 @@ def _fits(value: Any, base: Any, interval: Range | None) -> bool:
     return value is None or _fits(value, *_parts(inner))
   if base in (int, float):
     number = isinstance(value, (int, base)) and not isinstance(value, bool)
-    return number and _is_held(value, base, interval) and (
-      interval is None or value in interval
+    return (
+      number
+      and _is_held(value, base, interval)
+      and (interval is None or value in interval)
     )
   if base in (bool, str):
     return isinstance(value, base)

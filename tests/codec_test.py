@@ -105,9 +105,7 @@ def test_pictures_of_near_sizes_share_programs(model):
     np.testing.assert_array_equal(a, b[0])
 
 
-def test_another_process_with_one_device_reads_the_same(
-  model, files, tmp_path
-):
+def test_another_process_with_one_device_reads_the_same(model, files, tmp_path):
   path = str(files / '1.lz')
   process = tiny.start(
     'codec.py', 'decode', f'--model={model[0]}', path, str(tmp_path), devices=1
@@ -360,9 +358,10 @@ def test_a_model_encodes_otherwise_than_it_was_trained(
   assert data == other.encode(image)
   assert len(data) < len(model[1].encode(image))
   codes, *_ = other.codec.read(data)
-  assert codes.atoms.shape[-1] == choice.S or 2
+  assert codes.atoms.shape[-1] == (choice.S or 2)
   levels = len(other.state.levels)
-  assert levels == 2 ** (choice.bits or 8) and codes.coefficients.max() < levels
+  assert levels == 2 ** (choice.bits or 8)
+  assert codes.coefficients.max() < levels
   expected = other.decode(data)
   np.testing.assert_array_equal(Image.open(tmp_path / '0.png'), expected)
 
@@ -479,9 +478,7 @@ def test_changed_bytes_are_one_error_each(
 
 def test_choices_are_all_that_flags_name():
   found = codec.choices_of([2], [], [None, 0.5], [0.1])
-  assert found == [
-    Choice(S=2, step=0.1), Choice(S=2, tolerance=0.5, step=0.1)
-  ]
+  assert found == [Choice(S=2, step=0.1), Choice(S=2, tolerance=0.5, step=0.1)]
 
 
 def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
@@ -493,7 +490,11 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
   codec.draw_curve(model[0], files, str(tmp_path), choices, NOTHING_MORE)
   found = json.loads((tmp_path / 'curve.json').read_text())
   assert [row['codec'] for row in found['rows']] == [
-    'JPEG', 'JPEG', 'AVIF', 'run', 'run'
+    'JPEG',
+    'JPEG',
+    'AVIF',
+    'run',
+    'run',
   ]
   for row, choice in zip(found['rows'][3:], choices, strict=True):
     coder = codec.open_encoder(model[0], choice)

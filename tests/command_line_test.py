@@ -162,8 +162,11 @@ def test_help_shows_the_flags_of_the_program(parse, capsys, word):
 
 
 @pytest.mark.parametrize(
-  'script, name', [
-    (sample, 'samplers'), (compare, 'bottlenecks'), (compare, 'bits_per_pixel'),
+  'script, name',
+  [
+    (sample, 'samplers'),
+    (compare, 'bottlenecks'),
+    (compare, 'bits_per_pixel'),
   ],
 )
 def test_lists_of_nothing_are_refused(monkeypatch, script, name):

@@ -116,9 +116,7 @@ def test_asking_one_stops_both(run_of_two):
   for log in run_of_two.logs:
     assert f'asked to stop: saved step {last}' in log
   steps = [
-    line['step']
-    for line in tiny.metrics(run_of_two.workdir)
-    if 'loss' in line
+    line['step'] for line in tiny.metrics(run_of_two.workdir) if 'loss' in line
   ]
   assert steps == list(range(1, last + 1))
 
@@ -129,9 +127,7 @@ def test_two_processes_write_one_set_of_results(run_of_two, tmp_path):
   assert len(said[0][0]) == 1, said[0][0]
   assert said[0][0][0].startswith('PSNR ') and said[1][0] == []
   two = json.loads((tmp_path / 'two' / 'results.json').read_text())
-  one = evaluate.evaluate(
-    str(run_of_two.workdir), output=str(tmp_path / 'one')
-  )
+  one = evaluate.evaluate(str(run_of_two.workdir), output=str(tmp_path / 'one'))
   assert two['protocol']['weights'] == one['protocol']['weights']
   for name in 'psnr', 'ssim':
     np.testing.assert_allclose(two[name]['mean'], one[name]['mean'], rtol=1e-6)

@@ -205,7 +205,9 @@ def test_saving_and_loading_changes_nothing(X, tmp_path, method):
 def test_what_json_does_not_know_is_saved(X, tmp_path):
   path = tmp_path / 'any name'
   odd = model(
-    tol=np.float32(0.5), batch_size=np.int64(200), max_iter=1,
+    tol=np.float32(0.5),
+    batch_size=np.int64(200),
+    max_iter=1,
     random_state=np.random.RandomState(0),
   )
   odd.fit(X)

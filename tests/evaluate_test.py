@@ -20,7 +20,6 @@ def results(tiny_run, tmp_path_factory):
   return evaluate.evaluate(str(tiny_run.workdir), output=str(folder)), folder
 
 
-
 def assert_close(a, b):
   for name in 'psnr', 'ssim':
     np.testing.assert_allclose(a[name]['mean'], b[name]['mean'], rtol=1e-6)
@@ -66,9 +65,7 @@ def test_any_batch_gives_the_same_numbers(tiny_run, results, tmp_path):
 
 
 def test_a_chosen_step(tiny_run, results, tmp_path):
-  other = evaluate.evaluate(
-    str(tiny_run.workdir), step=4, output=str(tmp_path)
-  )
+  other = evaluate.evaluate(str(tiny_run.workdir), step=4, output=str(tmp_path))
   assert other['protocol']['step'] == 4
   assert other['protocol']['weights'] != results[0]['protocol']['weights']
   assert other['psnr']['mean'] != results[0]['psnr']['mean']
@@ -141,9 +138,7 @@ def test_the_command_on_one_device(tiny_run, results, tmp_path):
   assert_close(stored, json.loads(json.dumps(results[0])))
 
 
-def test_other_pictures_than_in_training_are_told(
-  copied_run, tmp_path, log
-):
+def test_other_pictures_than_in_training_are_told(copied_run, tmp_path, log):
   path, known = copied_run / 'data.json', {'count': 3, 'hash': 'a'}
   assert json.loads(path.read_text())['test']['count'] == tiny.TEST
   path.write_text(json.dumps({'test': known}))

@@ -156,5 +156,6 @@ def test_results_are_json():
   found = {'a': [1.5, math.nan, (math.inf, 'x')], 'b': {'c': -math.inf}}
   text = as_json(found)
   assert json.loads(text, parse_constant=pytest.fail) == {
-    'a': [1.5, None, [None, 'x']], 'b': {'c': None}
+    'a': [1.5, None, [None, 'x']],
+    'b': {'c': None},
   }

@@ -19,10 +19,22 @@ ROOMS = {
   'networks': {'networks', 'bottlenecks.base', 'coding', 'errors', 'ranges'},
   'diffusion': {'diffusion', 'networks', 'coding', 'errors', 'ranges'},
   'sampling': {
-    'sampling', 'networks', 'coding', 'errors', 'files', 'ranges', 'arrays',
+    'sampling',
+    'networks',
+    'coding',
+    'errors',
+    'files',
+    'ranges',
+    'arrays',
   },
   'codec': {
-    'codec', 'bottlenecks', 'coding', 'errors', 'files', 'ranges', 'arrays',
+    'codec',
+    'bottlenecks',
+    'coding',
+    'errors',
+    'files',
+    'ranges',
+    'arrays',
   },
   'data': {'data', 'errors', 'files', 'padding', 'ranges', 'signals'},
   'training': {
@@ -67,7 +79,9 @@ KNOWN_ONLY_BY = {
   'tensorflow': ('lasers_jax/training/monitor.py',),
   # `import lasers_jax` is not to wait for it.
   'sklearn': (
-    'lasers_jax/estimator.py', 'lasers_jax/sampling/gmm.py', 'examples/'
+    'lasers_jax/estimator.py',
+    'lasers_jax/sampling/gmm.py',
+    'examples/',
   ),
   'lasers_jax.data': (*SCRIPTS, 'lasers_jax/settings.py', 'lasers_jax/data/'),
   'lasers_jax.settings': SCRIPTS,

@@ -82,9 +82,7 @@ def test_commands_use_flags_that_exist(script, least):
     source += (ROOT / f'lasers_jax/{shared}.py').read_text()
   if 'evaluate.define_measures' in source:
     source += (ROOT / 'evaluate.py').read_text()
-  flags = set(re.findall(
-    r"DEFINE\w*\(\s*(?:[^',]+,\s*)?'(\w+)'", source
-  ))
+  flags = set(re.findall(r"DEFINE\w*\(\s*(?:[^',]+,\s*)?'(\w+)'", source))
   used = {
     word.removeprefix('--').partition('=')[0]
     for words in commands()

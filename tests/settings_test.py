@@ -220,11 +220,7 @@ def test_unknown_names():
       "optimizer.name must be one of ('adam', 'adamw'): 'sgd'",
     ),
     (
-      {
-        'bottleneck': {
-          'name': 'product', 'groups': 0, 'inner': {'name': 'vq'}
-        }
-      },
+      {'bottleneck': {'name': 'product', 'groups': 0, 'inner': {'name': 'vq'}}},
       'bottleneck.groups is 0: it must be a whole number, at least 1',
     ),
     (
@@ -269,7 +265,9 @@ def test_values_that_cannot_be_used(changes, expected):
     (
       {
         'bottleneck': {
-          'name': 'product', 'groups': 32, 'inner': {'name': 'lattice'}
+          'name': 'product',
+          'groups': 32,
+          'inner': {'name': 'lattice'},
         }
       },
       'bottleneck: groups must divide D = 16, got groups = 32',

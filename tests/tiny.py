@@ -1,6 +1,6 @@
 """A run so small that it trains in seconds, and its pictures.
 
-  python train.py --config=tests/tiny.py:FOLDER --workdir=WORKDIR
+python train.py --config=tests/tiny.py:FOLDER --workdir=WORKDIR
 """
 
 import json
@@ -43,9 +43,7 @@ def get_config(folder: str) -> ConfigDict:
     dict(name='lasers', K=16, S=2, learning='gradient', revive_every=3)
   )
   config.loss = ConfigDict(
-    dict(
-      pixel='mse', weights=dict(pixel=10.0, dictionary=1.0, commitment=0.25)
-    )
+    dict(pixel='mse', weights=dict(pixel=10.0, dictionary=1.0, commitment=0.25))
   )
   # With final = 1 the learning rate does not depend on `steps`, so that runs
   # of different lengths can be compared.

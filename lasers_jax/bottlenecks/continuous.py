@@ -62,9 +62,7 @@ class Numbers(Bottleneck):
         'codebook', 'scale', jnp.ones, (self.D,), jnp.float32
       )
       even = jnp.linspace(-2.0, 2.0, 1000, dtype=jnp.float32)
-      self.levels = self.variable(
-        'codebook', 'levels', self._spread, even
-      )
+      self.levels = self.variable('codebook', 'levels', self._spread, even)
 
   @property
   def bits_per_site(self) -> float | None:

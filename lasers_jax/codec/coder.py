@@ -340,6 +340,4 @@ def _shares(weights: np.ndarray) -> np.ndarray:
 
 
 def _model(weights: np.ndarray):
-  return range_coder().model.Categorical(
-    weights / weights.sum(), perfect=False
-  )
+  return range_coder().model.Categorical(weights / weights.sum(), perfect=False)

@@ -1,12 +1,12 @@
 """The frame of a file: of which model, how large, and whether it is whole.
 
-  2 bytes   b'LZ'
-  1 byte    version
-  4 bytes   hash of the model and its tables
-  4 bytes   CRC-32 of all other bytes
-  2 to 6    height and width, each in groups of 7 bits, the lowest first; a set
-            high bit says that another group follows
-  the rest  the codes, see `coder`, and zeros up to a bit for each
+2 bytes   b'LZ'
+1 byte    version
+4 bytes   hash of the model and its tables
+4 bytes   CRC-32 of all other bytes
+2 to 6    height and width, each in groups of 7 bits, the lowest first; a set
+          high bit says that another group follows
+the rest  the codes, see `coder`, and zeros up to a bit for each
 """
 
 import struct

@@ -68,9 +68,7 @@ def load(path: str) -> State:
     ) from error
 
 
-def load_kept(
-  path: str, weights: str, changes: dict[str, Any]
-) -> State | None:
+def load_kept(path: str, weights: str, changes: dict[str, Any]) -> State | None:
   """Reads the state of weights and changes; None where it is to be made.
 
   Raises:

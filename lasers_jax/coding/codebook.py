@@ -36,9 +36,7 @@ def nearest_code(signals: Array, codebook: Array) -> Array:
   return best_code(signals, codebook, by_distance=True)
 
 
-def histogram(
-  indices: Array, k: int, weights: Array | None = None
-) -> Array:
+def histogram(indices: Array, k: int, weights: Array | None = None) -> Array:
   """Counts how often each of K codes is used: float32 [K].
 
   Args:

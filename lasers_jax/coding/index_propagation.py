@@ -117,9 +117,7 @@ def _chunk(signals: Array, codebook: Array, chunk: int | None) -> int:
   return max(1, min(chunk, len(signals)))
 
 
-def _sum_chunks(
-  function: Callable[[Any], Any], sites: Any, chunk: int
-) -> Any:
+def _sum_chunks(function: Callable[[Any], Any], sites: Any, chunk: int) -> Any:
   """Adds up what a function gives for the chunks; zeros pad the last one."""
   function = jax.checkpoint(function)
   chunks = split_blocks(sites, chunk)

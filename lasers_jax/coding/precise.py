@@ -138,9 +138,7 @@ def pursue_precisely(
   return state.atoms, coefficients, state.count
 
 
-def _start(
-  signals: Array, norm: Array, squares: Array, atoms: Array
-) -> _State:
+def _start(signals: Array, norm: Array, squares: Array, atoms: Array) -> _State:
   """Nothing is chosen yet."""
   (s, b), d, k = atoms.shape, signals.shape[1], len(squares)
   return _State(

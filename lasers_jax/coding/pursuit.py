@@ -313,8 +313,10 @@ class _NonnegativeFit:
     products = jnp.where(going[None], products, 0.0)
     square = jnp.where(going, square, 1.0)
     self._products = (
-      self._products.at[k, :k].set(products).at[:k, k].set(products)
-    ).at[k, k].set(square)
+      (self._products.at[k, :k].set(products).at[:k, k].set(products))
+      .at[k, k]
+      .set(square)
+    )
     self._targets = self._targets.at[k].set(jnp.where(going, start, 0.0))
 
   def coefficients(self, k: int) -> Array:

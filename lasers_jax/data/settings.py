@@ -82,9 +82,7 @@ class DataSettings:
       _check_least(source, least)
     return source
 
-  def look_for(
-    self, split: str, workdir: str, least: int = 1
-  ) -> Source | None:
+  def look_for(self, split: str, workdir: str, least: int = 1) -> Source | None:
     """Opens a split that is wanted later; logs a line where that fails."""
     try:
       return self.open(split, workdir, least)

@@ -171,5 +171,3 @@ def _prepare(name: str, where: str | os.PathLike) -> str:
     f"tfds.builder('{name}', file_format='array_record')"
     '.download_and_prepare()"'
   )
-
-

@@ -49,9 +49,7 @@ def diffusion_loss(
     The loss of each image [B], and the estimates x̂ [B, h, w, 3]: float32, as
     is what is given to `predict`, whatever the types of the arguments.
   """
-  images, times, noise = (
-    x.astype(jnp.float32) for x in (images, times, noise)
-  )
+  images, times, noise = (x.astype(jnp.float32) for x in (images, times, noise))
   alpha, sigma = (x[:, None, None, None] for x in schedule(times))
   mixed = identities.mix(images, noise, alpha, sigma)
   v = identities.velocity(images, noise, alpha, sigma)

@@ -142,9 +142,7 @@ def times_used(counts: np.ndarray) -> str:
   """Draws how many codes are used how often."""
   with _drawing() as (axes, text):
     axes.stairs(*np.histogram(counts, _bins(counts)), fill=True, alpha=0.75)
-    axes.axvline(
-      counts.mean(), c=COLOURS[1], lw=1, ls='--', label='all alike'
-    )
+    axes.axvline(counts.mean(), c=COLOURS[1], lw=1, ls='--', label='all alike')
     axes.set(xlabel='uses over the split', ylabel='codes')
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -115,9 +115,7 @@ def _pairs(model, variables, mesh, decoding, pick, ranked):
   groups = [x for by_group in ranked.values() for x in by_group.values()]
   shown = sorted({i for group in groups for i in group})
   images = pick(shown)
-  copies = protocol.reconstruct(
-    model, variables, images, mesh, decoding, shown
-  )
+  copies = protocol.reconstruct(model, variables, images, mesh, decoding, shown)
   pairs = zip(images, copies, strict=True)
   return dict(zip(shown, pairs, strict=True))
 

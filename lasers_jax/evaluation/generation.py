@@ -143,10 +143,12 @@ def features_of(
   extractor: Extractor, images: np.ndarray, mesh: Mesh
 ) -> np.ndarray:
   """Computes the features of images uint8 [n, h, w, 3]: float32 [n, width]."""
-  return np.concatenate([
-    extract(extractor, rows, mesh)[:count]
-    for _, rows, count in _batches(images, mesh)
-  ])
+  return np.concatenate(
+    [
+      extract(extractor, rows, mesh)[:count]
+      for _, rows, count in _batches(images, mesh)
+    ]
+  )
 
 
 def fit_and_draw(

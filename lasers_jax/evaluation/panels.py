@@ -187,8 +187,7 @@ def use_of_codes(counts: np.ndarray) -> list[Chart]:
 
 
 def coefficients(findings: Findings) -> list[Chart]:
-  """Draws the coefficients of each step of a pursuit; none where it has none.
-  """
+  """Draws the coefficients of each step of a pursuit, where it has any."""
   values = findings.coefficients
   if values is None:
     return []

@@ -43,8 +43,7 @@ class SamplingSettings:
     low, high = self.interval
     if low >= high:
       raise InputError(
-        'sampling.interval must be two times, from < to: '
-        f'{low:g}, {high:g}'
+        f'sampling.interval must be two times, from < to: {low:g}, {high:g}'
       )
 
 

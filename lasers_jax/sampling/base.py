@@ -180,11 +180,13 @@ def save(
     about: what it was fitted on, such as the hash of a model's weights; `load`
       compares it.
   """
-  text = json.dumps({
-    'sampler': _name(type(sampler)),
-    'settings': dataclasses.asdict(sampler),
-    'about': about,
-  })
+  text = json.dumps(
+    {
+      'sampler': _name(type(sampler)),
+      'settings': dataclasses.asdict(sampler),
+      'about': about,
+    }
+  )
   arrays = {_PREFIX + name: np.asarray(x) for name, x in state.items()}
   with written_whole(path) as file:
     np.savez(file, **{_ABOUT: np.array(text)}, **arrays)
@@ -212,9 +214,7 @@ def load(
     ):
       raise ValueError(f'it says {text}')
   except FileNotFoundError as error:
-    raise InputError(
-      f'there is no sampler at {path}: fit one first'
-    ) from error
+    raise InputError(f'there is no sampler at {path}: fit one first') from error
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise _damaged(path, error) from error
   for key, value in (about or {}).items():

@@ -140,9 +140,7 @@ def play(
   metrics = {}
   if settings.r1:
     penalty, more = jax.value_and_grad(r1_penalty, 1)(judge, state.params, real)
-    gradients = jax.tree.map(
-      lambda a, b: a + settings.r1 * b, gradients, more
-    )
+    gradients = jax.tree.map(lambda a, b: a + settings.r1 * b, gradients, more)
     metrics['r1'] = penalty
   deceived, by_fake = jax.value_and_grad(of_autoencoder)(fake_logits)
   _, pull = of_fake(by_fake)

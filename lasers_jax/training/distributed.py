@@ -175,9 +175,7 @@ def _check_free(address: str) -> None:
   both = socket.has_dualstack_ipv6()
   family = socket.AF_INET6 if both else socket.AF_INET
   try:
-    socket.create_server(
-      ('', port), family=family, dualstack_ipv6=both
-    ).close()
+    socket.create_server(('', port), family=family, dualstack_ipv6=both).close()
   except OSError as error:
     raise InputError(
       f'process 0 cannot listen at {address}: {error.strerror}; choose another '

@@ -168,9 +168,7 @@ class Objective(NamedTuple):
       self.model.init_with_output, jax.random.key(0), images
     )
     if self.perceptual:
-      jax.eval_shape(
-        self.perceptual.init, jax.random.key(0), images, images
-      )
+      jax.eval_shape(self.perceptual.init, jax.random.key(0), images, images)
     terms = ['pixel', *output.latent.losses]
     terms += ['perceptual'] if self.loss.perceptual else []
     terms += ['diffusion'] if self.model.refine else []

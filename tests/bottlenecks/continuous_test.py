@@ -292,9 +292,7 @@ def test_each_channel_and_level_has_its_index(module, z, variables):
   every = jnp.broadcast_to(jnp.arange(L)[:, None], (L, D))
   indices = module.indices(every)
   assert indices.dtype == jnp.int32
-  np.testing.assert_array_equal(
-    indices.T.ravel(), np.arange(module.symbols)
-  )
+  np.testing.assert_array_equal(indices.T.ravel(), np.arange(module.symbols))
   variables = start(module, z, variables)
   latent = module.apply(variables, z, train=False)
   counts = np.bincount(

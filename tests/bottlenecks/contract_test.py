@@ -228,9 +228,7 @@ def test_bits_are_those_of_the_codes(case, row):
 
 def test_evaluation_writes_nothing(case):
   _, updates = case.apply(case.z, train=False, mutable=['codebook'])
-  assert_same(
-    updates.get('codebook', {}), case.variables.get('codebook', {})
-  )
+  assert_same(updates.get('codebook', {}), case.variables.get('codebook', {}))
 
 
 def test_training_does_not_write_parameters(case):
@@ -262,7 +260,9 @@ def test_the_decoder_receives_the_very_codes_in_training(case, row):
 
 PASS_THE_GRADIENT = [
   *(x for x in CODEBOOKS if x not in ('lasers-refit', 'vq-rotation')),
-  'simvq', 'cvq', 'lattice',
+  'simvq',
+  'cvq',
+  'lattice',
 ]
 PASS_THE_GRADIENT.remove('vq-cosine')  # through the normalization
 
@@ -368,7 +368,6 @@ def test_initialize_starts_from_the_data(book):
   mean = case.variables['codebook']['mean']
   cosines = unit(stored(case)) @ unit(signals - mean[None]).T
   assert np.all(cosines.max(axis=1) > 0.99)
-
 
 
 # Devices

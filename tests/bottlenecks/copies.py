@@ -10,29 +10,29 @@ from lasers_jax.bottlenecks.wrappers import Product, Residual
 B, SIDE, D, K, DEPTH = 8, 4, 8, 16, 3
 # What a wrapper is made of: VQ in both ways of learning, and sparse codes.
 INNER = {
-  "ema": VQ(D=D, K=K),
-  "loss": VQ(D=D, K=K, learning="loss"),
-  "lasers": Lasers(D=D, K=K, S=2),
+  'ema': VQ(D=D, K=K),
+  'loss': VQ(D=D, K=K, learning='loss'),
+  'lasers': Lasers(D=D, K=K, S=2),
 }
 
 
 def draw_z():
   generator = np.random.default_rng(0)
-  return jnp.asarray(generator.standard_normal((B, SIDE, SIDE, D)), "f4")
+  return jnp.asarray(generator.standard_normal((B, SIDE, SIDE, D)), 'f4')
 
 
-def residual(inner=INNER["loss"], **fields):
-  return Residual(**{"D": D, "inner": inner, "depth": DEPTH, **fields})
+def residual(inner=INNER['loss'], **fields):
+  return Residual(**{'D': D, 'inner': inner, 'depth': DEPTH, **fields})
 
 
-def product(inner=INNER["loss"], groups=2, **fields):
+def product(inner=INNER['loss'], groups=2, **fields):
   inner = inner.clone(D=D // groups)
-  return Product(**{"D": D, "inner": inner, "groups": groups, **fields})
+  return Product(**{'D': D, 'inner': inner, 'groups': groups, **fields})
 
 
 def start(module, z):
   drawn = module.init(jax.random.key(1), z, train=False)
-  return {**drawn, **written(module, drawn, z, "initialize")}
+  return {**drawn, **written(module, drawn, z, 'initialize')}
 
 
 def written(module, variables, z, method):
@@ -40,8 +40,8 @@ def written(module, variables, z, method):
     variables,
     z,
     method=method,
-    mutable=["params", "codebook"],
-    rngs={"bottleneck": jax.random.key(2)},
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': jax.random.key(2)},
   )
   return changed
 
@@ -52,14 +52,14 @@ def train(module, variables, z, mask=None, seed=3):
     z,
     train=True,
     mask=mask,
-    mutable=["codebook"],
-    rngs={"bottleneck": jax.random.key(seed)},
+    mutable=['codebook'],
+    rngs={'bottleneck': jax.random.key(seed)},
   )
-  return latent, updates["codebook"]
+  return latent, updates['codebook']
 
 
 def names(count):
-  return ["inner", *(f"copies_{i}" for i in range(1, count))]
+  return ['inner', *(f'copies_{i}' for i in range(1, count))]
 
 
 def under(variables, name):

@@ -27,9 +27,7 @@ def variables():
 
 @functools.partial(jax.jit, static_argnums=0)
 def train(module, variables, z, mask=None):
-  return module.apply(
-    variables, z, train=True, mask=mask, mutable=['codebook']
-  )
+  return module.apply(variables, z, train=True, mask=mask, mutable=['codebook'])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -64,9 +64,7 @@ def test_training_draws_by_the_softmax_of_the_logits(params):
   drawn = np.stack(
     [apply(params, z, seed, train=True).codes for seed in range(40)]
   )
-  logits = logits_of(
-    z[0, 0, :1], params['directions'], params['offsets'], 1.0
-  )
+  logits = logits_of(z[0, 0, :1], params['directions'], params['offsets'], 1.0)
   expected = np.asarray(jax.nn.softmax(logits[0]))
   deviation = np.sqrt(expected * (1 - expected) / drawn.size)
   share = np.bincount(drawn.ravel(), minlength=K) / drawn.size
@@ -156,9 +154,7 @@ def test_the_start_gives_each_signal_its_own_class(z):
 def test_masked_sites_count_for_nothing(z, params):
   mask = jnp.arange(SIDE)[None, :, None] < jnp.full((B, 1, SIDE), 3)
   other = jnp.where(mask[..., None], z, 3 * z[::-1])
-  found = [
-    apply(params, x, train=True, mask=mask).stats for x in (z, other)
-  ]
+  found = [apply(params, x, train=True, mask=mask).stats for x in (z, other)]
   whole = apply(params, z, train=True).stats
   assert set(found[0]) == {'usage', 'perplexity', 'relative_error'}
   for name, value in found[0].items():

@@ -189,9 +189,7 @@ def test_rounded_atoms_start_in_the_sizes_of_coefficients(z):
 def test_sizes_follow_the_coefficients_of_each_atom(z):
   module = Lasers(D=D, K=K, S=S, **ROUNDED)
   variables = start(module, z)
-  latent, updates = module.apply(
-    variables, z, train=True, mutable=['codebook']
-  )
+  latent, updates = module.apply(variables, z, train=True, mutable=['codebook'])
   found = pursued(z, variables)
   before, after = (
     x['codebook']['coefficients']['sizes'] for x in (variables, updates)
@@ -323,9 +321,7 @@ def test_online_learning_is_the_algorithm_of_coding(z, variables):
 
 def test_use_is_a_moving_average_of_shares(z, variables):
   module = Lasers(D=D, K=K, S=S, decay=0.75)
-  latent, updates = module.apply(
-    variables, z, train=True, mutable=['codebook']
-  )
+  latent, updates = module.apply(variables, z, train=True, mutable=['codebook'])
   atoms = np.asarray(latent.codes.atoms)
   counts = np.bincount(atoms.ravel(), minlength=K)
   expected = 0.75 + 0.25 * counts * K / counts.sum()

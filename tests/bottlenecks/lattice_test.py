@@ -191,9 +191,7 @@ def test_the_mask_chooses_what_is_counted(z):
   masked = run(module, variables, garbled, train=True, mask=mask)
   for part in ('losses', 'stats'):
     for name, value in getattr(some, part).items():
-      np.testing.assert_allclose(
-        getattr(masked, part)[name], value, rtol=1e-5
-      )
+      np.testing.assert_allclose(getattr(masked, part)[name], value, rtol=1e-5)
 
 
 def test_extremes_are_finite(z):

@@ -160,9 +160,7 @@ def test_levels_and_sizes_follow_what_is_kept(z, variables):
     if len(own):
       share = 1 - 0.99 ** len(own)
       square = 9 + share * (np.mean(own**2) - 9)
-      np.testing.assert_allclose(
-        found['sizes'][atom], square**0.5, rtol=1e-4
-      )
+      np.testing.assert_allclose(found['sizes'][atom], square**0.5, rtol=1e-4)
   _, same = module.apply(known, z, train=False, mutable=['codebook'])
   assert_near(same['codebook'], known['codebook'])
 
@@ -226,9 +224,7 @@ def test_keeping_is_for_evaluation(z, variables):
   plain = kept.apply(variables, z, train=False)
   decoded = kept.apply(variables, codes, method='decode')
   np.testing.assert_array_equal(plain.quantized, decoded)
-  assert set(plain.stats) == {
-    'relative_error', 'active', 'usage', 'perplexity'
-  }
+  assert set(plain.stats) == {'relative_error', 'active', 'usage', 'perplexity'}
   assert plain.stats['relative_error'] > latent.stats['relative_error']
 
 

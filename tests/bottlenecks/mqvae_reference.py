@@ -76,6 +76,7 @@ def demasked(params, grid, trust, blocks):
     q, k, v = np.split(qkv.reshape(b, h * w, -1), 3, axis=-1)
     y = attention(q, k, v, trust.reshape(b, -1) ** 0.5**i)
     x = x + dense(y.reshape(x.shape), own['Dense_1'])
-  x = layer_norm(block(x, params[f'ResidualBlock_{blocks}']),
-                 params['LayerNorm_0'])
+  x = layer_norm(
+    block(x, params[f'ResidualBlock_{blocks}']), params['LayerNorm_0']
+  )
   return dense(x * sigmoid(x), params['Dense_1'])

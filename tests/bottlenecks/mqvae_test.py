@@ -149,8 +149,10 @@ def test_to_keep_all_is_the_inner_bottleneck_of_the_weighed_sites(variables, z):
   np.testing.assert_array_equal(
     latent.codes.inner.reshape(B, SIDE, SIDE), alone.codes
   )
-  for found, expected in ((latent.losses, alone.losses),
-                          (latent.stats, alone.stats)):
+  for found, expected in (
+    (latent.losses, alone.losses),
+    (latent.stats, alone.stats),
+  ):
     assert found.keys() == expected.keys()
     for name in found:
       np.testing.assert_allclose(found[name], expected[name], rtol=1e-3)
@@ -205,8 +207,9 @@ def test_scores_learn_through_the_product_alone(variables, z, c, gradients):
     grid = np.tile(np.float64(params['token']), (B, N, 1))
     moved = values + (sigmoid(bias) - scores) * sites
     np.put_along_axis(grid, positions, moved, axis=1)
-    maps = demasked(params['demask'], grid.reshape(z.shape),
-                    trust.reshape(z.shape[:-1]), 1)
+    maps = demasked(
+      params['demask'], grid.reshape(z.shape), trust.reshape(z.shape[:-1]), 1
+    )
     return np.sum(maps * np.float64(c))
 
   slope = (total(bias + step) - total(bias - step)) / (2 * step)
@@ -273,20 +276,22 @@ def test_images_of_a_batch_do_not_touch_each_other(variables, z, train):
     assert_same(found, first)
 
 
-@pytest.mark.parametrize('inner', [
-  FSQ(D=D, levels=(4, 5)),
-  Lasers(D=D, K=K, S=2),
-  Residual(D=D, depth=2, inner=INNER),
-], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+  'inner',
+  [
+    FSQ(D=D, levels=(4, 5)),
+    Lasers(D=D, K=K, S=2),
+    Residual(D=D, depth=2, inner=INNER),
+  ],
+  ids=lambda x: type(x).__name__,
+)
 def test_any_discrete_bottleneck_goes_inside(inner, z):
   module = mqvae(inner)
   variables = start(module, z)
   codes = module.apply(variables, z, method='encode')
   latent = module.apply(variables, z, train=False)
   assert_same(latent.codes, codes)
-  assert_same(
-    latent.quantized, module.apply(variables, codes, method='decode')
-  )
+  assert_same(latent.quantized, module.apply(variables, codes, method='decode'))
   indices = module.apply(variables, codes, method='indices')
   assert 0 <= indices.min() and indices.max() < module.symbols
   assert indices.shape[:3] == (B, 1, M)
@@ -305,9 +310,7 @@ def test_residual_levels_choose_sites_of_their_own(z):
   variables = start(module, z)
   codes = module.apply(variables, z, method='encode')
   latent = module.apply(variables, z, train=False)
-  assert_same(
-    latent.quantized, module.apply(variables, codes, method='decode')
-  )
+  assert_same(latent.quantized, module.apply(variables, codes, method='decode'))
   names = {'inner', 'copies_1'}
   assert set(variables['params']) == set(variables['codebook']) == names
 

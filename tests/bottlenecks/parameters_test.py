@@ -61,7 +61,9 @@ COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
     2 * K,
   ),
   'mqvae': (
-    {'inner': VQ, 'width': 8, 'blocks': 2}, masked(8, 2), 2 * K * D + K
+    {'inner': VQ, 'width': 8, 'blocks': 2},
+    masked(8, 2),
+    2 * K * D + K,
   ),
   'scq': ({}, K * D, 0),
   'lista': ({}, D * K + 1, 0),

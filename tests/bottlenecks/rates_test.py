@@ -53,7 +53,14 @@ def test_most_meet_the_rate_of_512_codes():
     except ValueError:
       pass
   assert set(SOLVERS) - set(met) == {
-    'lattice', 'entropy', 'product', 'kl', 'none', 'wae', 'info_vae', 'rae'
+    'lattice',
+    'entropy',
+    'product',
+    'kl',
+    'none',
+    'wae',
+    'info_vae',
+    'rae',
   }
 
 

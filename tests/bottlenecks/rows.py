@@ -29,7 +29,10 @@ ROWS = {
   'vq-rotation': {'name': 'vq', 'gradient': 'rotation'},
   'vq-sinkhorn': {'name': 'vq', 'assignment': 'sinkhorn'},
   'vq-affine': {
-    'name': 'vq', 'learning': 'loss', 'affine': 2.0, 'synchronized': 0.5
+    'name': 'vq',
+    'learning': 'loss',
+    'affine': 2.0,
+    'synchronized': 0.5,
   },
   'simvq': {'name': 'simvq'},
   'ibq': {'name': 'ibq'},
@@ -51,9 +54,7 @@ ROWS = {
   'scq-kept': {'name': 'scq', 'keep': 3},
   'lista': {'name': 'lista', 'steps': 4},
   'lista-kept': {'name': 'lista', 'steps': 4, 'keep': 3},
-  'mqvae': {
-    'name': 'mqvae', 'width': 16, 'blocks': 1, 'inner': {'name': 'vq'}
-  },
+  'mqvae': {'name': 'mqvae', 'width': 16, 'blocks': 1, 'inner': {'name': 'vq'}},
   'kl': {'name': 'kl'},
   'kl-rounded': {'name': 'kl', 'bits': 3},
   'none': {'name': 'none'},
@@ -70,10 +71,30 @@ CODEBOOKS = tuple(x for x in ROWS if x.split('-')[0] in ('lasers', 'vq'))
 UNLIKE = {
   'compiled': ('lasers-float', 'lasers-patch', 'vq-ema', 'fsq'),
   'devices': (
-    'lasers-online', 'lasers-rounded', 'vq-ema', 'simvq', 'ibq', 'cvq',
-    'hypervq', 'fsq', 'lfq', 'bsq', 'lattice', 'entropy', 'residual', 'product',
-    'scq', 'scq-kept', 'lista', 'lista-kept', 'mqvae', 'kl-rounded',
-    'none-rounded', 'wae', 'info_vae', 'rae',
+    'lasers-online',
+    'lasers-rounded',
+    'vq-ema',
+    'simvq',
+    'ibq',
+    'cvq',
+    'hypervq',
+    'fsq',
+    'lfq',
+    'bsq',
+    'lattice',
+    'entropy',
+    'residual',
+    'product',
+    'scq',
+    'scq-kept',
+    'lista',
+    'lista-kept',
+    'mqvae',
+    'kl-rounded',
+    'none-rounded',
+    'wae',
+    'info_vae',
+    'rae',
   ),
 }
 

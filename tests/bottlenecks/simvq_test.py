@@ -133,9 +133,7 @@ def test_the_start_has_the_mean_and_the_spread_of_the_data(z):
 def test_masked_sites_count_for_nothing(z, variables):
   mask = jnp.arange(SIDE)[None, :, None] < jnp.full((B, 1, SIDE), 3)
   other = jnp.where(mask[..., None], z, 100.0)
-  found = [
-    apply(variables, x, train=True, mask=mask) for x in (z, other)
-  ]
+  found = [apply(variables, x, train=True, mask=mask) for x in (z, other)]
   for x, y in zip(
     *(jax.tree.leaves((x.losses, x.stats)) for x in found), strict=True
   ):

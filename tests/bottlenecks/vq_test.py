@@ -190,9 +190,7 @@ def test_stats(z):
     latent.stats['perplexity'], np.exp(-np.sum(p * np.log(p))), rtol=1e-5
   )
   error = np.sum((np.asarray(latent.quantized) - z) ** 2) / np.sum(z**2)
-  np.testing.assert_allclose(
-    latent.stats['relative_error'], error, rtol=1e-5
-  )
+  np.testing.assert_allclose(latent.stats['relative_error'], error, rtol=1e-5)
 
 
 def fresh(z, **fields):

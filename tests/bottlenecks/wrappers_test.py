@@ -88,9 +88,7 @@ def test_decoded_codes_are_the_forward_pass(z, inner, make):
   )
   assert_same(updates['codebook'], variables['codebook'])
   assert_same(latent.codes, codes)
-  assert_same(
-    latent.quantized, module.apply(variables, codes, method='decode')
-  )
+  assert_same(latent.quantized, module.apply(variables, codes, method='decode'))
 
 
 @pytest.mark.parametrize('make', [residual, product])
@@ -216,9 +214,7 @@ def test_slices_may_have_levels(z):
   variables = start(module, z)
   codes = module.apply(variables, z, method='encode')
   latent = module.apply(variables, z, train=False)
-  assert_same(
-    latent.quantized, module.apply(variables, codes, method='decode')
-  )
+  assert_same(latent.quantized, module.apply(variables, codes, method='decode'))
   assert len(jax.tree.leaves(variables['params'])) == 4
   assert (module.symbols, module.bits_per_site) == (4 * K, 4 * 4)
   indices = np.asarray(module.apply(variables, codes, method='indices'))

@@ -19,7 +19,14 @@ from tests.codec.meter import Meter
 pytest.importorskip('constriction')
 
 CONTINUOUS = (
-  'lasers-float', 'scq', 'lista', 'kl', 'none', 'wae', 'info_vae', 'rae'
+  'lasers-float',
+  'scq',
+  'lista',
+  'kl',
+  'none',
+  'wae',
+  'info_vae',
+  'rae',
 )
 DISCRETE = [row for row in ROWS if row not in CONTINUOUS]
 F = 4  # pixels of a site
@@ -108,8 +115,14 @@ def test_a_file_has_a_bit_for_each_code(row):
 @pytest.mark.parametrize(
   'row',
   [
-    'lasers', 'lasers-patch', 'vq-ema', 'bsq', 'lattice', 'entropy',
-    'residual', 'mqvae',
+    'lasers',
+    'lasers-patch',
+    'vq-ema',
+    'bsq',
+    'lattice',
+    'entropy',
+    'residual',
+    'mqvae',
   ],
 )
 def test_what_a_context_model_writes_is_read(row, monkeypatch):

@@ -108,9 +108,7 @@ def test_subsets_come_back_at_the_bits_of_a_choice(m, n):
 def test_a_counter_counts():
   counter = Counter()
   counter.table('a', np.array([0, 2, 2]), 3, 4, np.array([0, 1, 1]), 2)
-  counter.sets(
-    'b', np.array([[[0, 1], [4, 5]]]), np.array([[2, 1]]), 5, 2
-  )
+  counter.sets('b', np.array([[[0, 1], [4, 5]]]), np.array([[2, 1]]), 5, 2)
   np.testing.assert_array_equal(
     counter.counts['a'], [[1, 0, 0, 0], [0, 0, 2, 0]]
   )

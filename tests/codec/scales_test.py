@@ -85,9 +85,7 @@ def expected(fitted, codes, plane, y, x):
         near = sum(off[p, s] for s in known) * parts
         slope, offset, least, weight = (
           int(table[one.kind, p])
-          for table in (
-            fitted.slope, fitted.offset, fitted.least, fitted.near
-          )
+          for table in (fitted.slope, fitted.offset, fitted.least, fitted.near)
         )
         guess = (slope * values + 12 * (offset + 128)) // (12 * 256)
         guess = max(-LIMIT, min(LIMIT, guess))
@@ -196,8 +194,7 @@ def test_it_saves_what_tables_cannot(maps, fitted):
   for codes in maps[:50]:
     counter.numbers('a', codes, (8, 8), 31, PLANES)
   plain, informed = (
-    bits_of(tables, maps[50:])
-    for tables in (counter.tables(), arrays(fitted))
+    bits_of(tables, maps[50:]) for tables in (counter.tables(), arrays(fitted))
   )
   assert informed < 0.85 * plain
 

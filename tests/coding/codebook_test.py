@@ -46,9 +46,7 @@ def test_nearest_code_depends_on_the_signal_alone(as_in_use):
   nearest = as_in_use(coding.nearest_code)
   signals, codebook = problem(2)
   together = nearest(signals, codebook)
-  alone = [
-    nearest(signals[i : i + 1], codebook)[0] for i in range(0, N, 50)
-  ]
+  alone = [nearest(signals[i : i + 1], codebook)[0] for i in range(0, N, 50)]
   np.testing.assert_array_equal(together[::50], alone)
 
 
@@ -151,10 +149,13 @@ def test_codes_follow_signals_that_are_scaled_and_shifted(book, stretch, shift):
   signals, indices = batch_of(book)
   # What is least in float64, in each dimension by itself.
   signals = np.float32(stretch * signals + shift)
-  moved = np.stack([
-    np.polyval(np.polyfit(book[indices, j], np.float64(signals[:, j]), 1), x)
-    for j, x in enumerate(np.float64(book).T)
-  ], axis=1)
+  moved = np.stack(
+    [
+      np.polyval(np.polyfit(book[indices, j], np.float64(signals[:, j]), 1), x)
+      for j, x in enumerate(np.float64(book).T)
+    ],
+    axis=1,
+  )
   found = coding.follow_signals(book, EVEN, signals, indices)
   # All but what chance explains of the motion, and that is little.
   ratio = np.sum((found - book) * (moved - book)) / np.sum((moved - book) ** 2)
@@ -180,9 +181,7 @@ def test_what_is_not_in_use_does_not_follow(book):
   signals, indices = batch_of(book)
   far = np.concatenate([book, np.full((2, D), 50.0, 'f4')])
   use = np.append(EVEN, [0.0, 0.01])
-  moved = coding.follow_signals(
-    far, use, 0.5 * signals, indices, below=0.02
-  )
+  moved = coding.follow_signals(far, use, 0.5 * signals, indices, below=0.02)
   np.testing.assert_array_equal(moved[K:], far[K:])
   # In use, if not in this batch, it does.
   moved = coding.follow_signals(

@@ -50,8 +50,7 @@ def test_codes_of_nearly_one_direction_are_told_apart(deviation):
   rng = np.random.default_rng(2)
   common = rng.standard_normal((1, D))
   signals, codes = (
-    np.float32(common + deviation * rng.standard_normal((n, D)))
-    for n in (N, K)
+    np.float32(common + deviation * rng.standard_normal((n, D))) for n in (N, K)
   )
   signals, codes = (
     np.asarray(coding.normalize_codes(x)) for x in (signals, codes)

@@ -260,9 +260,7 @@ def test_no_signals_have_no_codes(problem, options):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_codes_depend_on_the_signal_alone_bit_for_bit(
-  problem, mode, as_in_use
-):
+def test_codes_depend_on_the_signal_alone_bit_for_bit(problem, mode, as_in_use):
   signals, atoms = problem
   coder = as_in_use(functools.partial(batch_omp, sparsity=S, **MODES[mode]))
   code = coder(signals, atoms)

@@ -54,8 +54,9 @@ SIGNALS = {
   'equal': lambda x, a: np.repeat(x[:1], len(x), axis=0),
   'integer': lambda x, a: np.round(2 * x),
   'atoms': lambda x, a: np.resize(a.T, x.shape),
-  'some infinite': lambda x, a: np.where(np.arange(len(x))[:, None] % 3, x,
-                                         np.inf),
+  'some infinite': lambda x, a: np.where(
+    np.arange(len(x))[:, None] % 3, x, np.inf
+  ),
 }
 
 

@@ -102,9 +102,7 @@ def test_identity_dictionary_is_exact_and_ties_go_to_the_lowest_index():
   np.testing.assert_array_equal(code.coefficients, np.ones((3, 3)))
 
 
-@pytest.mark.parametrize(
-  'd, k, s', [(D, K, S), (64, 512, 4), (8, 37, 8)]
-)
+@pytest.mark.parametrize('d, k, s', [(D, K, S), (64, 512, 4), (8, 37, 8)])
 def test_agrees_with_scikit_learn(d, k, s):
   signals, atoms = random_problem(3, N, d, k)
   wide = atoms.astype(np.float64)

@@ -53,9 +53,7 @@ def _png(array):
   ],
 )
 def test_tfds_errors(tmp_path, monkeypatch, name, message):
-  describe_tfds(
-    tmp_path, 'as_tfrecord', {'image': image_feature()}, 'tfrecord'
-  )
+  describe_tfds(tmp_path, 'as_tfrecord', {'image': image_feature()}, 'tfrecord')
   describe_tfds(tmp_path, 'words', {'text': _TEXT}, 'array_record')
   describe_tfds(tmp_path, 'empty', {'image': image_feature()}, 'array_record')
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))

@@ -83,9 +83,7 @@ def test_images_of_half_the_bits_lose_none_in_the_loss():
   full = [x.astype(jnp.float32) for x in (images, times, noise)]
   guess = jnp.asarray(np.random.default_rng(1).standard_normal(images.shape))
   guess = guess.astype(jnp.bfloat16)
-  found = diffusion_loss(
-    lambda x, t: guess, Schedule(), images, times, noise
-  )
+  found = diffusion_loss(lambda x, t: guess, Schedule(), images, times, noise)
   expected = diffusion_loss(
     lambda x, t: guess.astype(jnp.float32), Schedule(), *full
   )

@@ -160,7 +160,9 @@ def test_without_a_place_nothing_is_kept(cache, caplog):
 def test_the_place_is_that_of_compiled_programs(monkeypatch):
   home = os.path.expanduser('~/.cache/lasers_jax')
   for folder, expected in (
-    ('/some/where', '/some/where'), (None, home), ('gs://bucket/x', home)
+    ('/some/where', '/some/where'),
+    (None, home),
+    ('gs://bucket/x', home),
   ):
     with monkeypatch.context() as patch:
       config = types.SimpleNamespace(jax_compilation_cache_dir=folder)

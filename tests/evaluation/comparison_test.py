@@ -67,9 +67,7 @@ def test_other_measures_have_columns():
 
 def test_what_has_no_results_says_why_below_the_table():
   last = comparison.table(ROWS).splitlines()[-1]
-  assert last == (
-    '* `vq` at 2 bits per pixel: no settings: too many codes'
-  )
+  assert last == ('* `vq` at 2 bits per pixel: no settings: too many codes')
 
 
 def test_settings_are_said_in_a_few_words():

@@ -17,9 +17,7 @@ from lasers_jax.training.sharding import make_mesh
 from tests import tiny
 
 D, SIDE = 3, 8
-NETWORK = {
-  'name': 'vector', 'D': D, 'side': SIDE, 'width': 4, 'halvings': 1
-}
+NETWORK = {'name': 'vector', 'D': D, 'side': SIDE, 'width': 4, 'halvings': 1}
 
 
 class Mean:
@@ -131,9 +129,7 @@ def test_features_are_of_all_images(images, mesh, monkeypatch):
 def test_a_fit_is_drawn_from(mesh):
   latents = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
   sampler = sampling.parse('pmfs:k=4')
-  drawn, seconds, state = generation.fit_and_draw(
-    sampler, latents, 20, 3, mesh
-  )
+  drawn, seconds, state = generation.fit_and_draw(sampler, latents, 20, 3, mesh)
   expected = sampling.draw(sampler, state, jax.random.key(3), 20)
   np.testing.assert_allclose(drawn, expected, rtol=1e-6)
   assert set(seconds) == {'fit', 'draw'} and min(seconds.values()) > 0
@@ -193,7 +189,9 @@ def test_the_table_has_what_real_pictures_score_above_each_model(real):
       'seconds': {'fit': 1.25, 'draw': 0.5},
     }
     for model, sampler, seed in (
-      ('ae', 'pmfs', 2), ('vae', 'gmm', 3), ('ae', 'gmm:components=2', 4)
+      ('ae', 'pmfs', 2),
+      ('vae', 'gmm', 3),
+      ('ae', 'gmm:components=2', 4),
     )
   ]
   head, _, *lines = table(rows).splitlines()

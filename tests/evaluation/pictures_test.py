@@ -36,9 +36,7 @@ def test_grid_puts_each_cell_in_its_place():
 def test_floats_and_uint8_give_one_picture():
   row = _random(2, 4, 4, 3)
   as_float = row.astype(np.float32) / 255
-  np.testing.assert_array_equal(
-    pictures.grid([row]), pictures.grid([as_float])
-  )
+  np.testing.assert_array_equal(pictures.grid([row]), pictures.grid([as_float]))
 
 
 def test_floats_are_clipped_and_nan_is_black():
@@ -174,9 +172,7 @@ def test_reconstructions_are_three_rows():
   errors = pictures.error_picture(originals, outputs, gain=5)
   picture = pictures.reconstructions(originals, outputs)
   rows = pictures.grid([originals, outputs, errors], pad=4)
-  np.testing.assert_array_equal(
-    picture[:, -rows.shape[1] + 4 :], rows[:, 4:]
-  )
+  np.testing.assert_array_equal(picture[:, -rows.shape[1] + 4 :], rows[:, 4:])
 
 
 def test_reconstructions_of_photographs_of_many_sizes():

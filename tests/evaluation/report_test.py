@@ -236,9 +236,7 @@ def test_large_pictures_are_cropped_and_it_says_so(full):
   results, measured, findings, found = contents()
   large = np.arange(300 * 200 * 3).astype(np.uint8).reshape(300, 200, 3)
   pairs = dict.fromkeys(findings.pairs, (large, large))
-  text = report.render(
-    results, measured, findings._replace(pairs=pairs), found
-  )
+  text = report.render(results, measured, findings._replace(pairs=pairs), found)
   said = sections(text)['images']
   assert 'Of larger pictures the middle 160 × 160 pixels are shown' in said
   first = Page(said).pictures[0]

@@ -42,9 +42,7 @@ def test_it_starts_without_loss():
 def test_fewer_channels_are_the_lowest_frequencies():
   few, all_of_them = cosine_transform(4, 5), cosine_transform(4, 48)
   np.testing.assert_array_equal(few, all_of_them[:, :5])
-  np.testing.assert_allclose(
-    all_of_them.T @ all_of_them, np.eye(48), atol=1e-6
-  )
+  np.testing.assert_allclose(all_of_them.T @ all_of_them, np.eye(48), atol=1e-6)
   np.testing.assert_allclose(few[:, 0], 48**-0.5, rtol=1e-6)  # the mean
 
 

@@ -62,7 +62,8 @@ def test_many_rows_are_drawn_in_pieces(fitted, monkeypatch):
   sampler, state = small('pmfs'), fitted('pmfs')
   first, second = jax.random.split(KEY)
   pieces = [
-    draw(sampler, state, first, 10), draw(sampler, state, second, 3, mesh())
+    draw(sampler, state, first, 10),
+    draw(sampler, state, second, 3, mesh()),
   ]
   monkeypatch.setattr(base, '_PIECE', 3 * 10)
   rows = draw(sampler, state, KEY, 13, mesh())
@@ -287,7 +288,10 @@ def test_all_is_float32_also_where_jax_has_float64(name):
     density = sampler.log_prob(state, drawn) if sampler.has_density else None
   assert drawn.dtype == np.float32 and np.isfinite(drawn).all()
   assert {x.dtype.itemsize for x in map(np.asarray, state.values())} <= {
-    1, 2, 4, 8 if 'places' in state else 4
+    1,
+    2,
+    4,
+    8 if 'places' in state else 4,
   }
   if density is not None:
     assert density.dtype == np.float32 and np.isfinite(density).all()
@@ -393,7 +397,13 @@ def test_numbers_out_of_range_are_damage(name, key, change, fitted, tmp_path):
 @pytest.mark.parametrize(
   'text',
   [
-    '[1]', 'null', '"a"', '{', '', '[' * 5000, '{"sampler": "pmfs"}',
+    '[1]',
+    'null',
+    '"a"',
+    '{',
+    '',
+    '[' * 5000,
+    '{"sampler": "pmfs"}',
     '{"sampler": [], "settings": {}, "about": {}}',
     '{"sampler": "pmfs", "settings": 3, "about": {}}',
     '{"sampler": "pmfs", "settings": {}, "about": []}',

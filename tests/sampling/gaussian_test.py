@@ -77,9 +77,7 @@ def test_principal_axes_are_those_with_variance():
     axes.directions.T @ axes.directions, np.eye(3), atol=1e-6
   )
   turned = (latents - axes.mean) @ axes.directions / axes.deviations
-  np.testing.assert_allclose(
-    np.cov(turned.T, bias=True), np.eye(3), atol=1e-3
-  )
+  np.testing.assert_allclose(np.cov(turned.T, bias=True), np.eye(3), atol=1e-3)
   back = (turned * axes.deviations) @ axes.directions.T + axes.mean
   np.testing.assert_allclose(back, latents, atol=1e-4)
   # Two latents span one direction, whatever rounding says.

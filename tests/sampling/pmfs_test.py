@@ -14,10 +14,12 @@ from tests.sampling.grid import mass
 
 RANDOM = np.random.default_rng(0)
 # Two clusters: many latents share a cell, and some cells stay empty.
-LATENTS = np.concatenate([
-  RANDOM.normal([0, 0], [1, 0.5], (300, 2)),
-  RANDOM.normal([4, 3], [0.3, 0.6], (100, 2)),
-]).astype(np.float32)
+LATENTS = np.concatenate(
+  [
+    RANDOM.normal([0, 0], [1, 0.5], (300, 2)),
+    RANDOM.normal([4, 3], [0.3, 0.6], (100, 2)),
+  ]
+).astype(np.float32)
 KEY = jax.random.key(2)
 
 

@@ -140,9 +140,7 @@ def test_terms_of_perception_and_diffusion(model, tiny_run):
   initial = 2 * np.float64(output.images) - 1
   v = np.cos(angle) * noise - np.sin(angle) * (2 * np.float64(images) - 1)
   error = v - initial * known[:, None, None, None]
-  np.testing.assert_allclose(
-    metrics['diffusion'], np.mean(error**2), rtol=1e-4
-  )
+  np.testing.assert_allclose(metrics['diffusion'], np.mean(error**2), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,7 @@ def toy_steps(batches, ema=0.9, model=None, **optimizer):
 
 
 def assert_close(a, b, **tolerance):
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b
-  )
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
 def test_two_half_batches_are_one_batch():
@@ -265,9 +263,7 @@ def test_the_adversarial_gradient_is_weighed(adaptive):
       for x in (of_pixels, of_critic)
     ]
     weight *= sizes[0] / (sizes[1] + 1e-4)
-  np.testing.assert_allclose(
-    metrics['adversarial_weight'], weight, rtol=1e-4
-  )
+  np.testing.assert_allclose(metrics['adversarial_weight'], weight, rtol=1e-4)
   expected = jax.tree.map(
     lambda p, a, b: p - (a + weight * b), params, of_pixels, of_critic
   )

@@ -173,9 +173,7 @@ class _BlockE(nn.Module):
     return _join(
       _conv(x, 'branch1x1', 320),
       _fork(_chain(x, 'branch3x3', (384,)), 'branch3x3_2'),
-      _fork(
-        _chain(x, 'branch3x3dbl', (448,), (384, (3, 3))), 'branch3x3dbl_3'
-      ),
+      _fork(_chain(x, 'branch3x3dbl', (448,), (384, (3, 3))), 'branch3x3dbl_3'),
       _conv(self.pool(x), 'branch_pool', 192),
     )
 

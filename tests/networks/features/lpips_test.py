@@ -163,9 +163,7 @@ def test_agrees_with_torch(net, in_torch, images):
   error = gradient - a.grad.numpy().transpose(0, 2, 3, 1)
   assert np.linalg.norm(error) < 5e-3 * np.linalg.norm(gradient)
   if net == 'vgg16':
-    features = VGG16Features().apply(
-      {'params': params}, images[:, :32, :45]
-    )
+    features = VGG16Features().apply({'params': params}, images[:, :32, :45])
     expected = network.maps(a[:, :, :32, :45])[3].mean((2, 3)).detach()
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
     assert features.shape == (2, 512)
