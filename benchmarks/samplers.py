@@ -30,12 +30,12 @@ import numpy as np
 from absl import app, flags, logging
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from lasers_jax.sampling import Sampler, draw
-from lasers_jax.sampling.gaussian import Gaussian
-from lasers_jax.sampling.gmm import GMM
-from lasers_jax.sampling.kde import KDE
-from lasers_jax.sampling.pmfs import PMFS
-from lasers_jax.sampling.product import ProductPMF
+from lasers_jax.priors.vector import Sampler, draw
+from lasers_jax.priors.vector.gaussian import Gaussian
+from lasers_jax.priors.vector.gmm import GMM
+from lasers_jax.priors.vector.kde import KDE
+from lasers_jax.priors.vector.pmfs import PMFS
+from lasers_jax.priors.vector.product import ProductPMF
 
 _N = flags.DEFINE_integer('n', 50_000, 'Latents to fit, and to draw.')
 _D = flags.DEFINE_integer('d', 32, 'Their width.')

@@ -20,12 +20,13 @@ import numpy as np
 from absl import app, flags
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck, Latent
+from lasers_jax.core.images import to_float
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.objective import LossSettings, Objective
 from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
 from lasers_jax.training.state import create_train_state
-from lasers_jax.training.step import make_train_step, to_float
+from lasers_jax.training.step import make_train_step
 
 _BATCH = flags.DEFINE_integer('batch', 32, 'Images in a batch.')
 _SIDE = flags.DEFINE_integer('side', 32, 'Side of an image in pixels.')

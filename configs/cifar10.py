@@ -9,7 +9,7 @@ is. Half an hour on two CPU cores; README.md has the numbers to expect.
 
 from ml_collections import ConfigDict
 
-from configs import bottlenecks, decoders
+from lasers_jax.experiment.presets import bottlenecks, decoders
 
 
 def get_config(argument: str = 'lasers') -> ConfigDict:

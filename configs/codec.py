@@ -13,7 +13,7 @@ cores; README.md has the curves to expect.
 
 from ml_collections import ConfigDict
 
-from configs import bottlenecks
+from lasers_jax.experiment.presets import bottlenecks
 
 
 def get_config(argument: str = 'entropy') -> ConfigDict:

@@ -11,7 +11,7 @@ first. On an accelerator; on a CPU the same command with configs/photos.py.
 
 from ml_collections import ConfigDict
 
-from configs import bottlenecks, decoders
+from lasers_jax.experiment.presets import bottlenecks, decoders
 
 
 def get_config(argument: str = 'lasers') -> ConfigDict:

@@ -9,7 +9,7 @@ new pictures.
 
 from ml_collections import ConfigDict
 
-from configs import autoencoders
+from lasers_jax.experiment.presets import autoencoders
 
 
 def get_config(argument: str = 'vae') -> ConfigDict:

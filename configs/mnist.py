@@ -8,7 +8,7 @@ new digits. TFDS_DATA_DIR says where the data set is.
 
 from ml_collections import ConfigDict
 
-from configs import autoencoders
+from lasers_jax.experiment.presets import autoencoders
 
 
 def get_config(argument: str = 'vae') -> ConfigDict:

@@ -11,7 +11,7 @@ with --config.data.name=folder:/my/pictures.
 
 from ml_collections import ConfigDict
 
-from configs import bottlenecks, decoders
+from lasers_jax.experiment.presets import bottlenecks, decoders
 
 
 def get_config(argument: str = 'lasers') -> ConfigDict:

@@ -22,9 +22,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
 from lasers_jax import coding
+from lasers_jax.core.files import written_whole
 from lasers_jax.errors import InputError
 from lasers_jax.estimator_file import as_arrays, from_arrays
-from lasers_jax.files import written_whole
 
 _LEARNERS = {
   'online': coding.online,

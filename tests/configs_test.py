@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from lasers_jax import settings
 from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.experiment import settings
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.objective import make_objective
 from lasers_jax.training.optimizer import make_optimizer

@@ -100,12 +100,12 @@ def tiny_run(pictures, tmp_path_factory):
   Has config, workdir, first and state (the first and the last one, on the
   host), lines (of the log) and compiled (the names of what was).
   """
-  import train
+  from lasers_jax.experiment import loop
   from tests import tiny
 
   config = tiny.config(pictures, evaluate_every=6)
   workdir = tmp_path_factory.mktemp('tiny') / 'run'
-  seen, describe = [], train.describe
+  seen, describe = [], loop.describe
 
   def look(run, mesh, state):
     seen.append(tiny.copied(state))
@@ -117,8 +117,8 @@ def tiny_run(pictures, tmp_path_factory):
     captured_log('jax._src.interpreters.pxla') as compiled,
     jax.log_compiles(),
   ):
-    patch.setattr(train, 'describe', look)
-    state = train.train_and_evaluate(config, str(workdir))
+    patch.setattr(loop, 'describe', look)
+    state = loop.train_and_evaluate(config, str(workdir))
   return types.SimpleNamespace(
     config=config,
     workdir=workdir,

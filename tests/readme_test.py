@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from lasers_jax import settings
+from lasers_jax.experiment import settings
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from lasers_jax import coding
 from lasers_jax.bottlenecks.gradients import straight_through
-from lasers_jax.ranges import Count, Decay, Several, Whole, check_fields
+from lasers_jax.core.ranges import Count, Decay, Several, Whole, check_fields
 
 
 @flax.struct.dataclass

@@ -19,7 +19,7 @@ from jax import Array, lax
 from lasers_jax.bottlenecks.base import site_mean
 from lasers_jax.bottlenecks.fsq import Scalars
 from lasers_jax.coding import binary
-from lasers_jax.ranges import Amount, Positive, Range
+from lasers_jax.core.ranges import Amount, Positive, Range
 
 
 class Binary(Scalars):

@@ -30,7 +30,7 @@ from lasers_jax.coding.scalar import (
   update_levels,
 )
 from lasers_jax.coding.search import linear
-from lasers_jax.ranges import Decay, Range
+from lasers_jax.core.ranges import Decay, Range
 
 # Of the moments, per step: numbers that nothing holds grow fast at first.
 SCALE_DECAY = 0.9

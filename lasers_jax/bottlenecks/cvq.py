@@ -17,7 +17,7 @@ from lasers_jax.bottlenecks.base import (
   LookUp,
 )
 from lasers_jax.coding.anchors import ANCHORS, DISTANCES, anchor_rate
-from lasers_jax.ranges import Decay, Whole
+from lasers_jax.core.ranges import Decay, Whole
 
 
 class CVQ(LookUp):

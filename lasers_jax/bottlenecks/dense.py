@@ -14,7 +14,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.keep import keep_largest
 from lasers_jax.coding.search import linear
-from lasers_jax.ranges import Count, Several
+from lasers_jax.core.ranges import Count, Several
 
 
 class Dense(Bottleneck):

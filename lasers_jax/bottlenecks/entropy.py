@@ -24,7 +24,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.integers import Integers, Limit
-from lasers_jax.ranges import Decay, Positive, Range
+from lasers_jax.core.ranges import Decay, Positive, Range
 
 _LEAST = 0.05  # of a step: no scale is below
 _SCALE = 1 / (2 * math.log(2))  # of the mean absolute deviation

@@ -23,7 +23,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.coding import finite
 from lasers_jax.coding.search import linear
-from lasers_jax.ranges import Range
+from lasers_jax.core.ranges import Range
 
 # More codes than this are counted scalar by scalar.
 MOST_COUNTED = 2**18

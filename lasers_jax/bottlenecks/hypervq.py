@@ -21,7 +21,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.coding.hyperbolic import mlr_logits, most_likely_class
 from lasers_jax.coding.index_propagation import pass_through
 from lasers_jax.coding.search import largest
-from lasers_jax.ranges import Amount, Positive
+from lasers_jax.core.ranges import Amount, Positive
 
 
 class HyperVQ(LookUp, Codebook):

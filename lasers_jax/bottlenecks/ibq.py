@@ -19,7 +19,7 @@ from lasers_jax.bottlenecks.base import (
   use_stats,
 )
 from lasers_jax.coding import index_propagation
-from lasers_jax.ranges import Positive
+from lasers_jax.core.ranges import Positive
 
 
 class IBQ(LookUp):

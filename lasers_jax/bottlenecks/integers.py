@@ -10,7 +10,7 @@ from lasers_jax.bottlenecks.base import (
   fixed_length_bits,
   like_sites,
 )
-from lasers_jax.ranges import Range
+from lasers_jax.core.ranges import Range
 
 Limit = Annotated[int, Range(1, 2**15 - 1)]
 

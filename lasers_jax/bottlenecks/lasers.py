@@ -27,7 +27,7 @@ from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import position_bits
-from lasers_jax.ranges import Amount, Count, Range, Share
+from lasers_jax.core.ranges import Amount, Count, Range, Share
 
 BITS = {'omp': (1, 12), 'rounded': (0, 4)}
 

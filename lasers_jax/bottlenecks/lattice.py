@@ -24,7 +24,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.integers import Integers
-from lasers_jax.ranges import Several
+from lasers_jax.core.ranges import Several
 
 _LEAST = 1e-4  # no spacing is below
 

@@ -20,7 +20,7 @@ from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.dense import Dense
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.ista import dct_dictionary, ista, largest_eigenvalue
-from lasers_jax.ranges import Amount, Count, Decay, Range
+from lasers_jax.core.ranges import Amount, Count, Decay, Range
 
 
 class Lista(Dense):

@@ -28,7 +28,7 @@ from lasers_jax.coding.positions import (
   take_sites,
 )
 from lasers_jax.coding.search import map_blocks
-from lasers_jax.ranges import Count, Range
+from lasers_jax.core.ranges import Count, Range
 
 _TRUST = 0.02  # at first, in a site that was not kept
 _SMALL = 1e-5  # what variances are kept above

@@ -13,7 +13,7 @@ from jax import Array
 from lasers_jax.bottlenecks.base import Latent, site_mean
 from lasers_jax.bottlenecks.continuous import KL, Identity
 from lasers_jax.coding import squared_distances
-from lasers_jax.ranges import Amount, Range
+from lasers_jax.core.ranges import Amount, Range
 
 # Multiples of 2 D, the squared distance of two draws of N(0, I): WAE's.
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

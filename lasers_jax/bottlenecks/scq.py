@@ -17,7 +17,7 @@ from lasers_jax.bottlenecks.dense import Dense
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.convex import convex_weights
 from lasers_jax.coding.keep import dequantize_shares, quantize_shares
-from lasers_jax.ranges import Range
+from lasers_jax.core.ranges import Range
 
 
 class SCQ(Dense):

@@ -22,7 +22,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import GRADIENTS
 from lasers_jax.coding import CodebookStatistics
-from lasers_jax.ranges import Amount, Positive
+from lasers_jax.core.ranges import Amount, Positive
 
 
 class VQ(LookUp, Codebook):

@@ -20,7 +20,7 @@ from lasers_jax.bottlenecks.base import (
   relative_error,
   site_mean,
 )
-from lasers_jax.ranges import Count, Share
+from lasers_jax.core.ranges import Count, Share
 
 
 class Copies(Bottleneck, kw_only=True):

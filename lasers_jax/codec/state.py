@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lasers_jax.arrays import read_arrays
 from lasers_jax.codec.container import HASH_BYTES
 from lasers_jax.codec.tables import MOST, Tables
+from lasers_jax.core.arrays import read_arrays
+from lasers_jax.core.files import one_line, written_whole
 from lasers_jax.errors import InputError
-from lasers_jax.files import one_line, written_whole
 
 _ABOUT = 'about'
 _HASH = 'hash'  # with it, an array that is missing shows

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lasers_jax.core.files import written_whole
 from lasers_jax.data.decoding import Look, look
 from lasers_jax.data.listing import Progress
 from lasers_jax.data.sources import nfc
-from lasers_jax.files import written_whole
 
 _CHUNK = 512  # files that are handed to threads at once
 _KEPT = np.dtype([('key', '<u8'), ('height', '<i4'), ('width', '<i4')])

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lasers_jax.core.padding import pad
 from lasers_jax.data.sources import Source
 from lasers_jax.data.workers import iterate_by_workers
 from lasers_jax.errors import InputError
-from lasers_jax.padding import pad
 
 
 def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
+from lasers_jax.core.ranges import Count, Whole
 from lasers_jax.data.opening import open_source
 from lasers_jax.data.pipeline import TrainPipeline, check_sizes, eval_batches
 from lasers_jax.data.sources import PictureFiles, Source
 from lasers_jax.errors import InputError
-from lasers_jax.ranges import Count, Whole
 
 _log = logging.getLogger(__name__)
 

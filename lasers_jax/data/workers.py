@@ -13,8 +13,8 @@ from multiprocessing import resource_tracker
 import numpy as np
 from absl import flags
 
+from lasers_jax.core.signals import ASKING
 from lasers_jax.errors import TrainingError
-from lasers_jax.signals import ASKING
 
 
 def iterate_by_workers(batches, count: int) -> Iterator[dict[str, np.ndarray]]:

@@ -11,14 +11,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from lasers_jax import inference
 from lasers_jax.bottlenecks.lasers import Lasers
-from lasers_jax.evaluation import metrics, pictures, protocol
-from lasers_jax.evaluation.measures import Measures
+from lasers_jax.core.images import to_float, to_uint8, to_uint8_range
+from lasers_jax.core.sharding import replicated
+from lasers_jax.decoders.diffusion import Decoding, draw_noise, refine
+from lasers_jax.evaluation import protocol
 from lasers_jax.evaluation.protocol import Measured
-from lasers_jax.evaluation.refinement import Decoding, draw_noise, refine
+from lasers_jax.metrics.registry import Measures
 from lasers_jax.networks.autoencoder import Autoencoder, Output
-from lasers_jax.training.sharding import replicated
-from lasers_jax.training.step import to_float
 
 SHOWN = 3  # images each of the best, the median and the worst
 REFINED = 6  # images that are sampled in several ways
@@ -115,7 +116,9 @@ def _pairs(model, variables, mesh, decoding, pick, ranked):
   groups = [x for by_group in ranked.values() for x in by_group.values()]
   shown = sorted({i for group in groups for i in group})
   images = pick(shown)
-  copies = protocol.reconstruct(model, variables, images, mesh, decoding, shown)
+  copies = inference.reconstruct(
+    model, variables, images, mesh, decoding, shown
+  )
   pairs = zip(images, copies, strict=True)
   return dict(zip(shown, pairs, strict=True))
 
@@ -187,10 +190,10 @@ def _atoms(model, mesh, variables, counts):
   numbers = order = None
   # Where the symbols are levels of scalars they are no atoms.
   if len(counts) and len(counts) == shape[0]:
-    order = np.argsort(-counts, kind='stable')[: pictures.MOST_ATOMS]
+    order = np.argsort(-counts, kind='stable')[: inference.MOST_ATOMS]
     numbers = [int(i) for i in order]
   return numbers, np.asarray(
-    protocol.decode_atoms(model, mesh, variables, order)
+    inference.decode_atoms(model, mesh, variables, order)
   )
 
 
@@ -264,7 +267,7 @@ def _sample(model, mesh, decoding, variables, output, noise) -> Array:
 
 
 def _uint8(images: Array) -> np.ndarray:
-  return protocol.to_uint8(metrics.to_uint8_range(images))
+  return to_uint8(to_uint8_range(images))
 
 
 def _perceptual(measures: Measures):
@@ -277,6 +280,6 @@ def _perceptual(measures: Measures):
 @functools.partial(jax.jit, static_argnums=0)
 def _judge(modules, frozen, images, copies) -> dict[str, Array]:
   """Means over images uint8 and copies as they come."""
-  rounded = metrics.to_uint8_range(copies)
+  rounded = to_uint8_range(copies)
   values = protocol.compare(modules, frozen, to_float(images), rounded)
   return {name: x.mean() for name, x in values.items()}

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,21 +10,17 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from lasers_jax import sampling
-from lasers_jax.bottlenecks.base import Latent
 from lasers_jax.bottlenecks.continuous import KL
+from lasers_jax.core.images import to_float
+from lasers_jax.core.sharding import put_batch, replicated
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import memorization, metrics, wasserstein
-from lasers_jax.evaluation.manifold import manifold_scores
-from lasers_jax.evaluation.measures import Extractor, extract
-from lasers_jax.evaluation.protocol import to_uint8
-from lasers_jax.evaluation.refinement import Decoding, decode
-from lasers_jax.networks.autoencoder import Autoencoder, Output
-from lasers_jax.padding import padded_side
-from lasers_jax.training.sharding import put_batch, replicated
-from lasers_jax.training.step import to_float
+from lasers_jax.inference import batches_of
+from lasers_jax.metrics import memorization, wasserstein
+from lasers_jax.metrics.manifold import manifold_scores
+from lasers_jax.metrics.registry import Extractor, extract
+from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.priors import vector
 
-BATCH = 500  # latents decoded at once
 COMPARED = 2_000  # pictures whose nearest neighbours are sought as images
 
 
@@ -88,57 +84,6 @@ def _encode(model, mesh, variables, images, key) -> Array:
   return jax.lax.with_sharding_constraint(quantized, replicated(mesh))
 
 
-def decode_latents(
-  model: Autoencoder,
-  variables: Any,
-  latents: np.ndarray,
-  mesh: Mesh,
-  decoding: Decoding | None = None,
-  size: tuple[int, int] | None = None,
-) -> np.ndarray:
-  """Decodes latents [n, H, W, D]: uint8 [n, h, w, 3].
-
-  Args:
-    size: height and width of the images, which may have any. Latents are then
-      padded, so that few sizes are compiled. None: as latents give them.
-  """
-  images = []
-  if size is not None:
-    sides = [padded_side(x, model.multiple) // model.encoder.f for x in size]
-    more = [(0, n - x) for n, x in zip(sides, latents.shape[1:3], strict=True)]
-    latents = np.pad(latents, ((0, 0), *more, (0, 0)))
-  for start, rows, count in _batches(latents, mesh):
-    indices = np.arange(start, start + len(rows), dtype=np.int32)
-    batch = {'latent': rows, 'index': indices}
-    if size is not None:
-      batch['sizes'] = np.tile(np.array(size, np.int32), (len(rows), 1))
-    copies = _decode(model, mesh, decoding, variables, put_batch(batch, mesh))
-    images.append(to_uint8(copies)[:count])
-  images = np.concatenate(images)
-  return images if size is None else images[:, : size[0], : size[1]]
-
-
-def _batches(
-  rows: np.ndarray, mesh: Mesh
-) -> Iterator[tuple[int, np.ndarray, int]]:
-  """Yields (start, rows, how many are real): of one size, zeros at the end."""
-  size = -(-min(len(rows), BATCH) // mesh.size) * mesh.size
-  for start in range(0, len(rows), size):
-    some = rows[start : start + size]
-    missing = [(0, size - len(some)), *[(0, 0)] * (rows.ndim - 1)]
-    yield start, np.pad(some, missing), len(some)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _decode(model, mesh, decoding, variables, batch) -> Array:
-  latents, sizes = batch['latent'], batch.get('sizes')
-  first = model.apply(variables, latents, sizes, method='decode_latent')
-  output = Output(first, latents, Latent(latents, None, {}, {}), sizes)
-  images = decode(model, variables, output, batch['index'], decoding)
-  rounded = metrics.to_uint8_range(images)
-  return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
-
-
 def features_of(
   extractor: Extractor, images: np.ndarray, mesh: Mesh
 ) -> np.ndarray:
@@ -146,14 +91,14 @@ def features_of(
   return np.concatenate(
     [
       extract(extractor, rows, mesh)[:count]
-      for _, rows, count in _batches(images, mesh)
+      for _, rows, count in batches_of(images, mesh)
     ]
   )
 
 
 def fit_and_draw(
-  sampler: sampling.Sampler, latents: np.ndarray, n: int, seed: int, mesh: Mesh
-) -> tuple[np.ndarray, dict[str, float], sampling.State]:
+  sampler: vector.Sampler, latents: np.ndarray, n: int, seed: int, mesh: Mesh
+) -> tuple[np.ndarray, dict[str, float], vector.State]:
   """Fits a sampler to latents [t, d] and draws n.
 
   Returns:
@@ -165,7 +110,7 @@ def fit_and_draw(
   seconds = {'fit': time.perf_counter() - started}
   for _ in range(2):
     started = time.perf_counter()
-    drawn = sampling.draw(sampler, state, jax.random.key(seed), n, mesh)
+    drawn = vector.draw(sampler, state, jax.random.key(seed), n, mesh)
     jax.block_until_ready(drawn)
     seconds['draw'] = time.perf_counter() - started
   return np.asarray(drawn), seconds, state

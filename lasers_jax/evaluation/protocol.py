@@ -1,28 +1,23 @@
 """The protocol: the whole split, one value per image, bits beside quality."""
 
 import functools
-import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from lasers_jax.core.images import save_png, to_float, to_uint8, to_uint8_range
+from lasers_jax.core.padding import sizes_of
+from lasers_jax.core.sharding import batch_sharding, put_batch, replicated
+from lasers_jax.decoders.diffusion import Decoding, decode
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import metrics, pictures
-from lasers_jax.evaluation.measures import NOTHING_MORE, Measures, extract
-from lasers_jax.evaluation.refinement import Decoding, decode
+from lasers_jax.metrics import code_usage, similarity, statistics
+from lasers_jax.metrics.registry import NOTHING_MORE, Measures, extract
 from lasers_jax.networks.autoencoder import Autoencoder
-from lasers_jax.padding import common_sides, pad_one, sizes_of
-from lasers_jax.training.sharding import (
-  batch_sharding,
-  put_batch,
-  replicated,
-)
-from lasers_jax.training.step import to_float
 
 PROTOCOL = {
   'colour': 'RGB in [0, 1]',
@@ -75,7 +70,7 @@ def summarize(measured: Measured) -> dict[str, Any]:
   for name, values in measured.values.items():
     *before, name = name.split('/')
     home = results.setdefault('initial', {}) if before else results
-    home[name] = metrics.summarize(values)
+    home[name] = statistics.summarize(values)
   return {
     **results,
     **measured.scores,
@@ -88,7 +83,7 @@ def _use(counts: np.ndarray) -> dict[str, float]:
   """Usage and perplexity; nothing for a continuous code."""
   if not len(counts):
     return {}
-  usage, perplexity = metrics.usage(counts), metrics.perplexity(counts)
+  usage, perplexity = code_usage.usage(counts), code_usage.perplexity(counts)
   return {'usage': usage, 'perplexity': perplexity}
 
 
@@ -96,7 +91,7 @@ def check_size(
   height: int, width: int, measures: Measures = NOTHING_MORE
 ) -> None:
   """Raises InputError where images are too small to be measured."""
-  for name, least in {'SSIM': metrics.SSIM_WINDOW, **measures.least}.items():
+  for name, least in {'SSIM': similarity.SSIM_WINDOW, **measures.least}.items():
     if min(height, width) < least:
       raise InputError(
         f'{name} needs images of at least {least}x{least} pixels, not '
@@ -153,7 +148,7 @@ def measure(
       _add_features(features, measures, pair, sizes, mesh, result['mask'])
     if dump:
       whole = [_cut(x, batch['height'], batch['width']) for x in pair]
-      pictures.dump(dump, batch['index'], batch['mask'], *whole)
+      dump_images(dump, batch['index'], batch['mask'], *whole)
   scores = {k: x.score(*features[k]) for k, x in measures.scores.items()}
   return Measured(_columns(values), scores, counts, bits, pixels)
 
@@ -198,11 +193,6 @@ def _own_rows(images: Array) -> np.ndarray:
   return to_uint8(np.concatenate([shards[i] for i in sorted(shards)]))
 
 
-def to_uint8(rounded: Array) -> np.ndarray:
-  """Takes what `metrics.to_uint8_range` returns to the host; NaN is black."""
-  return np.round(255 * np.nan_to_num(np.asarray(rounded))).astype(np.uint8)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _measure_batch(
   model, mesh, decoding, modules, variables, frozen, batch
@@ -212,10 +202,10 @@ def _measure_batch(
   images, sizes = to_float(batch.pop('image')), batch.pop('sizes', None)
   output = model.apply(variables, images, sizes=sizes)
   copies = decode(model, variables, output, batch['index'], decoding)
-  rounded = metrics.to_uint8_range(copies)
+  rounded = to_uint8_range(copies)
   values = compare(modules, frozen, images, rounded, sizes)
   if decoding:
-    initial = metrics.to_uint8_range(output.images)
+    initial = to_uint8_range(output.images)
     more = compare(modules, frozen, images, initial, sizes)
     values |= {f'initial/{name}': x for name, x in more.items()}
   result = {'values': values, **batch}
@@ -240,7 +230,7 @@ def compare(
     sizes: int32 [B, 2], of what is to be compared at the top left; None: all.
   """
   pair = (images, copies) if sizes is None else (images, copies, sizes)
-  values = {'psnr': metrics.psnr(*pair), 'ssim': metrics.ssim(*pair)}
+  values = {'psnr': similarity.psnr(*pair), 'ssim': similarity.ssim(*pair)}
   for name, module in modules:
     values[name] = module.apply({'params': frozen[name]}, *pair)
   return values
@@ -251,7 +241,7 @@ def one_line(results: dict[str, Any]) -> str:
   bits = results['bits_per_pixel']['fixed_length']
   bits = bits if isinstance(bits, str) else f'{bits:.4g} bits per pixel'
   psnr, ssim = results['psnr'], results['ssim']
-  interval = metrics.say_interval(psnr)
+  interval = statistics.say_interval(psnr)
   parts = [
     f'PSNR {psnr["mean"]:.2f} dB' + (f' ({interval})' if interval else ''),
     f'SSIM {ssim["mean"]:.4f}',
@@ -278,108 +268,14 @@ def scalars(results: dict[str, Any], prefix: str) -> dict[str, float]:
   }
 
 
-def picture(
-  model: Autoencoder,
-  variables: Any,
-  images: list[np.ndarray],
-  mesh: Mesh,
-  decoding: Decoding | None = None,
-) -> np.ndarray:
-  """Draws images, their reconstructions, the errors, and decoded atoms.
+def dump_images(folder, indices, mask, originals, copies):
+  """Writes images and copies as PNG files: original/7.png, copy/7.png.
 
-  Args:
-    images: uint8 [h, w, 3] each, of any size from the factor up.
-
-  Returns:
-    uint8 [H, W, 3].
+  indices: [n], their names; mask: bool [n], which to write; originals, copies:
+  uint8 [n, h, w, 3].
   """
-  copies = reconstruct(model, variables, images, mesh, decoding)
-  atoms = np.asarray(decode_atoms(model, mesh, variables))
-  return pictures.reconstructions(images, copies, atoms)
-
-
-def reconstruct(
-  model: Autoencoder,
-  variables: Any,
-  images: list[np.ndarray],
-  mesh: Mesh,
-  decoding: Decoding | None = None,
-  indices: Sequence[int] | None = None,
-) -> list[np.ndarray]:
-  """Codes and decodes images uint8 [h, w, 3], of any size from the factor up.
-
-  Args:
-    indices: their numbers in the split; None takes 0, 1, ...
-
-  Returns:
-    uint8 [h, w, 3] each.
-  """
-  copies = []
-  indices = range(len(images)) if indices is None else indices
-  sides = common_sides(images, model.multiple) if images else ()
-  for i, image, goal in zip(indices, images, sides, strict=True):
-    padded, sizes = pad_one(image, model.multiple, goal)
-    copy = _reconstruct(
-      model, mesh, decoding, variables, padded, sizes, np.full(1, i, np.int32)
-    )
-    h, w, _ = image.shape
-    copies.append(to_uint8(copy)[0, :h, :w])
-  return copies
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _reconstruct(
-  model, mesh, decoding, variables, images, sizes, indices
-) -> Array:
-  output = model.apply(variables, to_float(images), sizes=sizes)
-  copies = decode(model, variables, output, indices, decoding)
-  rounded = metrics.to_uint8_range(copies)
-  return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def decode_atoms(
-  model: Autoencoder, mesh: Mesh, variables: Any, order: Array | None = None
-) -> Array:
-  """Shows what single atoms add to an image: [k, h, w, 3] in [0, 1].
-
-  Each stands alone in the middle of a latent of zeros, is decoded, and has
-  what zeros decode to taken off; the contrast of each is stretched to the full
-  range around grey.
-
-  Args:
-    order: int [any], which atoms, at most 64 of them; None takes the first.
-  """
-  bound = model.bind(variables)
-  atoms = bound.bottleneck.atoms()
-  if order is not None:
-    atoms = atoms[order]
-  atoms = atoms[: pictures.MOST_ATOMS]
-  n, p, _, d = atoms.shape
-  # Five patches a side: an odd number has a middle.
-  empty = jnp.zeros((n, 5 * p, 5 * p, d))
-  latents = empty.at[:, 2 * p : 3 * p, 2 * p : 3 * p].set(atoms)
-  shown = bound.decode_latent(latents) - bound.decode_latent(empty[:1])
-  peak = jnp.max(jnp.abs(shown), axis=(1, 2, 3), keepdims=True)
-  shown = 0.5 + 0.5 * shown / jnp.maximum(peak, 1e-6)
-  return jax.lax.with_sharding_constraint(shown, replicated(mesh))
-
-
-def weights_hash(variables: Any) -> str:
-  """Names weights by the SHA-256 of their arrays: 16 hexadecimal digits."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
-  return digest.hexdigest()[:16]
-
-
-def count_parameters(variables: Any) -> dict[str, int]:
-  """Counts what gradients train in each part of a model: encoder, decoder, ...
-
-  A codebook of running averages is not among it.
-  """
-  return {
-    name: sum(leaf.size for leaf in jax.tree.leaves(part))
-    for name, part in variables['params'].items()
-  }
+  for name, images in ('original', originals), ('copy', copies):
+    inner = os.path.join(folder, name)
+    os.makedirs(inner, exist_ok=True)
+    for i in np.flatnonzero(mask):
+      save_png(os.path.join(inner, f'{int(indices[i])}.png'), images[i])

@@ -10,12 +10,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from lasers_jax.evaluation import metrics
-from lasers_jax.evaluation.comparison import line
-from lasers_jax.evaluation.measures import MEASURES, NOTHING_MORE, Measures
+from lasers_jax.core.images import to_float
+from lasers_jax.core.padding import pad_one
 from lasers_jax.evaluation.protocol import check_size
-from lasers_jax.padding import pad_one
-from lasers_jax.training.step import to_float
+from lasers_jax.metrics import similarity, statistics
+from lasers_jax.metrics.registry import NOTHING_MORE, Measures
 
 # Settings of Pillow, from small files to large ones.
 CLASSICAL = {
@@ -96,7 +95,7 @@ def measure(
     'setting': coder.setting,
     'bits_per_pixel': 8 * sizes / pixels,
     'bytes': sizes,
-    **{name: metrics.summarize(np.array(x)) for name, x in values.items()},
+    **{name: statistics.summarize(np.array(x)) for name, x in values.items()},
     'seconds_per_megapixel': {'encode': encode, 'decode': decode},
   }
 
@@ -104,7 +103,7 @@ def measure(
 def _compare(image, copy, measures: Measures) -> dict[str, float]:
   (images, sizes), (copies, _) = pad_one(image), pad_one(copy)
   pair = (images, copies) if sizes is None else (images, copies, sizes)
-  found = {'psnr': metrics.psnr(*pair)[0], 'ssim': metrics.ssim(*pair)[0]}
+  found = {'psnr': similarity.psnr(*pair)[0], 'ssim': similarity.ssim(*pair)[0]}
   for name, distance in measures.distances.items():
     found[name] = _distance(distance.module, distance.params, *pair)
   return {name: float(x) for name, x in found.items()}
@@ -114,82 +113,3 @@ def _compare(image, copy, measures: Measures) -> dict[str, float]:
 def _distance(module, params, images, copies, *sizes):
   pair = to_float(images), to_float(copies)
   return module.apply({'params': params}, *pair, *sizes)[0]
-
-
-def above(rows: Sequence[dict], other: str) -> list[float | None]:
-  """How far the PSNR of each row is above that of another codec, in dB.
-
-  At equal bits per pixel, on straight lines between that codec's points; None
-  where it has none so small or so large.
-  """
-  points = sorted(
-    (row['bits_per_pixel'], row['psnr']['mean'])
-    for row in rows
-    if row['codec'] == other
-  )
-  if not points:
-    return [None] * len(rows)
-  bits, psnr = np.transpose(points)
-  found = []
-  for row in rows:
-    rate = row['bits_per_pixel']
-    inside = bits[0] <= rate <= bits[-1]
-    gain = row['psnr']['mean'] - np.interp(rate, bits, psnr)
-    found.append(float(gain) if inside else None)
-  return found
-
-
-def table(rows: Sequence[dict]) -> str:
-  """Writes rows as Markdown, codec by codec, the smallest files first."""
-  more = [x for x in MEASURES if x in rows[0]]
-  names = [x for x in CLASSICAL if any(row['codec'] == x for row in rows)]
-  gains = {name: above(rows, name) for name in names}
-  head = [
-    'codec', 'setting', 'bits per pixel', 'PSNR in dB (95 %)', 'SSIM', *more,
-    *(f'dB above {name}' for name in names),
-    'encode, s/MP', 'decode, s/MP',
-  ]  # fmt: skip
-  lines = [line(head), line(['---'] * len(head))]
-  order = list(dict.fromkeys(row['codec'] for row in rows))
-  for i, row in sorted(
-    enumerate(rows),
-    key=lambda x: (order.index(x[1]['codec']), x[1]['bits_per_pixel']),
-  ):
-    psnr, seconds = row['psnr'], row['seconds_per_megapixel']
-    cells = [
-      row['codec'],
-      row['setting'],
-      f'{row["bits_per_pixel"]:.4g}',
-      metrics.say_mean(psnr),
-      f'{row["ssim"]["mean"]:.4f}',
-      *(f'{row[name]["mean"]:.4f}' for name in more),
-      *(_signed(gains[name][i], row['codec'] == name) for name in names),
-      f'{seconds["encode"]:.3g}',
-      f'{seconds["decode"]:.3g}',
-    ]
-    lines.append(line(cells))
-  return '\n'.join(lines) + '\n'
-
-
-def _signed(value: float | None, own: bool) -> str:
-  return '' if own or value is None else f'{value:+.2f}'
-
-
-def plot(rows: Sequence[dict], path: str) -> None:
-  """Draws PSNR and SSIM over bits per pixel, a curve for each codec."""
-  # Here, since numbers are there without it.
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(11, 5), layout='constrained')
-  for axes, name, label in zip(
-    figure.subplots(1, 2), ('psnr', 'ssim'), ('PSNR in dB', 'SSIM'), strict=True
-  ):
-    for codec in dict.fromkeys(row['codec'] for row in rows):
-      own = [row for row in rows if row['codec'] == codec]
-      points = sorted((row['bits_per_pixel'], row[name]['mean']) for row in own)
-      style = dict(lw=1, ms=3) if codec in CLASSICAL else dict(lw=2, ms=6)
-      axes.plot(*zip(*points, strict=True), 'o-', label=codec, **style)
-    axes.set(xlabel='bits per pixel, of files', ylabel=label, xscale='log')
-    axes.grid(alpha=0.3, which='both')
-  axes.legend()
-  figure.savefig(path, dpi=120)

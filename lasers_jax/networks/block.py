@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lasers_jax.core.ranges import Count, Whole
 from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
 from lasers_jax.networks.vqvae import ResidualStack
-from lasers_jax.ranges import Count, Whole
 
 _CHROMA = 2.0  # a difference of colours stands as late as so high a frequency
 

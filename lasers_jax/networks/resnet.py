@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lasers_jax.core.ranges import Count, Counts, Whole
 from lasers_jax.networks import layers
-from lasers_jax.ranges import Count, Counts, Whole
 
 
 def normalize(x: jax.Array, dtype) -> jax.Array:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lasers_jax.core.ranges import Count
 from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
-from lasers_jax.ranges import Count
 
 
 def _small_side(side, halvings):

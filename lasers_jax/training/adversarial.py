@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from lasers_jax.core.ranges import Amount, Count, Decay, Positive, Whole
 from lasers_jax.errors import InputError
 from lasers_jax.networks.discriminators import DISCRIMINATORS
-from lasers_jax.ranges import Amount, Count, Decay, Positive, Whole
 
 _LOGIT_DECAY = 0.99  # of LeCAM's averages of logits, and of the accuracy
 _MOST_WEIGHT = 1e4

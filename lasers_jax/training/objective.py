@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from lasers_jax.core.ranges import Amount, Number, Positive, Share
 from lasers_jax.diffusion import Schedule, diffusion_loss, draw_times
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder, Output
-from lasers_jax.networks.features import load_perceptual
-from lasers_jax.ranges import Amount, Number, Positive, Share
+from lasers_jax.pretrained import load_perceptual
 
 PIXEL_LOSSES = {
   'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),

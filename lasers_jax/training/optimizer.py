@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from lasers_jax.coding import normalize_atoms
+from lasers_jax.core.ranges import Amount, Count, Decay, Positive, Share, Whole
 from lasers_jax.errors import InputError
-from lasers_jax.ranges import Amount, Count, Decay, Positive, Share, Whole
 
 OPTIMIZERS = ('adam', 'adamw')
 

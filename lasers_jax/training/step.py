@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from lasers_jax.core.images import to_float
 from lasers_jax.training.adversarial import (
   Adversary,
   adaptive_weight,
@@ -15,11 +16,6 @@ from lasers_jax.training.adversarial import (
 )
 from lasers_jax.training.objective import Objective
 from lasers_jax.training.state import TrainState
-
-
-def to_float(images: Array) -> Array:
-  """uint8 images to float32 in [0, 1]."""
-  return images.astype(jnp.float32) / 255
 
 
 def make_train_step(

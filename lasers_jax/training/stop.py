@@ -11,7 +11,7 @@ from typing import TypeVar
 import jax
 from jax.experimental import multihost_utils
 
-from lasers_jax.signals import ASKING, Listener
+from lasers_jax.core.signals import ASKING, Listener
 
 T = TypeVar('T')
 

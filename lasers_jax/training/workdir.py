@@ -6,17 +6,19 @@ import fcntl
 import json
 import logging
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from lasers_jax.core.files import (
+  check_folder,
+  local,
+  write_text,
+)
 from lasers_jax.errors import InputError
-from lasers_jax.files import one_line, written_whole
 
 CONFIG = 'config.json'
 PICTURES = 'data.json'
@@ -81,47 +83,6 @@ def locate(path: str) -> str:
       f'{mend} {shown}'
     ) from error
   return path
-
-
-def local(path: str) -> str:
-  """Returns the absolute path of a file or folder; `~` is the home folder.
-
-  Raises:
-    InputError: it is an address (`gs://...`), or the home folder is unknown.
-  """
-  if re.match(r'[a-zA-Z][a-zA-Z0-9+.-]*://', path):
-    raise InputError(f'{path} is an address: a path of this machine is needed')
-  expanded = os.path.expanduser(path)
-  if expanded.startswith('~'):
-    raise InputError(
-      f'nobody knows the home folder in {path}: for a folder of that name, '
-      f'say ./{path}'
-    )
-  return os.path.abspath(expanded)
-
-
-@contextlib.contextmanager
-def writing(path: str, instead: str = '') -> Iterator[None]:
-  """Makes an error of the disk an InputError that names the path.
-
-  Args:
-    instead: what the user can do; the message ends with it.
-  """
-  try:
-    yield
-  except OSError as error:
-    more = f' ({instead})' if instead else ''
-    raise InputError(
-      f'{path} cannot be written: {one_line(error)}{more}'
-    ) from error
-
-
-def check_folder(path: str, instead: str = '') -> None:
-  """Makes a folder; raises InputError where nothing can be written there."""
-  with writing(path, instead):
-    os.makedirs(path, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path) as file:
-      file.write(b'0')
 
 
 @contextlib.contextmanager
@@ -256,12 +217,6 @@ def save_failure(
   path = os.path.join(workdir, f'failure-{step}{process}.npz')
   np.savez(path, step=step, term=term, **batch)
   return path
-
-
-def write_text(path: str, text: str) -> None:
-  """Writes a file whole or not at all."""
-  with written_whole(path, 'w') as file:
-    file.write(text)
 
 
 def _plain(config: dict) -> dict:

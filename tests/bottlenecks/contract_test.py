@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Lasers
-from lasers_jax.training import sharding
+from lasers_jax.core import sharding
 from tests.bottlenecks.rows import (
   BY_IMAGE,
   CODEBOOKS,

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from lasers_jax import settings
 from lasers_jax.bottlenecks import VQ, Lasers
 from lasers_jax.bottlenecks.continuous import Identity
+from lasers_jax.experiment import settings
 from tests.bottlenecks.mqvae_reference import INNER, D, K, mqvae
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from configs import bottlenecks
-from lasers_jax import settings
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.bottlenecks.rates import CLOSE, SOLVERS, fields_at
+from lasers_jax.experiment import settings
+from lasers_jax.experiment.presets import bottlenecks
 
 D, SIDE = 16, 8
 ROUNDED = {'pursuit': 'rounded'}

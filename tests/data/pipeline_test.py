@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lasers_jax.core.padding import padded_side
 from lasers_jax.data import (
   Remembered,
   TrainPipeline,
@@ -19,7 +20,6 @@ from lasers_jax.data import (
   resize_shorter,
 )
 from lasers_jax.errors import InputError, TrainingError
-from lasers_jax.padding import padded_side
 from tests.data.made import noise, save
 
 _DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'

@@ -5,15 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax import sampling, settings
+from lasers_jax import inference
+from lasers_jax.core.images import to_uint8_range
+from lasers_jax.core.sharding import make_mesh
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import generation
-from lasers_jax.evaluation.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.evaluation.generation import Pictures
-from lasers_jax.evaluation.generation_table import overview, table
-from lasers_jax.evaluation.measures import Extractor
-from lasers_jax.evaluation.metrics import to_uint8_range
-from lasers_jax.training.sharding import make_mesh
+from lasers_jax.experiment import settings
+from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance
+from lasers_jax.metrics.registry import Extractor
+from lasers_jax.priors import vector
+from lasers_jax.report.generation_table import overview, table
 from tests import tiny
 
 D, SIDE = 3, 8
@@ -113,7 +115,7 @@ def test_any_number_of_latents_is_decoded(devices, monkeypatch):
   latents = np.random.default_rng(0).normal(size=(11, 1, 1, D))
   latents = latents.astype(np.float32)
   mesh = make_mesh(devices)
-  decoded = generation.decode_latents(model, variables, latents, mesh)
+  decoded = inference.decode_latents(model, variables, latents, mesh)
   expected = model.apply(variables, latents, method='decode_latent')
   expected = np.round(255 * np.asarray(to_uint8_range(expected)))
   assert decoded.dtype == np.uint8 and decoded.shape == (11, SIDE, SIDE, 3)
@@ -128,9 +130,9 @@ def test_features_are_of_all_images(images, mesh, monkeypatch):
 
 def test_a_fit_is_drawn_from(mesh):
   latents = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
-  sampler = sampling.parse('pmfs:k=4')
+  sampler = vector.parse('pmfs:k=4')
   drawn, seconds, state = generation.fit_and_draw(sampler, latents, 20, 3, mesh)
-  expected = sampling.draw(sampler, state, jax.random.key(3), 20)
+  expected = vector.draw(sampler, state, jax.random.key(3), 20)
   np.testing.assert_allclose(drawn, expected, rtol=1e-6)
   assert set(seconds) == {'fit', 'draw'} and min(seconds.values()) > 0
 

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from lasers_jax import inference
+from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
-from lasers_jax.settings import from_config
-from lasers_jax.training import sharding
+from lasers_jax.experiment.figures import reconstruction_figure
+from lasers_jax.experiment.settings import from_config
 from lasers_jax.training.state import evaluation_variables
 from tests import tiny
 
@@ -167,16 +169,16 @@ def test_scalars_are_named_and_numbers(measured):
 
 
 def test_a_hash_names_the_weights(variables):
-  first = protocol.weights_hash(variables)
-  assert len(first) == 16 and first == protocol.weights_hash(variables)
+  first = inference.weights_hash(variables)
+  assert len(first) == 16 and first == inference.weights_hash(variables)
   changed = jax.tree.map(np.array, variables)
   changed['params']['encoder']['Conv_0']['bias'][0] += 1e-3
-  assert protocol.weights_hash(changed) != first
+  assert inference.weights_hash(changed) != first
 
 
 def test_the_picture_shows_images_of_any_size(run, variables):
   images = list(tiny.images(2)) + [np.zeros((12, 20, 3), np.uint8)]
   mesh = sharding.make_mesh(data=1)
-  picture = protocol.picture(run.model, variables, images, mesh)
+  picture = reconstruction_figure(run.model, variables, images, mesh)
   assert picture.dtype == np.uint8 and picture.ndim == 3
   assert picture.shape[0] > 3 * 16

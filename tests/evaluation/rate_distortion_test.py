@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import metrics
 from lasers_jax.evaluation.rate_distortion import (
   CLASSICAL,
   Coder,
@@ -14,6 +13,7 @@ from lasers_jax.evaluation.rate_distortion import (
   measure,
   table,
 )
+from lasers_jax.metrics import similarity
 
 RNG = np.random.default_rng(0)
 COARSE = RNG.integers(0, 256, (4, 5, 3), np.uint8)
@@ -58,7 +58,7 @@ def test_bits_are_of_all_bytes_and_quality_is_a_mean_of_images():
   found = measure(Coder('half', '', encode, decode), IMAGES)
   assert found['bits_per_pixel'] == 24
   expected = [
-    float(metrics.psnr(x[None], (x // 2 * 2)[None])[0]) for x in IMAGES
+    float(similarity.psnr(x[None], (x // 2 * 2)[None])[0]) for x in IMAGES
   ]
   assert found['psnr']['mean'] == pytest.approx(np.mean(expected))
   assert found['psnr']['count'] == 3

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lasers_jax import inference
+from lasers_jax.core import sharding
+from lasers_jax.core.images import to_uint8, to_uint8_range
 from lasers_jax.data.pipeline import eval_batches
-from lasers_jax.diffusion import Schedule
-from lasers_jax.evaluation import metrics, protocol
-from lasers_jax.evaluation.refinement import (
+from lasers_jax.decoders.diffusion import (
   Decoding,
   SamplingSettings,
   decode,
   draw_noise,
 )
-from lasers_jax.settings import build_model
-from lasers_jax.training import sharding
+from lasers_jax.diffusion import Schedule
+from lasers_jax.evaluation import protocol
+from lasers_jax.experiment.settings import build_model
+from lasers_jax.metrics import similarity
 
 SIZES = [(41, 70), (33, 96)]  # both in arrays of 48 x 96
 VQ = dict(name='vq', K=16)
@@ -131,9 +134,9 @@ def test_numbers_are_those_of_each_picture_alone(case):
   for i, (output, copies) in enumerate(case.alone):
     image = PICTURES[i]['image'][None]
     h, w = image.shape[1:3]
-    copies = metrics.to_uint8_range(copies)[:, :h, :w]
+    copies = to_uint8_range(copies)[:, :h, :w]
     for name in 'psnr', 'ssim':
-      expected = getattr(metrics, name)(image / np.float32(255), copies)[0]
+      expected = getattr(similarity, name)(image / np.float32(255), copies)[0]
       np.testing.assert_allclose(
         measured.values[name][i], expected, 1e-5, 1e-6, err_msg=f'{name} {i}'
       )
@@ -178,15 +181,15 @@ def test_codes_and_latents_are_those_of_each_picture_alone(case):
 def test_reconstructions_are_those_of_each_picture_alone(case):
   images = [item['image'] for item in PICTURES]
   mesh = sharding.make_mesh(data=1)
-  compiled = protocol._reconstruct._cache_size()
-  copies = protocol.reconstruct(
+  compiled = inference._reconstruct._cache_size()
+  copies = inference.reconstruct(
     case.model, case.variables, images, mesh, case.decoding
   )
-  assert protocol._reconstruct._cache_size() == compiled + 1
+  assert inference._reconstruct._cache_size() == compiled + 1
   for image, copy, found in zip(images, copies, case.alone, strict=True):
     h, w, _ = image.shape
-    expected = metrics.to_uint8_range(found[1])
-    expected = protocol.to_uint8(expected)[0, :h, :w]
+    expected = to_uint8_range(found[1])
+    expected = to_uint8(expected)[0, :h, :w]
     assert copy.shape == image.shape
     assert np.abs(copy.astype(int) - expected).max() <= 1
     assert (copy != expected).mean() < 1e-3
@@ -207,7 +210,7 @@ def test_measures_of_padded_images_are_those_of_the_images(name, side):
   rng = np.random.default_rng(0)
   a, b = rng.uniform(size=(2, 2, side + 30, side + 17, 3)).astype(np.float32)
   sizes = np.array([(side, side + 16), (side + 29, side + 1)], np.int32)
-  measure = getattr(metrics, name)
+  measure = getattr(similarity, name)
   b = np.clip(a + 0.1 * b, 0, 1)
   found = measure(a, b, sizes)
   for i, (h, w) in enumerate(sizes.tolist()):

@@ -8,9 +8,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from lasers_jax import settings
+from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
-from lasers_jax.training import checkpoint, sharding
+from lasers_jax.experiment import settings
+from lasers_jax.training import checkpoint
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import state_shapes

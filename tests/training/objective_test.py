@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from lasers_jax.diffusion import draw_times
 from lasers_jax.errors import InputError
-from lasers_jax.settings import from_config
+from lasers_jax.experiment.settings import from_config
 from lasers_jax.training.objective import (
   PIXEL_LOSSES,
   DiffusionSettings,

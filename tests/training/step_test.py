@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-import train
 from lasers_jax.bottlenecks import Latent
+from lasers_jax.core import sharding
+from lasers_jax.core.images import to_float
+from lasers_jax.experiment import loop
+from lasers_jax.experiment.settings import from_config
 from lasers_jax.networks.autoencoder import Output
-from lasers_jax.settings import from_config
-from lasers_jax.training import adversarial, sharding
+from lasers_jax.training import adversarial
 from lasers_jax.training.adversarial import (
   DiscriminatorSettings,
   make_adversary,
@@ -21,7 +23,7 @@ from lasers_jax.training.adversarial import (
 from lasers_jax.training.objective import LossSettings, Objective
 from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
 from lasers_jax.training.state import TrainState
-from lasers_jax.training.step import make_train_step, to_float
+from lasers_jax.training.step import make_train_step
 from tests import tiny
 
 
@@ -145,7 +147,7 @@ def tiny_steps(tiny_run):
   states, metrics = [tiny_run.first], []
   for i in range(3):
     images = {'image': tiny.images(8, seed=i)}
-    state, values = step(state, train.put_images(images, mesh))
+    state, values = step(state, loop.put_images(images, mesh))
     states.append(tiny.copied(state))
     metrics.append(jax.device_get(values))
   return types.SimpleNamespace(states=states, metrics=metrics)

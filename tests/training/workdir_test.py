@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from lasers_jax import settings
+from lasers_jax.core.files import check_folder, write_text
 from lasers_jax.errors import InputError
+from lasers_jax.experiment import settings
 from lasers_jax.training import workdir
 from tests import tiny
 
@@ -146,14 +147,14 @@ def test_the_batch_of_a_failure_is_kept(tmp_path):
 
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = str(tmp_path / 'config.json')
-  workdir.write_text(path, json.dumps(CONFIG))
+  write_text(path, json.dumps(CONFIG))
 
   def fail(*_):
     raise OSError('the power is gone')
 
   monkeypatch.setattr(os, 'replace', fail)
   with pytest.raises(OSError, match='power'):
-    workdir.write_text(path, 'half')
+    write_text(path, 'half')
   assert workdir.load_config(str(tmp_path)) == CONFIG
 
 
@@ -286,4 +287,4 @@ def test_a_folder_that_may_not_be_written_is_an_error(tmp_path, monkeypatch):
 
   monkeypatch.setattr(workdir.tempfile, 'TemporaryFile', refuse)
   with pytest.raises(InputError, match=r'Read-only file system \(mend it\)'):
-    workdir.check_folder(str(tmp_path), 'mend it')
+    check_folder(str(tmp_path), 'mend it')

@@ -1,0 +1,168 @@
+"""The flags of the scripts: what they may be, how they are read and explained.
+
+absl knows the flags, ml_collections those of single keys of a config; here is
+what both leave to be said on one line.
+"""
+
+import collections
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from lasers_jax.cli import config_file
+from lasers_jax.core import ranges
+from lasers_jax.core.files import local
+from lasers_jax.errors import InputError, nearest, shown
+
+_CONFIG = (
+  'A config file, and behind a colon its argument: configs/photos.py:lasers. '
+  'Each key of it is a flag, too: --config.SECTION.KEY=VALUE.'
+)
+_HELP = ('help', 'h', '?', 'helpshort')
+_TRUTHS = ('true', 't', '1', 'false', 'f', '0')
+
+
+class _Refused(Exception):
+  """An InputError on its way past absl, which wraps every ValueError."""
+
+
+class _Config(flags.ArgumentParser):
+  """Reads FILE or FILE:ARGUMENT."""
+
+  def parse(self, text: str) -> ConfigDict:
+    try:
+      return config_file.load(text).lock()
+    except InputError as error:
+      raise _Refused(str(error)) from error
+
+
+class Number(flags.ArgumentParser):
+  """Reads a number of a kind, see `ranges`; for `flags.DEFINE`."""
+
+  def __init__(self, kind: Any):
+    self.kind = kind
+
+  def parse(self, text: Any) -> Any:
+    return ranges.read(text, self.kind)
+
+  def flag_type(self) -> str:
+    return ranges.say(self.kind)
+
+
+class Numbers(Number):
+  """Reads numbers of a kind, joined by commas, to a list."""
+
+  def parse(self, text: Any) -> list:
+    if isinstance(text, list):
+      return text
+    words = text.split(',') if text else []
+    return [ranges.read(word, self.kind) for word in words]
+
+
+class Path(flags.ArgumentParser):
+  """Reads a path; shells leave a `~` behind an equals sign alone."""
+
+  def parse(self, text: str) -> str:
+    return local(text) if text else text
+
+
+def define_config() -> None:
+  """Defines the flag --config, and those of its keys."""
+  config_flags.DEFINE_config_file('config', help_string=_CONFIG)
+  flags.FLAGS['config'].parser = _Config()
+
+
+def parse(
+  argv: list[str], words: bool = False, program: str = '__main__'
+) -> list[str]:
+  """Reads the flags; returns the name of the script and what is no flag.
+
+  Args:
+    argv: as sys.argv.
+    words: whether there may be something that is no flag.
+    program: the module that defined the flags and says what they are for.
+
+  Raises:
+    InputError: a flag or a key that is not known or given twice, a value that
+      cannot be used, or what a config file raises.
+    SystemExit: with code 0, after help was asked for and printed.
+  """
+  names = collections.Counter(_names(argv))
+  if not names.keys().isdisjoint(_HELP):
+    _print_help(program, () if words else ('config', 'workdir'))
+    sys.exit(0)
+  twice = [name for name, count in names.items() if count > 1]
+  if twice:
+    raise InputError(f'--{twice[0]} is given twice')
+  try:
+    rest = flags.FLAGS(argv)
+  except _Refused as error:
+    raise InputError(str(error)) from error
+  except Exception as error:  # of many types
+    raise InputError(_explain(argv) or str(error)) from error
+  if rest[1:] and not words:
+    raise InputError(f'not a flag: {rest[1]}')
+  return rest
+
+
+def _names(argv: list[str]) -> Iterator[str]:
+  """The names of flags, up to a lone --."""
+  for arg in argv[1:]:
+    if arg == '--':
+      return
+    if arg.startswith('-') and not arg.lstrip('-')[:1].isdigit():
+      yield arg.lstrip('-').partition('=')[0]
+
+
+def _print_help(program: str, shared: Sequence[str]) -> None:
+  """Prints what a script is for, its own flags and those that it shares."""
+  for name in shared:
+    if name in flags.FLAGS:
+      flags.FLAGS.register_key_flag_for_module(program, flags.FLAGS[name])
+  print(sys.modules[program].__doc__)
+  print(flags.FLAGS.module_help(program))
+
+
+def _explain(argv: list[str]) -> str | None:
+  """Says what is wrong among --config.KEY=VALUE; None where all are right."""
+  changes, others = [], []
+  for arg in argv:
+    changes_key = arg.lstrip('-').startswith(('config.', 'noconfig.'))
+    (changes if changes_key else others).append(arg)
+  sys.argv = others  # the flag of the config file looks there for changes
+  try:
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(others)
+    config = flags.FLAGS.config
+  except Exception:  # Then something else is wrong.
+    return None
+  if config is None and changes:
+    return f'--config=FILE must come before {changes[0]}'
+  return next(filter(None, (_wrong(config, x) for x in changes)), None)
+
+
+def _wrong(config: ConfigDict, change: str) -> str | None:
+  """Says why a config cannot take --config.KEY=VALUE; None where it can."""
+  name, given, text = change.partition('=')
+  path = name.partition('.')[2]
+  for name in path.split('.'):
+    keys = config if isinstance(config, ConfigDict) else ()
+    if name not in keys:
+      return f'the config has no key {path}{nearest(name, keys)}'
+    kind, config = config.get_type(name), config[name]
+  if issubclass(kind, ConfigDict):
+    return f'{path} must be set key by key: --config.{path}.KEY=VALUE'
+  if not given:
+    return None
+  must = None
+  if kind is bool and text.lower() not in _TRUTHS:
+    must = ranges.say(kind)
+  elif kind in (int, float):
+    try:
+      kind(text)
+    except ValueError:
+      must = ranges.say(kind)
+  return must and f'{path} is {shown(text)}: it must be {must}'

@@ -1,0 +1,71 @@
+"""Trains bottlenecks at equal bits, and sets their results side by side.
+
+  python compare.py --config=configs/cifar10.py --workdir=runs/comparison \
+    --bottlenecks=lasers,vq,fsq,none --bits_per_pixel=0.5625,2
+
+Networks, data, steps, seed and optimizer are those of the config; for each
+bottleneck the settings are solved for that cost the asked bits (a name such as
+residual-simvq makes copies of another than vq, and vq+gan adds what
+configs/decoders.py has). Continuous ones are trained as they are, too. Each run
+has a folder in the workdir; the same command goes on where it stopped, keeps
+what is finished, and writes table.md, table.json, curves.png and pictures.png.
+"""
+
+import os
+
+import jax
+from absl import flags
+
+from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.cli import command_line, evaluate, program
+from lasers_jax.cli.command_line import Numbers
+from lasers_jax.core.files import check_folder
+from lasers_jax.core.ranges import Positive
+from lasers_jax.errors import InputError
+from lasers_jax.experiment.compare import compare
+from lasers_jax.metrics.registry import load_measures
+from lasers_jax.training import workdir
+
+
+def define_flags() -> None:
+  names = ','.join(BOTTLENECKS)
+  command_line.define_config()
+  flags.DEFINE_list('bottlenecks', names, 'What to compare; by default all.')
+  flags.DEFINE(
+    Numbers(Positive), 'bits_per_pixel', '0.5625,2', 'At which rates.'
+  )
+  evaluate.define_measures()
+  for name in ('measures', 'inception', 'clip'):
+    flags.declare_key_flag(name)
+
+
+def main() -> int:
+  given = flags.FLAGS
+  if not given.config or not program.WORKDIR.value:
+    raise InputError('--config=FILE and --workdir=FOLDER are needed')
+  for name in 'bottlenecks', 'bits_per_pixel':
+    if not getattr(given, name):
+      raise InputError(f'--{name} is empty')
+  program.set_up_jax(saves=True)
+  path = workdir.locate(program.WORKDIR.value)
+  check_folder(path, 'choose another --workdir')
+  measures = load_measures(given.measures, given.inception, given.clip)
+  done = compare(
+    given.config.to_dict(),
+    given.bottlenecks,
+    given.bits_per_pixel,
+    path,
+    measures,
+  )
+  if done is None:
+    return program.STOPPED
+  if jax.process_index() == 0:
+    with open(os.path.join(path, 'table.md'), encoding='utf-8') as file:
+      print(file.read(), end='')
+  return 0
+
+
+def run() -> None:
+  """Runs the program by the words of the command line."""
+  define_flags()
+  program.run(main, resumes=True)

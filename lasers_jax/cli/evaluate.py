@@ -1,0 +1,95 @@
+"""Measures a trained model over a whole split.
+
+  python evaluate.py --workdir=runs/photos
+
+Writes results.json, results.png and report.html into the workdir (or --output)
+and prints one line.
+"""
+
+import jax
+from absl import flags
+
+from lasers_jax.bottlenecks import Lasers
+from lasers_jax.cli import program
+from lasers_jax.cli.command_line import Number, Numbers, Path
+from lasers_jax.core.ranges import Share, Whole, declared
+from lasers_jax.decoders.diffusion import SamplingSettings
+from lasers_jax.errors import InputError
+from lasers_jax.evaluation import protocol
+from lasers_jax.experiment import settings
+from lasers_jax.experiment.evaluate import illustrate, measure
+from lasers_jax.metrics.registry import MEASURES, load_measures
+
+
+def define_flags() -> None:
+  flags.DEFINE(Number(Whole), 'step', None, 'Checkpoint; the newest if unset.')
+  flags.DEFINE_string('data', None, 'Other: photos, a tfds name, folder:PATH.')
+  flags.DEFINE_string('split', None, 'Split; by default the test one.')
+  flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
+  atoms = Number(declared(Lasers, 'S'))
+  flags.DEFINE(atoms, 'S', None, 'Atoms for a site, if not as trained.')
+  define_measures()
+  flags.DEFINE(Path(), 'dump', None, 'Folder for PNG files of all images.')
+  flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
+  steps = Number(declared(SamplingSettings, 'steps'))
+  flags.DEFINE(steps, 'sampling_steps', None, 'Of a diffusion decoder.')
+  guidance = Number(declared(SamplingSettings, 'guidance'))
+  flags.DEFINE(guidance, 'guidance', None, 'Of a diffusion decoder.')
+  flags.DEFINE(
+    Numbers(Share), 'interval', None, 'Times from and to which it guides: 0,1.'
+  )
+  images = Number(declared(settings.EvaluationSettings, 'batch_size'))
+  flags.DEFINE(images, 'batch_size', None, 'Images at a time.')
+  flags.DEFINE(Path(), 'output', None, 'Folder; the workdir if unset.')
+
+
+def define_measures() -> None:
+  """Those flags that a comparison has, too."""
+  flags.DEFINE_list(
+    'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
+  )
+  flags.DEFINE(Path(), 'inception', None, 'File of weights, for fid.')
+  flags.DEFINE(Path(), 'clip', None, 'File of weights, for cmmd.')
+
+
+def _given(values: dict) -> dict:
+  return {k: v for k, v in values.items() if v is not None}
+
+
+def main() -> None:
+  given = flags.FLAGS
+  if not program.WORKDIR.value:
+    raise InputError('--workdir=FOLDER is needed')
+  program.set_up_jax()
+  data_changes = {
+    'name': given.data,
+    'held_out': {} if given.data else None,
+    'test': given.split,
+    'whole': given.whole,
+  }
+  sampling_changes = {
+    'sampler': given.sampler,
+    'steps': given.sampling_steps,
+    'guidance': given.guidance,
+    'interval': given.interval,
+  }
+  evaluation = measure(
+    program.WORKDIR.value,
+    given.output,
+    load_measures(given.measures, given.inception, given.clip),
+    given.dump,
+    step=given.step,
+    data_changes=_given(data_changes),
+    bottleneck_changes=_given({'S': given.S}),
+    sampling_changes=_given(sampling_changes),
+    batch_size=given.batch_size,
+  )
+  if jax.process_index() == 0:
+    print(protocol.one_line(evaluation.results), flush=True)
+  illustrate(evaluation)
+
+
+def run() -> None:
+  """Runs the program by the words of the command line."""
+  define_flags()
+  program.run(main)

@@ -1,0 +1,43 @@
+"""The console command: lasers-jax PROGRAM [FLAGS]."""
+
+import importlib
+import sys
+
+from lasers_jax.core import signals
+from lasers_jax.errors import unknown
+
+PROGRAMS = {
+  'train': 'trains an autoencoder, or goes on where a run stopped',
+  'evaluate': 'measures a trained model over a whole split',
+  'compare': 'trains bottlenecks at equal bits, side by side',
+  'sample': 'draws new images by vector priors, and scores them',
+  'codec': 'writes images to small files and reads them back',
+}
+
+
+def main() -> None:
+  """Runs the program that the first word names; without one, lists them."""
+  signals.end_without_traceback()
+  name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+  if name in ('--help', '-h', 'help'):
+    print(_usage())
+    return
+  if name not in PROGRAMS:
+    print(f'error: {unknown("the program", name, PROGRAMS)}', file=sys.stderr)
+    sys.exit(2)
+  sys.argv = [f'{sys.argv[0]} {name}', *sys.argv[2:]]
+  importlib.import_module(f'lasers_jax.cli.{name}').run()
+
+
+def _usage() -> str:
+  width = max(map(len, PROGRAMS))
+  lines = [f'  {name:{width}}  {text}' for name, text in PROGRAMS.items()]
+  return '\n'.join(
+    [
+      'lasers-jax PROGRAM [FLAGS]',
+      '',
+      *lines,
+      '',
+      'lasers-jax PROGRAM --help says more.',
+    ]
+  )

@@ -1,0 +1,60 @@
+"""Draws new images from trained autoencoders, and scores them.
+
+  python sample.py --workdir=runs/mnist/vae --samplers=pmfs,gmm,kde
+
+Each sampler is fitted to the latents of the training split, and writes into
+WORKDIR/samples its state (NAME.npz), a grid of new images (NAME.png) and its
+scores (NAME.json), with what new real images score beside them. Several
+workdirs, joined by commas, can share a table: --output=FOLDER has table.md,
+table.json and pictures.png. Settings follow a name after colons: pmfs:k=100.
+One process, with all its devices.
+"""
+
+import jax
+from absl import flags
+
+from lasers_jax.cli import program
+from lasers_jax.cli.command_line import Number, Path
+from lasers_jax.core.ranges import Seed, Several
+from lasers_jax.errors import InputError
+from lasers_jax.experiment.generate import sample_all
+from lasers_jax.metrics import classifier
+from lasers_jax.priors import vector
+from lasers_jax.report import generation_table
+from lasers_jax.training import workdir
+
+
+def define_flags() -> None:
+  flags.DEFINE_list('samplers', 'pmfs', ', '.join(vector.SAMPLERS))
+  flags.DEFINE(Number(Several), 'n', 10_000, 'Images to draw.')
+  flags.DEFINE(Number(Seed), 'seed', 0, 'Of fitting and drawing.')
+  flags.DEFINE_string(
+    'features', classifier.NAME, 'What compares images; or fd-vgg16.'
+  )
+  flags.DEFINE(Path(), 'output', None, 'Folder of a table of all workdirs.')
+
+
+def main() -> None:
+  given = flags.FLAGS
+  if not program.WORKDIR.value:
+    raise InputError('--workdir=FOLDER is needed')
+  if not given.samplers:
+    raise InputError(f'--samplers is empty: {", ".join(vector.SAMPLERS)}')
+  program.set_up_jax()
+  if jax.process_count() > 1:
+    raise InputError('sample.py runs in one process')
+  rows = sample_all(
+    [workdir.locate(x) for x in program.WORKDIR.value.split(',')],
+    given.samplers,
+    given.n,
+    given.seed,
+    given.features,
+    given.output,
+  )
+  print(generation_table.table(rows), end='')
+
+
+def run() -> None:
+  """Runs the program by the words of the command line."""
+  define_flags()
+  program.run(main)

@@ -1,0 +1,173 @@
+"""A whole model as a codec: images to bytes, and bytes to images."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lasers_jax import codec
+from lasers_jax.bottlenecks import Lasers
+from lasers_jax.coding import scalar
+from lasers_jax.core.images import to_float
+from lasers_jax.core.padding import pad_one, sizes_of
+from lasers_jax.decoders.diffusion import Decoding
+from lasers_jax.errors import InputError
+from lasers_jax.inference import decode_latents, encode_batch, look_up
+from lasers_jax.networks.autoencoder import Autoencoder
+
+# How levels of coefficients are found.
+LEVELS = {
+  'lloyd': scalar.lloyd_levels,
+  'mu_law': scalar.mu_law_levels,
+  'even': scalar.even_levels,
+}
+
+
+class ModelCodec:
+  """A trained model that turns images into files, and files into images."""
+
+  def __init__(
+    self,
+    model: Autoencoder,
+    variables: Any,
+    mesh: Mesh,
+    decoding: Decoding | None,
+    state: codec.State,
+  ):
+    """Takes a model whose bottleneck is as the state says, but for levels.
+
+    Raises:
+      InputError: what the state holds does not fit the model.
+    """
+    bits = getattr(model.bottleneck, 'coefficient_bits', None)
+    if state.levels is not None and len(state.levels) != 2 ** (bits or 0):
+      raise InputError(
+        f'there are {len(state.levels)} levels for coefficients of {bits} bits'
+      )
+    self.model, self.mesh, self.decoding = model, mesh, decoding
+    self.state = state
+    self.variables = with_levels(variables, state.levels)
+    self.codec = codec.Codec(
+      model.bottleneck,
+      model.encoder.f,
+      model.multiple,
+      state.tables,
+      state.hash(),
+    )
+
+  def codes_of(self, image: np.ndarray) -> Any:
+    """Codes an image uint8 [h, w, 3] of any size: NumPy arrays."""
+    batch, sizes = pad_one(image, self.codec.multiple)
+    codes = encode_batch(self.model, self.variables, batch, sizes)
+    codes = jax.tree.map(lambda x: x[0], jax.device_get(codes))
+    sites = self.model.sites(*image.shape[:2])
+    return self.model.bottleneck.crop(codes, *sites)
+
+  def encode(self, image: np.ndarray) -> bytes:
+    """Returns the file of an image uint8 [h, w, 3]."""
+    return self.codec.write(self.codes_of(image), *image.shape[:2])
+
+  def decode(self, data: bytes) -> np.ndarray:
+    """Returns the image of a file: uint8 [h, w, 3].
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    codes, height, width = self.codec.read(data)
+    batch = jax.tree.map(lambda x: x[None], codes)
+    latents = jax.device_get(look_up(self.model, self.variables, batch))
+    images = decode_latents(
+      self.model,
+      self.variables,
+      latents,
+      self.mesh,
+      self.decoding,
+      (height, width),
+    )
+    return images[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _multiples(model, variables, images, sizes):
+  def multiples(module, images):
+    z = module(images, sizes=sizes).z
+    found = module.bottleneck.multiples(z)
+    grid = module.bottleneck.grid(*z.shape[1:3])
+    return found.reshape(len(images), *grid, -1)
+
+  return model.apply(variables, to_float(images), method=multiples)
+
+
+def with_levels(variables: Any, levels: np.ndarray | None) -> Any:
+  """Gives the coefficients of a bottleneck other levels."""
+  if levels is None:
+    return variables
+  none = np.zeros_like(levels)
+  statistics = dict(variables['codebook']['bottleneck'])
+  statistics['coefficients'] = {
+    **statistics['coefficients'],
+    'levels': scalar.Levels(levels, none, none),
+  }
+  codebook = {**variables['codebook'], 'bottleneck': statistics}
+  return {**variables, 'codebook': codebook}
+
+
+def fit_levels(
+  model: Autoencoder,
+  variables: Any,
+  batches: Sequence[dict],
+  find: Callable[[Any, int], Any],
+) -> np.ndarray:
+  """Finds levels for the coefficients of a `lasers` or `lista` bottleneck.
+
+  Args:
+    model: as it is to code; the levels in `variables` may be of another number.
+    batches: of the images that they are to suit.
+    find: of LEVELS.
+  """
+  bottleneck = model.bottleneck
+  # Where rounding is inside the pursuit, levels change what is rounded.
+  rounded = isinstance(bottleneck, Lasers) and bottleneck.pursuit == 'rounded'
+  for _ in range(4 if rounded else 1):
+    multiples = []
+    for batch in batches:
+      sizes = sizes_of(batch['image'], batch['height'], batch['width'])
+      found = np.asarray(_multiples(model, variables, batch['image'], sizes))
+      for i, sites in _real(model, batch):
+        multiples.append(bottleneck.crop(found[i], *sites).ravel())
+    together = np.concatenate(multiples)
+    levels = np.asarray(find(together, 2**bottleneck.coefficient_bits))
+    variables = with_levels(variables, levels)
+  return levels
+
+
+def fit_tables(
+  model: Autoencoder,
+  variables: Any,
+  batches: Iterable[dict],
+  context: bool = False,
+) -> codec.Tables:
+  """Counts the codes of images; see `codec.fit_tables`."""
+  maps = _maps(model, variables, batches)
+  return codec.fit_tables(model.bottleneck, maps, context)
+
+
+def _maps(model, variables, batches) -> Iterator[tuple[Any, tuple[int, int]]]:
+  """The codes of single images, and H and W of their latents."""
+  for batch in batches:
+    sizes = sizes_of(batch['image'], batch['height'], batch['width'])
+    codes = jax.device_get(
+      encode_batch(model, variables, batch['image'], sizes)
+    )
+    for i, sites in _real(model, batch):
+      one = jax.tree.map(lambda x, i=i: x[i], codes)
+      yield model.bottleneck.crop(one, *sites), sites
+
+
+def _real(model, batch) -> Iterator[tuple[int, tuple[int, int]]]:
+  """The rows of a batch that are images, and H and W of their latents."""
+  for i in np.flatnonzero(batch['mask']):
+    yield i, model.sites(int(batch['height'][i]), int(batch['width'][i]))

@@ -1,0 +1,1 @@
+"""What every room stands on: meshes, images, files, ranges, signals."""

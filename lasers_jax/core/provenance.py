@@ -1,0 +1,63 @@
+"""What made a result: the commit of the code, versions, the command."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+
+
+def command() -> str:
+  """Returns the command line of this process, as one would type it again."""
+  program = os.path.basename(sys.argv[0])
+  start = ['python', sys.argv[0]] if program.endswith('.py') else [program]
+  return shlex.join([*start, *sys.argv[1:]])
+
+
+def commit() -> str | None:
+  """Names the commit of the code; None where that is not known."""
+  folder, file = os.path.split(os.path.abspath(__file__))
+  # A hook or a wrapper may speak of another repository.
+  env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
+
+  def git(*words: str) -> str:
+    result = subprocess.run(
+      ['git', *words],
+      cwd=folder,
+      env=env,
+      capture_output=True,
+      check=True,
+      timeout=10,
+    )
+    return result.stdout.decode(errors='replace').strip()
+
+  try:
+    # A package that is installed inside of another checkout is none of it.
+    git('ls-files', '--error-unmatch', file)
+    return git('describe', '--always', '--dirty', '--abbrev=12') or None
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+def versions(commit: str | None) -> dict[str, str]:
+  """Says what software this is.
+
+  Args:
+    commit: of the code, if it is known.
+  """
+  own = _version('lasers_jax')
+  names = 'jax', 'jaxlib', 'flax', 'optax', 'numpy'
+  return {
+    'lasers_jax': f'{own}, commit {commit}' if commit else own,
+    'python': platform.python_version(),
+    **{name: _version(name) for name in names},
+    'system': f'{platform.system()}, {platform.machine()}',
+  }
+
+
+def _version(package: str) -> str:
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:  # Run from a folder of the code.
+    return 'not installed'

@@ -1,0 +1,1 @@
+"""From quantized latents to images: the contract, one pass, and diffusion."""

@@ -1,0 +1,172 @@
+"""The U-Net that refines a decoded image: the decoder D_refine of SWYCC.
+
+Birodkar et al., "Sample what you can't compress", arXiv 2409.02529: a U-Net on
+the noisy image beside the image that the first decoder made. What the paper
+does not give is `assumed` here: widths, the embedding of time, and how the
+networks hear it. Here it scales and shifts what group normalisation returns,
+as in P. Dhariwal and A. Nichol, "Diffusion models beat GANs on image
+synthesis", NeurIPS 2021, section 3; and it says how much of either image passes
+by the network at full size, which is what is best where nothing else is known
+(as T. Karras et al., NeurIPS 2022, section 5, have it by a formula).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lasers_jax.core.ranges import Count, Counts, Decay, Whole
+from lasers_jax.errors import InputError
+from lasers_jax.networks import layers
+from lasers_jax.networks.resnet import Attention, normalize
+
+_FREQUENCIES = 32
+_LONGEST = 1000.0  # what times are multiplied by at most
+
+
+class Block(nn.Module):
+  """A residual block told what time it is: [B, H, W, C] -> [.., features].
+
+  `time` [B, T] scales and shifts after the second normalisation.
+  """
+
+  features: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, time):
+    h = nn.swish(normalize(x, self.dtype))
+    h = layers.conv(self.features, 3, self.dtype)(h)
+    change = nn.Dense(
+      2 * self.features, dtype=self.dtype, kernel_init=nn.initializers.zeros
+    )(time)
+    scale, shift = jnp.split(change[:, None, None], 2, axis=-1)
+    h = nn.swish(normalize(h, self.dtype) * (1 + scale) + shift)
+    h = layers.conv(self.features, 3, self.dtype)(h)
+    if x.shape[-1] != self.features:
+      x = layers.conv(self.features, 1, self.dtype, name='shortcut')(x)
+    return x + h
+
+
+class UNet(nn.Module):
+  """Predicts v from a noisy image and from what it is to look like.
+
+  Attributes:
+    width: channels at full size.
+    multipliers: of `width`, one a level; the side halves from each to the next.
+    halvings: of the side before the first level, by moving 2x2 pixels to the
+      channels: one is near four times as fast.
+    blocks: residual blocks a level, on the way down and on the way up.
+    attention: levels, counted from 0, whose blocks are followed by attention.
+    drop: share of the images in training whose condition is hidden, so that
+      guidance knows what the network sees without it.
+    latent: whether the quantized latent is a second condition (not in SWYCC).
+    dtype: of the computation.
+  """
+
+  width: Count = 64
+  multipliers: Counts = (1, 2, 4)
+  halvings: Whole = 0
+  blocks: Whole = 2
+  attention: tuple[Whole, ...] = ()
+  drop: Decay = 0.1
+  latent: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @property
+  def f(self) -> int:
+    """What the sides of an image must be a multiple of."""
+    return 2 ** (self.halvings + len(self.multipliers) - 1)
+
+  @nn.compact
+  def __call__(
+    self,
+    noisy: jax.Array,
+    t: jax.Array,
+    initial: jax.Array,
+    quantized: jax.Array,
+    known: jax.Array,
+  ) -> jax.Array:
+    """Predicts v.
+
+    Args:
+      noisy: x_t [B, h, w, 3].
+      t: [B], in [0, 1].
+      initial: the image of the first decoder [B, h, w, 3], about [-1, 1].
+      quantized: [B, H, W, D]; read where `latent` is set.
+      known: bool [B], whose condition may be seen.
+
+    Returns:
+      [B, h, w, 3] float32.
+
+    Raises:
+      InputError: a side does not divide by `f`, or there is no such level.
+    """
+    layers.check_sides(noisy, self.f)
+    levels = len(self.multipliers)
+    if not all(level < levels for level in self.attention):
+      raise InputError(
+        f'refine.attention is {tuple(self.attention)}: its levels must be less '
+        f'than {levels}, as many as there are multipliers'
+      )
+    x = self._inputs(noisy, initial, quantized, known)
+    for _ in range(self.halvings):
+      x = layers.space_to_depth(x)
+    time = self._time(t)
+    x = layers.conv(self.width, 3, self.dtype)(x)
+    kept = [x]
+    for i, multiplier in enumerate(self.multipliers):
+      if i:
+        x = layers.DownConv(x.shape[-1], self.dtype)(x)
+        kept.append(x)
+      for _ in range(self.blocks):
+        x = self._block(x, time, i, multiplier)
+        kept.append(x)
+    x = Block(x.shape[-1], self.dtype)(x, time)
+    for i, multiplier in reversed(list(enumerate(self.multipliers))):
+      for _ in range(self.blocks + 1):
+        x = jnp.concatenate([x, kept.pop()], axis=-1)
+        x = self._block(x, time, i, multiplier)
+      if i:
+        x = layers.NearestUpConv(x.shape[-1], self.dtype)(x)
+    x = nn.swish(normalize(x, self.dtype)).astype(jnp.float32)
+    planes, zeros = 3 * 4**self.halvings, nn.initializers.zeros
+    x = nn.Conv(planes, (3, 3), kernel_init=zeros, name='to_v')(x)
+    for _ in range(self.halvings):
+      x = layers.depth_to_space(x)
+    return x + self._skip(noisy, initial, time, known)
+
+  def _skip(self, noisy, initial, time, known):
+    """A share of both images, as the time asks, at full size."""
+    here = known[:, None].astype(jnp.float32)
+    told = jnp.concatenate([time.astype(jnp.float32), here], axis=1)
+    shares = nn.Dense(2, kernel_init=nn.initializers.zeros, name='skip')(told)
+    of_noisy, of_initial = shares[:, :1], shares[:, 1:] * here
+    return sum(
+      share[:, :, None, None] * image
+      for share, image in ((of_noisy, noisy), (of_initial, initial))
+    )
+
+  def _inputs(self, noisy, initial, quantized, known):
+    """The noisy image, the condition, and a plane that says if it is there."""
+    here = known[:, None, None, None].astype(noisy.dtype)
+    planes = [initial * here]
+    if self.latent:
+      shape = *noisy.shape[:3], quantized.shape[-1]
+      planes.append(jax.image.resize(quantized, shape, 'nearest') * here)
+    planes.append(jnp.broadcast_to(here, (*noisy.shape[:3], 1)))
+    return jnp.concatenate([noisy, *planes], axis=-1).astype(self.dtype)
+
+  def _time(self, t):
+    """Waves of the time, and two layers: [B, 4 width]."""
+    longest = math.log10(_LONGEST)
+    rates = jnp.logspace(0, longest, _FREQUENCIES, dtype=jnp.float32)
+    angles = t[:, None] * rates[None]
+    waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+    h = nn.Dense(4 * self.width, dtype=self.dtype)(waves)
+    return nn.swish(nn.Dense(4 * self.width, dtype=self.dtype)(nn.swish(h)))
+
+  def _block(self, x, time, level, multiplier):
+    x = Block(self.width * multiplier, self.dtype)(x, time)
+    return Attention(self.dtype)(x) if level in self.attention else x

@@ -1,0 +1,182 @@
+"""Images to files and back by a trained model; its rate-distortion curve."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lasers_jax.codec.container import unpack
+from lasers_jax.core import provenance
+from lasers_jax.core.files import (
+  as_json,
+  check_folder,
+  one_line,
+  write_text,
+  writing,
+  written_whole,
+)
+from lasers_jax.core.images import save_png
+from lasers_jax.data.sources import decode as read_picture
+from lasers_jax.errors import InputError, optional
+from lasers_jax.evaluation import protocol, rate_distortion
+from lasers_jax.experiment.codecs import (
+  AS_TRAINED,
+  Choice,
+  open_decoder,
+  open_encoder,
+)
+from lasers_jax.metrics.registry import Measures
+from lasers_jax.report import comparison, rate_distortion_curve
+
+ENDING = '.lz'
+
+
+def encode_files(
+  path: str, files: list[str], folder: str, choice: Choice = AS_TRAINED
+) -> None:
+  """Writes the file of each picture into a folder, and says how long."""
+  targets = _targets(files, folder, ENDING)
+  codec = open_encoder(path, choice)
+  sizes, pixels = [], []
+
+  def act(file: str, target: str) -> None:
+    image = _picture(file)
+    data = codec.encode(image)
+    with writing(target), written_whole(target) as output:
+      output.write(data)
+    sizes.append(len(data))
+    pixels.append(image.shape[0] * image.shape[1])
+
+  _each(targets, act)
+  print(
+    f'{len(files)} images, {sum(sizes)} bytes, '
+    f'{8 * sum(sizes) / sum(pixels):.4g} bits per pixel'
+  )
+
+
+def decode_files(path: str, files: list[str], folder: str) -> None:
+  """Writes the picture of each file into a folder, as PNG."""
+  targets = _targets(files, folder, '.png')
+  decoder = functools.cache(functools.partial(open_decoder, path))
+
+  def act(file: str, target: str) -> None:
+    data = _bytes(file)
+    codec = decoder(unpack(data).model)
+    image = codec.decode(data)
+    with writing(target):
+      save_png(target, image)
+
+  _each(targets, act)
+  print(f'{len(files)} images')
+
+
+def say(files: list[str]) -> None:
+  """Prints what the frames of files say."""
+  for file in files:
+    data = _of(file, _bytes, file)
+    frame = _of(file, unpack, data)
+    print(
+      f'{file}: {frame.height}x{frame.width} pixels, {len(data)} bytes, '
+      f'{8 * len(data) / (frame.height * frame.width):.4g} bits per pixel, '
+      f'model {frame.model.hex()}'
+    )
+
+
+def draw_curve(
+  path: str,
+  files: list[str],
+  folder: str,
+  choices: list[Choice],
+  measures: Measures,
+) -> None:
+  """Measures a model's choices beside JPEG, WebP and AVIF on the same images.
+
+  Writes curve.md, curve.json and curve.png into a folder, and prints the table.
+
+  Raises:
+    InputError: something that the user can mend.
+  """
+  if measures.scores:
+    raise InputError(
+      f'a curve has measures of single images, not {", ".join(measures.scores)}'
+    )
+  images = [_of(file, _picture, file) for file in files]
+  check_folder(folder)
+  name = os.path.basename(os.path.normpath(path))
+  coders = list(rate_distortion.classical())
+  codecs = [open_encoder(path, choice) for choice in choices]
+  for choice, codec in zip(choices, codecs, strict=True):
+    fields = comparison.say_settings(choice.changes) or 'as trained'
+    fields += ', context' if choice.context else ''
+    coders.append(
+      rate_distortion.Coder(name, fields, codec.encode, codec.decode)
+    )
+  rows = [
+    rate_distortion.measure(coder, images, measures)
+    for coder in tqdm(coders, unit='setting', disable=None)
+  ]
+  found = {
+    'rows': rows,
+    'protocol': {
+      **protocol.PROTOCOL,
+      **measures.protocol,
+      'images': [os.path.basename(file) for file in files],
+      'weights': codecs[0].state.weights,
+      'commit': provenance.commit(),
+    },
+  }
+  base, table = os.path.join(folder, 'curve'), rate_distortion_curve.table(rows)
+  write_text(f'{base}.json', as_json(found))
+  write_text(f'{base}.md', table)
+  print(table, end='', flush=True)
+  with optional('curve.png'):
+    rate_distortion_curve.plot(rows, f'{base}.png')
+
+
+def _targets(files: list[str], folder: str, ending: str) -> dict[str, str]:
+  """Makes the folder; finds what each file becomes in it: {target: file}.
+
+  Raises:
+    InputError: two files would become one, or the folder cannot be written.
+  """
+  targets: dict[str, str] = {}
+  for file in files:
+    stem = os.path.splitext(os.path.basename(file))[0]
+    target = os.path.join(folder, stem + ending)
+    if target in targets:
+      raise InputError(f'{targets[target]} and {file} would both be {target}')
+    targets[target] = file
+  check_folder(folder)
+  return targets
+
+
+def _each(targets: dict[str, str], act: Callable[[str, str], None]) -> None:
+  """Acts on each file and its target, and shows how far it is."""
+  for target, file in tqdm(targets.items(), unit='image', disable=None):
+    _of(file, act, file, target)
+
+
+def _of(file: str, act: Callable[..., Any], *args: Any) -> Any:
+  """Acts; an error says of which file it is."""
+  try:
+    return act(*args)
+  except InputError as error:
+    raise InputError(f'{file}: {error}') from error
+
+
+def _bytes(file: str) -> bytes:
+  try:
+    with open(file, 'rb') as opened:
+      return opened.read()
+  except OSError as error:
+    raise InputError(f'cannot be read: {one_line(error)}') from error
+
+
+def _picture(file: str) -> np.ndarray:
+  try:
+    return read_picture(file)
+  except Exception as error:  # a damaged file may raise whatever it likes
+    raise InputError(f'no picture: {one_line(error)}') from error

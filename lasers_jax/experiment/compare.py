@@ -1,0 +1,244 @@
+"""Trains bottlenecks at equal bits, and sets their results side by side."""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lasers_jax import inference
+from lasers_jax.bottlenecks.rates import fields_at
+from lasers_jax.core.files import as_json, write_text, written_whole
+from lasers_jax.core.images import save_png
+from lasers_jax.errors import InputError, TrainingError, optional
+from lasers_jax.experiment import settings
+from lasers_jax.experiment.evaluate import evaluate
+from lasers_jax.experiment.loop import train_and_evaluate
+from lasers_jax.experiment.model import load
+from lasers_jax.experiment.presets import bottlenecks, decoders
+from lasers_jax.metrics.registry import NOTHING_MORE, Measures
+from lasers_jax.report import comparison
+from lasers_jax.training import workdir
+
+PICTURES = 'pictures.npz'  # in the workdir of a run
+
+
+@dataclasses.dataclass
+class Entry:
+  """A run of the comparison, and what came of it.
+
+  Attributes:
+    name: of the bottleneck.
+    rate: asked bits per pixel; None for a continuous code.
+    path: the workdir of the run.
+    config: None where no settings meet the rate.
+    fields: of the bottleneck, those that were solved for.
+    error: why there are no results, if it is known.
+    results: as in results.json.
+  """
+
+  name: str
+  rate: float | None
+  path: str
+  config: dict | None = None
+  fields: dict = dataclasses.field(default_factory=dict)
+  error: str | None = None
+  results: dict | None = None
+
+
+def compare(
+  config: dict,
+  names: list[str],
+  rates: list[float],
+  path: str,
+  measures: Measures = NOTHING_MORE,
+):
+  """Trains and measures what is not finished, and writes the report.
+
+  Args:
+    config: nested dictionaries; `bottleneck` and `loss.weights` are replaced.
+    names: of bottlenecks, see `configs/bottlenecks.py`.
+    rates: bits per pixel.
+    path: the folder of all runs.
+    measures: what to measure besides PSNR and SSIM.
+
+  Returns:
+    The entries, or None where the run was asked to stop.
+  """
+  entries = plan(config, names, rates, path)
+  for entry in [x for x in entries if x.config and not finished(x, measures)]:
+    logging.info('--- %s', os.path.basename(entry.path))
+    if not run(entry, measures):
+      return None
+    jax.clear_caches()
+    report(entries, path)
+  report(entries, path)
+  return entries
+
+
+def plan(
+  config: dict, names: list[str], rates: list[float], path: str
+) -> list[Entry]:
+  """Lists the runs, with the settings that meet each rate.
+
+  Raises:
+    InputError: a name is not known, or a part of the config cannot be used.
+  """
+  f, d = config['network']['f'], config['network']['D']
+  sites = (config['data']['side'] // f) ** 2
+  entries = []
+  for name in names:
+    base = choose(config, name)
+    if settings.from_config(base).bits_per_pixel is None:
+      folder = os.path.join(path, f'{name}-continuous')
+      entries.append(Entry(name, None, folder, base))
+    for rate in rates:
+      entry = Entry(name, rate, os.path.join(path, f'{name}-{rate:g}'))
+      entries.append(entry)
+      try:
+        entry.fields = fields_at(base['bottleneck'], rate * f**2, d, sites)
+      except ValueError as error:
+        entry.error = f'no settings: {error}'
+        continue
+      entry.config = merge(base, {'bottleneck': entry.fields})
+      settings.from_config(entry.config)
+  return entries
+
+
+def choose(config: dict, name: str) -> dict:
+  """The config with the bottleneck and the decoder of a name."""
+  bottleneck, _, decoder = name.partition('+')
+  chosen = ConfigDict(config)
+  chosen.bottleneck, chosen.loss.weights = bottlenecks.choose(bottleneck)
+  decoders.add(chosen, decoder)
+  return chosen.to_dict()
+
+
+def merge(a: Mapping, b: Mapping) -> dict:
+  """Changes the keys of nested dictionaries that another one names."""
+  both = {k: merge(a[k], v) for k, v in b.items() if isinstance(v, Mapping)}
+  return {**a, **b, **both}
+
+
+def finished(entry: Entry, measures: Measures) -> bool:
+  """Reads the results of an entry that was measured so at its last step.
+
+  Raises:
+    InputError: they are of another config.
+  """
+  if not os.path.exists(os.path.join(entry.path, PICTURES)):
+    return False  # They are what is written last.
+  stored = settings.with_defaults(workdir.load_config(entry.path))
+  data, lists = settings.from_config(entry.config).data, {}
+  if stored['data'].get('name') != data.name:
+    lists = data.fingerprints(entry.path)  # The same pictures may have moved.
+  asked = workdir.Run(entry.config, settings.with_defaults, lists)
+  workdir.check_config(entry.path, asked)
+  try:
+    path = os.path.join(entry.path, 'results.json')
+    with open(path, encoding='utf-8') as file:
+      results = json.load(file)
+    step = results['protocol']['step']
+  except (OSError, ValueError, KeyError, TypeError):
+    return False  # Damaged: measured again.
+  if step != entry.config['steps']:
+    return False
+  if not measures.protocol.keys() <= results.keys():
+    return False
+  entry.results = results
+  return True
+
+
+def run(entry: Entry, measures: Measures) -> bool:
+  """Trains and measures an entry; False where it was asked to stop.
+
+  What goes wrong is kept with the entry, and the others go on.
+  """
+  try:
+    state = train_and_evaluate(entry.config, entry.path)
+    if int(state.step) < entry.config['steps']:
+      return False
+    entry.results = evaluate(entry.path, measures=measures)
+  except Exception as error:  # Whatever it is, it is this entry's alone.
+    known = isinstance(error, InputError | TrainingError)
+    entry.error = ' '.join(f'{type(error).__name__}: {error}'.split())
+    name = os.path.basename(entry.path)
+    logging.error('%s failed: %s', name, entry.error, exc_info=not known)
+    return True
+  with optional(f'pictures of {os.path.basename(entry.path)}'):
+    copies = reconstructions(entry.path)
+    if jax.process_index() == 0:
+      with written_whole(os.path.join(entry.path, PICTURES)) as file:
+        np.savez(file, *copies)
+  return True
+
+
+def reconstructions(path: str) -> list[np.ndarray]:
+  """Codes and decodes the first test images by the model of a workdir."""
+  _, run, mesh, _, variables = load(path)
+  images = first_images(run, path)
+  return inference.reconstruct(run.model, variables, images, mesh, run.decoding)
+
+
+def first_images(run: settings.Settings, path: str) -> list[np.ndarray]:
+  source = run.data.open(run.data.test, path)
+  return run.data.first_images(source, run.evaluation.pictures)
+
+
+def report(entries: list[Entry], path: str) -> None:
+  """Writes the table, the curves and the pictures of what is finished."""
+  if jax.process_index() == 0:
+    tell(entries, path)
+  with optional('pictures.png'):
+    draw(entries, path)
+
+
+def tell(entries: list[Entry], path: str) -> None:
+  """Writes the table and the curves."""
+  os.makedirs(path, exist_ok=True)
+  rows = [
+    {
+      'bottleneck': entry.name,
+      'asked_bits_per_pixel': entry.rate,
+      'settings': entry.fields,
+      'error': entry.error,
+      'results': entry.results,
+    }
+    for entry in entries
+    if entry.results or entry.error
+  ]
+  write_text(os.path.join(path, 'table.json'), as_json(rows))
+  write_text(os.path.join(path, 'table.md'), comparison.table(rows))
+  with optional('curves.png'):
+    comparison.plot(rows, os.path.join(path, 'curves.png'))
+
+
+def draw(entries: list[Entry], path: str) -> None:
+  """Draws the same images by all runs that have kept theirs."""
+  done = [
+    entry
+    for entry in entries
+    if entry.results and os.path.exists(os.path.join(entry.path, PICTURES))
+  ]
+  if not done:
+    return
+  # All processes open data together.
+  config, first = done[0].config, done[0].path
+  images = first_images(settings.from_config(config), first)
+  if jax.process_index() == 0:
+    picture = comparison.side_by_side(
+      [os.path.basename(entry.path) for entry in done],
+      [read_pictures(entry.path) for entry in done],
+      images,
+    )
+    save_png(os.path.join(path, 'pictures.png'), picture)
+
+
+def read_pictures(path: str) -> list[np.ndarray]:
+  """Reads the reconstructions that a run has kept."""
+  with np.load(os.path.join(path, PICTURES)) as file:
+    return [file[f'arr_{i}'] for i in range(len(file.files))]

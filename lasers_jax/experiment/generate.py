@@ -1,0 +1,221 @@
+"""Fits vector priors to trained models, draws new images, and scores them."""
+
+import dataclasses
+import logging
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from lasers_jax import inference
+from lasers_jax.core import provenance
+from lasers_jax.core.files import as_json, check_folder, write_text
+from lasers_jax.core.images import save_png
+from lasers_jax.errors import InputError, optional
+from lasers_jax.evaluation import generation
+from lasers_jax.evaluation.generation import Pictures, Real
+from lasers_jax.experiment.model import TrainedModel, load
+from lasers_jax.metrics import classifier
+from lasers_jax.metrics.registry import MEASURES, Extractor, load_measures
+from lasers_jax.priors import vector
+from lasers_jax.report import generation_table, grids
+
+GRID = 8  # new images in a row, and rows, of a sampler's picture
+
+
+class Subject(NamedTuple):
+  """A model, and the pictures that new ones are compared with."""
+
+  path: str
+  model: TrainedModel
+  real: Real
+  shape: tuple[int, int, int]  # (H, W, D) of a latent
+  protocol: dict  # what results of all samplers have in common
+
+
+def sample_all(
+  paths: list[str],
+  specs: list[str],
+  n: int = 10_000,
+  seed: int = 0,
+  features: str = classifier.NAME,
+  output: str | None = None,
+) -> list[dict]:
+  """Fits each sampler to each model, draws, scores, and writes what comes.
+
+  Args:
+    paths: workdirs, of models of the same data.
+    specs: samplers, as `sampling.parse` reads them.
+    n: images to draw.
+    seed: of fitting and drawing.
+    features: what compares images: classifier.NAME or 'fd-vgg16'.
+    output: a folder for the table of all; None writes none.
+
+  Returns:
+    A row of results for each model and sampler.
+
+  Raises:
+    InputError: something that the user can mend.
+  """
+  if n < 2:
+    raise InputError(f'n = {n} images cannot be scored: draw 2 or more')
+  models = {path: load(path) for path in paths}
+  if len({str(model.run.data) for model in models.values()}) > 1:
+    raise InputError('models in one table must be of the same data')
+  samplers = {
+    (path, spec): suited(vector.parse(spec), path, model)
+    for path, model in models.items()
+    for spec in specs
+  }
+  for path in paths:
+    check_folder(os.path.join(path, 'samples'))
+  if output:
+    check_folder(output)
+  rows, shown, extractor = [], [], None
+  for path, model in models.items():
+    subject = prepare(path, model, features, extractor)
+    extractor = subject.real.extractor
+    for spec in specs:
+      row, images = sample(subject, spec, samplers[path, spec], n, seed)
+      rows.append(row)
+      shown.append(images)
+      keep(path, row, images)
+    if output:
+      report(rows, shown, output)
+  return rows
+
+
+def suited(
+  sampler: vector.Sampler, path: str, model: TrainedModel
+) -> vector.Sampler:
+  """Gives a histogram the width of a site; refuses others for a code.
+
+  Raises:
+    InputError: a sampler of numbers for a model with a discrete code.
+  """
+  bottleneck = model.run.model.bottleneck
+  if isinstance(sampler, vector.SiteHistogram):
+    return dataclasses.replace(sampler, width=bottleneck.D)
+  if bottleneck.bits_per_site is not None:
+    raise InputError(
+      f'{path} has a discrete code, and {type(sampler).__name__} draws numbers '
+      'that stand for none: use --samplers=histogram'
+    )
+  return sampler
+
+
+def prepare(
+  path: str, model: TrainedModel, features: str, extractor: Extractor | None
+) -> Subject:
+  """Reads the pictures of a model, and finds what compares them."""
+  data, mesh = model.run.data, model.mesh
+  read = []
+  for split in data.train, data.test:
+    source = data.open(split, path)
+    logging.info('%s: coding %d images of %s', path, len(source), split)
+    batches = data.evaluation_batches(
+      source, model.run.evaluation.batch_size, model.run.multiple
+    )
+    read.append(
+      generation.read(model.run.model, model.variables, batches, mesh)
+    )
+  if extractor is None:
+    extractor = load_extractor(features, *read[0][1:])
+  train, held_out = (
+    Pictures(
+      latents.reshape(len(latents), -1),
+      images,
+      generation.features_of(extractor, images, mesh),
+    )
+    for latents, images, _ in read
+  )
+  real = generation.compare_real(train, held_out, extractor)
+  said = say_protocol(model, real, features)
+  return Subject(path, model, real, read[0][0].shape[1:], said)
+
+
+def load_extractor(
+  name: str, images: np.ndarray, labels: np.ndarray
+) -> Extractor:
+  """The network that compares images, by its name."""
+  if name != classifier.NAME:
+    scores = load_measures([name]).scores
+    if name not in scores:
+      raise InputError(f'--features must be a score of images, not {name!r}')
+    return scores[name]
+  return classifier.kept_classifier(images, labels, steps=classifier.STEPS)
+
+
+def sample(
+  subject: Subject, spec: str, sampler: vector.Sampler, n: int, seed: int
+) -> tuple[dict, np.ndarray]:
+  """Fits a sampler, draws and scores: its row of results, and the images."""
+  _, run, mesh, _, variables = subject.model
+  logging.info('%s: fitting %s', subject.path, sampler)
+  latents, seconds, state = generation.fit_and_draw(
+    sampler, subject.real.train.latents, n, seed, mesh
+  )
+  logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
+  file = os.path.join(subject.path, 'samples', f'{file_name(spec)}.npz')
+  about = {'weights': subject.protocol['weights']}
+  vector.save(file, sampler, state, about)
+  images = inference.decode_latents(
+    run.model, variables, latents.reshape(n, *subject.shape), mesh, run.decoding
+  )
+  features = generation.features_of(subject.real.extractor, images, mesh)
+  drawn = Pictures(latents, images, features)
+  return {
+    'model': os.path.basename(os.path.normpath(subject.path)),
+    'sampler': spec,
+    **generation.score(drawn, subject.real),
+    'seconds': seconds,
+    'protocol': {
+      **subject.protocol,
+      'drawn': n,
+      'settings': dataclasses.asdict(sampler),
+      'seed': seed,
+    },
+  }, images
+
+
+def say_protocol(model: TrainedModel, real: Real, features: str) -> dict:
+  """What results say of the model and of the real pictures."""
+  data = model.run.data
+  return {
+    **data.describe(data.test),
+    'fitted_to': data.train,
+    'train': len(real.train.latents),
+    'held_out': len(real.held_out.latents),
+    'features': {
+      'network': MEASURES.get(features, classifier.RECIPE),
+      'weights': inference.weights_hash(real.extractor.params),
+    },
+    'step': model.step,
+    'weights': inference.weights_hash(model.variables),
+    'commit': provenance.commit(),
+  }
+
+
+def file_name(spec: str) -> str:
+  return spec.replace(':', '-').replace('=', '')
+
+
+def keep(path: str, row: dict, images: np.ndarray) -> None:
+  """Writes the scores of a sampler into a workdir, and then its grid."""
+  base = os.path.join(path, 'samples', file_name(row['sampler']))
+  write_text(f'{base}.json', as_json(row))
+  with optional(f'{base}.png'):
+    cells = images[: GRID**2]
+    grid = [cells[i : i + GRID] for i in range(0, len(cells), GRID)]
+    save_png(f'{base}.png', grids.grid(grid))
+
+
+def report(rows: list[dict], shown: list[np.ndarray], folder: str) -> None:
+  """Writes the table of all rows, and then new images of each."""
+  write_text(os.path.join(folder, 'table.json'), as_json(rows))
+  tables = generation_table.overview(rows), generation_table.table(rows)
+  write_text(os.path.join(folder, 'table.md'), '\n'.join(tables))
+  with optional('pictures.png'):
+    labels = [f'{row["model"]} {row["sampler"]}' for row in rows]
+    grid = grids.grid([images[: 2 * GRID] for images in shown], labels)
+    save_png(os.path.join(folder, 'pictures.png'), grid)

@@ -1,0 +1,1 @@
+"""Parts of configs by name: bottlenecks, decoders, autoencoders."""

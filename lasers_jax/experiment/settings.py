@@ -1,0 +1,312 @@
+"""From plain dictionaries, as a config holds them, to checked objects."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
+from lasers_jax.core.ranges import Count, Range, Seed, Whole, check
+from lasers_jax.data import DataSettings
+from lasers_jax.decoders.diffusion import (
+  Decoding,
+  SamplingSettings,
+  check_guidance,
+)
+from lasers_jax.decoders.unet import UNet
+from lasers_jax.errors import InputError, nearest, unknown
+from lasers_jax.networks import NETWORKS
+from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.training.adversarial import DiscriminatorSettings
+from lasers_jax.training.objective import DiffusionSettings, LossSettings
+from lasers_jax.training.optimizer import OptimizerSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+  """Devices along each axis of the mesh; data = -1 takes what is left."""
+
+  data: Annotated[int, Range(1, also=-1)] = -1
+  fsdp: Count = 1
+  model: Count = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+  """How a model is measured; the numbers do not depend on it.
+
+  Attributes:
+    batch_size: images at a time.
+    pictures: images in the picture of reconstructions.
+  """
+
+  batch_size: Count = 128
+  pictures: Count = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """A whole run.
+
+  Attributes:
+    seed: everything random is a pure function of it.
+    steps: batches in all.
+    batch_size: images in a batch, over all devices.
+    log_every, evaluate_every, checkpoint_every: in steps; 0 never.
+    checkpoints_kept: older ones are removed.
+    tensorboard: write TensorBoard files, where TensorFlow is installed.
+    model: the autoencoder, not yet initialized.
+    discriminator: None trains without one.
+    diffusion, sampling: read where the model has a part that refines.
+  """
+
+  seed: Seed
+  steps: Count
+  batch_size: Count
+  data: DataSettings
+  model: Autoencoder
+  loss: LossSettings
+  optimizer: OptimizerSettings
+  mesh: MeshSettings
+  evaluation: EvaluationSettings
+  diffusion: DiffusionSettings
+  sampling: SamplingSettings
+  discriminator: DiscriminatorSettings | None = None
+  log_every: Whole = 50
+  evaluate_every: Whole = 0
+  checkpoint_every: Whole = 500
+  checkpoints_kept: Count = 2
+  tensorboard: bool = True
+
+  @property
+  def multiple(self) -> int:
+    """What the sides of an image must be a multiple of."""
+    return self.model.multiple
+
+  @property
+  def decoding(self) -> Decoding | None:
+    """How images are sampled; None where nothing refines."""
+    if not self.model.refine:
+      return None
+    return Decoding(self.diffusion.schedule, self.sampling)
+
+  @property
+  def bits_per_pixel(self) -> float | None:
+    """Fixed-length bits per pixel of an image of `data.side`.
+
+    None where the code is continuous.
+    """
+    side = self.data.side // self.model.encoder.f
+    bits = self.model.bottleneck.map_bits(side, side)
+    return None if bits is None else bits / self.data.side**2
+
+
+_SECTIONS = {
+  'data': DataSettings,
+  'loss': LossSettings,
+  'optimizer': OptimizerSettings,
+  'mesh': MeshSettings,
+  'evaluation': EvaluationSettings,
+  'diffusion': DiffusionSettings,
+  'sampling': SamplingSettings,
+}
+_REFINING = ('diffusion', 'sampling')  # sections that only `refine` reads
+
+
+def from_config(config: Mapping[str, Any]) -> Settings:
+  """Builds a run from a config.
+
+  Args:
+    config: nested dictionaries; see `configs/` for examples.
+
+  Raises:
+    InputError: a key is unknown (so nothing would read it), missing, or has a
+      value that cannot be used.
+  """
+  config = dict(config)
+  names = (*_SECTIONS, 'network', 'bottleneck', 'refine', 'discriminator')
+  for name in _REFINING:
+    if name in config and 'refine' not in config:
+      raise InputError(f'nothing reads {name}: the config has no refine')
+  refine = config.pop('refine', None)
+  rival = config.pop('discriminator', None)
+  given = {
+    name: _section(config.pop(name, {}), name)
+    for name in (*_SECTIONS, 'network', 'bottleneck')
+  }
+  model = build_model(given.pop('network'), given.pop('bottleneck'), refine)
+  parts = {
+    name: _build(_SECTIONS[name], section, name)
+    for name, section in given.items()
+  }
+  if rival is not None:
+    section = _section(rival, 'discriminator')
+    parts['discriminator'] = _build(
+      DiscriminatorSettings, section, 'discriminator'
+    )
+  settings = _build(Settings, config, '', {**parts, 'model': model}, names)
+  check_guidance(model, settings.sampling)
+  if settings.data.side % settings.multiple:
+    raise InputError(
+      f'data.side={settings.data.side} is not a multiple of '
+      f'{settings.multiple} (factor {model.encoder.f} × latent patch '
+      f'{model.bottleneck.patch_side}'
+      + (f', {model.refine.f} of refine)' if model.refine else ')')
+    )
+  return settings
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Fills in what a config leaves to the defaults; adds nothing else.
+
+  Two configs that are equal then make the same run. Unknown keys and names
+  stay as they are, so that a config of another release can be compared.
+  """
+  filled = {**_defaults(Settings), **config}
+  if 'discriminator' not in config:
+    del filled['discriminator']
+  kinds = {'refine': UNet, 'discriminator': DiscriminatorSettings, **_SECTIONS}
+  for name, kind in kinds.items():
+    if name in config or name in _SECTIONS:
+      section = _section(config.get(name, {}), name)
+      filled[name] = {**_defaults(kind), **section}
+  network = _section(config.get('network', {}), 'network')
+  for kind in NETWORKS.get(network.get('name'), ()):
+    filled['network'] = {**_defaults(kind), **filled['network']}
+  if 'bottleneck' in config:
+    section = _section(config['bottleneck'], 'bottleneck')
+    filled['bottleneck'] = _bottleneck_with_defaults(section)
+  return filled
+
+
+def _bottleneck_with_defaults(section: Mapping) -> dict[str, Any]:
+  kind = BOTTLENECKS.get(section.get('name'))
+  filled = {**(_defaults(kind) if kind else {}), **section}
+  filled.pop('D', None)  # that of the network
+  if 'inner' in section:
+    filled['inner'] = _bottleneck_with_defaults(section['inner'])
+  return filled
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+  """The defaults of a dataclass (or module), as a config would say them."""
+  defaults = {}
+  for f in _fields(kind).values():
+    if f.default is not dataclasses.MISSING:
+      defaults[f.name] = f.default
+    elif f.default_factory is not dataclasses.MISSING:
+      defaults[f.name] = f.default_factory()
+  if 'dtype' in defaults:
+    defaults['dtype'] = jnp.dtype(defaults['dtype']).name
+  return defaults
+
+
+def _fields(kind: type) -> dict[str, dataclasses.Field]:
+  """The fields of a dataclass or module that a config may name."""
+  fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+  if issubclass(kind, nn.Module):  # These two are Linen's own.
+    del fields['parent'], fields['name']
+  return fields
+
+
+def build_model(
+  network: Mapping, bottleneck: Mapping, refine: Mapping | None = None
+) -> Autoencoder:
+  """Builds the autoencoder from its sections; None does not refine.
+
+  Raises:
+    InputError: an unknown name or key, or values that contradict.
+  """
+  encoder, decoder = _choose(NETWORKS, network, 'network')
+  network = {k: v for k, v in network.items() if k != 'name'}
+  network = _with_dtype(network, 'network')
+  ends = [_build(kind, network, 'network') for kind in (encoder, decoder)]
+  if refine is not None:
+    refine = _with_dtype(_section(refine, 'refine'), 'refine')
+    refine = _build(UNet, refine, 'refine')
+  model = Autoencoder(
+    encoder=ends[0],
+    bottleneck=_build_bottleneck(bottleneck, network['D'], 'bottleneck'),
+    decoder=ends[1],
+    refine=refine,
+  )
+  try:
+    model.bottleneck.check()
+  except ValueError as error:
+    raise InputError(f'bottleneck: {error}') from error
+  return model
+
+
+def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
+  """Builds a bottleneck for latents of width d, and the one inside it."""
+  kind = _choose(BOTTLENECKS, section, where)
+  section = {k: v for k, v in section.items() if k != 'name'}
+  fields = _read(kind, section, where, given=('D',))
+  if 'inner' in fields:
+    inner = _section(fields['inner'], f'{where}.inner')
+    groups = fields.get('groups', getattr(kind, 'groups', 1))
+    width = max(d // groups, 1)  # what does not divide, `check` refuses
+    fields['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
+  return kind(D=d, **fields)
+
+
+def _section(section: Any, name: str) -> Mapping:
+  if not isinstance(section, Mapping):
+    raise InputError(f'{name} must be a section of keys, not {section!r}')
+  return section
+
+
+def _choose(table: Mapping[str, Any], section: Mapping, where: str):
+  name = section.get('name')
+  if not isinstance(name, str) or name not in table:
+    raise unknown(f'{where}.name', name, table)
+  return table[name]
+
+
+def _with_dtype(section: Mapping, where: str) -> dict[str, Any]:
+  """A section whose `dtype`, if it has one, is no longer a name."""
+  if 'dtype' not in section:
+    return dict(section)
+  name = section['dtype']
+  if name not in ('float32', 'bfloat16'):
+    raise InputError(f'{where}.dtype must be float32 or bfloat16: {name!r}')
+  return {**section, 'dtype': jnp.dtype(name)}
+
+
+def _build(kind: type, section: Mapping, where: str, given=None, also=()):
+  """Builds a dataclass (or module) from a section; see `_read`."""
+  given = given or {}
+  return kind(**_read(kind, section, where, given, also), **given)
+
+
+def _read(
+  kind: type, section: Mapping, where: str, given=(), also=()
+) -> dict[str, Any]:
+  """Checks a section that names the fields of a dataclass (or module).
+
+  Args:
+    given: fields that come from elsewhere; the section must not name them.
+    also: keys that are read elsewhere, to know the nearest name.
+  """
+  fields = {k: f for k, f in _fields(kind).items() if k not in given}
+  dot = where and f'{where}.'
+  for key, value in section.items():
+    path = f'{dot}{key}'
+    if key in fields:
+      check(value, fields[key].type, path)
+    else:
+      raise InputError(
+        f'nothing reads the config key {path}'
+        + nearest(str(key), {x: f'{dot}{x}' for x in (*fields, *also)})
+      )
+  missing = [
+    name
+    for name, f in fields.items()
+    if f.default is f.default_factory is dataclasses.MISSING
+    and name not in section
+  ]
+  if missing:
+    raise InputError(f'the config has no {dot}{missing[0]}')
+  return {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}

@@ -1,9 +1,0 @@
-"""Networks with published weights, whose features measure images."""
-
-from lasers_jax.networks.features.perceptual import (
-  PERCEPTUAL,
-  Perceptual,
-  load_perceptual,
-)
-
-__all__ = ['PERCEPTUAL', 'Perceptual', 'load_perceptual']

@@ -1,0 +1,1 @@
+"""Priors of latents: what draws new images from a decoder."""

@@ -1,0 +1,1 @@
+"""Charts, pages, grids and tables: pure functions of results."""

@@ -1,0 +1,150 @@
+"""Results of several bottlenecks side by side: table, curves, pictures.
+
+A row is a dictionary: bottleneck, asked_bits_per_pixel (None: continuous),
+settings, results (as in results.json, or None), error (why there are none).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lasers_jax.metrics import statistics
+from lasers_jax.metrics.registry import MEASURES
+from lasers_jax.report import grids
+
+Row = Mapping[str, Any]
+
+_HEAD = (
+  'bottleneck', 'settings', 'parameters', 'bits per pixel',
+  'PSNR in dB (95 %)', 'SSIM',
+)  # fmt: skip
+_USE = ('usage', 'perplexity')
+
+
+def table(rows: Sequence[Row]) -> str:
+  """Writes rows as Markdown: rate by rate, the best PSNR first.
+
+  Continuous codes come last, and rows without results below the table.
+  """
+  done = sorted((row for row in rows if row['results']), key=_order)
+  more = [x for x in MEASURES if any(x in row['results'] for row in done)]
+  head = [*_HEAD, *more, *_USE]
+  lines = [line(head), line(['---'] * len(head))]
+  lines += [line(_cells(row, more)) for row in done]
+  failed = [row for row in rows if row['error']]
+  lines += [''] * bool(failed)
+  lines += [
+    f'* `{row["bottleneck"]}` at {_rate(row)}: {row["error"]}' for row in failed
+  ]
+  return '\n'.join(lines) + '\n'
+
+
+def _order(row: Row) -> tuple[float, float]:
+  asked = row['asked_bits_per_pixel']
+  rate = float('inf') if asked is None else asked
+  return rate, -row['results']['psnr']['mean']
+
+
+def _cells(row: Row, more: Sequence[str]) -> list[str]:
+  results, psnr = row['results'], row['results']['psnr']
+  bits = results['bits_per_pixel']['fixed_length']
+  used = 'usage' in results
+  return [
+    f'`{row["bottleneck"]}`',
+    say_settings(row['settings']),
+    f'{sum(results["protocol"]["parameters"].values()):,}',
+    bits if isinstance(bits, str) else f'{bits:.4g}',
+    statistics.say_mean(psnr),
+    f'{results["ssim"]["mean"]:.4f}',
+    *(_measure(results.get(name)) for name in more),
+    f'{100 * results["usage"]:.1f} %' if used else '',
+    f'{results["perplexity"]:.0f}' if used else '',
+  ]
+
+
+def _measure(value: Any) -> str:
+  """A mean of single images, or a number of all; nothing where it is not."""
+  if value is None:
+    return ''
+  if isinstance(value, Mapping):
+    return f'{value["mean"]:.4f}'
+  return f'{value:.4g}'
+
+
+def line(cells: Sequence[str]) -> str:
+  """A row of a table in Markdown."""
+  return '| ' + ' | '.join(cells) + ' |'
+
+
+def _rate(row: Row) -> str:
+  asked = row['asked_bits_per_pixel']
+  return 'continuous' if asked is None else f'{asked:g} bits per pixel'
+
+
+def say_settings(fields: Mapping[str, Any]) -> str:
+  """Says fields in a few words: depth=4, inner K=256."""
+  parts = []
+  for key, value in fields.items():
+    if isinstance(value, Mapping):
+      parts.append(f'{key} {say_settings(value)}')
+    elif isinstance(value, tuple | list):
+      parts.append(f'{key}={"·".join(map(str, value))}')
+    else:
+      parts.append(f'{key}={value}')
+  return ', '.join(parts)
+
+
+def plot(rows: Sequence[Row], path: str) -> None:
+  """Draws PSNR over bits per pixel; a continuous code is a dashed line."""
+  # Here, since a table is there without it.
+  import matplotlib
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(8, 5), layout='constrained')
+  axes = figure.subplots()
+  done = [row for row in rows if row['results']]
+  names = list(dict.fromkeys(row['bottleneck'] for row in done))
+  colours = matplotlib.colormaps['tab20'].colors
+  for i, name in enumerate(names):
+    colour, marker = colours[i % 20], 'osD^vP*X'[i % 8]
+    own = [row for row in done if row['bottleneck'] == name]
+    points = sorted(_point(row) for row in own if _point(row))
+    if points:
+      x, y = zip(*points, strict=True)
+      axes.plot(x, y, marker, ls='-', c=colour, label=name)
+    for row in own:
+      if not _point(row):
+        level = row['results']['psnr']['mean']
+        label = f'{name}, continuous'
+        axes.axhline(level, ls='--', lw=1, c=colour, label=label)
+  axes.set(xlabel='bits per pixel, fixed length', ylabel='PSNR in dB')
+  axes.grid(alpha=0.3)
+  if done:
+    figure.legend(loc='outside right upper', fontsize='small')
+  figure.savefig(path, dpi=120)
+
+
+def _point(row: Row) -> tuple[float, float] | None:
+  bits = row['results']['bits_per_pixel']['fixed_length']
+  if isinstance(bits, str):
+    return None
+  return bits, row['results']['psnr']['mean']
+
+
+def side_by_side(
+  names: Sequence[str],
+  copies: Sequence[Sequence[np.ndarray]],
+  originals: Sequence[np.ndarray],
+) -> np.ndarray:
+  """Draws the same images by each model, a row each, below the originals.
+
+  Args:
+    names: of the models.
+    copies: of each model, reconstructions uint8 [h, w, 3].
+    originals: what they are of.
+
+  Returns:
+    uint8 [H, W, 3].
+  """
+  return grids.grid([originals, *copies], ['original', *names], pad=4)

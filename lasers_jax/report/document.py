@@ -1,0 +1,168 @@
+"""The report of an evaluation: one HTML file that needs nothing else."""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+
+from lasers_jax.evaluation.examples import Findings
+from lasers_jax.evaluation.protocol import Measured
+from lasers_jax.metrics import statistics
+from lasers_jax.report import panels
+
+HIGHER_IS_BETTER = 'psnr', 'ssim', 'ms_ssim'
+HEADLINES = 'psnr', 'ssim', 'lpips-vgg16', 'lpips-alexnet'
+
+
+class Origin(NamedTuple):
+  """How an evaluation came about."""
+
+  config: dict[str, Any]
+  history: list[dict[str, Any]]  # the lines of metrics.jsonl
+  versions: dict[str, str]
+  command: str
+
+
+def render(
+  results: Mapping[str, Any],
+  measured: Measured,
+  findings: Findings,
+  origin: Origin,
+) -> str:
+  """Writes a report as HTML: a function of its arguments alone.
+
+  Args:
+    results: as in results.json, with their protocol.
+    measured: what they were made of.
+    findings: what else is shown.
+    origin: of the evaluation.
+  """
+  protocol, config = results['protocol'], origin.config
+  history, terms = origin.history, list(config['loss']['weights'])
+  counts = measured.counts
+  return _template().render(
+    title=_title(config),
+    protocol=protocol,
+    protocol_rows=_rows(
+      # What else is nested stands in the config.
+      _flat(protocol)
+      | {k: protocol[k] for k in ('parameters', 'weights_of_measures')}
+    ),
+    bits=_say_bits(results),
+    tiles=_tiles(results, len(counts)),
+    measures=_measures(results),
+    has_initial='initial' in results,
+    training=panels.training(history, terms, protocol['step']),
+    distributions=panels.distributions(measured, findings),
+    rankings=panels.rankings(measured, findings),
+    cropped_to=panels.LARGEST if panels.is_cropped(findings) else None,
+    codes=panels.use_of_codes(counts) + panels.coefficients(findings),
+    atoms=panels.atoms(counts, findings),
+    by_use=findings.numbers is not None,
+    samples=findings.samples and panels.samples(findings.samples),
+    sweep=findings.sweep and panels.sweep(findings),
+    sampling=protocol.get('sampling'),
+    origin=origin,
+    config=_sections(config),
+  )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template('report.html.jinja')
+
+
+def _title(config) -> str:
+  names = {'refine': ' + diffusion', 'discriminator': ' + discriminator'}
+  more = ''.join(text for key, text in names.items() if key in config)
+  return f'{config["bottleneck"]["name"]}{more} on {config["data"]["name"]}'
+
+
+def _say_bits(results) -> str:
+  """What stands beside every quality."""
+  bits = results['bits_per_pixel']['fixed_length']
+  if isinstance(bits, str):
+    return 'a continuous code, whose bits are not counted'
+  return f'{bits:.4g} bits per pixel'
+
+
+def _tiles(results, symbols: int) -> list[tuple[str, str, str]]:
+  """The most important numbers: name, value, remark."""
+  bits = results['bits_per_pixel']['fixed_length']
+  if isinstance(bits, str):
+    tiles = [('Bits per pixel', bits, 'numbers are kept as they are')]
+  else:
+    remark = f'fixed length; 1/{24 / bits:.3g} of 24-bit colour'
+    tiles = [('Bits per pixel', f'{bits:.4g}', remark)]
+  for name in HEADLINES:
+    if name in results:
+      title, unit, _ = panels.MEASURES[name]
+      value = f'{panels.number(name, results[name]["mean"])} {unit}'.strip()
+      interval = _interval(name, results[name])
+      tiles.append((title, value, f'95 %: {interval}' if interval else ''))
+  if 'usage' in results:
+    remark = f'of {symbols:,}; perplexity {results["perplexity"]:.1f}'
+    tiles.append(('Codes in use', f'{results["usage"]:.1%}', remark))
+  return tiles
+
+
+def _measures(results) -> list[dict[str, str]]:
+  """The table of results: a row for each measure of quality."""
+  initial = results.get('initial', {})
+  rows = []
+  for name in panels.in_order(results):
+    value = results[name]
+    single = isinstance(value, Mapping)
+    mean = value['mean'] if single else value
+    first = name in initial and panels.number(name, initial[name]['mean'])
+    rows.append(
+      {
+        'name': panels.title(name),
+        'mean': panels.number(name, mean),
+        'interval': _interval(name, value) if single else '',
+        'initial': first or '',
+        'better': 'higher' if name in HIGHER_IS_BETTER else 'lower',
+      }
+    )
+  return rows
+
+
+def _interval(name: str, value) -> str:
+  return statistics.say_interval(value, functools.partial(panels.number, name))
+
+
+def _sections(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+  """The config by section; what is in none comes first."""
+  flat = _flat(config)
+  nested = {k: _rows(v) for k, v in config.items() if k not in flat}
+  return {'': _rows(flat), **nested}
+
+
+def _flat(section: Mapping[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in section.items() if not isinstance(v, Mapping)}
+
+
+def _rows(section: Mapping[str, Any], prefix: str = '') -> list:
+  """Nested keys and values as lines of text."""
+  rows = []
+  for key, value in section.items():
+    if isinstance(value, Mapping):
+      rows += _rows(value, f'{prefix}{key}.')
+    else:
+      rows.append((prefix + key, _text(value)))
+  return rows
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, Sequence) and not isinstance(value, str):
+    return ', '.join(map(_text, value)) or 'empty'
+  return f'{value:.6g}' if isinstance(value, float) else str(value)

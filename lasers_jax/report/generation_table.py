@@ -1,0 +1,84 @@
+"""Results of several models and samplers side by side, as Markdown.
+
+A row is what `sample.py` writes of a model and a sampler.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lasers_jax.report.comparison import line
+
+Row = Mapping[str, Any]
+
+_HEAD = (
+  'model', 'sampler', 'FD to held-out', 'FD to train', 'W1 marginal',
+  'W2 sliced', 'W2 exact', 'precision', 'recall', 'density', 'coverage',
+  'nearest train / held-out, latents', 'the same, images', 'fit in s',
+  'draw in s',
+)  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> str:
+  """Writes rows as Markdown, model by model, the least distance first.
+
+  Above the rows of a model stands what real images score: as many of training
+  against the held-out ones.
+  """
+  models = list(dict.fromkeys(row['model'] for row in rows))
+  lines = [line(_HEAD), line(['---'] * len(_HEAD))]
+  for model in models:
+    own = [row for row in rows if row['model'] == model]
+    own.sort(key=lambda row: row['distances']['frechet'])
+    lines.append(line(_floor(own[0])))
+    lines += [line(_cells(row)) for row in own]
+  return '\n'.join(lines) + '\n'
+
+
+def overview(rows: Sequence[Row]) -> str:
+  """Writes the distances of all models side by side, as Markdown.
+
+  A row for each sampler, a column for each model; a cell has FD to held-out,
+  and in brackets how far the images are from the nearest of training, where 1
+  is as far as held-out ones.
+  """
+  models = list(dict.fromkeys(row['model'] for row in rows))
+  samplers = list(dict.fromkeys(row['sampler'] for row in rows))
+  by_both = {(row['sampler'], row['model']): row for row in rows}
+  lines = [
+    line(['sampler', *(f'`{x}`' for x in models)]),
+    line(['---'] * (len(models) + 1)),
+  ]
+  for sampler in samplers:
+    own = [by_both[sampler, model] for model in models]
+    lines.append(line([f'`{sampler}`', *map(_brief, own)]))
+  return '\n'.join(lines) + '\n'
+
+
+def _brief(row: Row) -> str:
+  near = row['memorization']['images']['all_train_mean_ratio']
+  return f'{row["distances"]["frechet"]:.4g} ({near:.2f})'
+
+
+def _cells(row: Row) -> list[str]:
+  frechet, *wasserstein = row['distances'].values()
+  near = row['memorization']
+  return [
+    f'`{row["model"]}`',
+    f'`{row["sampler"]}`',
+    f'{frechet:.4g}',
+    f'{row["frechet_to_train"]:.4g}',
+    *(f'{x:.4f}' for x in wasserstein),
+    *(
+      f'{row["manifold"][x]:.3f}'
+      for x in ('precision', 'recall', 'density', 'coverage')
+    ),
+    *(f'{near[x]["all_train_mean_ratio"]:.3f}' for x in ('latents', 'images')),
+    *(f'{row["seconds"][x]:.2g}' for x in ('fit', 'draw')),
+  ]
+
+
+def _floor(row: Row) -> list[str]:
+  frechet, *wasserstein = row['floors'].values()
+  numbers = [f'{frechet:.4g}', '', *(f'{x:.4f}' for x in wasserstein)]
+  blank = [''] * 4
+  return [f'`{row["model"]}`', 'real', *numbers, *blank, '1', '1', '', '']

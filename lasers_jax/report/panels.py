@@ -1,0 +1,306 @@
+"""The charts and the pictures of a report, as its page takes them."""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lasers_jax.core.images import to_uint8
+from lasers_jax.evaluation.examples import Findings, Samples, cut_middle
+from lasers_jax.evaluation.protocol import Measured
+from lasers_jax.report import charts, grids
+
+LARGEST = 160  # pixels a side; of larger pictures the middle is shown
+CELL = 112  # pixels; about how wide a picture is shown
+ATOM_CELL = 60
+FEW = 8  # images; of fewer there is no histogram
+DRAWN = 4  # samples shown of an image
+
+# How measures are called, their unit, and their decimals.
+MEASURES = {
+  'psnr': ('PSNR', 'dB', 2),
+  'ssim': ('SSIM', '', 4),
+  'ms_ssim': ('MS-SSIM', '', 4),
+  'lpips-vgg16': ('LPIPS-VGG16', '', 4),
+  'lpips-alexnet': ('LPIPS-AlexNet', '', 4),
+  'fd-vgg16': ('FD-VGG16', '', 3),
+  'fid': ('rFID', '', 3),
+  'cmmd': ('CMMD', '', 3),
+}
+
+
+class Picture(NamedTuple):
+  """A picture as the page has it."""
+
+  label: str
+  source: str  # a data URI
+  width: int  # pixels on a screen
+  note: str = ''
+
+
+class Chart(NamedTuple):
+  """A chart as the page has it."""
+
+  title: str
+  source: str  # a data URI
+  note: str = ''
+
+
+def title(name: str) -> str:
+  """What a measure is called, with its unit."""
+  name, unit, _ = MEASURES[name]
+  return f'{name} in {unit}' if unit else name
+
+
+def number(name: str, value: float) -> str:
+  """A value of a measure, with its decimals and without its unit."""
+  return f'{value:.{MEASURES[name][2]}f}'
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+  """Those of the names that are measures, in the order of the table."""
+  return [name for name in MEASURES if name in names]
+
+
+def training(
+  history: list[dict[str, Any]], terms: list[str], step: int
+) -> list[Chart]:
+  """Draws what was logged: what matters first, then all the rest.
+
+  Args:
+    history: the lines of metrics.jsonl.
+    terms: of the loss, their names.
+    step: of the checkpoint; it is marked where training went on.
+  """
+  batch = 'Training: of a batch, before rounding; in a model that samples, by '
+  batch += 'the first decoder. Validation: as in the results.'
+  use = 'Training: of a batch. Validation: of the whole split.'
+  plan = [
+    ('Loss', {'loss': 'loss'}, 'The weighted sum of its terms.', True),
+    ('Terms of the loss', {x: x for x in terms}, 'Without weights.', True),
+    ('PSNR in dB', _both('psnr'), batch, False),
+    ('SSIM', {'validation': 'validation/ssim'}, 'On validation images.', False),
+    ('Usage, share of codes', _both('usage'), use, False),
+    ('Perplexity of codes', _both('perplexity'), use, False),
+    (
+      'Logits of the discriminator',
+      {'of images': 'real_logit', 'of copies': 'fake_logit'}, '', False,
+    ),
+  ]  # fmt: skip
+  shown = {'step', 'validation/bits_per_pixel'}
+  shown |= {key for _, keys, _, _ in plan for key in keys.values()}
+  logged = {key: None for line in history for key in line}
+  plan += [(_words(x), {x: x}, '', False) for x in logged if x not in shown]
+  drawn = []
+  for name, keys, note, log in plan:
+    lines = {label: _curve(history, key) for label, key in keys.items()}
+    lines = {label: curve for label, curve in lines.items() if curve}
+    if any(len(steps) > 1 for steps, _ in lines.values()):
+      mark = step if step < history[-1]['step'] else None
+      text = charts.curves(lines, name, log, mark)
+      drawn.append(Chart(name, _svg(text), note))
+  return drawn
+
+
+def _both(key: str) -> dict[str, str]:
+  return {'training': key, 'validation': f'validation/{key}'}
+
+
+def _curve(history, key: str) -> tuple:
+  points = [(x['step'], x[key]) for x in history if x.get(key) is not None]
+  return tuple(zip(*points, strict=True))
+
+
+def _words(key: str) -> str:
+  words = key.replace('_', ' ').replace('/', ', ')
+  return words[:1].upper() + words[1:]
+
+
+def distributions(measured: Measured, findings: Findings) -> list[Chart]:
+  """Draws how each measure is spread over images, and where examples lie."""
+  drawn = []
+  for name, values in _sorted(measured.values):
+    if len(values) >= FEW:
+      groups = findings.ranked.get(name, {})
+      marks = {group: values[numbers] for group, numbers in groups.items()}
+      text = charts.histogram(values, title(name), marks)
+      drawn.append(Chart(MEASURES[name][0], _svg(text)))
+  return drawn
+
+
+def rankings(measured: Measured, findings: Findings) -> list[dict[str, Any]]:
+  """The best, median and worst images, by each measure that ranks them."""
+  return [
+    {
+      'by': MEASURES[name][0],
+      'groups': {
+        group: [_example(i, measured, findings) for i in numbers]
+        for group, numbers in groups.items()
+        if numbers
+      },
+    }
+    for name, groups in _sorted(findings.ranked)
+  ]
+
+
+def _example(i: int, measured, findings) -> dict[str, Any]:
+  original, copy = findings.pairs[i]
+  values = [
+    f'{MEASURES[name][0]} {number(name, x[i])} {MEASURES[name][1]}'.strip()
+    for name, x in _sorted(measured.values)
+  ]
+  error = grids.error_picture(original, copy, gain=5)
+  return {
+    'name': f'Image {i:,}',
+    'quality': ', '.join(values),
+    'pictures': [
+      _picture('original', original),
+      _picture('reconstruction', copy),
+      _picture('error × 5', error),
+    ],
+  }
+
+
+def _sorted(by_measure: Mapping[str, Any]) -> list[tuple[str, Any]]:
+  return [(name, by_measure[name]) for name in in_order(by_measure)]
+
+
+def is_cropped(findings: Findings) -> bool:
+  """Whether some of the examples are larger than what is shown of them."""
+  shapes = [original.shape for original, _ in findings.pairs.values()]
+  return any(max(h, w) > LARGEST for h, w, _ in shapes)
+
+
+def use_of_codes(counts: np.ndarray) -> list[Chart]:
+  """Draws how often codes are used: [K], none for a continuous code."""
+  if not counts.any():
+    return []
+  never = f'{np.sum(counts == 0):,} of {len(counts):,} are never used. '
+  alike = 'Dashed: if all were used alike.'
+  by_rank, often = charts.usage(counts), charts.times_used(counts)
+  return [
+    Chart('Use of the codes by rank', _svg(by_rank), never + alike),
+    Chart('How often codes are used', _svg(often), alike),
+  ]
+
+
+def coefficients(findings: Findings) -> list[Chart]:
+  """Draws the coefficients of each step of a pursuit, where it has any."""
+  values = findings.coefficients
+  if values is None:
+    return []
+  note = (
+    f'As they are decoded, of {findings.pursued:,} images ({len(values):,} '
+    'sites). Each row is scaled to its highest bar; what lies beyond is in the '
+    'outermost ones.'
+  )
+  text = charts.coefficients(values)
+  return [Chart('Coefficients by step of the pursuit', _svg(text), note)]
+
+
+def atoms(counts: np.ndarray, findings: Findings) -> list[Picture]:
+  """Decoded atoms, the most used ones first, and how much they are used."""
+  shown = to_uint8(findings.atoms)
+  if findings.numbers is None:
+    return [_picture(f'{i}', x, ATOM_CELL) for i, x in enumerate(shown)]
+  shares = counts / max(1, counts.sum())
+  return [
+    _picture(f'{i}', x, ATOM_CELL, f'{shares[i]:.2%}')
+    for i, x in zip(findings.numbers, shown, strict=True)
+  ]
+
+
+def samples(found: Samples) -> dict[str, Any]:
+  """Samples of the same images, their mean, and how they differ."""
+  exact = found.draws / 255
+  spread = exact.std(axis=0).mean(axis=-1)  # [n, h, w]
+  mean = np.round(255 * exact.mean(axis=0)).astype(np.uint8)
+  top = float(np.percentile(spread, 99.5))
+  rows = []
+  for i, original in enumerate(found.originals):
+    copies = {'first decoder': found.initial[i]}
+    for j, draw in enumerate(found.draws[:DRAWN]):
+      copies[f'sample {j + 1}'] = draw[i]
+    copies[f'mean of {len(exact)}'] = mean[i]
+    heat = charts.heat(spread[i], top)
+    cells = [
+      _picture('original', original),
+      *(
+        _picture(label, copy, note=f'{_psnr(original, copy):.2f} dB')
+        for label, copy in copies.items()
+      ),
+      _picture('deviation', heat, note=f'mean {spread[i].mean():.3f}'),
+    ]
+    rows.append({'name': f'Image {found.numbers[i]:,}', 'pictures': cells})
+  ramp = charts.heat(np.linspace(0, 1, 128)[None], 1.0)
+  return {
+    'rows': rows,
+    'count': len(exact),
+    'size': _size(found),
+    'top': f'{top:.3f}',
+    'ramp': _uri('png', _png(ramp)),
+  }
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+  error = np.mean((np.float64(a) - b) ** 2) / 255**2
+  return -10 * np.log10(max(error, 1e-10))
+
+
+def sweep(findings: Findings) -> dict[str, Any]:
+  """Quality and time by the number of sampling steps: charts and a table."""
+  found, drawn = findings.sweep, []
+  for name, values in _sorted(found.values):
+    level = found.initial[name]
+    text = charts.over_steps(found.steps, values, title(name), level=level)
+    drawn.append(Chart(MEASURES[name][0], _svg(text)))
+  text = charts.over_steps(
+    found.steps, found.milliseconds, 'ms an image', log=True
+  )
+  drawn.append(Chart('Time', _svg(text)))
+  names = in_order(found.values)
+  first = [number(name, found.initial[name]) for name in names]
+  table = [('first decoder', *first, '')]
+  for i, steps in enumerate(found.steps):
+    values = [number(name, found.values[name][i]) for name in names]
+    table.append((str(steps), *values, f'{found.milliseconds[i]:.3g}'))
+  return {
+    'charts': drawn,
+    'names': [title(name) for name in names],
+    'table': table,
+    'count': len(findings.samples.numbers),
+    'size': _size(findings.samples),
+    'device': found.device,
+  }
+
+
+def _size(found: Samples) -> str:
+  _, height, width, _ = found.originals.shape
+  return f'{height}×{width}'
+
+
+def _picture(
+  label: str, picture: np.ndarray, cell: int = CELL, note: str = ''
+) -> Picture:
+  """Makes a picture of uint8 [h, w, 3], enlarged by a whole factor."""
+  picture = cut_middle(picture, LARGEST, LARGEST)
+  width = picture.shape[1]
+  factor = max(1, round(cell / width))
+  return Picture(label, _uri('png', _png(picture)), factor * width, note)
+
+
+def _png(picture: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(picture).save(buffer, format='PNG', optimize=True)
+  return buffer.getvalue()
+
+
+def _svg(text: str) -> str:
+  return _uri('svg+xml', text.encode())
+
+
+def _uri(kind: str, data: bytes) -> str:
+  return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'

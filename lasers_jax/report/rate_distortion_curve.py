@@ -1,0 +1,89 @@
+"""The table and the figure of codecs on the same images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lasers_jax.evaluation.rate_distortion import CLASSICAL
+from lasers_jax.metrics import statistics
+from lasers_jax.metrics.registry import MEASURES
+from lasers_jax.report.comparison import line
+
+
+def above(rows: Sequence[dict], other: str) -> list[float | None]:
+  """How far the PSNR of each row is above that of another codec, in dB.
+
+  At equal bits per pixel, on straight lines between that codec's points; None
+  where it has none so small or so large.
+  """
+  points = sorted(
+    (row['bits_per_pixel'], row['psnr']['mean'])
+    for row in rows
+    if row['codec'] == other
+  )
+  if not points:
+    return [None] * len(rows)
+  bits, psnr = np.transpose(points)
+  found = []
+  for row in rows:
+    rate = row['bits_per_pixel']
+    inside = bits[0] <= rate <= bits[-1]
+    gain = row['psnr']['mean'] - np.interp(rate, bits, psnr)
+    found.append(float(gain) if inside else None)
+  return found
+
+
+def table(rows: Sequence[dict]) -> str:
+  """Writes rows as Markdown, codec by codec, the smallest files first."""
+  more = [x for x in MEASURES if x in rows[0]]
+  names = [x for x in CLASSICAL if any(row['codec'] == x for row in rows)]
+  gains = {name: above(rows, name) for name in names}
+  head = [
+    'codec', 'setting', 'bits per pixel', 'PSNR in dB (95 %)', 'SSIM', *more,
+    *(f'dB above {name}' for name in names),
+    'encode, s/MP', 'decode, s/MP',
+  ]  # fmt: skip
+  lines = [line(head), line(['---'] * len(head))]
+  order = list(dict.fromkeys(row['codec'] for row in rows))
+  for i, row in sorted(
+    enumerate(rows),
+    key=lambda x: (order.index(x[1]['codec']), x[1]['bits_per_pixel']),
+  ):
+    psnr, seconds = row['psnr'], row['seconds_per_megapixel']
+    cells = [
+      row['codec'],
+      row['setting'],
+      f'{row["bits_per_pixel"]:.4g}',
+      statistics.say_mean(psnr),
+      f'{row["ssim"]["mean"]:.4f}',
+      *(f'{row[name]["mean"]:.4f}' for name in more),
+      *(_signed(gains[name][i], row['codec'] == name) for name in names),
+      f'{seconds["encode"]:.3g}',
+      f'{seconds["decode"]:.3g}',
+    ]
+    lines.append(line(cells))
+  return '\n'.join(lines) + '\n'
+
+
+def _signed(value: float | None, own: bool) -> str:
+  return '' if own or value is None else f'{value:+.2f}'
+
+
+def plot(rows: Sequence[dict], path: str) -> None:
+  """Draws PSNR and SSIM over bits per pixel, a curve for each codec."""
+  # Here, since numbers are there without it.
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(11, 5), layout='constrained')
+  for axes, name, label in zip(
+    figure.subplots(1, 2), ('psnr', 'ssim'), ('PSNR in dB', 'SSIM'), strict=True
+  ):
+    for codec in dict.fromkeys(row['codec'] for row in rows):
+      own = [row for row in rows if row['codec'] == codec]
+      points = sorted((row['bits_per_pixel'], row[name]['mean']) for row in own)
+      style = dict(lw=1, ms=3) if codec in CLASSICAL else dict(lw=2, ms=6)
+      axes.plot(*zip(*points, strict=True), 'o-', label=codec, **style)
+    axes.set(xlabel='bits per pixel, of files', ylabel=label, xscale='log')
+    axes.grid(alpha=0.3, which='both')
+  axes.legend()
+  figure.savefig(path, dpi=120)

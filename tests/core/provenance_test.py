@@ -1,0 +1,52 @@
+import os
+import subprocess
+
+import pytest
+
+from lasers_jax.core import provenance
+
+
+def test_the_commit_of_a_checkout_is_known():
+  known = provenance.commit()
+  folder = os.path.dirname(provenance.__file__)
+  words = ['git', 'rev-parse', '--short=12', 'HEAD']
+  head = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+  if head.returncode:
+    pytest.skip('not a checkout')
+  assert known.removesuffix('-dirty') == head.stdout.strip()
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    FileNotFoundError('git'),
+    PermissionError('git'),
+    subprocess.TimeoutExpired('git', 10),
+    subprocess.CalledProcessError(128, 'git'),
+    OSError(12, 'Cannot allocate memory'),
+  ],
+)
+def test_no_commit_where_git_cannot_tell(monkeypatch, error):
+  def run(*_, **__):
+    raise error
+
+  monkeypatch.setattr(provenance.subprocess, 'run', run)
+  assert provenance.commit() is None
+
+
+def test_a_package_inside_of_another_checkout_has_no_commit(
+  tmp_path, monkeypatch
+):
+  git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b.c']
+  subprocess.run([*git, 'init', '-q'], cwd=tmp_path, check=True)
+  words = [*git, 'commit', '-q', '--allow-empty', '-m', 'another project']
+  subprocess.run(words, cwd=tmp_path, check=True)
+  monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'program.py'))
+  (tmp_path / 'program.py').write_text('')
+  assert provenance.commit() is None
+
+
+def test_variables_of_git_do_not_name_another_checkout(monkeypatch):
+  before = provenance.commit()
+  monkeypatch.setenv('GIT_DIR', '/no/such')
+  assert provenance.commit() == before

