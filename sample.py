@@ -1,6 +1,6 @@
 """Draws new images from trained autoencoders, and scores them.
 
-  python sample.py --workdir=runs/mnist/vae --samplers=pmfs,gmm,kde
+  python sample.py --workdir=runs/mnist/vae --priors=pmfs,gmm,kde
 
 What is drawn is in lasers_jax/experiment/generate.py. --help lists the flags.
 """

@@ -42,6 +42,7 @@ from absl import app, flags
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from configs.bottlenecks import choose
+
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.experiment.settings import build_model
 

@@ -5,7 +5,7 @@
 Random weights and images of --side pixels, --batch at a time, on whatever
 device there is, compilation apart: the first decoder of configs/cifar10.py,
 that of :vq+wide, which has as many parameters as both parts of :vq+swycc, and
-the latter's U-Net, by sampler and steps, with and without guidance. One
+the latter's U-Net, by solver and steps, with and without guidance. One
 interleaved run of --rounds; medians, and medians of the ratios to the first
 decoder within a round. Memory is what the compiled program asks for besides its
 arguments, as XLA says. Prints a table in Markdown.
@@ -36,8 +36,8 @@ ROWS: dict[str, dict | None] = {
   'first decoder': None,
   'first decoder, wide': None,
   **{f'dpmpp_2m, {n} steps': {'steps': n} for n in STEPS},
-  'ddim, 10 steps': {'steps': 10, 'sampler': 'ddim'},
-  'heun, 10 steps': {'steps': 10, 'sampler': 'heun'},
+  'ddim, 10 steps': {'steps': 10, 'solver': 'ddim'},
+  'heun, 10 steps': {'steps': 10, 'solver': 'heun'},
   'dpmpp_2m, 10 steps, guided': {'steps': 10, 'guidance': 2.0},
 }
 

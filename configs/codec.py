@@ -75,7 +75,7 @@ def _use_blocks(config: ConfigDict) -> None:
     dict(name='block', D=192, f=8, width=192, blocks=3, dtype='float32')
   )
   config.bottleneck.limit = 127
-  config.bottleneck.widest = 6.0
+  config.bottleneck.max_step_scale = 6.0
   config.loss.weights.rate = 8e-5
   config.optimizer.learning_rate = 3e-4
 
@@ -85,4 +85,4 @@ def _use_prefixes(config: ConfigDict) -> None:
   config.bottleneck.coefficient_bits = 2
   config.bottleneck.pursuit = 'rounded'
   config.bottleneck.progressive = True
-  config.bottleneck.prefixes = 0.75
+  config.bottleneck.sparsity_dropout = 0.75

@@ -33,7 +33,7 @@ def get_config(argument: str = 'vae') -> ConfigDict:
   config.network.D = 256
   config.network.side = config.data.side
   config.network.width = 64
-  config.network.halvings = 4
+  config.network.num_downsamples = 4
   config.network.dtype = 'float32'
 
   config.loss = ConfigDict()

@@ -31,7 +31,7 @@ def get_config(argument: str = 'vae') -> ConfigDict:
   config.network.D = 32
   config.network.side = config.data.side
   config.network.width = 32
-  config.network.halvings = 2
+  config.network.num_downsamples = 2
   config.network.dtype = 'float32'
 
   config.loss = ConfigDict()

@@ -72,9 +72,9 @@ def reconstruct(
   """
   copies = []
   indices = range(len(images)) if indices is None else indices
-  sides = common_sides(images, model.multiple) if images else ()
+  sides = common_sides(images, model.pad_multiple) if images else ()
   for i, image, goal in zip(indices, images, sides, strict=True):
-    padded, sizes = pad_one(image, model.multiple, goal)
+    padded, sizes = pad_one(image, model.pad_multiple, goal)
     copy = _reconstruct(
       model, mesh, decoding, variables, padded, sizes, np.full(1, i, np.int32)
     )
@@ -109,7 +109,9 @@ def decode_latents(
   """
   images = []
   if size is not None:
-    sides = [padded_side(x, model.multiple) // model.encoder.f for x in size]
+    sides = [
+      padded_side(x, model.pad_multiple) // model.encoder.f for x in size
+    ]
     more = [(0, n - x) for n, x in zip(sides, latents.shape[1:3], strict=True)]
     latents = np.pad(latents, ((0, 0), *more, (0, 0)))
   for start, rows, count in batches_of(latents, mesh):

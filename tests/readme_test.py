@@ -72,7 +72,7 @@ def test_training_commands_name_configs_and_keys_that_exist(words):
   [
     ('evaluate.py', {'workdir', 'S', 'data'}),
     ('compare.py', {'workdir', 'config', 'bottlenecks', 'measures'}),
-    ('sample.py', {'workdir', 'samplers'}),
+    ('sample.py', {'workdir', 'priors'}),
     ('codec.py', {'model'}),
   ],
 )

@@ -47,15 +47,16 @@ class Entropy(Integers):
 
   Attributes:
     step: between neighbours.
-    widest: in training every image has a step of its own, from `step` to this
-      many times that, drawn evenly by its logarithm; its rate counts as much as
-      the error grows, by the square of how many times it is. 1: all have one.
+    max_step_scale: in training every image has a step of its own, from `step`
+      to this many times that, drawn evenly by its logarithm; its rate counts as
+      much as the error grows, by the square of how many times it is. 1: all
+      have one.
     decay: of the moving averages.
   """
 
   limit: Limit = 31
   step: Positive = 0.1
-  widest: Annotated[float, Range(1)] = 1.0
+  max_step_scale: Annotated[float, Range(1)] = 1.0
   decay: Decay = 0.9
 
   def setup(self):
@@ -104,11 +105,11 @@ class Entropy(Integers):
   def _draw_times(self, z: Array) -> Array:
     """How many times `step` the step of each image is: [..., 1, 1, 1]."""
     shape = z.shape[:-3] + (1,) * min(z.ndim, 3)
-    if self.widest == 1:
+    if self.max_step_scale == 1:
       return jnp.ones(shape, jnp.float32)
     key = self.make_rng('bottleneck')
     share = jax.random.uniform(key, shape, jnp.float32)
-    return self.widest**share
+    return self.max_step_scale**share
 
   def _seen(self, z: Array, quantized: Array, times: Array, train: bool):
     """What the prior is asked about: in training, noise stands for rounding."""

@@ -66,10 +66,10 @@ class Lasers(Codebook):
     patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
-    prefixes: share of the images in training of which the decoder sees the
-      first 1 to S atoms, as many as a draw says: so that it knows what smaller
-      S look like (as N. Zeghidour et al., "SoundStream", arXiv 2107.03312,
-      section III-C, drop stages of a residual quantizer).
+    sparsity_dropout: share of the images in training of which the decoder sees
+      the first 1 to S atoms, as many as a draw says: so that it knows what
+      smaller S look like (as N. Zeghidour et al., "SoundStream", arXiv
+      2107.03312, section III-C, drop stages of a residual quantizer).
     tolerance: with it a site takes no more atoms, out of training, than leave
       this share of the mean square of the usual sizes of coefficients as its
       squared error; the others are K, 'none', and come last. Each site then
@@ -91,7 +91,7 @@ class Lasers(Codebook):
   pursuit: str = 'omp'
   patch: Count = 1
   progressive: bool = False
-  prefixes: Share = 0.0
+  sparsity_dropout: Share = 0.0
   tolerance: Amount | None = None
   forgetting: Share = 0.98
 
@@ -125,7 +125,7 @@ class Lasers(Codebook):
       raise ValueError("gradient='refit' goes with pursuit='omp' only")
     if self.tolerance is not None and self.pursuit != 'rounded':
       raise ValueError("tolerance goes with pursuit='rounded' only")
-    if self.prefixes and self.gradient == 'refit':
+    if self.sparsity_dropout and self.gradient == 'refit':
       raise ValueError("prefixes go with gradient='straight_through' only")
 
   @property
@@ -174,7 +174,7 @@ class Lasers(Codebook):
       rounded = rounded._replace(coefficients=passed)
       quantized = self._decode_signals(z, rounded, atoms)
     else:
-      if self.prefixes:
+      if self.sparsity_dropout:
         prefix = self._draw_prefixes(z, pursued)
         quantized = self._decode_signals(z, prefix, atoms)
       quantized = straight_through(z, quantized)
@@ -272,7 +272,7 @@ class Lasers(Codebook):
       return _Pursued(
         *coding.rounded_pursuit(signals, atoms, sizes, levels, self.S)
       )
-    if self.progressive or self.prefixes:
+    if self.progressive or self.sparsity_dropout:
       chosen, path = coding.batch_omp_path(signals, atoms, self.S)
       code = SparseCode(chosen, path[:, -1])
     else:
@@ -346,7 +346,7 @@ class Lasers(Codebook):
     which, count = jax.random.split(self.make_rng('bottleneck'))
     images = z.shape[:-3]
     drawn = jax.random.randint(count, images, 1, self.S + 1)
-    shorter = jax.random.bernoulli(which, self.prefixes, images)
+    shorter = jax.random.bernoulli(which, self.sparsity_dropout, images)
     kept = jnp.where(shorter, drawn, self.S)
     sites = z.shape[-3] * z.shape[-2] // self.patch**2
     kept = jnp.repeat(kept.ravel(), sites)[:, None]

@@ -30,13 +30,16 @@ def define_flags() -> None:
   flags.DEFINE(atoms, 'S', None, 'Atoms for a site, if not as trained.')
   define_measures()
   flags.DEFINE(Path(), 'dump', None, 'Folder for PNG files of all images.')
-  flags.DEFINE_string('sampler', None, 'Of a diffusion decoder.')
+  flags.DEFINE_string('solver', None, 'Of a diffusion decoder.')
   steps = Number(declared(SamplingSettings, 'steps'))
   flags.DEFINE(steps, 'sampling_steps', None, 'Of a diffusion decoder.')
   guidance = Number(declared(SamplingSettings, 'guidance'))
   flags.DEFINE(guidance, 'guidance', None, 'Of a diffusion decoder.')
   flags.DEFINE(
-    Numbers(Share), 'interval', None, 'Times from and to which it guides: 0,1.'
+    Numbers(Share),
+    'guidance_interval',
+    None,
+    'Times from and to which it guides: 0,1.',
   )
   images = Number(declared(settings.EvaluationSettings, 'batch_size'))
   flags.DEFINE(images, 'batch_size', None, 'Images at a time.')
@@ -68,10 +71,10 @@ def main() -> None:
     'whole': given.whole,
   }
   sampling_changes = {
-    'sampler': given.sampler,
+    'solver': given.solver,
     'steps': given.sampling_steps,
     'guidance': given.guidance,
-    'interval': given.interval,
+    'guidance_interval': given.guidance_interval,
   }
   evaluation = measure(
     program.WORKDIR.value,

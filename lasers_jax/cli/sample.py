@@ -1,8 +1,8 @@
 """Draws new images from trained autoencoders, and scores them.
 
-  python sample.py --workdir=runs/mnist/vae --samplers=pmfs,gmm,kde
+  python sample.py --workdir=runs/mnist/vae --priors=pmfs,gmm,kde
 
-Each sampler is fitted to the latents of the training split, and writes into
+Each prior is fitted to the latents of the training split, and writes into
 WORKDIR/samples its state (NAME.npz), a grid of new images (NAME.png) and its
 scores (NAME.json), with what new real images score beside them. Several
 workdirs, joined by commas, can share a table: --output=FOLDER has table.md,
@@ -25,7 +25,7 @@ from lasers_jax.training import workdir
 
 
 def define_flags() -> None:
-  flags.DEFINE_list('samplers', 'pmfs', ', '.join(vector.SAMPLERS))
+  flags.DEFINE_list('priors', 'pmfs', ', '.join(vector.PRIORS))
   flags.DEFINE(Number(Several), 'n', 10_000, 'Images to draw.')
   flags.DEFINE(Number(Seed), 'seed', 0, 'Of fitting and drawing.')
   flags.DEFINE_string(
@@ -38,14 +38,14 @@ def main() -> None:
   given = flags.FLAGS
   if not program.WORKDIR.value:
     raise InputError('--workdir=FOLDER is needed')
-  if not given.samplers:
-    raise InputError(f'--samplers is empty: {", ".join(vector.SAMPLERS)}')
+  if not given.priors:
+    raise InputError(f'--priors is empty: {", ".join(vector.PRIORS)}')
   program.set_up_jax()
   if jax.process_count() > 1:
     raise InputError('sample.py runs in one process')
   rows = sample_all(
     [workdir.locate(x) for x in program.WORKDIR.value.split(',')],
-    given.samplers,
+    given.priors,
     given.n,
     given.seed,
     given.features,

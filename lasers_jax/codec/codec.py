@@ -23,7 +23,7 @@ class Codec:
   Attributes:
     bottleneck: whose codes they are.
     f: pixels along a side of a site.
-    multiple: pixels that the sides of an image are padded to a multiple of.
+    pad_multiple: pixels that the sides of an image are padded to a multiple of.
     tables: of `fit_tables`.
     model: container.HASH_BYTES, of `State.hash`.
 
@@ -33,13 +33,13 @@ class Codec:
 
   bottleneck: Bottleneck
   f: int
-  multiple: int
+  pad_multiple: int
   tables: Tables
   model: bytes
 
   def __post_init__(self):
     try:
-      sites = self._sites(self.multiple, self.multiple)
+      sites = self._sites(self.pad_multiple, self.pad_multiple)
       transfer(self.bottleneck, Checker(self.tables), sites)
     except ValueError as error:
       raise InputError(str(error)) from error
@@ -86,8 +86,8 @@ class Codec:
 
   def _sites(self, height: int, width: int) -> Sites:
     """H and W of the latent of an image."""
-    each = self.multiple // self.f
-    return tuple(-(-x // self.multiple) * each for x in (height, width))
+    each = self.pad_multiple // self.f
+    return tuple(-(-x // self.pad_multiple) * each for x in (height, width))
 
   def _least(self, sites: Sites) -> int:
     """How many bytes the codes of so many sites take at least: whole words."""

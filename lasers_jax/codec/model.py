@@ -53,14 +53,14 @@ class ModelCodec:
     self.codec = codec.Codec(
       model.bottleneck,
       model.encoder.f,
-      model.multiple,
+      model.pad_multiple,
       state.tables,
       state.hash(),
     )
 
   def codes_of(self, image: np.ndarray) -> Any:
     """Codes an image uint8 [h, w, 3] of any size: NumPy arrays."""
-    batch, sizes = pad_one(image, self.codec.multiple)
+    batch, sizes = pad_one(image, self.codec.pad_multiple)
     codes = encode_batch(self.model, self.variables, batch, sizes)
     codes = jax.tree.map(lambda x: x[0], jax.device_get(codes))
     sites = self.model.sites(*image.shape[:2])

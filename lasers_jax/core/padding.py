@@ -12,47 +12,47 @@ import numpy as np
 STEP = 64  # pixels; from 256 to 512 a side goes up by so many
 
 
-def padded_side(side: int, multiple: int = 1) -> int:
+def padded_side(side: int, pad_multiple: int = 1) -> int:
   """Returns the step of the ladder for a side: a multiple, and no less.
 
   A function of the side alone, so that what comes along does not matter. Steps
-  are of powers of two of `multiple`: below 256 pixels a quarter of the next
+  are of powers of two of `pad_multiple`: below 256 pixels a quarter of the next
   power, above 512 an eighth, since small pictures are computed faster than
   programs are compiled.
   """
-  units = -(-side // multiple)
+  units = -(-side // pad_multiple)
   reach = 1 << (units - 1).bit_length()
-  usual = 1 << (max(1, STEP // multiple).bit_length() - 1)
+  usual = 1 << (max(1, STEP // pad_multiple).bit_length() - 1)
   step = max(1, reach // 8, min(reach // 4, usual))
-  return -(-units // step) * step * multiple
+  return -(-units // step) * step * pad_multiple
 
 
-def padded_sides(image: np.ndarray, multiple: int = 1) -> np.ndarray:
+def padded_sides(image: np.ndarray, pad_multiple: int = 1) -> np.ndarray:
   """Returns the steps of the ladder for the sides of [h, w, 3]: int [2]."""
-  return np.array([padded_side(x, multiple) for x in image.shape[:2]])
+  return np.array([padded_side(x, pad_multiple) for x in image.shape[:2]])
 
 
-def common_sides(images: Sequence[np.ndarray], multiple: int) -> np.ndarray:
+def common_sides(images: Sequence[np.ndarray], pad_multiple: int) -> np.ndarray:
   """Returns sides for each of some pictures [h, w, 3]: int [n, 2].
 
   Few pictures are computed sooner in arrays of one size than programs are
   compiled for all their sizes; those below a quarter of the area go alone.
   """
-  own = np.array([padded_sides(x, multiple) for x in images])
+  own = np.array([padded_sides(x, pad_multiple) for x in images])
   most = own.max(axis=0)
   small = 4 * own.prod(axis=1) < most.prod()
   return np.where(small[:, None], own, most)
 
 
 def pad(
-  image: np.ndarray, multiple: int = 1, sides: np.ndarray | None = None
+  image: np.ndarray, pad_multiple: int = 1, sides: np.ndarray | None = None
 ) -> np.ndarray:
   """Repeats the edge of [h, w, 3] at the bottom and right up to the ladder.
 
   Or up to other sides.
   """
   if sides is None:
-    sides = padded_sides(image, multiple)
+    sides = padded_sides(image, pad_multiple)
   h, w, _ = image.shape
   return np.pad(
     image, ((0, sides[0] - h), (0, sides[1] - w), (0, 0)), mode='edge'
@@ -71,9 +71,9 @@ def sizes_of(
 
 
 def pad_one(
-  image: np.ndarray, multiple: int = 1, sides: np.ndarray | None = None
+  image: np.ndarray, pad_multiple: int = 1, sides: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Makes a batch of one picture [h, w, 3]; returns it and `sizes_of` it."""
   height, width, _ = image.shape
-  batch = pad(image, multiple, sides)[None]
+  batch = pad(image, pad_multiple, sides)[None]
   return batch, sizes_of(batch, [height], [width])

@@ -206,7 +206,7 @@ def eval_batches(
   resize: int | None = None,
   process_index: int = 0,
   process_count: int = 1,
-  multiple: int = 1,
+  pad_multiple: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields every picture once, in batches whose last rows may be padding.
 
@@ -219,9 +219,10 @@ def eval_batches(
 
   With a `size`: in order, resized (as in `TrainPipeline`) and cropped to the
   middle. With `size` None: whole pictures, the edge repeated at the bottom and
-  right up to one of few sizes, a `multiple` (see `padding`), in groups of one
-  such size; a group comes when it is full, what is left at the end. Those that
-  need no padding go apart. Raises InputError where sizes do not fit together.
+  right up to one of few sizes, a multiple of `pad_multiple` (see `padding`), in
+  groups of one such size; a group comes when it is full, what is left at the
+  end. Those that need no padding go apart. Raises InputError where sizes do not
+  fit together.
   """
   _check_not_empty(source)
   check_sizes(batch_size, size, resize, process_count)
@@ -235,7 +236,7 @@ def eval_batches(
       image = center_crop(image, size)
     height, width = image.shape[:2]
     if size is None:
-      image = pad(image, multiple)
+      image = pad(image, pad_multiple)
     sizes = {'height': height, 'width': width}
     return {'image': image, **sizes, 'index': index, 'label': item['label']}
 

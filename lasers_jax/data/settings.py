@@ -115,7 +115,7 @@ class DataSettings:
     )
 
   def evaluation_batches(
-    self, source: Source, batch_size: int, multiple: int
+    self, source: Source, batch_size: int, pad_multiple: int
   ) -> Iterator[dict[str, np.ndarray]]:
     """Goes once through an open split; see `eval_batches`."""
     return eval_batches(
@@ -125,7 +125,7 @@ class DataSettings:
       resize=self.resize,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
-      multiple=multiple,
+      pad_multiple=pad_multiple,
     )
 
   def first_images(self, source: Source, count: int) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lasers_jax.core.ranges import Amount, Count, Seed, Share
-from lasers_jax.diffusion import SAMPLERS, Schedule, sample
+from lasers_jax.diffusion import SOLVERS, Schedule, sample
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder, Output
 
@@ -18,32 +18,32 @@ class SamplingSettings:
   """How the diffusion decoder draws an image.
 
   Attributes:
-    sampler: 'ddim', 'heun' or 'dpmpp_2m'.
-    steps: of the sampler.
+    solver: 'ddim', 'heun' or 'dpmpp_2m'.
+    steps: of the solver.
     guidance: w of v = v_without + w (v_with - v_without), where 'with' has seen
       the code; 1 is none, and costs half (J. Ho and T. Salimans, "Classifier-
       free diffusion guidance", arXiv 2207.12598, equation 6, has w - 1).
-    interval: the times at which guidance acts, from and to, in [0, 1]
+    guidance_interval: the times at which guidance acts, from and to, in [0, 1]
       (T. Kynkäänniemi et al., NeurIPS 2024).
     seed: of the noise, which is a function of it and of the image's number.
   """
 
-  sampler: str = 'dpmpp_2m'
+  solver: str = 'dpmpp_2m'
   steps: Count = 10
   guidance: Amount = 1.0
-  interval: tuple[Share, Share] = (0.0, 1.0)
+  guidance_interval: tuple[Share, Share] = (0.0, 1.0)
   seed: Seed = 0
 
   def __post_init__(self):
-    if self.sampler not in SAMPLERS:
+    if self.solver not in SOLVERS:
       raise InputError(
-        f'sampling.sampler must be one of {", ".join(SAMPLERS)}: '
-        f'{self.sampler!r}'
+        f'sampling.solver must be one of {", ".join(SOLVERS)}: {self.solver!r}'
       )
-    low, high = self.interval
+    low, high = self.guidance_interval
     if low >= high:
       raise InputError(
-        f'sampling.interval must be two times, from < to: {low:g}, {high:g}'
+        f'sampling.guidance_interval must be two times, from < to: '
+        f'{low:g}, {high:g}'
       )
 
 
@@ -56,10 +56,15 @@ class Decoding(NamedTuple):
 
 def check_guidance(model: Autoencoder, settings: SamplingSettings) -> None:
   """Raises InputError where a model cannot be guided, and is to be."""
-  if model.refine and settings.guidance != 1 and not model.refine.drop:
+  if (
+    model.refine
+    and settings.guidance != 1
+    and not model.refine.condition_dropout
+  ):
     raise InputError(
       f'sampling.guidance={settings.guidance:g} needs a model trained with '
-      'refine.drop above 0: this one has never decoded without its code'
+      'refine.condition_dropout above 0: this one has never decoded '
+      'without its code'
     )
 
 
@@ -125,9 +130,11 @@ def refine(
   """
   n, (schedule, settings) = len(noise), decoding
 
-  def predict(x, t, known):
-    times, known = jnp.full(n, t), jnp.full(n, known)
-    return model.apply(variables, x, times, output, known, method='denoise')
+  def predict(x, t, use_condition):
+    times, use_condition = jnp.full(n, t), jnp.full(n, use_condition)
+    return model.apply(
+      variables, x, times, output, use_condition, method='denoise'
+    )
 
   def guided(x, t):
     without, seen = predict(x, t, False), predict(x, t, True)
@@ -140,12 +147,12 @@ def refine(
     if settings.guidance == 1:
       v = plain(x, t)
     else:
-      low, high = settings.interval
+      low, high = settings.guidance_interval
       v = jax.lax.cond((low <= t) & (t <= high), guided, plain, x, t)
     alpha, sigma = schedule(t)
     return jnp.clip(alpha * x - sigma * v, -1, 1)
 
-  images = sample(denoise, schedule, noise, settings.steps, settings.sampler)
+  images = sample(denoise, schedule, noise, settings.steps, settings.solver)
   return (images + 1) / 2
 
 

@@ -55,29 +55,29 @@ class UNet(nn.Module):
   Attributes:
     width: channels at full size.
     multipliers: of `width`, one a level; the side halves from each to the next.
-    halvings: of the side before the first level, by moving 2x2 pixels to the
-      channels: one is near four times as fast.
+    num_downsamples: of the side before the first level, by moving 2x2 pixels to
+      the channels: one is near four times as fast.
     blocks: residual blocks a level, on the way down and on the way up.
     attention: levels, counted from 0, whose blocks are followed by attention.
-    drop: share of the images in training whose condition is hidden, so that
-      guidance knows what the network sees without it.
+    condition_dropout: share of the images in training whose condition is
+      hidden, so that guidance knows what the network sees without it.
     latent: whether the quantized latent is a second condition (not in SWYCC).
     dtype: of the computation.
   """
 
   width: Count = 64
   multipliers: Counts = (1, 2, 4)
-  halvings: Whole = 0
+  num_downsamples: Whole = 0
   blocks: Whole = 2
   attention: tuple[Whole, ...] = ()
-  drop: Decay = 0.1
+  condition_dropout: Decay = 0.1
   latent: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @property
   def f(self) -> int:
     """What the sides of an image must be a multiple of."""
-    return 2 ** (self.halvings + len(self.multipliers) - 1)
+    return 2 ** (self.num_downsamples + len(self.multipliers) - 1)
 
   @nn.compact
   def __call__(
@@ -86,7 +86,7 @@ class UNet(nn.Module):
     t: jax.Array,
     initial: jax.Array,
     quantized: jax.Array,
-    known: jax.Array,
+    use_condition: jax.Array,
   ) -> jax.Array:
     """Predicts v.
 
@@ -95,7 +95,7 @@ class UNet(nn.Module):
       t: [B], in [0, 1].
       initial: the image of the first decoder [B, h, w, 3], about [-1, 1].
       quantized: [B, H, W, D]; read where `latent` is set.
-      known: bool [B], whose condition may be seen.
+      use_condition: bool [B], whose condition may be seen.
 
     Returns:
       [B, h, w, 3] float32.
@@ -110,8 +110,8 @@ class UNet(nn.Module):
         f'refine.attention is {tuple(self.attention)}: its levels must be less '
         f'than {levels}, as many as there are multipliers'
       )
-    x = self._inputs(noisy, initial, quantized, known)
-    for _ in range(self.halvings):
+    x = self._inputs(noisy, initial, quantized, use_condition)
+    for _ in range(self.num_downsamples):
       x = layers.space_to_depth(x)
     time = self._time(t)
     x = layers.conv(self.width, 3, self.dtype)(x)
@@ -131,15 +131,15 @@ class UNet(nn.Module):
       if i:
         x = layers.NearestUpConv(x.shape[-1], self.dtype)(x)
     x = nn.swish(normalize(x, self.dtype)).astype(jnp.float32)
-    planes, zeros = 3 * 4**self.halvings, nn.initializers.zeros
+    planes, zeros = 3 * 4**self.num_downsamples, nn.initializers.zeros
     x = nn.Conv(planes, (3, 3), kernel_init=zeros, name='to_v')(x)
-    for _ in range(self.halvings):
+    for _ in range(self.num_downsamples):
       x = layers.depth_to_space(x)
-    return x + self._skip(noisy, initial, time, known)
+    return x + self._skip(noisy, initial, time, use_condition)
 
-  def _skip(self, noisy, initial, time, known):
+  def _skip(self, noisy, initial, time, use_condition):
     """A share of both images, as the time asks, at full size."""
-    here = known[:, None].astype(jnp.float32)
+    here = use_condition[:, None].astype(jnp.float32)
     told = jnp.concatenate([time.astype(jnp.float32), here], axis=1)
     shares = nn.Dense(2, kernel_init=nn.initializers.zeros, name='skip')(told)
     of_noisy, of_initial = shares[:, :1], shares[:, 1:] * here
@@ -148,9 +148,9 @@ class UNet(nn.Module):
       for share, image in ((of_noisy, noisy), (of_initial, initial))
     )
 
-  def _inputs(self, noisy, initial, quantized, known):
+  def _inputs(self, noisy, initial, quantized, use_condition):
     """The noisy image, the condition, and a plane that says if it is there."""
-    here = known[:, None, None, None].astype(noisy.dtype)
+    here = use_condition[:, None, None, None].astype(noisy.dtype)
     planes = [initial * here]
     if self.latent:
       shape = *noisy.shape[:3], quantized.shape[-1]

@@ -10,12 +10,12 @@ from lasers_jax.diffusion import schedule as identities
 from lasers_jax.diffusion.schedule import Schedule
 
 
-def draw_times(key: Array, n: int, uniform_share: float = 1.0) -> Array:
+def draw_times(key: Array, n: int, uniform_fraction: float = 1.0) -> Array:
   """Draws the times of training: float32 [n], in [0, 1].
 
   Args:
-    uniform_share: the share of uniform times; the others are logit-normal, the
-      sigmoid of N(0, 1), which looks more at the middle. Without a uniform
+    uniform_fraction: the share of uniform times; the others are logit-normal,
+      the sigmoid of N(0, 1), which looks more at the middle. Without a uniform
       share the ends are hardly seen, which shifts colours (FlowMo).
   """
   which, uniform, normal = jax.random.split(key, 3)
@@ -23,7 +23,7 @@ def draw_times(key: Array, n: int, uniform_share: float = 1.0) -> Array:
   even, chance = (
     jax.random.uniform(key, (n,), jnp.float32) for key in (uniform, which)
   )
-  return jnp.where(chance < uniform_share, even, middle)
+  return jnp.where(chance < uniform_fraction, even, middle)
 
 
 def diffusion_loss(

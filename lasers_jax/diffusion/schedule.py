@@ -17,22 +17,22 @@ class Schedule:
   """The cosine schedule: α = cos(πt/2), σ = sin(πt/2), so α² + σ² = 1.
 
   Attributes:
-    noise_scale: γ of epsilon-VAE (arXiv 2410.04081): images are multiplied by
+    signal_scale: γ of epsilon-VAE (arXiv 2410.04081): images are multiplied by
       it before noise comes in, and the sum is scaled back to α² + σ² = 1. It
       shifts log α²/σ² by 2 log γ: less than 1 is more noise.
   """
 
-  noise_scale: float = 1.0
+  signal_scale: float = 1.0
 
   def __post_init__(self):
-    if self.noise_scale <= 0:
-      raise ValueError(f'noise_scale must be positive: {self.noise_scale}')
+    if self.signal_scale <= 0:
+      raise ValueError(f'signal_scale must be positive: {self.signal_scale}')
 
   def __call__(self, t: Array) -> tuple[Array, Array]:
     """Returns α and σ at times t in [0, 1], float32 of t's shape."""
     angle = jnp.asarray(t, jnp.float32) * (math.pi / 2)
     # At t = 1 the cosine of a rounded π/2 is below zero.
-    image = self.noise_scale * jnp.maximum(jnp.cos(angle), 0)
+    image = self.signal_scale * jnp.maximum(jnp.cos(angle), 0)
     noise = jnp.sin(angle)
     length = jnp.sqrt(image**2 + noise**2)
     return image / length, noise / length

@@ -90,12 +90,12 @@ def collect(
     # Large crops have many sites, and few of them tell enough.
     most = max(1, PURSUED * LARGEST**2 // side**2)
     chosen = spread(len(measured.values['psnr']), most)
-    images = crop_alike(pick(chosen), side, model.multiple)
+    images = crop_alike(pick(chosen), side, model.pad_multiple)
     coefficients, pursued = _pursue(model, mesh, variables, images), len(images)
   if decoding:
     order = np.argsort(-measured.values['psnr'], kind='stable')
     chosen = [int(order[i]) for i in spread(len(order), REFINED)]
-    images = crop_alike(pick(chosen), side, model.multiple)
+    images = crop_alike(pick(chosen), side, model.pad_multiple)
     samples, sweep = _refined(
       model, variables, mesh, decoding, measures, chosen, images
     )
@@ -158,7 +158,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def crop_alike(
-  images: list[np.ndarray], side: int, multiple: int
+  images: list[np.ndarray], side: int, pad_multiple: int
 ) -> np.ndarray:
   """Cuts the middles out of images uint8 [h, w, 3], all of one size.
 
@@ -169,9 +169,9 @@ def crop_alike(
   h, w = (
     min(side, *(image.shape[axis] for image in images)) for axis in (0, 1)
   )
-  h, w = (x - x % multiple if x > multiple else x for x in (h, w))
+  h, w = (x - x % pad_multiple if x > pad_multiple else x for x in (h, w))
   cut = np.stack([cut_middle(image, h, w) for image in images])
-  padding = (0, 0), (0, -h % multiple), (0, -w % multiple), (0, 0)
+  padding = (0, 0), (0, -h % pad_multiple), (0, -w % pad_multiple), (0, 0)
   return np.pad(cut, padding, mode='edge')
 
 
@@ -218,14 +218,14 @@ def _refined(
     np.asarray(draw_noise(indices, shape, decoding.sampling.seed, i))
     for i in range(DRAWS)
   ]
-  samplers = {
-    n: _sampler(model, mesh, decoding, n, variables, output, noises[0])
+  solvers = {
+    n: _solver(model, mesh, decoding, n, variables, output, noises[0])
     for n in sorted({*STEPS, decoding.sampling.steps})
   }
 
-  usual = samplers[decoding.sampling.steps]
+  usual = solvers[decoding.sampling.steps]
   draws = [_uint8(usual(variables, output, noise)) for noise in noises]
-  timed = [_time(x, variables, output, noises[0]) for x in samplers.values()]
+  timed = [_time(x, variables, output, noises[0]) for x in solvers.values()]
   copies, seconds = zip(*timed, strict=True)
   samples = Samples(numbers, images, _uint8(output.images), np.stack(draws))
   judge = functools.partial(_judge, *_perceptual(measures), images)
@@ -234,15 +234,15 @@ def _refined(
   initial = {k: float(x) for k, x in judge(output.images).items()}
   device = mesh.devices.flat[0].device_kind
   times = [1e3 * x / len(images) for x in seconds]
-  return samples, Sweep(list(samplers), values, initial, times, device)
+  return samples, Sweep(list(solvers), values, initial, times, device)
 
 
-def _time(sampler, *arrays) -> tuple[Array, float]:
-  """What a sampler makes, and the seconds of the better of two runs."""
+def _time(solver, *arrays) -> tuple[Array, float]:
+  """What a solver makes, and the seconds of the better of two runs."""
   seconds = []
   for _ in range(2):
     started = time.perf_counter()
-    copies = jax.block_until_ready(sampler(*arrays))
+    copies = jax.block_until_ready(solver(*arrays))
     seconds.append(time.perf_counter() - started)
   return copies, min(seconds)
 
@@ -253,7 +253,7 @@ def _code(model, mesh, variables, images) -> Output:
   return jax.lax.with_sharding_constraint(output, replicated(mesh))
 
 
-def _sampler(model, mesh, decoding, steps, *arrays) -> Callable[..., Array]:
+def _solver(model, mesh, decoding, steps, *arrays) -> Callable[..., Array]:
   """Compiles sampling, so that its time can be taken."""
   sampling = dataclasses.replace(decoding.sampling, steps=steps)
   decoding = decoding._replace(sampling=sampling)

@@ -59,7 +59,7 @@ def read(
     padded = {tuple(map(model.padded, x)) for x in sides}
     if len(padded) > 1:
       raise InputError(
-        'a sampler needs pictures of one size: set data.resize and data.side '
+        'a prior needs pictures of one size: set data.resize and data.side '
         'so that all are cropped alike'
       )
     ((h, w),) = padded
@@ -97,20 +97,20 @@ def features_of(
 
 
 def fit_and_draw(
-  sampler: vector.Sampler, latents: np.ndarray, n: int, seed: int, mesh: Mesh
+  prior: vector.Prior, latents: np.ndarray, n: int, seed: int, mesh: Mesh
 ) -> tuple[np.ndarray, dict[str, float], vector.State]:
-  """Fits a sampler to latents [t, d] and draws n.
+  """Fits a prior to latents [t, d] and draws n.
 
   Returns:
     Latents float32 [n, d], the seconds to `fit` and to `draw` (the second of
     two times, so without compilation), and the state.
   """
   started = time.perf_counter()
-  state = jax.block_until_ready(sampler.fit(latents, seed))
+  state = jax.block_until_ready(prior.fit(latents, seed))
   seconds = {'fit': time.perf_counter() - started}
   for _ in range(2):
     started = time.perf_counter()
-    drawn = vector.draw(sampler, state, jax.random.key(seed), n, mesh)
+    drawn = vector.draw(prior, state, jax.random.key(seed), n, mesh)
     jax.block_until_ready(drawn)
     seconds['draw'] = time.perf_counter() - started
   return np.asarray(drawn), seconds, state

@@ -145,7 +145,7 @@ def training_batches(model: TrainedModel, path: str) -> Iterator[dict]:
   n = min(len(source), FITTED_TO)
   numbers = np.linspace(0, len(source) - 1, n).astype(int)
   return run.data.evaluation_batches(
-    [source[i] for i in numbers], run.evaluation.batch_size, run.multiple
+    [source[i] for i in numbers], run.evaluation.batch_size, run.pad_multiple
   )
 
 

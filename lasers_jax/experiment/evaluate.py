@@ -83,7 +83,7 @@ def measure(
   if 'name' not in (changes.get('data_changes') or {}):
     workdir.check_pictures(path, {source.split: source.fingerprint})
   batches = run.data.evaluation_batches(
-    source, run.evaluation.batch_size, run.multiple
+    source, run.evaluation.batch_size, run.pad_multiple
   )
   measured = protocol.measure(
     run.model, variables, batches, mesh, run.decoding, measures, dump

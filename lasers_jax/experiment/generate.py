@@ -20,7 +20,7 @@ from lasers_jax.metrics.registry import MEASURES, Extractor, load_measures
 from lasers_jax.priors import vector
 from lasers_jax.report import generation_table, grids
 
-GRID = 8  # new images in a row, and rows, of a sampler's picture
+GRID = 8  # new images in a row, and rows, of a prior's picture
 
 
 class Subject(NamedTuple):
@@ -30,7 +30,7 @@ class Subject(NamedTuple):
   model: TrainedModel
   real: Real
   shape: tuple[int, int, int]  # (H, W, D) of a latent
-  protocol: dict  # what results of all samplers have in common
+  protocol: dict  # what results of all priors have in common
 
 
 def sample_all(
@@ -41,18 +41,18 @@ def sample_all(
   features: str = classifier.NAME,
   output: str | None = None,
 ) -> list[dict]:
-  """Fits each sampler to each model, draws, scores, and writes what comes.
+  """Fits each prior to each model, draws, scores, and writes what comes.
 
   Args:
     paths: workdirs, of models of the same data.
-    specs: samplers, as `sampling.parse` reads them.
+    specs: priors, as `vector.parse` reads them.
     n: images to draw.
     seed: of fitting and drawing.
     features: what compares images: classifier.NAME or 'fd-vgg16'.
     output: a folder for the table of all; None writes none.
 
   Returns:
-    A row of results for each model and sampler.
+    A row of results for each model and prior.
 
   Raises:
     InputError: something that the user can mend.
@@ -62,7 +62,7 @@ def sample_all(
   models = {path: load(path) for path in paths}
   if len({str(model.run.data) for model in models.values()}) > 1:
     raise InputError('models in one table must be of the same data')
-  samplers = {
+  priors = {
     (path, spec): suited(vector.parse(spec), path, model)
     for path, model in models.items()
     for spec in specs
@@ -76,7 +76,7 @@ def sample_all(
     subject = prepare(path, model, features, extractor)
     extractor = subject.real.extractor
     for spec in specs:
-      row, images = sample(subject, spec, samplers[path, spec], n, seed)
+      row, images = sample(subject, spec, priors[path, spec], n, seed)
       rows.append(row)
       shown.append(images)
       keep(path, row, images)
@@ -85,23 +85,21 @@ def sample_all(
   return rows
 
 
-def suited(
-  sampler: vector.Sampler, path: str, model: TrainedModel
-) -> vector.Sampler:
+def suited(prior: vector.Prior, path: str, model: TrainedModel) -> vector.Prior:
   """Gives a histogram the width of a site; refuses others for a code.
 
   Raises:
-    InputError: a sampler of numbers for a model with a discrete code.
+    InputError: a prior of numbers for a model with a discrete code.
   """
   bottleneck = model.run.model.bottleneck
-  if isinstance(sampler, vector.SiteHistogram):
-    return dataclasses.replace(sampler, width=bottleneck.D)
+  if isinstance(prior, vector.SiteHistogram):
+    return dataclasses.replace(prior, width=bottleneck.D)
   if bottleneck.bits_per_site is not None:
     raise InputError(
-      f'{path} has a discrete code, and {type(sampler).__name__} draws numbers '
-      'that stand for none: use --samplers=histogram'
+      f'{path} has a discrete code, and {type(prior).__name__} draws numbers '
+      'that stand for none: use --priors=histogram'
     )
-  return sampler
+  return prior
 
 
 def prepare(
@@ -114,7 +112,7 @@ def prepare(
     source = data.open(split, path)
     logging.info('%s: coding %d images of %s', path, len(source), split)
     batches = data.evaluation_batches(
-      source, model.run.evaluation.batch_size, model.run.multiple
+      source, model.run.evaluation.batch_size, model.run.pad_multiple
     )
     read.append(
       generation.read(model.run.model, model.variables, batches, mesh)
@@ -147,18 +145,18 @@ def load_extractor(
 
 
 def sample(
-  subject: Subject, spec: str, sampler: vector.Sampler, n: int, seed: int
+  subject: Subject, spec: str, prior: vector.Prior, n: int, seed: int
 ) -> tuple[dict, np.ndarray]:
-  """Fits a sampler, draws and scores: its row of results, and the images."""
+  """Fits a prior, draws and scores: its row of results, and the images."""
   _, run, mesh, _, variables = subject.model
-  logging.info('%s: fitting %s', subject.path, sampler)
+  logging.info('%s: fitting %s', subject.path, prior)
   latents, seconds, state = generation.fit_and_draw(
-    sampler, subject.real.train.latents, n, seed, mesh
+    prior, subject.real.train.latents, n, seed, mesh
   )
   logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
   file = os.path.join(subject.path, 'samples', f'{file_name(spec)}.npz')
   about = {'weights': subject.protocol['weights']}
-  vector.save(file, sampler, state, about)
+  vector.save(file, prior, state, about)
   images = inference.decode_latents(
     run.model, variables, latents.reshape(n, *subject.shape), mesh, run.decoding
   )
@@ -166,13 +164,13 @@ def sample(
   drawn = Pictures(latents, images, features)
   return {
     'model': os.path.basename(os.path.normpath(subject.path)),
-    'sampler': spec,
+    'prior': spec,
     **generation.score(drawn, subject.real),
     'seconds': seconds,
     'protocol': {
       **subject.protocol,
       'drawn': n,
-      'settings': dataclasses.asdict(sampler),
+      'settings': dataclasses.asdict(prior),
       'seed': seed,
     },
   }, images
@@ -201,8 +199,8 @@ def file_name(spec: str) -> str:
 
 
 def keep(path: str, row: dict, images: np.ndarray) -> None:
-  """Writes the scores of a sampler into a workdir, and then its grid."""
-  base = os.path.join(path, 'samples', file_name(row['sampler']))
+  """Writes the scores of a prior into a workdir, and then its grid."""
+  base = os.path.join(path, 'samples', file_name(row['prior']))
   write_text(f'{base}.json', as_json(row))
   with optional(f'{base}.png'):
     cells = images[: GRID**2]
@@ -216,6 +214,6 @@ def report(rows: list[dict], shown: list[np.ndarray], folder: str) -> None:
   tables = generation_table.overview(rows), generation_table.table(rows)
   write_text(os.path.join(folder, 'table.md'), '\n'.join(tables))
   with optional('pictures.png'):
-    labels = [f'{row["model"]} {row["sampler"]}' for row in rows]
+    labels = [f'{row["model"]} {row["prior"]}' for row in rows]
     grid = grids.grid([images[: 2 * GRID] for images in shown], labels)
     save_png(os.path.join(folder, 'pictures.png'), grid)

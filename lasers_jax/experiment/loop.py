@@ -238,7 +238,7 @@ def watch(
   run, mesh, validation = work.run, work.mesh, work.validation
   variables = evaluation_variables(state)
   batches = run.data.evaluation_batches(
-    validation, run.evaluation.batch_size, run.multiple
+    validation, run.evaluation.batch_size, run.pad_multiple
   )
   results = protocol.evaluate(
     run.model, variables, stop.checked(batches), mesh, run.decoding

@@ -81,9 +81,9 @@ class Settings:
   tensorboard: bool = True
 
   @property
-  def multiple(self) -> int:
+  def pad_multiple(self) -> int:
     """What the sides of an image must be a multiple of."""
-    return self.model.multiple
+    return self.model.pad_multiple
 
   @property
   def decoding(self) -> Decoding | None:
@@ -148,10 +148,10 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     )
   settings = _build(Settings, config, '', {**parts, 'model': model}, names)
   check_guidance(model, settings.sampling)
-  if settings.data.side % settings.multiple:
+  if settings.data.side % settings.pad_multiple:
     raise InputError(
       f'data.side={settings.data.side} is not a multiple of '
-      f'{settings.multiple} (factor {model.encoder.f} × latent patch '
+      f'{settings.pad_multiple} (factor {model.encoder.f} × latent patch '
       f'{model.bottleneck.patch_side}'
       + (f', {model.refine.f} of refine)' if model.refine else ')')
     )

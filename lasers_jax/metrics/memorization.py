@@ -12,7 +12,7 @@ def memorization(samples, train, held_out, seed=0):
   """Returns how near samples lie to training rows and to held-out rows.
 
   samples [n, d], train [t, d], held_out [h, d]: latents or flattened images,
-  finite; train is what the sampler was fitted on. More rows are nearer by
+  finite; train is what the prior was fitted on. More rows are nearer by
   number alone, so the larger of train and held_out is first subsampled, by the
   seed, to `rows`, the smaller's count. The values are
     train_mean, train_median, held_out_mean, held_out_median: of the distances
@@ -23,7 +23,7 @@ def memorization(samples, train, held_out, seed=0):
       is expected of new draws.
     reference_mean_ratio, reference_median_ratio, reference_share: the same of
       the held-out rows, each against the others: what new real data score.
-  A sampler that copies shows there in only rows / t of its samples. Hence, to
+  A prior that copies shows there in only rows / t of its samples. Hence, to
   the nearest of all training rows, which also says how narrow the samples are,
     all_train_mean_ratio, all_train_median_ratio: the distance of samples over
       that of held-out rows; 1 is expected of new draws, 0 of copies.

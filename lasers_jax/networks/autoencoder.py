@@ -29,8 +29,8 @@ class Autoencoder(nn.Module):
 
   Where `sizes`, int32 [B, 2], says how high and wide pictures at the top left
   of images are, each is coded and decoded as if it were alone, its edge
-  repeated up to `multiple`. What is beyond that is not read, and what is made
-  of it means nothing.
+  repeated up to `pad_multiple`. What is beyond that is not read, and what is
+  made of it means nothing.
 
   Attributes:
     refine: a U-Net that samples what the code does not hold, or None. With it,
@@ -44,14 +44,14 @@ class Autoencoder(nn.Module):
   refine: nn.Module | None = None
 
   @property
-  def multiple(self) -> int:
+  def pad_multiple(self) -> int:
     """What the sides of an image must be a multiple of."""
     sides = self.encoder.f * self.bottleneck.patch_side
     return math.lcm(sides, self.refine.f if self.refine else 1)
 
   def padded(self, sizes: Any) -> Any:
-    """Sides of pictures, up to `multiple`; numbers or arrays of them."""
-    return -(-sizes // self.multiple) * self.multiple
+    """Sides of pictures, up to `pad_multiple`; numbers or arrays of them."""
+    return -(-sizes // self.pad_multiple) * self.pad_multiple
 
   def sites(self, height: int, width: int) -> tuple[int, int]:
     """H and W of the latent of a picture."""
@@ -70,18 +70,20 @@ class Autoencoder(nn.Module):
     return output
 
   def denoise(
-    self, noisy: Array, t: Array, output: Output, known: Array
+    self, noisy: Array, t: Array, output: Output, use_condition: Array
   ) -> Array:
     """Predicts v of noisy images [B, h, w, 3], which lie in [-1, 1].
 
     Args:
       t: [B], in [0, 1]; see `lasers_jax.diffusion`.
       output: the forward pass that the refined images are to agree with.
-      known: bool [B]; where not, the network does not see `output`.
+      use_condition: bool [B]; where not, the network does not see `output`.
     """
     initial = 2 * output.images - 1
     with within(self._mask(output.sizes, *noisy.shape[1:3])):
-      return self.refine(noisy, t, initial, output.latent.quantized, known)
+      return self.refine(
+        noisy, t, initial, output.latent.quantized, use_condition
+      )
 
   def encode(self, images: Array, sizes: Array | None = None) -> Any:
     """Returns the codes of images: exactly what would be stored."""

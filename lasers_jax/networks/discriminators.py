@@ -14,24 +14,24 @@ from lasers_jax.networks.resnet import normalize
 class PatchGAN(nn.Module):
   """A logit for each patch (P. Isola et al., CVPR 2017), as VQGAN has it.
 
-  Convolutions of 4x4: `halvings` of stride 2, two of stride 1. Unlike VQGAN's,
-  it normalises groups of channels and not batches, so that an image's logits
-  do not depend on the others.
+  Convolutions of 4x4: `num_downsamples` of stride 2, two of stride 1. Unlike
+  VQGAN's, it normalises groups of channels and not batches, so that an image's
+  logits do not depend on the others.
 
   Attributes:
     width: channels after the first convolution; they double up to 8 times.
-    halvings: of the side; 3 see patches of 70 pixels, 2 of 34, 1 of 16.
+    num_downsamples: of the side; 3 see patches of 70 pixels, 2 of 34, 1 of 16.
     dtype: of the computation.
   """
 
   width: int = 64
-  halvings: int = 3
+  num_downsamples: int = 3
   dtype: jnp.dtype = jnp.float32
 
   @property
   def least(self) -> int:
     """The smallest side that leaves a logit."""
-    return 3 * 2**self.halvings
+    return 3 * 2**self.num_downsamples
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
@@ -39,11 +39,11 @@ class PatchGAN(nn.Module):
 
     Raises InputError where a side is too small.
     """
-    x = prepare(images, self.least, self.halvings).astype(self.dtype)
-    for i in range(self.halvings):
+    x = prepare(images, self.least, self.num_downsamples).astype(self.dtype)
+    for i in range(self.num_downsamples):
       x = layers.DownConv(self.width * min(2**i, 8), self.dtype)(x)
       x = nn.leaky_relu(normalize(x, self.dtype) if i else x, 0.2)
-    features = self.width * min(2**self.halvings, 8)
+    features = self.width * min(2**self.num_downsamples, 8)
     x = self._conv(features)(x)
     x = nn.leaky_relu(normalize(x, self.dtype), 0.2)
     return self._conv(1)(x)[..., 0].astype(jnp.float32)
@@ -70,20 +70,20 @@ class StyleGAN(nn.Module):
 
   Attributes:
     width: channels at full size; they double with each halving, to `most`.
-    halvings: of the side.
+    num_downsamples: of the side.
     most: channels at most.
     dtype: of the computation.
   """
 
   width: int = 64
-  halvings: int = 3
+  num_downsamples: int = 3
   most: int = 512
   dtype: jnp.dtype = jnp.float32
 
   @property
   def least(self) -> int:
-    """The smallest side that is still an image after all halvings."""
-    return 4 * 2**self.halvings
+    """The smallest side that is still an image after all num_downsamples."""
+    return 4 * 2**self.num_downsamples
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
@@ -91,9 +91,9 @@ class StyleGAN(nn.Module):
 
     Raises InputError where a side is too small.
     """
-    x = prepare(images, self.least, self.halvings).astype(self.dtype)
+    x = prepare(images, self.least, self.num_downsamples).astype(self.dtype)
     x = self._act(layers.conv(self.width, 3, self.dtype)(x))
-    for i in range(self.halvings):
+    for i in range(self.num_downsamples):
       features = min(self.width * 2 ** (i + 1), self.most)
       h = self._act(layers.conv(x.shape[-1], 3, self.dtype)(x))
       h = self._act(layers.conv(features, 3, self.dtype)(blur_pool(h)))
@@ -125,7 +125,7 @@ def blur_pool(x: jax.Array) -> jax.Array:
   return x
 
 
-def prepare(images: jax.Array, least: int, halvings: int) -> jax.Array:
+def prepare(images: jax.Array, least: int, num_downsamples: int) -> jax.Array:
   """Brings images [B, h, w, C] from [0, 1] to [-1, 1].
 
   Leaves out the last rows and columns that cannot be halved so often. Raises
@@ -134,9 +134,10 @@ def prepare(images: jax.Array, least: int, halvings: int) -> jax.Array:
   if min(images.shape[1:3]) < least:
     raise InputError(
       f'the discriminator needs images of at least {least}x{least} pixels, not '
-      f'{images.shape[1]}x{images.shape[2]}: use fewer discriminator.halvings'
+      f'{images.shape[1]}x{images.shape[2]}: use fewer '
+      'discriminator.num_downsamples'
     )
-  h, w = (n - n % 2**halvings for n in images.shape[1:3])
+  h, w = (n - n % 2**num_downsamples for n in images.shape[1:3])
   return 2 * images[:, :h, :w] - 1
 
 

@@ -1,6 +1,6 @@
 """A small network with one latent vector for a whole square picture.
 
-Strided convolutions and one dense layer, as in the autoencoders that samplers
+Strided convolutions and one dense layer, as in the autoencoders that priors
 are often compared on (C. Chadebec et al., arXiv 2206.08309, appendix), without
 their batch normalisation: what an image is coded to must not depend on others.
 """
@@ -14,28 +14,29 @@ from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
 
 
-def _small_side(side, halvings):
-  if halvings < 1 or side % 2**halvings:
+def _small_side(side, num_downsamples):
+  if num_downsamples < 1 or side % 2**num_downsamples:
     raise InputError(
-      f'network.side = {side} cannot be halved {halvings} times: choose '
-      'halvings from 1, and a side that divides by 2**halvings'
+      f'network.side = {side} cannot be halved {num_downsamples} times: choose '
+      'num_downsamples from 1, and a side that divides by 2**num_downsamples'
     )
-  return side // 2**halvings
+  return side // 2**num_downsamples
 
 
 class VectorEncoder(nn.Module):
   """Encodes squares: [B, side*H, side*W, 3] -> latents [B, H, W, D] float32.
 
   Each square of `side` pixels is coded by itself, so that an image of that side
-  has one latent vector. `halvings` convolutions of stride 2 have `width`, twice
-  that, ... channels. Computes in `dtype`. Raises InputError where `side` cannot
-  be halved so often or a side of the images does not divide by it.
+  has one latent vector. `num_downsamples` convolutions of stride 2 have
+  `width`, twice that, ... channels. Computes in `dtype`. Raises InputError
+  where `side` cannot be halved so often or a side of the images does not divide
+  by it.
   """
 
   D: Count
   side: Count
   width: Count = 64
-  halvings: Count = 2
+  num_downsamples: Count = 2
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -46,13 +47,13 @@ class VectorEncoder(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
     layers.check_sides(images, self.side)
-    _small_side(self.side, self.halvings)
+    _small_side(self.side, self.num_downsamples)
     b, h, w, c = images.shape
     h, w = h // self.side, w // self.side
     x = images.reshape(b, h, self.side, w, self.side, c)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, self.side, self.side, c)
     x = x.astype(self.dtype)
-    for i in range(self.halvings):
+    for i in range(self.num_downsamples):
       x = nn.relu(layers.DownConv(self.width * 2**i, self.dtype)(x))
     x = x.reshape(len(x), -1)
     z = nn.Dense(self.D, dtype=self.dtype, name='to_latent')(x)
@@ -69,7 +70,7 @@ class VectorDecoder(nn.Module):
   D: Count
   side: Count
   width: Count = 64
-  halvings: Count = 2
+  num_downsamples: Count = 2
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -81,8 +82,8 @@ class VectorDecoder(nn.Module):
   def __call__(self, z: jax.Array) -> jax.Array:
     layers.check_width(z, self.D)
     b, h, w, _ = z.shape
-    small = _small_side(self.side, self.halvings)
-    widths = [self.width * 2**i for i in range(self.halvings)]
+    small = _small_side(self.side, self.num_downsamples)
+    widths = [self.width * 2**i for i in range(self.num_downsamples)]
     x = z.reshape(-1, self.D).astype(self.dtype)
     x = nn.relu(nn.Dense(small**2 * widths[-1], dtype=self.dtype)(x))
     x = x.reshape(-1, small, small, widths[-1])

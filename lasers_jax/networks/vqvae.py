@@ -55,9 +55,9 @@ class VQVAEEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    x, halvings = images.astype(self.dtype), _halvings(self.f)
+    x, num_downsamples = images.astype(self.dtype), _halvings(self.f)
     layers.check_sides(images, self.f)
-    for left in reversed(range(halvings)):
+    for left in reversed(range(num_downsamples)):
       features = self.width // 2 if left else self.width
       x = nn.relu(layers.DownConv(features, self.dtype)(x))
     x = layers.conv(self.width, 3, self.dtype)(x)

@@ -1,6 +1,6 @@
-"""Results of several models and samplers side by side, as Markdown.
+"""Results of several models and priors side by side, as Markdown.
 
-A row is what `sample.py` writes of a model and a sampler.
+A row is what `sample.py` writes of a model and a prior.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from lasers_jax.report.comparison import line
 Row = Mapping[str, Any]
 
 _HEAD = (
-  'model', 'sampler', 'FD to held-out', 'FD to train', 'W1 marginal',
+  'model', 'prior', 'FD to held-out', 'FD to train', 'W1 marginal',
   'W2 sliced', 'W2 exact', 'precision', 'recall', 'density', 'coverage',
   'nearest train / held-out, latents', 'the same, images', 'fit in s',
   'draw in s',
@@ -37,20 +37,20 @@ def table(rows: Sequence[Row]) -> str:
 def overview(rows: Sequence[Row]) -> str:
   """Writes the distances of all models side by side, as Markdown.
 
-  A row for each sampler, a column for each model; a cell has FD to held-out,
+  A row for each prior, a column for each model; a cell has FD to held-out,
   and in brackets how far the images are from the nearest of training, where 1
   is as far as held-out ones.
   """
   models = list(dict.fromkeys(row['model'] for row in rows))
-  samplers = list(dict.fromkeys(row['sampler'] for row in rows))
-  by_both = {(row['sampler'], row['model']): row for row in rows}
+  priors = list(dict.fromkeys(row['prior'] for row in rows))
+  by_both = {(row['prior'], row['model']): row for row in rows}
   lines = [
-    line(['sampler', *(f'`{x}`' for x in models)]),
+    line(['prior', *(f'`{x}`' for x in models)]),
     line(['---'] * (len(models) + 1)),
   ]
-  for sampler in samplers:
-    own = [by_both[sampler, model] for model in models]
-    lines.append(line([f'`{sampler}`', *map(_brief, own)]))
+  for prior in priors:
+    own = [by_both[prior, model] for model in models]
+    lines.append(line([f'`{prior}`', *map(_brief, own)]))
   return '\n'.join(lines) + '\n'
 
 
@@ -64,7 +64,7 @@ def _cells(row: Row) -> list[str]:
   near = row['memorization']
   return [
     f'`{row["model"]}`',
-    f'`{row["sampler"]}`',
+    f'`{row["prior"]}`',
     f'{frechet:.4g}',
     f'{row["frechet_to_train"]:.4g}',
     *(f'{x:.4f}' for x in wasserstein),

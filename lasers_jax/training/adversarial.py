@@ -29,7 +29,7 @@ class DiscriminatorSettings:
 
   Attributes:
     name: 'patchgan' or 'stylegan'.
-    width, halvings: of that network.
+    width, num_downsamples: of that network.
     loss: 'hinge' or 'non_saturating'.
     weight: of the adversarial loss of the autoencoder.
     adaptive: multiply it by |∇ of the other losses| / |∇ of the adversarial
@@ -45,7 +45,7 @@ class DiscriminatorSettings:
 
   name: str = 'patchgan'
   width: Count = 64
-  halvings: Whole = 3
+  num_downsamples: Whole = 3
   loss: str = 'hinge'
   weight: Amount = 0.8
   adaptive: bool = True
@@ -89,7 +89,7 @@ class Adversary(NamedTuple):
 def make_adversary(settings: DiscriminatorSettings) -> Adversary:
   """Builds the discriminator of a run."""
   kind = DISCRIMINATORS[settings.name]
-  module = kind(width=settings.width, halvings=settings.halvings)
+  module = kind(width=settings.width, num_downsamples=settings.num_downsamples)
   optimizer = optax.adam(settings.learning_rate, settings.b1, settings.b2)
   return Adversary(module, settings, optimizer)
 

@@ -66,16 +66,16 @@ class DiffusionSettings:
   """How the diffusion decoder is trained.
 
   Attributes:
-    noise_scale: see `diffusion.Schedule`.
-    uniform_share: see `diffusion.draw_times`.
+    signal_scale: see `diffusion.Schedule`.
+    uniform_fraction: see `diffusion.draw_times`.
   """
 
-  noise_scale: Positive = 1.0
-  uniform_share: Share = 1.0
+  signal_scale: Positive = 1.0
+  uniform_fraction: Share = 1.0
 
   @property
   def schedule(self) -> Schedule:
-    return Schedule(self.noise_scale)
+    return Schedule(self.signal_scale)
 
 
 class Objective(NamedTuple):
@@ -139,14 +139,16 @@ class Objective(NamedTuple):
   ) -> dict[str, Array]:
     """The terms of the diffusion decoder; some see no condition."""
     n, keys = len(images), jax.random.split(key, 3)
-    known = ~jax.random.bernoulli(keys[0], self.model.refine.drop, (n,))
-    times = draw_times(keys[1], n, self.diffusion.uniform_share)
+    use_condition = ~jax.random.bernoulli(
+      keys[0], self.model.refine.condition_dropout, (n,)
+    )
+    times = draw_times(keys[1], n, self.diffusion.uniform_fraction)
     noise = jax.random.normal(keys[2], images.shape, jnp.float32)
 
     def predict(noisy, t):
       variables = {'params': params}
       return self.model.apply(
-        variables, noisy, t, output, known, method='denoise'
+        variables, noisy, t, output, use_condition, method='denoise'
       )
 
     losses, estimates = diffusion_loss(

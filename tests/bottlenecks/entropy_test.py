@@ -126,7 +126,7 @@ def test_the_mean_absolute_deviation_of_a_logistic_is_of_its_scale():
 
 def test_a_step_for_each_image(z):
   """Drawn evenly by its logarithm; the rate is weighed by its square."""
-  module, variables = started(widest=4.0)
+  module, variables = started(max_step_scale=4.0)
   latent = train(module, variables, z)
   error = np.asarray(latent.quantized - z).reshape(B, -1)
   steps = 2 * np.abs(error).max(axis=1)  # of 128 numbers: nearly the bound
@@ -149,7 +149,7 @@ def test_a_step_for_each_image(z):
 
 
 def test_only_training_draws_steps(z):
-  module, variables = started(widest=4.0)
+  module, variables = started(max_step_scale=4.0)
   plain, _ = started()
   latent = run(module, variables, z, train=False)
   expected = run(plain, variables, z, train=False)

@@ -35,7 +35,7 @@ def train(module, variables, z, key=3):
 @pytest.mark.parametrize('kind', KINDS)
 def test_each_image_is_decoded_as_at_some_smaller_s(z, kind):
   module, variables, z = start(KINDS[kind], z)
-  found = train(module.clone(prefixes=1.0), variables, z)
+  found = train(module.clone(sparsity_dropout=1.0), variables, z)
   errors = []
   for s in range(1, S + 1):
     shorter = module.clone(S=s).apply(variables, z, train=False).quantized
@@ -48,14 +48,14 @@ def test_each_image_is_decoded_as_at_some_smaller_s(z, kind):
 def test_a_share_of_images_is_cut(z):
   module, variables, z = start(KINDS['rounded'], z)
   whole = train(module, variables, z)
-  found = train(module.clone(prefixes=0.5), variables, z)
+  found = train(module.clone(sparsity_dropout=0.5), variables, z)
   same = abs(found - whole).max(axis=(1, 2, 3)) < 1e-5
   assert 16 <= same.sum() <= 36  # a half and a third of the rest: 26.7
 
 
 def test_evaluation_and_statistics_do_not_change(z):
   module, variables, z = start(KINDS['rounded'], z)
-  cut = module.clone(prefixes=1.0)
+  cut = module.clone(sparsity_dropout=1.0)
   for one, other in zip(
     jax.tree.leaves(module.apply(variables, z, train=False)),
     jax.tree.leaves(cut.apply(variables, z, train=False)),
@@ -76,7 +76,7 @@ def test_evaluation_and_statistics_do_not_change(z):
   'fields, line',
   [
     (
-      {'prefixes': 0.5, 'gradient': 'refit'},
+      {'sparsity_dropout': 0.5, 'gradient': 'refit'},
       "prefixes go with gradient='straight_through' only",
     ),
   ],

@@ -42,14 +42,14 @@ def test_a_site_takes_the_shortest_prefix_that_is_near_enough(
   counts = np.sum(np.asarray(codes.atoms) < K, axis=-1)
   assert len(np.unique(counts)) > 2
   mean = np.asarray(variables['codebook']['mean'])
-  prefixes = [np.broadcast_to(mean, z.shape)]
+  sparsity_dropout = [np.broadcast_to(mean, z.shape)]
   for s in range(1, S + 1):
-    prefixes.append(encode(module.clone(S=s), variables, z)[1])
-  errors = np.sum((np.stack(prefixes) - np.asarray(z)) ** 2, axis=-1)
+    sparsity_dropout.append(encode(module.clone(S=s), variables, z)[1])
+  errors = np.sum((np.stack(sparsity_dropout) - np.asarray(z)) ** 2, axis=-1)
   near = errors <= enough
   near[S] = True
   np.testing.assert_array_equal(counts, near.argmax(axis=0))
-  chosen = np.stack(prefixes)[(counts, *np.indices(counts.shape))]
+  chosen = np.stack(sparsity_dropout)[(counts, *np.indices(counts.shape))]
   np.testing.assert_allclose(found, chosen, atol=1e-5)
 
 

@@ -43,7 +43,7 @@ ROWS = {
   'bsq': {'name': 'bsq', 'bits': 20},
   'lattice': {'name': 'lattice', 'limit': 3},
   'entropy': {'name': 'entropy'},
-  'entropy-widest': {'name': 'entropy', 'widest': 4.0},
+  'entropy-widest': {'name': 'entropy', 'max_step_scale': 4.0},
   'residual': {'name': 'residual', 'depth': 2, 'inner': {'name': 'vq'}},
   'product': {
     'name': 'product',

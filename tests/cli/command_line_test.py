@@ -163,13 +163,13 @@ def test_help_shows_the_flags_of_the_program(parse, capsys, word):
 @pytest.mark.parametrize(
   'script, name',
   [
-    (sample, 'samplers'),
+    (sample, 'priors'),
     (compare, 'bottlenecks'),
     (compare, 'bits_per_pixel'),
   ],
 )
 def test_lists_of_nothing_are_refused(monkeypatch, script, name):
-  given = dict(config=1, samplers=[1], bottlenecks=[1], bits_per_pixel=[1])
+  given = dict(config=1, priors=[1], bottlenecks=[1], bits_per_pixel=[1])
   given = types.SimpleNamespace(**{**given, name: []})
   monkeypatch.setattr(script, 'flags', types.SimpleNamespace(FLAGS=given))
   workdir = types.SimpleNamespace(value='workdir')

@@ -55,8 +55,8 @@ def known(request):
   case = start_row(request.param)
   seen = maps(case, [(16, 16)] * 4)
   tables = fit_tables(case.module, seen)
-  multiple = F * case.module.patch_side
-  codec = Codec(case.module, F, multiple, tables, b'abcd')
+  pad_multiple = F * case.module.patch_side
+  codec = Codec(case.module, F, pad_multiple, tables, b'abcd')
   return case, codec
 
 
@@ -66,7 +66,7 @@ def test_what_is_written_is_read(known, shape):
   [(codes, sites)] = maps(case, [shape], seed=9)
   for height, width in (
     (sites[0] * F, sites[1] * F),
-    (sites[0] * F - codec.multiple + 1, sites[1] * F - 1),
+    (sites[0] * F - codec.pad_multiple + 1, sites[1] * F - 1),
   ):
     data = codec.write(codes, height, width)
     found, *size = codec.read(data)

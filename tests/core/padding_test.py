@@ -12,16 +12,16 @@ from lasers_jax.core.padding import (
 )
 
 
-@pytest.mark.parametrize('multiple', [1, 4, 6, 16, 28, 96])
-def test_a_step_holds_the_side_and_divides(multiple):
+@pytest.mark.parametrize('pad_multiple', [1, 4, 6, 16, 28, 96])
+def test_a_step_holds_the_side_and_divides(pad_multiple):
   for side in range(1, 1500):
-    padded = padded_side(side, multiple)
-    assert padded >= side and padded % multiple == 0
-    assert padded_side(padded, multiple) == padded  # it is a step itself
-    assert padded_side(side + 1, multiple) >= padded
+    padded = padded_side(side, pad_multiple)
+    assert padded >= side and padded % pad_multiple == 0
+    assert padded_side(padded, pad_multiple) == padded  # it is a step itself
+    assert padded_side(side + 1, pad_multiple) >= padded
     # At most half more than is needed, a third from 256 up.
-    least = -(-side // multiple) * multiple
-    assert padded <= least * (4 / 3 if side > 255 else 3 / 2) + multiple
+    least = -(-side // pad_multiple) * pad_multiple
+    assert padded <= least * (4 / 3 if side > 255 else 3 / 2) + pad_multiple
 
 
 def test_steps_are_few():

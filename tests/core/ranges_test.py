@@ -19,7 +19,7 @@ from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.presets import bottlenecks
 from lasers_jax.networks import NETWORKS
-from lasers_jax.priors.vector import SAMPLERS, parse
+from lasers_jax.priors.vector import PRIORS, parse
 from lasers_jax.training.adversarial import DiscriminatorSettings
 
 SECTIONS = {
@@ -33,7 +33,7 @@ BUILT = {(section, ''): kind for section, kind in SECTIONS.items()}
 BUILT |= {('network', name): kinds[0] for name, kinds in NETWORKS.items()}
 BUILT |= {('bottleneck', name): kind for name, kind in BOTTLENECKS.items()}
 BUILT |= {('bottleneck.inner', 'vq'): BOTTLENECKS['vq']}
-EVERY = [*BUILT.values(), *SAMPLERS.values()]
+EVERY = [*BUILT.values(), *PRIORS.values()]
 EVERY += [kinds[1] for kinds in NETWORKS.values()]
 # These fields hold no numbers; the last ones are built from other sections.
 OTHERS = (jnp.dtype, Bottleneck, nn.Module, *SECTIONS.values())
@@ -201,12 +201,12 @@ def test_bottlenecks_built_by_hand_check_their_ranges(name):
       assert found.startswith(f'{where} is ') and said in must, value
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
-def test_samplers_check_their_ranges(name):
-  for key, kind in fields_of(SAMPLERS[name]).items():
+@pytest.mark.parametrize('name', PRIORS)
+def test_priors_check_their_ranges(name):
+  for key, kind in fields_of(PRIORS[name]).items():
     for value, where, said in unfit(kind, key):
       with pytest.raises(InputError) as error:
-        SAMPLERS[name](**{key: value})
+        PRIORS[name](**{key: value})
       found, _, must = str(error.value).partition(': it must be ')
       assert found.startswith(f'{where} is ') and said in must, value
       if kind is str or type(value) not in (int, float):

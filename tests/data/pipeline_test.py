@@ -346,7 +346,7 @@ def test_evaluation_is_shared_by_processes(size):
 def test_whole_pictures_are_padded_by_their_edge():
   shapes = [(9, 12), (12, 9), (10, 11), (12, 12), (16, 12), (9, 12)]
   pictures = _Pictures(shapes)
-  batches = list(eval_batches(pictures, 2, None, multiple=4))
+  batches = list(eval_batches(pictures, 2, None, pad_multiple=4))
   seen = []
   for batch in batches:
     assert len(batch['image']) == 2
@@ -383,7 +383,7 @@ def test_training_and_evaluation_prepare_alike():
 )
 def test_kodak_is_evaluated_whole():
   source = open_source(f'folder:{_DATA}/kodak', 'all')
-  batches = list(eval_batches(source, 6, None, multiple=8))
+  batches = list(eval_batches(source, 6, None, pad_multiple=8))
   shapes = {batch['image'].shape for batch in batches}
   assert shapes == {(6, 512, 768, 3), (6, 768, 512, 3)}
   index = np.concatenate([b['index'][b['mask']] for b in batches])

@@ -21,9 +21,9 @@ from tests import browser, tiny
 pytestmark = pytest.mark.slow
 
 STEPS = 4
-GAN = {'discriminator': dict(width=4, halvings=1, start=1, warmup=1)}
+GAN = {'discriminator': dict(width=4, num_downsamples=1, start=1, warmup=1)}
 SWYCC = {
-  'refine': dict(width=8, multipliers=(1,), blocks=1, drop=0.3),
+  'refine': dict(width=8, multipliers=(1,), blocks=1, condition_dropout=0.3),
   'sampling': dict(steps=2),
 }
 WEIGHTS = {'pixel': 10.0, 'dictionary': 1.0, 'commitment': 0.25}
@@ -192,7 +192,7 @@ def test_guidance_acts_inside_its_interval(refined, plain):
   guided = samples(refined, guidance=2.0)
   assert np.mean(guided != plain) > 0.1
   # The two steps begin at times 1 and 0.5.
-  outside = samples(refined, guidance=2.0, interval=(0.6, 0.9))
+  outside = samples(refined, guidance=2.0, guidance_interval=(0.6, 0.9))
   np.testing.assert_array_equal(outside, plain)
 
 
@@ -208,15 +208,25 @@ def test_noise_is_a_function_of_the_image():
   'changes, line',
   [
     ({'sampling': {'steps': 0}}, 'sampling.steps is 0: .* at least 1'),
-    ({'sampling': {'sampler': 'euler'}}, "dpmpp_2m: 'euler'"),
-    ({'sampling': {'interval': (0.5, 0.5)}}, 'two times, .*: 0.5, 0.5'),
+    ({'sampling': {'solver': 'euler'}}, "dpmpp_2m: 'euler'"),
     (
-      {'refine': {'drop': 0.0}, 'sampling': {'guidance': 2.0}},
-      'sampling.guidance=2 needs a model trained with refine.drop above 0',
+      {'sampling': {'guidance_interval': (0.5, 0.5)}},
+      'two times, .*: 0.5, 0.5',
     ),
-    ({'refine': {'drop': 1.5}}, 'refine.drop is 1.5: .* at least 0 and less'),
-    ({'diffusion': {'noise_scale': 0.0}}, 'noise_scale is 0.0: .* more than 0'),
-    ({'diffusion': {'uniform_share': 2.0}}, 'share is 2.0: .* at most 1'),
+    (
+      {'refine': {'condition_dropout': 0.0}, 'sampling': {'guidance': 2.0}},
+      'sampling.guidance=2 needs a model trained with '
+      'refine.condition_dropout above 0',
+    ),
+    (
+      {'refine': {'condition_dropout': 1.5}},
+      'refine.condition_dropout is 1.5: .* at least 0 and less',
+    ),
+    (
+      {'diffusion': {'signal_scale': 0.0}},
+      'signal_scale is 0.0: .* more than 0',
+    ),
+    ({'diffusion': {'uniform_fraction': 2.0}}, 'fraction is 2.0: .* at most 1'),
     ({'refine': {'width': 8, 'multipliers': (1,) * 6}}, '32 of refine'),
     ({'discriminator': {'widht': 4}}, 'did you mean discriminator.width'),
   ],
@@ -232,6 +242,6 @@ def test_sampling_without_a_diffusion_decoder():
 
 
 def test_images_too_small_for_the_discriminator(pictures, tmp_path):
-  chosen = {**tiny.config(pictures), 'discriminator': {'halvings': 3}}
+  chosen = {**tiny.config(pictures), 'discriminator': {'num_downsamples': 3}}
   with pytest.raises(InputError, match='at least 24x24 pixels, not 16x16'):
     loop.train_and_evaluate(chosen, str(tmp_path))

@@ -30,9 +30,9 @@ def build(**fields):
 
 @pytest.fixture(scope='module', params=[False, True], ids=['image', 'latent'])
 def unet(request):
-  halvings = int(request.param)
+  num_downsamples = int(request.param)
   module, variables = build(
-    latent=request.param, attention=(1,), halvings=halvings
+    latent=request.param, attention=(1,), num_downsamples=num_downsamples
   )
   return module, jax.jit(lambda *args: module.apply(variables, *args))
 
@@ -51,8 +51,10 @@ def changes(apply, index, given=inputs()):  # noqa: B008
 def test_what_the_prediction_depends_on(unet):
   module, apply = unet
   assert apply(*inputs()).shape == (B, SIDE, SIDE, 3)
-  noisy, time, initial, latent, known = (changes(apply, i) for i in range(5))
-  assert noisy and time and initial and known
+  noisy, time, initial, latent, use_condition = (
+    changes(apply, i) for i in range(5)
+  )
+  assert noisy and time and initial and use_condition
   assert latent == module.latent
 
 
@@ -85,7 +87,7 @@ def test_it_begins_by_predicting_nothing():
 
 
 def test_the_sides_must_divide():
-  assert UNet(multipliers=(1, 2), halvings=1).f == 4
+  assert UNet(multipliers=(1, 2), num_downsamples=1).f == 4
   module = UNet(width=8, multipliers=(1, 2, 4))
   assert module.f == 4
   with pytest.raises(InputError, match='6x6 pixels do not divide by .* 4'):

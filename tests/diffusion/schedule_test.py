@@ -44,5 +44,5 @@ def test_v_holds_the_image_and_the_noise():
 
 
 def test_a_scale_of_zero_is_an_error():
-  with pytest.raises(ValueError, match='noise_scale must be positive: 0'):
+  with pytest.raises(ValueError, match='signal_scale must be positive: 0'):
     Schedule(0)

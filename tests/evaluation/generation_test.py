@@ -19,7 +19,13 @@ from lasers_jax.report.generation_table import overview, table
 from tests import tiny
 
 D, SIDE = 3, 8
-NETWORK = {'name': 'vector', 'D': D, 'side': SIDE, 'width': 4, 'halvings': 1}
+NETWORK = {
+  'name': 'vector',
+  'D': D,
+  'side': SIDE,
+  'width': 4,
+  'num_downsamples': 1,
+}
 
 
 class Mean:
@@ -130,9 +136,9 @@ def test_features_are_of_all_images(images, mesh, monkeypatch):
 
 def test_a_fit_is_drawn_from(mesh):
   latents = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
-  sampler = vector.parse('pmfs:k=4')
-  drawn, seconds, state = generation.fit_and_draw(sampler, latents, 20, 3, mesh)
-  expected = vector.draw(sampler, state, jax.random.key(3), 20)
+  prior = vector.parse('pmfs:k=4')
+  drawn, seconds, state = generation.fit_and_draw(prior, latents, 20, 3, mesh)
+  expected = vector.draw(prior, state, jax.random.key(3), 20)
   np.testing.assert_allclose(drawn, expected, rtol=1e-6)
   assert set(seconds) == {'fit', 'draw'} and min(seconds.values()) > 0
 
@@ -186,46 +192,46 @@ def test_the_table_has_what_real_pictures_score_above_each_model(real):
   rows = [
     {
       'model': model,
-      'sampler': sampler,
+      'prior': prior,
       **generation.score(made(100, seed), real),
       'seconds': {'fit': 1.25, 'draw': 0.5},
     }
-    for model, sampler, seed in (
+    for model, prior, seed in (
       ('ae', 'pmfs', 2),
       ('vae', 'gmm', 3),
       ('ae', 'gmm:components=2', 4),
     )
   ]
   head, _, *lines = table(rows).splitlines()
-  assert head.startswith('| model | sampler | FD to held-out | FD to train |')
+  assert head.startswith('| model | prior | FD to held-out | FD to train |')
   assert len({line.count('|') for line in [head, *lines]}) == 1
   starts = [tuple(line.split('|')[1:3]) for line in lines]
   assert [a.strip() for a, _ in starts] == ['`ae`'] * 3 + ['`vae`'] * 2
   assert starts[0][1] == starts[3][1] == ' real '
   order = sorted(rows[::2], key=lambda row: row['distances']['frechet'])
   assert [b.strip(' `') for _, b in starts[1:3]] == [
-    row['sampler'] for row in order
+    row['prior'] for row in order
   ]
   assert lines[1].endswith('| 1.2 | 0.5 |')
 
 
 def test_the_overview_has_a_row_a_sampler_and_a_column_a_model():
-  def row(model, sampler, frechet, near):
+  def row(model, prior, frechet, near):
     images = {'all_train_mean_ratio': near}
     return {
       'model': model,
-      'sampler': sampler,
+      'prior': prior,
       'distances': {'frechet': frechet},
       'memorization': {'images': images},
     }
 
   rows = [
-    row(model, sampler, 100 * i + 10 * j, i / 4)
+    row(model, prior, 100 * i + 10 * j, i / 4)
     for i, model in enumerate(('ae', 'vae'), 1)
-    for j, sampler in enumerate(('pmfs', 'gmm'), 1)
+    for j, prior in enumerate(('pmfs', 'gmm'), 1)
   ]
   head, _, *lines = overview(rows).splitlines()
-  assert head == '| sampler | `ae` | `vae` |'
+  assert head == '| prior | `ae` | `vae` |'
   assert lines == [
     '| `pmfs` | 110 (0.25) | 210 (0.50) |',
     '| `gmm` | 120 (0.25) | 220 (0.50) |',

@@ -33,7 +33,7 @@ def measured(run, variables):
 def measure(run, variables, batch_size, data=None, devices=1):
   data = data or run.data
   source = data.open(data.test)
-  batches = data.evaluation_batches(source, batch_size, run.multiple)
+  batches = data.evaluation_batches(source, batch_size, run.pad_multiple)
   mesh = sharding.make_mesh(data=devices)
   return protocol.evaluate(run.model, variables, batches, mesh)
 
@@ -118,7 +118,7 @@ def test_whole_pictures_are_padded_and_cropped_back(run, variables, whole):
     results['psnr']['mean'], results_of_one['psnr']['mean'], rtol=1e-6
   )
   first = peak_signal_noise_ratio(image, copy.astype(np.uint8))
-  batches = whole.evaluation_batches(whole.open('test'), 1, run.multiple)
+  batches = whole.evaluation_batches(whole.open('test'), 1, run.pad_multiple)
   mesh = sharding.make_mesh(data=1)
   values = protocol.measure(run.model, variables, batches, mesh).values
   np.testing.assert_allclose(values['psnr'][0], first, atol=5e-3)

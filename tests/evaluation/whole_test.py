@@ -31,10 +31,15 @@ NETWORKS = {
     name='resnet', D=4, width=8, multipliers=(1, 2), blocks=1, attention=(2,)
   ),
   'block': dict(name='block', D=4, f=4, width=8, blocks=1),
-  'vector': dict(name='vector', D=4, side=4, width=4, halvings=1),
+  'vector': dict(name='vector', D=4, side=4, width=4, num_downsamples=1),
 }
 UNET = dict(
-  width=8, multipliers=(1, 2), blocks=1, attention=(1,), halvings=1, latent=True
+  width=8,
+  multipliers=(1, 2),
+  blocks=1,
+  attention=(1,),
+  num_downsamples=1,
+  latent=True,
 )
 CASES = {
   'vqvae-lasers': ('vqvae', dict(name='lasers', K=16, S=2, patch=2), None),
@@ -91,7 +96,7 @@ def start(model, images):
 def alone(model, variables, decoding, image, index):
   """What a model makes of a picture whose edge is repeated, and no more."""
   h, w, _ = image.shape
-  m = model.multiple
+  m = model.pad_multiple
   padded = np.pad(image, ((0, -h % m), (0, -w % m), (0, 0)), mode='edge')
 
   @jax.jit
@@ -122,7 +127,9 @@ def case(request):
 
 def test_numbers_are_those_of_each_picture_alone(case):
   model, bottleneck = case.model, case.model.bottleneck
-  batches = list(eval_batches(PICTURES, 2, None, multiple=model.multiple))
+  batches = list(
+    eval_batches(PICTURES, 2, None, pad_multiple=model.pad_multiple)
+  )
   assert len(batches) == 1 and batches[0]['image'].shape == (2, 48, 96, 3)
   mesh = sharding.make_mesh(data=1)
   compiled = protocol._measure_batch._cache_size()
@@ -151,7 +158,7 @@ def test_numbers_are_those_of_each_picture_alone(case):
 
 def test_codes_and_latents_are_those_of_each_picture_alone(case):
   model = case.model
-  (batch,) = eval_batches(PICTURES, 2, None, multiple=model.multiple)
+  (batch,) = eval_batches(PICTURES, 2, None, pad_multiple=model.pad_multiple)
   sizes = np.stack([batch['height'], batch['width']], axis=1)
   apply = jax.jit(functools.partial(model.apply, sizes=sizes))
   # What is beyond the repeated edge is not read: here it is noise.

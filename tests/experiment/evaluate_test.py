@@ -40,7 +40,13 @@ def test_the_results_carry_their_protocol(results, pictures):
   assert protocol['bottleneck']['S'] == 2
   assert protocol['colour'] == 'RGB in [0, 1]'
   assert protocol['parameters']['bottleneck'] == 16 * 4
-  assert {'psnr', 'ssim', 'interval', 'weights', 'commit'} < protocol.keys()
+  assert {
+    'psnr',
+    'ssim',
+    'guidance_interval',
+    'weights',
+    'commit',
+  } < protocol.keys()
   assert stored['bits_per_pixel']['fixed_length'] == (7 + 2 * 8) / 4
 
 

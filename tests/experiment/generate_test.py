@@ -59,7 +59,7 @@ def found(paths, tmp_path_factory):
 def test_each_model_has_a_row_for_each_sampler(found):
   rows, output = found
   expected = [(m, s) for m in ('none', 'kl') for s in SPECS]
-  assert [(row['model'], row['sampler']) for row in rows] == expected
+  assert [(row['model'], row['prior']) for row in rows] == expected
   assert json.loads((output / 'table.json').read_text()) == json.loads(
     json.dumps(rows)
   )
@@ -75,7 +75,7 @@ def test_rows_carry_their_protocol(found, folder):
   assert protocol['data'] == f'folder:{folder}'
   assert (protocol['split'], protocol['fitted_to']) == ('test', 'train')
   assert [protocol[x] for x in ('train', 'held_out', 'drawn')] == [30, 10, N]
-  assert protocol['settings'] == {'k': 3, 'reading': 'bins'}
+  assert protocol['settings'] == {'k': 3, 'variant': 'bins'}
   assert 'no FID' in protocol['features']['network']
   assert {'seed', 'step', 'weights', 'commit'} < protocol.keys()
 
@@ -84,16 +84,16 @@ def test_states_are_kept_with_the_weights_they_are_of(found, paths):
   row = found[0][0]
   about = {'weights': row['protocol']['weights']}
   path = f'{paths[0]}/samples/pmfs-k3.npz'
-  sampler, state = vector.load(path, about)
-  assert sampler == vector.parse('pmfs:k=3')
-  assert vector.draw(sampler, state, jax.random.key(0), 5).shape == (5, 4)
+  prior, state = vector.load(path, about)
+  assert prior == vector.parse('pmfs:k=3')
+  assert vector.draw(prior, state, jax.random.key(0), 5).shape == (5, 4)
   with pytest.raises(InputError, match='fitted for another model: weights is'):
     vector.load(path, {'weights': found[0][-1]['protocol']['weights']})
 
 
 def test_scores_and_pictures_stand_in_the_workdir(found, paths):
   for path, row in zip(np.repeat(paths, 2), found[0], strict=True):
-    base = f'{path}/samples/{generate.file_name(row["sampler"])}'
+    base = f'{path}/samples/{generate.file_name(row["prior"])}'
     with open(f'{base}.json') as file:
       assert json.load(file) == json.loads(json.dumps(row))
     assert np.asarray(Image.open(f'{base}.png')).std() > 0
@@ -103,7 +103,7 @@ def test_one_site_is_drawn_from_training_latents(found):
   """Where an image has one latent, the histogram copies, and that shows."""
   for row in found[0]:
     ratio = row['memorization']['latents']['all_train_mean_ratio']
-    assert (ratio < 1e-6) == (row['sampler'] == 'histogram')
+    assert (ratio < 1e-6) == (row['prior'] == 'histogram')
 
 
 def test_the_classifier_is_trained_once(monkeypatch, tmp_path):
@@ -132,7 +132,7 @@ def test_pictures_that_cannot_be_drawn_lose_no_number(
 
   monkeypatch.setattr(generate.pictures, 'save_png', fail)
   row, images = found[0][0], np.zeros((3, 16, 16, 3), np.uint8)
-  broken = {**row, 'sampler': 'pmfs:k=4', 'frechet_to_train': np.inf}
+  broken = {**row, 'prior': 'pmfs:k=4', 'frechet_to_train': np.inf}
   generate.keep(paths[0], broken, images)
   generate.report([broken], [images], str(tmp_path))
   for path in f'{paths[0]}/samples/pmfs-k4.json', tmp_path / 'table.json':
@@ -149,7 +149,7 @@ def test_pictures_that_cannot_be_drawn_lose_no_number(
   'changes, line',
   [
     (dict(n=1), 'n = 1 images cannot be scored: draw 2 or more'),
-    (dict(specs=['pmf']), "the sampler is 'pmf': did you mean pmfs"),
+    (dict(specs=['pmf']), "the prior is 'pmf': did you mean pmfs"),
     (dict(features='psnr'), 'the measures are'),
     (dict(features='ms_ssim'), '--features must be a score of images'),
     (dict(specs=['gmm:components=40']), '30 latents are too few .* of 40'),

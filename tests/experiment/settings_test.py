@@ -81,7 +81,7 @@ def test_what_a_config_leaves_out_has_its_default():
   assert run.model.bottleneck == BOTTLENECKS['lasers'](D=16)
   assert run.optimizer == settings.OptimizerSettings()
   assert run.mesh == settings.MeshSettings()
-  assert run.multiple == 4
+  assert run.pad_multiple == 4
   assert run.bits_per_pixel == 79 / 16
 
 

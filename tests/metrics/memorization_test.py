@@ -87,7 +87,7 @@ def test_copies_of_training_rows():
   assert exact['mean_ratio'] == exact['all_train_median_ratio'] == 0
   near = memorization(copies + 1e-3, train, held_out)
   assert near['share'] == 1 and 0 < near['mean_ratio'] < 0.01
-  # What real data would score hangs on the sampler in nothing.
+  # What real data would score hangs on the prior in nothing.
   for name in ('mean_ratio', 'median_ratio', 'share'):
     assert near[f'reference_{name}'] == exact[f'reference_{name}']
 

@@ -81,7 +81,7 @@ def test_computes_in_bfloat16():
   'fields, line',
   [
     ({'side': 10}, 'network.side = 10 cannot be halved 2 times'),
-    ({'halvings': 0}, 'choose halvings from 1'),
+    ({'num_downsamples': 0}, 'choose num_downsamples from 1'),
     ({'side': 16}, 'do not divide by the down-sampling factor 16'),
   ],
 )

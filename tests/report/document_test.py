@@ -51,7 +51,7 @@ def contents(sampled=True, bits=1.25, codes=K, broken=False):
     'weights_of_measures': {'fd-vgg16': 'fedcba9876543210'},
   }
   if sampled:
-    sampling = {'sampler': 'heun', 'steps': 10, 'guidance': 2}
+    sampling = {'solver': 'heun', 'steps': 10, 'guidance': 2}
     results['protocol']['sampling'] = sampling
   return results, measured, find(rng, measured, sampled), origin(sampled)
 

@@ -106,11 +106,11 @@ class Mean(nn.Module):
 class Refiner(nn.Module):
   """Stands for a U-Net: it predicts the condition, where it is known."""
 
-  drop = 0.5
+  condition_dropout = 0.5
   f = 1
 
-  def __call__(self, noisy, t, initial, quantized, known):
-    return initial * known[:, None, None, None]
+  def __call__(self, noisy, t, initial, quantized, use_condition):
+    return initial * use_condition[:, None, None, None]
 
 
 def test_terms_of_perception_and_diffusion(model, tiny_run):
@@ -134,12 +134,12 @@ def test_terms_of_perception_and_diffusion(model, tiny_run):
   np.testing.assert_allclose(loss, total, rtol=1e-5)
   # The draws of the three keys, and what the stand-in then makes of them.
   keys = jax.random.split(jax.random.fold_in(key, 1), 3)
-  known = 1 - np.float64(jax.random.bernoulli(keys[0], 0.5, (4,)))
+  use_condition = 1 - np.float64(jax.random.bernoulli(keys[0], 0.5, (4,)))
   angle = np.pi / 2 * np.float64(draw_times(keys[1], 4))[:, None, None, None]
   noise = np.float64(jax.random.normal(keys[2], images.shape))
   initial = 2 * np.float64(output.images) - 1
   v = np.cos(angle) * noise - np.sin(angle) * (2 * np.float64(images) - 1)
-  error = v - initial * known[:, None, None, None]
+  error = v - initial * use_condition[:, None, None, None]
   np.testing.assert_allclose(metrics['diffusion'], np.mean(error**2), rtol=1e-4)
 
 

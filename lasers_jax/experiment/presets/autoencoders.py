@@ -1,4 +1,4 @@
-"""Autoencoders with one latent vector an image, for samplers to be fitted to.
+"""Autoencoders with one latent vector an image, for priors to be fitted to.
 
 ae, vae, beta_vae, wae, info_vae and rae differ in what holds their latents. The
 weights are those of the papers' objectives for half the squared error summed

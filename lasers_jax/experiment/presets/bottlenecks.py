@@ -47,7 +47,7 @@ _BOTTLENECKS = {
     pursuit='omp',  # or 'rounded', for up to 4 bits
     patch=1,
     progressive=False,
-    prefixes=0.0,
+    sparsity_dropout=0.0,
     revive_every=50,
     revive_below=0.02,
   ),
@@ -87,7 +87,7 @@ _BOTTLENECKS = {
   'lfq': dict(bits=9, temperature=0.01, gamma=1.0),
   'bsq': dict(bits=9, temperature=1.0, gamma=1.0),
   'lattice': dict(K=512, limit=7),
-  'entropy': dict(limit=31, step=0.1, widest=1.0),
+  'entropy': dict(limit=31, step=0.1, max_step_scale=1.0),
   'scq': dict(K=512, penalty=0.1, keep=None, weight_bits=8),
   'lista': dict(
     K=512,

@@ -41,7 +41,7 @@ def _discriminator(config: ConfigDict) -> None:
     dict(
       name='patchgan',  # or 'stylegan'
       width=32 if small else 64,
-      halvings=2 if small else 3,
+      num_downsamples=2 if small else 3,
       loss='hinge',  # or 'non_saturating'
       weight=0.8 if small else 0.1,
       adaptive=True,
@@ -64,21 +64,21 @@ def _diffusion(config: ConfigDict) -> None:
     dict(
       width=32 if config.data.side <= 64 else 64,  # assumed
       multipliers=(1, 2),  # assumed
-      halvings=1,  # assumed; 0 is near four times as slow
+      num_downsamples=1,  # assumed; 0 is near four times as slow
       blocks=1,  # assumed
       attention=(),  # levels; assumed
-      drop=0.1,
+      condition_dropout=0.1,
       latent=False,
       dtype=config.network.get('dtype', 'float32'),
     )
   )
-  config.diffusion = ConfigDict(dict(noise_scale=1.0, uniform_share=1.0))
+  config.diffusion = ConfigDict(dict(signal_scale=1.0, uniform_fraction=1.0))
   config.sampling = ConfigDict(
     dict(
-      sampler='dpmpp_2m',  # assumed; or 'ddim', 'heun'
+      solver='dpmpp_2m',  # assumed; or 'ddim', 'heun'
       steps=10,  # assumed
       guidance=1.0,  # assumed
-      interval=(0.0, 1.0),
+      guidance_interval=(0.0, 1.0),
       seed=0,
     )
   )
@@ -93,11 +93,11 @@ def _tuned(config: ConfigDict) -> None:
   if 'refine' not in config:
     raise InputError('tuned goes after swycc, swycc-mse or diffusion')
   config.refine.latent = True
-  config.diffusion.noise_scale = 0.6
-  config.diffusion.uniform_share = 0.5
+  config.diffusion.signal_scale = 0.6
+  config.diffusion.uniform_fraction = 0.5
   config.sampling.steps = 5
   config.sampling.guidance = 3.0
-  config.sampling.interval = (0.25, 1.0)
+  config.sampling.guidance_interval = (0.25, 1.0)
   if 'perceptual' in config.loss:
     weight = config.loss.weights.perceptual
     config.loss.weights.refined_perceptual = weight

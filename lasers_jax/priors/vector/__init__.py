@@ -1,10 +1,10 @@
-"""Samplers of latents, fitted after training: new images from a decoder."""
+"""Priors of latents, fitted after training: new images from a decoder."""
 
 import dataclasses
 
 from lasers_jax.core.ranges import read
 from lasers_jax.errors import InputError, unknown
-from lasers_jax.priors.vector.base import Sampler, State, draw, load, save
+from lasers_jax.priors.vector.base import Prior, State, draw, load, save
 from lasers_jax.priors.vector.flow import FlowMatching
 from lasers_jax.priors.vector.gaussian import Gaussian, StandardNormal
 from lasers_jax.priors.vector.gmm import GMM
@@ -13,7 +13,7 @@ from lasers_jax.priors.vector.kde import KDE
 from lasers_jax.priors.vector.pmfs import PMFS
 from lasers_jax.priors.vector.product import ProductPMF
 
-SAMPLERS: dict[str, type[Sampler]] = {
+PRIORS: dict[str, type[Prior]] = {
   'pmfs': PMFS,
   'normal': StandardNormal,
   'gaussian': Gaussian,
@@ -25,8 +25,8 @@ SAMPLERS: dict[str, type[Sampler]] = {
 }
 
 __all__ = [
-  'SAMPLERS',
-  'Sampler',
+  'PRIORS',
+  'Prior',
   'SiteHistogram',
   'State',
   'draw',
@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 
-def parse(text: str) -> Sampler:
-  """Makes a sampler of words such as 'pmfs:k=100:reading=around'.
+def parse(text: str) -> Prior:
+  """Makes a prior of words such as 'pmfs:k=100:variant=around'.
 
   Raises:
     InputError: an unknown name or setting, or a value that cannot be used.
   """
   name, *settings = text.split(':')
-  if name not in SAMPLERS:
-    raise unknown('the sampler', name, SAMPLERS)
-  kind = SAMPLERS[name]
+  if name not in PRIORS:
+    raise unknown('the prior', name, PRIORS)
+  kind = PRIORS[name]
   fields = {field.name: field.type for field in dataclasses.fields(kind)}
   values = {}
   for setting in settings:

@@ -1,6 +1,6 @@
-"""What all samplers share: the interface, drawing on many devices, the file.
+"""What all priors share: the interface, drawing on many devices, the file.
 
-A sampler is a frozen dataclass of settings. What it learns from latents is its
+A prior is a frozen dataclass of settings. What it learns from latents is its
 state: a flat dict of arrays, so that a file of it loads anywhere.
 """
 
@@ -31,15 +31,15 @@ Carry = TypeVar('Carry')
 # Numbers drawn at once: the random bits take several times their room.
 _PIECE = 2**24
 _CHUNK = 2**14  # rows that the host works on at once
-_ABOUT = 'sampler.json'  # the entry of a file that says what the others are
+_ABOUT = 'prior.json'  # the entry of a file that says what the others are
 _PREFIX = 'state/'
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler(abc.ABC):
+class Prior(abc.ABC):
   """Draws new latents like those it was fitted on.
 
-  The settings are the fields; two samplers of equal settings are equal. Raises
+  The settings are the fields; two priors of equal settings are equal. Raises
   InputError where one is out of its range.
   """
 
@@ -66,7 +66,7 @@ class Sampler(abc.ABC):
     """Raises an error where a state, as read from a file, cannot be of `fit`.
 
     Its arrays are there and of shapes that go together; numbers are finite
-    float32, integers not negative. A sampler adds what else must hold.
+    float32, integers not negative. A prior adds what else must hold.
     """
     for name, x in state.items():
       floats = x.dtype == np.float32
@@ -107,7 +107,7 @@ def check_latents(latents, least: int = 1) -> np.ndarray:
     raise InputError(f'there are no latents to fit: got the shape ({n}, {d})')
   if n < least:
     raise InputError(
-      f'{n} latents are too few: the sampler needs {least} or more'
+      f'{n} latents are too few: the prior needs {least} or more'
     )
   for start, rows in host_chunks(latents):
     finite = np.isfinite(rows).all(axis=1)
@@ -128,7 +128,7 @@ def check_points(x, d: int) -> np.ndarray | Array:
 
 
 def draw(
-  sampler: Sampler,
+  prior: Prior,
   state: State,
   key: Array,
   n: int,
@@ -141,7 +141,7 @@ def draw(
   depend on the key and on n alone, not on the mesh.
 
   Args:
-    sampler, state: what `fit` returned, or `load`.
+    prior, state: what `fit` returned, or `load`.
     key: of `jax.random`.
     n: at least 1.
     mesh: splits the rows along its first axis, with a copy of the state on
@@ -157,12 +157,12 @@ def draw(
     raise InputError(f'n must be a whole number from 1 up, got {n!r}')
   home = None if mesh is None else NamedSharding(mesh, PartitionSpec())
   state = {name: jax.device_put(x, home) for name, x in state.items()}
-  one = jax.eval_shape(lambda s, k: sampler.sample(s, k, 1), state, key)
+  one = jax.eval_shape(lambda s, k: prior.sample(s, k, 1), state, key)
   most = max(1, _PIECE // one.shape[1])
   sizes = [min(most, n - start) for start in range(0, n, most)]
   keys = [key] if len(sizes) == 1 else jax.random.split(key, len(sizes))
   pieces = [
-    _draw_piece(sampler, state, key, size, mesh)[:size]
+    _draw_piece(prior, state, key, size, mesh)[:size]
     for key, size in zip(keys, sizes, strict=True)
   ]
   return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)
@@ -170,11 +170,11 @@ def draw(
 
 def save(
   path: str | os.PathLike,
-  sampler: Sampler,
+  prior: Prior,
   state: State,
   about: dict[str, str],
 ) -> None:
-  """Writes a fitted sampler to one .npz file, whole or not at all.
+  """Writes a fitted prior to one .npz file, whole or not at all.
 
   Args:
     about: what it was fitted on, such as the hash of a model's weights; `load`
@@ -182,8 +182,8 @@ def save(
   """
   text = json.dumps(
     {
-      'sampler': _name(type(sampler)),
-      'settings': dataclasses.asdict(sampler),
+      'prior': _name(type(prior)),
+      'settings': dataclasses.asdict(prior),
       'about': about,
     }
   )
@@ -194,7 +194,7 @@ def save(
 
 def load(
   path: str | os.PathLike, about: dict[str, str] | None = None
-) -> tuple[Sampler, State]:
+) -> tuple[Prior, State]:
   """Reads what `save` wrote; nothing in the file is run.
 
   Args:
@@ -202,40 +202,40 @@ def load(
 
   Raises:
     InputError: there is no such file, it is damaged or something else, of a
-      sampler that is not in SAMPLERS, or `about` differs.
+      prior that is not in PRIORS, or `about` differs.
   """
   path = os.fspath(path)
   try:
     arrays = read_arrays(path)
     text = json.loads(str(arrays.pop(_ABOUT)))
-    name, settings, kept = text['sampler'], text['settings'], text['about']
+    name, settings, kept = text['prior'], text['settings'], text['about']
     if not isinstance(name, str) or not all(
       isinstance(x, dict) for x in (settings, kept)
     ):
       raise ValueError(f'it says {text}')
   except FileNotFoundError as error:
-    raise InputError(f'there is no sampler at {path}: fit one first') from error
+    raise InputError(f'there is no prior at {path}: fit one first') from error
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise _damaged(path, error) from error
   for key, value in (about or {}).items():
     if kept.get(key) != value:
       raise InputError(
         f'{path} was fitted for another model: {key} is {kept.get(key)} there '
-        f'and {value} here; fit the sampler again'
+        f'and {value} here; fit the prior again'
       )
-  sampler = _make(path, name, settings)
+  prior = _make(path, name, settings)
   state = {key.removeprefix(_PREFIX): x for key, x in arrays.items()}
   try:
-    sampler.check(state)
+    prior.check(state)
   except Exception as error:  # drawing from what does not fit may raise any
     raise _damaged(path, error) from error
-  return sampler, state
+  return prior, state
 
 
 def _damaged(path: str, error: Exception) -> InputError:
   return InputError(
-    f'{path} is damaged, or no file of a sampler: {one_line(error)}; remove '
-    'it, and fit the sampler again'
+    f'{path} is damaged, or no file of a prior: {one_line(error)}; remove '
+    'it, and fit the prior again'
   )
 
 
@@ -283,22 +283,22 @@ def pick_cells(key: Array, counts: Array, n: int) -> Array:
   # The cell is how many ends are not above the ball. This search by halves is
   # a vmap of `searchsorted`, which takes twice the time on a CPU.
   first = cells * jnp.arange(blocks)[None]
-  halvings = (cells - 1).bit_length()
+  num_downsamples = (cells - 1).bit_length()
 
   def halve(i: Array, below: Array) -> Array:
-    ahead = below + (2**halvings >> i + 1)
+    ahead = below + (2**num_downsamples >> i + 1)
     end = take(ends.reshape(-1), first + jnp.minimum(ahead, cells) - 1)
     return jnp.where(end <= ball, ahead, below)
 
-  return lax.fori_loop(0, halvings, halve, jnp.zeros_like(ball))
+  return lax.fori_loop(0, num_downsamples, halve, jnp.zeros_like(ball))
 
 
-@functools.partial(jax.jit, static_argnames=('sampler', 'n', 'mesh'))
+@functools.partial(jax.jit, static_argnames=('prior', 'n', 'mesh'))
 def _draw_piece(
-  sampler: Sampler, state: State, key: Array, n: int, mesh: Mesh | None
+  prior: Prior, state: State, key: Array, n: int, mesh: Mesh | None
 ) -> Array:
   """Rows [n, d], and with a mesh more, up to a number that it divides."""
-  x = sampler.sample(state, key, n)
+  x = prior.sample(state, key, n)
   if mesh is None:
     return x
   axis = mesh.axis_names[0]
@@ -307,28 +307,28 @@ def _draw_piece(
   return lax.with_sharding_constraint(x, home)
 
 
-def _table() -> dict[str, type[Sampler]]:
+def _table() -> dict[str, type[Prior]]:
   # Here, since that package imports this file.
-  from lasers_jax.priors.vector import SAMPLERS
+  from lasers_jax.priors.vector import PRIORS
 
-  return SAMPLERS
+  return PRIORS
 
 
-def _name(kind: type[Sampler]) -> str:
+def _name(kind: type[Prior]) -> str:
   return {other: name for name, other in _table().items()}[kind]
 
 
-def _make(path: str, name: str, settings: dict) -> Sampler:
+def _make(path: str, name: str, settings: dict) -> Prior:
   if name not in _table():
     raise InputError(
-      f'{path} holds a sampler {name!r}, and those known are '
+      f'{path} holds a prior {name!r}, and those known are '
       f'{", ".join(_table())}: fit one of them'
     )
   known = {x.name: x.default for x in dataclasses.fields(_table()[name])}
   if not settings.keys() <= known.keys():
     raise InputError(
       f'{path} has settings that {name} does not know: {sorted(settings)}; '
-      'fit the sampler again'
+      'fit the prior again'
     )
   try:
     for key, value in settings.items():

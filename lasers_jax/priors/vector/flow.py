@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from lasers_jax.coding.search import in_blocks
 from lasers_jax.core.ranges import Count, Positive
-from lasers_jax.priors.vector.base import Sampler, State, check_latents
+from lasers_jax.priors.vector.base import Prior, State, check_latents
 from lasers_jax.priors.vector.gaussian import moments
 
 _FREQUENCIES = 8  # of t, each as a sine and a cosine
@@ -39,7 +39,7 @@ class Training(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowMatching(Sampler):
+class FlowMatching(Prior):
   """A flow from noise to latents, which a residual network has learned.
 
   With w = width, a step of training costs O(batch_size w (d + depth w)) and a

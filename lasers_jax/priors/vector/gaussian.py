@@ -1,4 +1,4 @@
-"""Normal distributions, and the moments that other samplers share."""
+"""Normal distributions, and the moments that other priors share."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from jax.scipy.linalg import solve_triangular
 from lasers_jax.coding.search import matmul
 from lasers_jax.errors import InputError
 from lasers_jax.priors.vector.base import (
-  Sampler,
+  Prior,
   State,
   check_latents,
   check_points,
@@ -29,7 +29,7 @@ _JITTER_OF_NONE = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(Sampler):
+class Gaussian(Prior):
   """A normal distribution with the mean and the full covariance of latents.
 
   Where the covariance is singular (n <= d, or dimensions that depend on each
@@ -74,7 +74,7 @@ class Gaussian(Sampler):
 
 
 @dataclasses.dataclass(frozen=True)
-class StandardNormal(Sampler):
+class StandardNormal(Prior):
   """N(0, I), whatever the latents are: what a VAE is trained to be sampled by.
 
   Fitting takes no time, drawing and densities O(d) a row.

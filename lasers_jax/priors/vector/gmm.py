@@ -1,7 +1,7 @@
 """Gaussian mixtures with full covariances, fitted by EM.
 
 The ex-post density of RAE (P. Ghosh et al., ICLR 2020), whose ten full
-components are the usual rival of other samplers. Batch by batch it is the
+components are the usual rival of other priors. Batch by batch it is the
 online EM of O. Cappé and E. Moulines (J. R. Stat. Soc. B 71, 2009).
 """
 
@@ -21,7 +21,7 @@ from lasers_jax.coding.search import in_blocks
 from lasers_jax.core.ranges import Amount, Count
 from lasers_jax.errors import InputError
 from lasers_jax.priors.vector.base import (
-  Sampler,
+  Prior,
   State,
   check_latents,
   check_points,
@@ -58,7 +58,7 @@ class Frame(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class GMM(Sampler):
+class GMM(Prior):
   """A mixture of K Gaussians with full covariances.
 
   An iteration costs O(n d² K), and O(d³ K) for the factors; a draw O(d² K), as

@@ -9,11 +9,11 @@ from jax import Array
 
 from lasers_jax.core.ranges import Count
 from lasers_jax.errors import InputError
-from lasers_jax.priors.vector.base import Sampler, State, check_latents
+from lasers_jax.priors.vector.base import Prior, State, check_latents
 
 
 @dataclasses.dataclass(frozen=True)
-class SiteHistogram(Sampler):
+class SiteHistogram(Prior):
   """Draws every site from all sites of all latents, each on its own.
 
   Of a discrete code this is the histogram over codes: a code comes as often as

@@ -13,7 +13,7 @@ from jax.nn import logsumexp
 from lasers_jax.coding.search import map_blocks, matmul
 from lasers_jax.core.ranges import Positive, Range
 from lasers_jax.priors.vector.base import (
-  Sampler,
+  Prior,
   State,
   check_latents,
   check_points,
@@ -34,7 +34,7 @@ _FINE = 2.0 ** (np.arange(-7, 8) / 8)
 
 
 @dataclasses.dataclass(frozen=True)
-class KDE(Sampler):
+class KDE(Prior):
   """A normal kernel about each latent, as wide in every whitened direction.
 
   Latents are whitened by their principal directions; those without variance

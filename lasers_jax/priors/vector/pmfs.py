@@ -25,7 +25,7 @@ from lasers_jax.coding.search import map_blocks, take
 from lasers_jax.core.ranges import Range
 from lasers_jax.errors import InputError
 from lasers_jax.priors.vector.base import (
-  Sampler,
+  Prior,
   State,
   check_latents,
   check_points,
@@ -34,14 +34,14 @@ from lasers_jax.priors.vector.base import (
   pick_cells,
 )
 
-READINGS = ('bins', 'hashmap', 'around')
+VARIANTS = ('bins', 'hashmap', 'around')
 _MOST = 2**16  # bins; with more, float32 leaves a cell too few points
 _BLOCK = 256  # points whose densities are counted at once
 
 
 @dataclasses.dataclass(frozen=True)
-class PMFS(Sampler):
-  """PMFS in one of three readings.
+class PMFS(Prior):
+  """PMFS in one of three variants.
 
   - 'bins': draws a latent, then a point of its cell. The state is the number
     of each latent's bin in every dimension, in a byte for k up to 256, and
@@ -60,18 +60,18 @@ class PMFS(Sampler):
 
   Attributes:
     k: bins in each dimension.
-    reading: a name in READINGS.
+    variant: a name in VARIANTS.
   """
 
   k: Annotated[int, Range(1, _MOST)] = 10
-  reading: str = 'bins'
+  variant: str = 'bins'
   has_density: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()
-    if self.reading not in READINGS:
+    if self.variant not in VARIANTS:
       raise InputError(
-        f'the readings of pmfs are {", ".join(READINGS)}, not {self.reading!r}'
+        f'the variants of pmfs are {", ".join(VARIANTS)}, not {self.variant!r}'
       )
 
   def fit(self, latents, seed: int = 0) -> State:
@@ -79,13 +79,13 @@ class PMFS(Sampler):
     latents = check_latents(latents)
     low, high = latents.min(axis=0), latents.max(axis=0)
     ends = {'low': low, 'high': high}
-    if self.reading == 'around':
+    if self.variant == 'around':
       return {'latents': latents, **ends}
     ends['edges'] = _edges(low, high, self.k)
     chunks = (
       _cells(rows, low, high, self.k) for _, rows in host_chunks(latents)
     )
-    if self.reading == 'bins':
+    if self.variant == 'bins':
       return {'bins': np.concatenate(list(chunks)), **ends}
     bins, counts = _as_arrays(_count(chunks), latents.shape[1], self.k)
     return {'bins': bins, 'counts': counts, **ends}
@@ -93,12 +93,12 @@ class PMFS(Sampler):
   def sample(self, state: State, key: Array, n: int) -> Array:
     which, inside = jax.random.split(key)
     u = jax.random.uniform(inside, (n, len(state['low'])), np.float32)
-    if self.reading == 'hashmap':
+    if self.variant == 'hashmap':
       row = pick_cells(which, jnp.asarray(state['counts'])[None], n)[:, 0]
     else:
       row = jax.random.randint(which, (n,), 0, len(state[self._rows]))
     source = jnp.asarray(state[self._rows])[row]
-    if self.reading == 'around':
+    if self.variant == 'around':
       width = (state['high'] - state['low']) / self.k
       return source + (u - 0.5) * width[None]
     edges, source = jnp.asarray(state['edges']), source.astype(jnp.int32)
@@ -112,13 +112,13 @@ class PMFS(Sampler):
     super().check(state)
     if np.any(state['low'] > state['high']):
       raise ValueError('low is above high')
-    if self.reading == 'around':
+    if self.variant == 'around':
       return
     if state['bins'].max() >= self.k:
       raise ValueError('bins beyond the last')
     if state['edges'].shape != (len(state['low']), self.k + 1):
       raise ValueError('edges of other bins')
-    if self.reading == 'hashmap' and not (
+    if self.variant == 'hashmap' and not (
       len(state['counts']) == len(state['bins']) and state['counts'].any()
     ):
       raise ValueError('counts of other cells')
@@ -128,7 +128,7 @@ class PMFS(Sampler):
     low, high = (np.asarray(state[end], np.float64) for end in ('low', 'high'))
     width = (high - low) / self.k
     volume = np.log(width[width > 0]).sum()
-    if self.reading == 'around':
+    if self.variant == 'around':
       half = jnp.asarray(width / 2, jnp.float32)
       count = _count_near(jnp.asarray(state['latents']), half, jnp.asarray(x))
       total = len(state['latents'])
@@ -140,12 +140,12 @@ class PMFS(Sampler):
 
   @property
   def _rows(self) -> str:
-    return 'latents' if self.reading == 'around' else 'bins'
+    return 'latents' if self.variant == 'around' else 'bins'
 
   def _look_up(self, state: State, x: np.ndarray) -> tuple[list[int], int]:
     """How many latents share the cell of each point, and their number."""
     bins, low, high = (np.asarray(state[x]) for x in ('bins', 'low', 'high'))
-    if self.reading == 'hashmap':
+    if self.variant == 'hashmap':
       counts = np.asarray(state['counts']).tolist()
       table = dict(zip(_as_keys(bins), counts, strict=True))
     else:

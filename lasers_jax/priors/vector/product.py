@@ -13,7 +13,7 @@ from lasers_jax.coding.search import matmul, take
 from lasers_jax.core.ranges import Count
 from lasers_jax.errors import InputError
 from lasers_jax.priors.vector.base import (
-  Sampler,
+  Prior,
   State,
   check_latents,
   check_points,
@@ -29,7 +29,7 @@ _NARROWEST = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class ProductPMF(Sampler):
+class ProductPMF(Prior):
   """Independent histograms of blocks of neighbouring principal directions.
 
   Latents are turned to their principal directions, which are uncorrelated, and
@@ -188,8 +188,8 @@ def _ends(edges: Array, bins: Array) -> tuple[Array, Array]:
   return take(edges, (direction, bins)), take(edges, (direction, bins + 1))
 
 
-@functools.partial(jax.jit, static_argnames=('sampler',))
-def _log_density(sampler: ProductPMF, state: State, x: Array) -> Array:
+@functools.partial(jax.jit, static_argnames=('prior',))
+def _log_density(prior: ProductPMF, state: State, x: Array) -> Array:
   edges, counts = jnp.asarray(state['edges']), jnp.asarray(state['counts'])
   off = state['rounding']
   turned = matmul(x - state['mean'][None], state['directions'])
@@ -203,9 +203,9 @@ def _log_density(sampler: ProductPMF, state: State, x: Array) -> Array:
   widths = (high - low).reshape(sides.shape)
 
   def in_blocks(x: Array, rest: int) -> Array:
-    missing = ((0, 0), (0, 0), (0, -len(edges) % sampler.block))
+    missing = ((0, 0), (0, 0), (0, -len(edges) % prior.block))
     x = jnp.pad(x, missing, constant_values=rest)
-    return x.reshape(*x.shape[:2], len(counts), sampler.block)
+    return x.reshape(*x.shape[:2], len(counts), prior.block)
 
   sides, widths = in_blocks(sides, 0), in_blocks(jnp.log(widths), 0)
 
@@ -214,12 +214,12 @@ def _log_density(sampler: ProductPMF, state: State, x: Array) -> Array:
     bins, width = (
       jnp.where(choice[None, None], x[1], x[0]) for x in (sides, widths)
     )
-    cells = jnp.sum(bins * sampler._powers, axis=2)
+    cells = jnp.sum(bins * prior._powers, axis=2)
     found = counts[jnp.arange(len(counts))[None], cells]
     log_share = jnp.log(jnp.float32(found) / jnp.float32(jnp.sum(counts[0])))
     # An empty cell may have no width.
     return jnp.where(found > 0, log_share - jnp.sum(width, axis=2), -jnp.inf)
 
-  number, place = np.ogrid[: 2**sampler.block, : sampler.block]
+  number, place = np.ogrid[: 2**prior.block, : prior.block]
   best = jax.lax.map(density, (number >> place) % 2 == 1).max(axis=0)
   return jnp.where(outside.any(axis=1), -jnp.inf, jnp.sum(best, axis=1))

@@ -1,4 +1,4 @@
-"""What holds for every sampler, on few latents and with small settings."""
+"""What holds for every prior, on few latents and with small settings."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.errors import InputError
-from lasers_jax.priors.vector import SAMPLERS, Sampler, base, draw, load, save
+from lasers_jax.priors.vector import PRIORS, Prior, base, draw, load, save
 from lasers_jax.priors.vector.base import check_latents, fold_rows, pick_cells
 
 SMALL = {
@@ -22,13 +22,13 @@ LATENTS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
 KEY = jax.random.key(5)
 
 
-def small(name) -> Sampler:
-  return SAMPLERS[name](**SMALL.get(name, {}))
+def small(name) -> Prior:
+  return PRIORS[name](**SMALL.get(name, {}))
 
 
 @pytest.fixture(scope='module')
 def fitted():
-  """The state of each sampler by its name, fitted when it is asked for."""
+  """The state of each prior by its name, fitted when it is asked for."""
   states = {}
 
   def state(name):
@@ -44,62 +44,62 @@ def mesh():
   return jax.make_mesh((8, 1), ('data', 'model'), axis_types=kinds)
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize('name', PRIORS)
 def test_the_same_samples_on_one_device_and_on_eight(name, fitted):
-  sampler, state = small(name), fitted(name)
-  alone = np.asarray(draw(sampler, state, KEY, 16))
+  prior, state = small(name), fitted(name)
+  alone = np.asarray(draw(prior, state, KEY, 16))
   assert alone.shape == (16, 3) and alone.dtype == np.float32
   assert np.isfinite(alone).all()
-  split = draw(sampler, state, KEY, 16, mesh())
+  split = draw(prior, state, KEY, 16, mesh())
   assert {x.data.shape for x in split.addressable_shards} == {(2, 3)}
   np.testing.assert_allclose(split, alone, rtol=1e-5, atol=1e-6)
-  other = draw(sampler, state, jax.random.key(6), 16)
+  other = draw(prior, state, jax.random.key(6), 16)
   assert not np.allclose(other, alone)
 
 
 def test_many_rows_are_drawn_in_pieces(fitted, monkeypatch):
   # Of 10 rows and of 3, which eight devices do not divide.
-  sampler, state = small('pmfs'), fitted('pmfs')
+  prior, state = small('pmfs'), fitted('pmfs')
   first, second = jax.random.split(KEY)
   pieces = [
-    draw(sampler, state, first, 10),
-    draw(sampler, state, second, 3, mesh()),
+    draw(prior, state, first, 10),
+    draw(prior, state, second, 3, mesh()),
   ]
   monkeypatch.setattr(base, '_PIECE', 3 * 10)
-  rows = draw(sampler, state, KEY, 13, mesh())
+  rows = draw(prior, state, KEY, 13, mesh())
   np.testing.assert_array_equal(rows, np.concatenate(pieces))
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize('name', PRIORS)
 def test_a_file_gives_back_the_sampler(name, fitted, tmp_path):
-  sampler, state = small(name), fitted(name)
-  path, about = tmp_path / 'sampler.npz', {'weights': 'abc'}
-  save(path, sampler, state, about)
+  prior, state = small(name), fitted(name)
+  path, about = tmp_path / 'prior.npz', {'weights': 'abc'}
+  save(path, prior, state, about)
   again, loaded = load(path, about)
-  assert again == sampler and hash(again) == hash(sampler)
+  assert again == prior and hash(again) == hash(prior)
   assert set(loaded) == set(state)
   for key, value in state.items():
     assert loaded[key].dtype == np.asarray(value).dtype
     np.testing.assert_array_equal(loaded[key], value)
   np.testing.assert_array_equal(
-    draw(again, loaded, KEY, 16), draw(sampler, state, KEY, 16)
+    draw(again, loaded, KEY, 16), draw(prior, state, KEY, 16)
   )
-  assert [x.name for x in tmp_path.iterdir()] == ['sampler.npz']
+  assert [x.name for x in tmp_path.iterdir()] == ['prior.npz']
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize('name', PRIORS)
 def test_only_densities_have_log_prob(name, fitted):
-  sampler = small(name)
-  if sampler.has_density:
-    log_prob = sampler.log_prob(fitted(name), LATENTS[:5])
+  prior = small(name)
+  if prior.has_density:
+    log_prob = prior.log_prob(fitted(name), LATENTS[:5])
     assert log_prob.shape == (5,) and log_prob.dtype == jnp.float32
     assert np.isfinite(log_prob).all()
   else:
     with pytest.raises(NotImplementedError, match='has no density'):
-      sampler.log_prob(fitted(name), LATENTS[:5])
+      prior.log_prob(fitted(name), LATENTS[:5])
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize('name', PRIORS)
 def test_bad_latents_are_refused(name):
   for latents, message in [
     (np.zeros((0, 3)), r'no latents to fit: got the shape \(0, 3\)'),
@@ -116,7 +116,7 @@ def test_latents_are_checked():
   for latents, least, message in [
     (np.zeros(3), 1, r'must be \[n, d\], got the shape \(3,\)'),
     (np.zeros((3, 0)), 1, r'got the shape \(3, 0\)'),
-    (LATENTS[:4], 5, '4 latents are too few: the sampler needs 5 or more'),
+    (LATENTS[:4], 5, '4 latents are too few: the prior needs 5 or more'),
     (late, 1, f'first in row {len(late) - 2}'),
   ]:
     with pytest.raises(InputError, match=message):
@@ -136,7 +136,7 @@ def test_points_have_the_width_of_latents(fitted):
 
 
 def test_a_file_of_another_model_is_refused(fitted, tmp_path):
-  path = tmp_path / 'sampler.npz'
+  path = tmp_path / 'prior.npz'
   save(path, small('pmfs'), fitted('pmfs'), {'weights': 'abc', 'split': 'a'})
   load(path)
   load(path, {'split': 'a'})
@@ -144,41 +144,41 @@ def test_a_file_of_another_model_is_refused(fitted, tmp_path):
     load(path, {'split': 'a', 'weights': 'def'})
   assert str(error.value) == (
     f'{path} was fitted for another model: weights is abc there and def here; '
-    'fit the sampler again'
+    'fit the prior again'
   )
 
 
 def test_files_that_are_none_are_refused(fitted, tmp_path):
-  with pytest.raises(InputError, match='there is no sampler at .*missing'):
+  with pytest.raises(InputError, match='there is no prior at .*missing'):
     load(tmp_path / 'missing.npz')
-  path = tmp_path / 'sampler.npz'
+  path = tmp_path / 'prior.npz'
   save(path, small('gaussian'), fitted('gaussian'), {})
   whole = path.read_bytes()
   middle = whole.index(b'state/cholesky') + 160
   changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
   for content in (b'', b'text', whole[:-60], changed):
     path.write_bytes(content)
-    with pytest.raises(InputError, match='damaged, or no file of a sampler'):
+    with pytest.raises(InputError, match='damaged, or no file of a prior'):
       load(path)
   np.savez(path, mean=np.zeros(3))
-  with pytest.raises(InputError, match='damaged, or no file of a sampler'):
+  with pytest.raises(InputError, match='damaged, or no file of a prior'):
     load(path)
 
 
-def test_unknown_samplers_and_settings_are_refused(tmp_path):
-  path = tmp_path / 'sampler.npz'
+def test_unknown_priors_and_settings_are_refused(tmp_path):
+  path = tmp_path / 'prior.npz'
   for text, message in [
-    ({'sampler': 'dice', 'settings': {}}, "'dice', and those known are pmfs"),
-    ({'sampler': 'pmfs', 'settings': {'z': 1}}, r"not know: \['z'\]"),
+    ({'prior': 'dice', 'settings': {}}, "'dice', and those known are pmfs"),
+    ({'prior': 'pmfs', 'settings': {'z': 1}}, r"not know: \['z'\]"),
   ]:
     text = np.array(json.dumps(text | {'about': {}}))
-    np.savez(path, **{'sampler.json': text})
+    np.savez(path, **{'prior.json': text})
     with pytest.raises(InputError, match=message):
       load(path)
 
 
 def test_a_failed_save_leaves_the_file_before(fitted, tmp_path, monkeypatch):
-  path = tmp_path / 'sampler.npz'
+  path = tmp_path / 'prior.npz'
   save(path, small('pmfs'), fitted('pmfs'), {})
   before = path.read_bytes()
 
@@ -191,8 +191,8 @@ def test_a_failed_save_leaves_the_file_before(fitted, tmp_path, monkeypatch):
   assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_samplers_are_frozen():
-  for name in SAMPLERS:
+def test_priors_are_frozen():
+  for name in PRIORS:
     with pytest.raises(dataclasses.FrozenInstanceError):
       small(name).k = 3
 
@@ -225,12 +225,12 @@ def test_cells_are_picked_by_their_counts():
   assert abs((cells[:, 0] == 1).mean() - 0.25) < 4 * (0.1875 / 4000) ** 0.5
 
 
-# The smallest settings whose density says something, by name and reading.
+# The smallest settings whose density says something, by name and variant.
 DENSE = {
   'pmfs': {'k': 7},
   'pmfs-fine': {'k': 1000},
-  'pmfs-hashmap': {'k': 7, 'reading': 'hashmap'},
-  'pmfs-around': {'k': 7, 'reading': 'around'},
+  'pmfs-hashmap': {'k': 7, 'variant': 'hashmap'},
+  'pmfs-around': {'k': 7, 'variant': 'around'},
   'gaussian': {},
   'kde': {'bandwidth': 0.3},
   'product': {'k': 8},
@@ -246,23 +246,23 @@ ALL = {
 
 
 def of(name, settings):
-  return SAMPLERS[name.partition('-')[0]](**settings)
+  return PRIORS[name.partition('-')[0]](**settings)
 
 
 @pytest.mark.parametrize('name', ALL)
 def test_samples_scale_and_shift_with_the_latents(name):
-  sampler = of(name, ALL[name])
+  prior = of(name, ALL[name])
   rng = np.random.default_rng(3)
   latents = rng.normal(size=(200, 4)) * [1, 0.5, 0.1, 1]
   found = []
   # Powers of two change no digit: what differs is a number that does not scale.
   for scale, shift in ((1, 0), (2.0**-20, 0), (2.0**20, 0), (2.0**-13, 8)):
     x = (scale * (latents + shift)).astype(np.float32)
-    state = sampler.fit(x)
-    drawn = np.asarray(draw(sampler, state, KEY, 400), np.float64)
+    state = prior.fit(x)
+    drawn = np.asarray(draw(prior, state, KEY, 400), np.float64)
     density = 0
-    if sampler.has_density:
-      density = np.asarray(sampler.log_prob(state, x), np.float64)
+    if prior.has_density:
+      density = np.asarray(prior.log_prob(state, x), np.float64)
       density = density.mean() + 4 * np.log(scale)
     found.append((drawn / scale - shift, density))
   (expected, expected_density), *others = found
@@ -281,11 +281,11 @@ def test_samples_scale_and_shift_with_the_latents(name):
 @pytest.mark.parametrize('name', ALL)
 def test_all_is_float32_also_where_jax_has_float64(name):
   settings = ALL[name] | ({'width': 3} if name == 'histogram' else {})
-  sampler = of(name, settings)
+  prior = of(name, settings)
   with jax.enable_x64(True):
-    state = sampler.fit(LATENTS.astype(np.float64))
-    drawn = sampler.sample(state, KEY, 20)
-    density = sampler.log_prob(state, drawn) if sampler.has_density else None
+    state = prior.fit(LATENTS.astype(np.float64))
+    drawn = prior.sample(state, KEY, 20)
+    density = prior.log_prob(state, drawn) if prior.has_density else None
   assert drawn.dtype == np.float32 and np.isfinite(drawn).all()
   assert {x.dtype.itemsize for x in map(np.asarray, state.values())} <= {
     1,
@@ -318,14 +318,14 @@ def kinds_of_latents():
 @pytest.mark.parametrize('kind', kinds_of_latents())
 @pytest.mark.parametrize('name', DENSE)
 def test_there_is_a_density_at_latents_and_at_samples(name, kind):
-  sampler, latents = of(name, DENSE[name]), kinds_of_latents()[kind]
+  prior, latents = of(name, DENSE[name]), kinds_of_latents()[kind]
   latents = latents.astype(np.float32)
-  state = sampler.fit(latents)
+  state = prior.fit(latents)
   # Not compiled whole: the same small programs do for all kinds.
-  drawn = np.asarray(sampler.sample(state, KEY, 300))
+  drawn = np.asarray(prior.sample(state, KEY, 300))
   assert np.isfinite(drawn).all()
   for points in latents, drawn:
-    density = np.asarray(sampler.log_prob(state, points))
+    density = np.asarray(prior.log_prob(state, points))
     assert not np.isnan(density).any() and not np.isneginf(density).any()
 
 
@@ -333,29 +333,29 @@ def test_there_is_a_density_at_latents_and_at_samples(name, kind):
 @pytest.mark.parametrize('latents', [LATENTS[:1], LATENTS[[0] * 20]])
 def test_a_single_latent_comes_back_or_is_refused(name, latents):
   settings = ALL[name] | ({'width': 3} if name == 'histogram' else {})
-  sampler = of(name, settings)
+  prior = of(name, settings)
   try:
-    state = sampler.fit(latents)
+    state = prior.fit(latents)
   except InputError as error:
     assert 'too few' in str(error) or 'are equal' in str(error)
     return
-  drawn = np.asarray(sampler.sample(state, KEY, 50))
+  drawn = np.asarray(prior.sample(state, KEY, 50))
   np.testing.assert_allclose(drawn, latents[[0] * 50], atol=1e-5)
-  if sampler.has_density:
-    density = np.asarray(sampler.log_prob(state, latents))
+  if prior.has_density:
+    density = np.asarray(prior.log_prob(state, latents))
     assert np.isfinite(density).all()
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize('name', PRIORS)
 def test_a_state_whose_arrays_are_of_no_fit_is_damaged(name, fitted, tmp_path):
-  path, state = tmp_path / 'sampler.npz', fitted(name)
+  path, state = tmp_path / 'prior.npz', fitted(name)
 
   def damaged(state):
     save(path, small(name), state, {})
     with pytest.raises(InputError) as error:
       load(path)
     assert str(error.value).startswith(f'{path} is damaged, or no file of a ')
-    assert str(error.value).endswith('; remove it, and fit the sampler again')
+    assert str(error.value).endswith('; remove it, and fit the prior again')
     assert '\n' not in str(error.value)
 
   for key, x in state.items():
@@ -388,9 +388,9 @@ def test_a_state_whose_arrays_are_of_no_fit_is_damaged(name, fitted, tmp_path):
   ],
 )
 def test_numbers_out_of_range_are_damage(name, key, change, fitted, tmp_path):
-  path, state = tmp_path / 'sampler.npz', fitted(name)
+  path, state = tmp_path / 'prior.npz', fitted(name)
   save(path, small(name), {**state, key: change(np.asarray(state[key]))}, {})
-  with pytest.raises(InputError, match='is damaged, or no file of a sampler'):
+  with pytest.raises(InputError, match='is damaged, or no file of a prior'):
     load(path)
 
 
@@ -403,21 +403,21 @@ def test_numbers_out_of_range_are_damage(name, key, change, fitted, tmp_path):
     '{',
     '',
     '[' * 5000,
-    '{"sampler": "pmfs"}',
-    '{"sampler": [], "settings": {}, "about": {}}',
-    '{"sampler": "pmfs", "settings": 3, "about": {}}',
-    '{"sampler": "pmfs", "settings": {}, "about": []}',
-    '{"sampler": "pmfs", "settings": {"k": "x"}, "about": {}}',
-    '{"sampler": "pmfs", "settings": {"k": 2.5}, "about": {}}',
-    '{"sampler": "pmfs", "settings": {"k": -1}, "about": {}}',
-    '{"sampler": "kde", "settings": {"held_out": null}, "about": {}}',
+    '{"prior": "pmfs"}',
+    '{"prior": [], "settings": {}, "about": {}}',
+    '{"prior": "pmfs", "settings": 3, "about": {}}',
+    '{"prior": "pmfs", "settings": {}, "about": []}',
+    '{"prior": "pmfs", "settings": {"k": "x"}, "about": {}}',
+    '{"prior": "pmfs", "settings": {"k": 2.5}, "about": {}}',
+    '{"prior": "pmfs", "settings": {"k": -1}, "about": {}}',
+    '{"prior": "kde", "settings": {"held_out": null}, "about": {}}',
   ],
 )
 def test_what_a_file_says_of_itself_may_be_damaged(text, fitted, tmp_path):
-  path = tmp_path / 'sampler.npz'
+  path = tmp_path / 'prior.npz'
   arrays = {f'state/{k}': x for k, x in fitted('pmfs').items()}
-  np.savez(path, **{'sampler.json': np.array(text)}, **arrays)
-  with pytest.raises(InputError, match='fit the sampler again'):
+  np.savez(path, **{'prior.json': np.array(text)}, **arrays)
+  with pytest.raises(InputError, match='fit the prior again'):
     load(path)
 
 
@@ -427,7 +427,7 @@ def test_a_folder_is_no_sampler(tmp_path):
 
 
 def test_bits_of_a_state_that_change_are_an_error_or_nothing(fitted, tmp_path):
-  path, rng = tmp_path / 'sampler.npz', np.random.default_rng(0)
+  path, rng = tmp_path / 'prior.npz', np.random.default_rng(0)
   save(path, small('histogram'), fitted('histogram'), {})
   whole, refused = path.read_bytes(), 0
   for _ in range(200):

@@ -46,8 +46,8 @@ IN_PLANE = FLAT.draw(500, 1)
 @pytest.fixture(scope='module')
 def batches():
   """In five batches, fitted."""
-  sampler = GMM(3, 'batches', batch_size=600)
-  return sampler, sampler.fit(LATENTS)
+  prior = GMM(3, 'batches', batch_size=600)
+  return prior, prior.fit(LATENTS)
 
 
 def peer(k=3, **options):
@@ -63,17 +63,17 @@ def order(means):
 
 
 def test_the_whole_fit_is_scikit_learns():
-  sampler = GMM(3)
-  log_prob = sampler.log_prob(sampler.fit(LATENTS), FRESH)
+  prior = GMM(3)
+  log_prob = prior.log_prob(prior.fit(LATENTS), FRESH)
   expected = peer().fit(LATENTS.astype(np.float64)).score_samples(FRESH)
   np.testing.assert_allclose(log_prob, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_batches_reach_the_likelihood_of_scikit_learn(batches):
-  sampler, state = batches
+  prior, state = batches
   theirs = peer().fit(LATENTS.astype(np.float64))
   for x in (LATENTS, FRESH):
-    likelihood = float(sampler.log_prob(state, x).mean())
+    likelihood = float(prior.log_prob(state, x).mean())
     assert likelihood == pytest.approx(theirs.score(x), abs=0.05)
   true = EIGHT.log_prob(FRESH).mean()
   assert likelihood == pytest.approx(true, abs=0.1)
@@ -91,8 +91,8 @@ def test_batches_recover_what_was_planted(batches):
 
 
 def test_one_batch_of_all_is_plain_em():
-  sampler = GMM(3, 'batches', tolerance=1e-5)
-  state = sampler.fit(LATENTS)
+  prior = GMM(3, 'batches', tolerance=1e-5)
+  state = prior.fit(LATENTS)
   theirs = peer(tol=1e-5).fit(LATENTS.astype(np.float64))
   found, expected = order(state['means']), order(theirs.means_)
   np.testing.assert_allclose(
@@ -139,8 +139,8 @@ def test_steps_are_those_of_running_averages():
 
 @pytest.mark.parametrize('em', gmm.WAYS)
 def test_the_density_integrates_to_one(em):
-  sampler = GMM(3, em, iterations=5, batch_size=100)
-  total = mass(sampler, sampler.fit(IN_PLANE), IN_PLANE)
+  prior = GMM(3, em, iterations=5, batch_size=100)
+  total = mass(prior, prior.fit(IN_PLANE), IN_PLANE)
   assert total == pytest.approx(1, abs=2e-3)
 
 
@@ -178,12 +178,12 @@ def test_a_component_without_weight_gives_nothing():
 
 @pytest.mark.parametrize('em', gmm.WAYS)
 def test_the_seed_decides(em):
-  sampler = GMM(3, em, iterations=3, batch_size=100)
-  state, again = sampler.fit(IN_PLANE, 3), sampler.fit(IN_PLANE, 3)
+  prior = GMM(3, em, iterations=3, batch_size=100)
+  state, again = prior.fit(IN_PLANE, 3), prior.fit(IN_PLANE, 3)
   for name in state:
     assert state[name].dtype == np.float32
     np.testing.assert_array_equal(state[name], again[name])
-  other = sampler.fit(IN_PLANE, 4)
+  other = prior.fit(IN_PLANE, 4)
   assert not np.array_equal(other['means'], state['means'])
 
 
@@ -192,10 +192,10 @@ def test_latents_that_hardly_span_the_space():
   maps = np.random.default_rng(0).normal(size=(2, 5))
   latents = 50 * IN_PLANE @ maps + 500
   latents[:, 4] = 7
-  sampler = GMM(3, 'batches', iterations=30, batch_size=100)
-  state = sampler.fit(latents)
+  prior = GMM(3, 'batches', iterations=30, batch_size=100)
+  state = prior.fit(latents)
   assert all(np.isfinite(x).all() for x in state.values())
-  x = np.asarray(draw(sampler, state, KEY, 4000))
+  x = np.asarray(draw(prior, state, KEY, 4000))
   np.testing.assert_allclose(x[:, 4], 7, atol=0.01)
   spread = latents.std(axis=0)[:4]
   assert (np.abs(x.mean(0) - latents.mean(0))[:4] < 0.15 * spread).all()
@@ -205,10 +205,10 @@ def test_latents_that_hardly_span_the_space():
 def test_more_components_than_distinct_latents():
   latents = np.repeat(IN_PLANE[:2], 50, axis=0)
   for em in gmm.WAYS:
-    sampler = GMM(3, em, iterations=5)
-    state = sampler.fit(latents)
-    assert np.isfinite(np.asarray(sampler.log_prob(state, latents))).all()
-    x = np.asarray(draw(sampler, state, KEY, 500))
+    prior = GMM(3, em, iterations=5)
+    state = prior.fit(latents)
+    assert np.isfinite(np.asarray(prior.log_prob(state, latents))).all()
+    x = np.asarray(draw(prior, state, KEY, 500))
     distances = np.linalg.norm(x[:, None] - latents[None, ::50], axis=-1)
     assert distances.min(axis=1).max() < 0.05
 
@@ -225,10 +225,10 @@ def test_the_log_says_how_it_ended(log):
     'mixture converged after 2 passes',
   ]
   for em in gmm.WAYS:
-    sampler = GMM(3, em, batch_size=100)
-    state = sampler.fit(IN_PLANE)
+    prior = GMM(3, em, batch_size=100)
+    state = prior.fit(IN_PLANE)
     logged = float(log[-1].partition(': ')[2].split()[0])
-    likelihood = float(sampler.log_prob(state, IN_PLANE).mean())
+    likelihood = float(prior.log_prob(state, IN_PLANE).mean())
     assert logged == pytest.approx(likelihood, abs=0.02)
 
 
@@ -269,6 +269,6 @@ def test_bad_settings_are_refused(fields, message):
 
 
 def test_points_have_the_width_of_latents(batches):
-  sampler, state = batches
+  prior, state = batches
   with pytest.raises(ValueError, match=r'points must be \[m, 8\], got'):
-    sampler.log_prob(state, np.zeros((4, 2)))
+    prior.log_prob(state, np.zeros((4, 2)))

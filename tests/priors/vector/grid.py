@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def mass(sampler, state, latents, cells=300, beyond=0.5):
+def mass(prior, state, latents, cells=300, beyond=0.5):
   """The integral of a density over a grid about the latents [n, 2].
 
   beyond: by what share of their range the grid reaches over them.
@@ -13,5 +13,5 @@ def mass(sampler, state, latents, cells=300, beyond=0.5):
   low, width = low - margin, (high - low + 2 * margin) / cells
   axes = [low[i] + width[i] * (np.arange(cells) + 0.5) for i in range(2)]
   points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
-  density = np.exp(np.asarray(sampler.log_prob(state, points), np.float64))
+  density = np.exp(np.asarray(prior.log_prob(state, points), np.float64))
   return density.sum() * np.prod(width)

@@ -19,8 +19,8 @@ def codes(n, places, shares, seed=0):
 
 def test_codes_come_as_often_as_they_were_used():
   latents = codes(2_000, 4, (0.7, 0.2, 0.1))
-  sampler = SiteHistogram(2)
-  drawn = draw(sampler, sampler.fit(latents), KEY, 5_000)
+  prior = SiteHistogram(2)
+  drawn = draw(prior, prior.fit(latents), KEY, 5_000)
   assert drawn.shape == (5_000, 8)
   sites = np.asarray(drawn).reshape(-1, 2)
   np.testing.assert_array_equal(np.unique(sites, axis=0)[:, 1], [0, 5, 7])
@@ -31,23 +31,23 @@ def test_codes_come_as_often_as_they_were_used():
 
 def test_sites_of_an_image_do_not_hang_together():
   latents = np.repeat(codes(500, 1, (0.5, 0.3, 0.2)), 4, axis=1)
-  sampler = SiteHistogram(2)
-  drawn = np.asarray(draw(sampler, sampler.fit(latents), KEY, 4_000))
+  prior = SiteHistogram(2)
+  drawn = np.asarray(draw(prior, prior.fit(latents), KEY, 4_000))
   assert abs(np.corrcoef(drawn[:, 0], drawn[:, 2])[0, 1]) < 4 / 4_000**0.5
 
 
 def test_one_site_is_a_training_latent():
   latents = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-  sampler = SiteHistogram(3)
-  drawn = np.asarray(draw(sampler, sampler.fit(latents), KEY, 200))
+  prior = SiteHistogram(3)
+  drawn = np.asarray(draw(prior, prior.fit(latents), KEY, 200))
   near = np.abs(drawn[:, None] - latents[None]).max(axis=2).min(axis=1)
   assert not near.any()
 
 
 def test_no_more_sites_are_kept_than_asked_for():
   latents = np.arange(60, dtype=np.float32).reshape(10, 6)
-  sampler = SiteHistogram(2, most=7)
-  kept = [sampler.fit(latents, seed)['sites'] for seed in (1, 1, 2)]
+  prior = SiteHistogram(2, most=7)
+  kept = [prior.fit(latents, seed)['sites'] for seed in (1, 1, 2)]
   assert kept[0].shape == (7, 2)
   np.testing.assert_array_equal(kept[0], kept[1])
   assert not np.array_equal(kept[0], kept[2])

@@ -130,9 +130,9 @@ def test_narrow_kernels_are_those_of_float64(mean, scale, bandwidth):
   """Points as near to a latent as the kernel is wide."""
   rng = np.random.default_rng(6)
   latents = (scale * (mean + rng.normal(size=(50, 6)))).astype(np.float32)
-  sampler = KDE(bandwidth)
-  state = sampler.fit(latents)
-  points = np.asarray(sampler.sample(state, jax.random.key(0), 40))
+  prior = KDE(bandwidth)
+  state = prior.fit(latents)
+  points = np.asarray(prior.sample(state, jax.random.key(0), 40))
   axes = {k: np.asarray(x, np.float64) for k, x in state.items()}
 
   def white(x):
@@ -144,5 +144,5 @@ def test_narrow_kernels_are_those_of_float64(mean, scale, bandwidth):
   volume = np.log(axes['bandwidth'] * axes['deviations']).sum()
   expected = scipy.special.logsumexp(terms, axis=1)
   expected -= volume + 3 * np.log(2 * np.pi) + np.log(50)
-  found = sampler.log_prob(state, points)
+  found = prior.log_prob(state, points)
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.02)

@@ -9,7 +9,7 @@ import scipy.stats
 
 from lasers_jax.errors import InputError
 from lasers_jax.priors.vector import draw, pmfs
-from lasers_jax.priors.vector.pmfs import PMFS, READINGS
+from lasers_jax.priors.vector.pmfs import PMFS, VARIANTS
 from tests.priors.vector.grid import mass
 
 RANDOM = np.random.default_rng(0)
@@ -58,9 +58,9 @@ def test_the_table_is_that_of_the_paper(k):
   expected = [
     np.log(shares[cell] / volume) for cell in cells_of(points, low, width, k)
   ]
-  for reading in ('bins', 'hashmap'):
-    sampler = PMFS(k, reading)
-    log_prob = sampler.log_prob(sampler.fit(LATENTS), points)
+  for variant in ('bins', 'hashmap'):
+    prior = PMFS(k, variant)
+    log_prob = prior.log_prob(prior.fit(LATENTS), points)
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
 
 
@@ -69,9 +69,9 @@ def test_a_cell_or_a_latent_in_it_is_the_same_law():
   shares, low, width = reference(LATENTS, k)
   assert max(shares.values()) > 0.05 and len(shares) > 10
   counts, places = [], []
-  for reading in ('bins', 'hashmap'):
-    sampler = PMFS(k, reading)
-    points = np.asarray(draw(sampler, sampler.fit(LATENTS), KEY, 20_000))
+  for variant in ('bins', 'hashmap'):
+    prior = PMFS(k, variant)
+    points = np.asarray(draw(prior, prior.fit(LATENTS), KEY, 20_000))
     found = collections.Counter(cells_of(points, low, width, k))
     assert set(found) <= set(shares)
     counts.append([found[cell] for cell in shares])
@@ -88,20 +88,20 @@ def test_a_cell_or_a_latent_in_it_is_the_same_law():
 
 
 def test_around_stays_in_the_box_of_a_latent():
-  sampler = PMFS(10, 'around')
-  points = np.asarray(draw(sampler, sampler.fit(LATENTS), KEY, 4000))[:500]
+  prior = PMFS(10, 'around')
+  points = np.asarray(draw(prior, prior.fit(LATENTS), KEY, 4000))[:500]
   width = np.ptp(LATENTS, axis=0) / 10
   near = np.abs(points[:, None] - LATENTS[None]) <= width / 2 * (1 + 1e-5)
   assert near.all(axis=2).any(axis=1).all()
   # The box is filled: its share within a quarter of the width is half.
-  points = np.asarray(draw(sampler, sampler.fit(LATENTS[:2]), KEY, 4000))
+  points = np.asarray(draw(prior, prior.fit(LATENTS[:2]), KEY, 4000))
   off = np.abs(points[:, None] - LATENTS[None, :2]).min(axis=1)
   width = np.ptp(LATENTS[:2], axis=0) / 10
   np.testing.assert_allclose((off < width / 4).mean(axis=0), 0.5, atol=0.04)
 
 
 def test_around_counts_latents_in_the_box():
-  sampler = PMFS(10, 'around')
+  prior = PMFS(10, 'around')
   # More latents than are looked at together; the last are of the second half.
   latents = np.concatenate([LATENTS] * 10 + [LATENTS[200:]])
   points = RANDOM.uniform(-3, 6, (300, 2)).astype(np.float32)
@@ -111,61 +111,61 @@ def test_around_counts_latents_in_the_box():
   assert (count == 0).any() and count.max() > 5
   with np.errstate(divide='ignore'):
     expected = np.log(count / len(latents) / np.prod(2 * half))
-  log_prob = sampler.log_prob(sampler.fit(latents), points)
+  log_prob = prior.log_prob(prior.fit(latents), points)
   np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize('reading', READINGS)
-def test_densities_integrate_to_one(reading):
-  sampler = PMFS(6, reading)
-  total = mass(sampler, sampler.fit(LATENTS), LATENTS, cells=160)
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_densities_integrate_to_one(variant):
+  prior = PMFS(6, variant)
+  total = mass(prior, prior.fit(LATENTS), LATENTS, cells=160)
   assert total == pytest.approx(1, abs=0.03)
 
 
-@pytest.mark.parametrize('reading', ['bins', 'hashmap'])
-def test_the_highest_latent_is_in_the_last_bin(reading):
+@pytest.mark.parametrize('variant', ['bins', 'hashmap'])
+def test_the_highest_latent_is_in_the_last_bin(variant):
   latents = np.arange(11, dtype=np.float32)[:, None]
-  sampler = PMFS(10, reading)
-  state = sampler.fit(latents)
+  prior = PMFS(10, variant)
+  state = prior.fit(latents)
   assert state['bins'].min() == 0 and state['bins'].max() == 9
   # The last bin holds 9 and 10, the others one each.
   expected = np.log(np.array([1.0] * 9 + [2, 2]) / 11)
-  log_prob = sampler.log_prob(state, latents)
+  log_prob = prior.log_prob(state, latents)
   np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
-  outside = sampler.log_prob(state, np.array([[-0.01], [10.01]]))
+  outside = prior.log_prob(state, np.array([[-0.01], [10.01]]))
   np.testing.assert_array_equal(outside, [-np.inf, -np.inf])
 
 
-@pytest.mark.parametrize('reading', READINGS)
-def test_a_dimension_that_never_changes_stays(reading):
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_dimension_that_never_changes_stays(variant):
   latents = LATENTS.copy()
   latents[:, 1] = 0.1
-  sampler = PMFS(5, reading)
-  state = sampler.fit(latents)
-  # Not compiled whole: the same small programs do for all readings.
-  points = np.asarray(sampler.sample(state, KEY, 5))
+  prior = PMFS(5, variant)
+  state = prior.fit(latents)
+  # Not compiled whole: the same small programs do for all variants.
+  points = np.asarray(prior.sample(state, KEY, 5))
   np.testing.assert_array_equal(points[:, 1], np.float32(0.1))
   assert np.ptp(points[:, 0]) > 0
   # The density is over the others, and 0 off the value.
-  without = sampler.log_prob(sampler.fit(latents[:, :1]), latents[:, :1])
-  np.testing.assert_array_equal(sampler.log_prob(state, latents), without)
+  without = prior.log_prob(prior.fit(latents[:, :1]), latents[:, :1])
+  np.testing.assert_array_equal(prior.log_prob(state, latents), without)
   moved = latents + np.float32([0, 0.01])
-  assert np.isneginf(sampler.log_prob(state, moved)).all()
+  assert np.isneginf(prior.log_prob(state, moved)).all()
 
 
-@pytest.mark.parametrize('reading', READINGS)
-def test_one_latent_comes_back(reading):
-  sampler = PMFS(10, reading)
-  state = sampler.fit(LATENTS[:1])
-  points = np.asarray(sampler.sample(state, KEY, 5))
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_one_latent_comes_back(variant):
+  prior = PMFS(10, variant)
+  state = prior.fit(LATENTS[:1])
+  points = np.asarray(prior.sample(state, KEY, 5))
   np.testing.assert_array_equal(points, LATENTS[[0] * 5])
-  log_prob = sampler.log_prob(state, LATENTS[:2])
+  log_prob = prior.log_prob(state, LATENTS[:2])
   np.testing.assert_array_equal(log_prob, [0, -np.inf])
 
 
 def test_one_bin_is_the_box_of_all():
-  sampler = PMFS(1)
-  points = np.asarray(draw(sampler, sampler.fit(LATENTS), KEY, 2000))
+  prior = PMFS(1)
+  points = np.asarray(draw(prior, prior.fit(LATENTS), KEY, 2000))
   low, high = LATENTS.min(0), LATENTS.max(0)
   assert (points >= low).all() and (points <= high).all()
   for axis in range(2):
@@ -175,8 +175,8 @@ def test_one_bin_is_the_box_of_all():
 
 def test_latents_far_from_zero_keep_their_cells():
   latents = LATENTS * 1e-3 + 100
-  sampler = PMFS(4)
-  assert np.isfinite(sampler.log_prob(sampler.fit(latents), latents)).all()
+  prior = PMFS(4)
+  assert np.isfinite(prior.log_prob(prior.fit(latents), latents)).all()
 
 
 def test_bad_settings_are_refused():

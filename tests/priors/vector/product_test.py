@@ -28,9 +28,9 @@ LATENTS = ring(3000)
 @pytest.mark.parametrize('block, k', [(1, 32), (2, 16), (3, 8)])
 def test_marginals_are_reproduced(block, k):
   # Of five directions, the last block of two or of three has fewer.
-  sampler = ProductPMF(block, k)
-  state = sampler.fit(LATENTS)
-  points = np.asarray(draw(sampler, state, KEY, 4000))
+  prior = ProductPMF(block, k)
+  state = prior.fit(LATENTS)
+  points = np.asarray(draw(prior, state, KEY, 4000))
   drawn, data = (
     (x - state['mean']) @ state['directions'] for x in (points, LATENTS)
   )
@@ -54,14 +54,14 @@ def test_cells_are_about_equally_full():
 @pytest.mark.parametrize('block', [1, 2])
 def test_the_density_integrates_to_one(block):
   latents = ring(500, width=2)
-  sampler = ProductPMF(block, 8)
-  total = mass(sampler, sampler.fit(latents), latents)
+  prior = ProductPMF(block, 8)
+  total = mass(prior, prior.fit(latents), latents)
   assert total == pytest.approx(1, abs=0.02)
 
 
 def test_the_density_is_the_share_over_the_volume():
-  sampler = ProductPMF(2, 4)
-  state = sampler.fit(LATENTS)
+  prior = ProductPMF(2, 4)
+  state = prior.fit(LATENTS)
   edges, counts = state['edges'].astype(float), state['counts']
   expected = []
   for latent in LATENTS[:40].astype(float):
@@ -73,22 +73,22 @@ def test_the_density_is_the_share_over_the_volume():
     cells = [bins[0] + 4 * bins[1], bins[2] + 4 * bins[3], bins[4]]
     shares = counts[np.arange(3), cells] / 3000
     expected.append(log_prob + np.log(shares).sum())
-  log_prob = sampler.log_prob(state, LATENTS[:40])
+  log_prob = prior.log_prob(state, LATENTS[:40])
   np.testing.assert_allclose(log_prob, expected, atol=1e-3)
-  far = sampler.log_prob(state, LATENTS[:3] + np.float32([0, 0, 50, 0, 0]))
+  far = prior.log_prob(state, LATENTS[:3] + np.float32([0, 0, 50, 0, 0]))
   assert np.isneginf(far).all()
 
 
 def test_no_latent_is_beyond_the_edges():
-  sampler = ProductPMF(1, 2)
-  state = sampler.fit(LATENTS + 100)
-  assert np.isfinite(sampler.log_prob(state, LATENTS + 100)).all()
+  prior = ProductPMF(1, 2)
+  state = prior.fit(LATENTS + 100)
+  assert np.isfinite(prior.log_prob(state, LATENTS + 100)).all()
 
 
 def test_samples_are_no_nearer_to_the_latents_than_new_data():
   latents, fresh = RANDOM.normal(size=(2, 1000, 6)).astype(np.float32)
-  sampler = ProductPMF(2, 8)
-  points = np.asarray(draw(sampler, sampler.fit(latents), KEY, 1000))
+  prior = ProductPMF(2, 8)
+  points = np.asarray(draw(prior, prior.fit(latents), KEY, 1000))
 
   def nearest(x):
     return scipy.spatial.distance.cdist(x, latents).min(axis=1).mean()
@@ -99,21 +99,21 @@ def test_samples_are_no_nearer_to_the_latents_than_new_data():
 def test_a_direction_without_variance_comes_back_as_the_mean():
   # In the other, half of the latents are at each end.
   latents = np.float32([[0, 0.7], [1, 0.7]] * 20)
-  sampler = ProductPMF(2, 4)
-  state = sampler.fit(latents)
+  prior = ProductPMF(2, 4)
+  state = prior.fit(latents)
   assert state['edges'].shape == (1, 5)
-  points = np.asarray(draw(sampler, state, KEY, 50))
+  points = np.asarray(draw(prior, state, KEY, 50))
   np.testing.assert_allclose(points[:, 1], 0.7, atol=1e-5)
   assert (points[:, 0] > -0.01).all() and (points[:, 0] < 1.01).all()
-  assert np.isfinite(sampler.log_prob(state, latents)).all()
+  assert np.isfinite(prior.log_prob(state, latents)).all()
 
 
 def test_one_bin_is_a_box():
-  sampler = ProductPMF(2, 1)
-  state = sampler.fit(LATENTS)
+  prior = ProductPMF(2, 1)
+  state = prior.fit(LATENTS)
   volume = np.ptp(state['edges'].astype(float), axis=1)
   np.testing.assert_allclose(
-    sampler.log_prob(state, LATENTS[:9]), -np.log(volume).sum(), rtol=1e-5
+    prior.log_prob(state, LATENTS[:9]), -np.log(volume).sum(), rtol=1e-5
   )
 
 

@@ -28,7 +28,7 @@ def sample(
   schedule: Schedule,
   noise: Array,
   steps: int,
-  sampler: str = 'dpmpp_2m',
+  solver: str = 'dpmpp_2m',
 ) -> Array:
   """Turns noise into images; a function of the noise alone.
 
@@ -37,26 +37,26 @@ def sample(
       x_t and t are float32, x̂ may be of any float type.
     noise: [B, ...], standard normal, of any float type.
     steps: of equal length in t, from 1 to 0; at least 1.
-    sampler: a name in SAMPLERS. 'heun' calls `denoise` twice a step, except in
+    solver: a name in SOLVERS. 'heun' calls `denoise` twice a step, except in
       the last; the others once.
 
   Returns:
     Images float32, of the shape of noise.
 
   Raises:
-    ValueError: an unknown sampler, or fewer steps than one.
+    ValueError: an unknown solver, or fewer steps than one.
   """
   if steps < 1:
     raise ValueError(f'sampling takes at least 1 step, got {steps}')
-  if sampler not in SAMPLERS:
-    raise ValueError(f'the samplers are {", ".join(SAMPLERS)}, not {sampler!r}')
+  if solver not in SOLVERS:
+    raise ValueError(f'the solvers are {", ".join(SOLVERS)}, not {solver!r}')
   times = jnp.linspace(1.0, 0.0, steps + 1, dtype=jnp.float32)
 
   def estimate(x: Array, t: Array) -> Array:
     return denoise(x, t).astype(jnp.float32)
 
   noise = noise.astype(jnp.float32)
-  return SAMPLERS[sampler](estimate, schedule, noise, times)
+  return SOLVERS[solver](estimate, schedule, noise, times)
 
 
 def _ddim(
@@ -110,7 +110,7 @@ def _dpmpp_2m(
   return x
 
 
-SAMPLERS = {'ddim': _ddim, 'heun': _heun, 'dpmpp_2m': _dpmpp_2m}
+SOLVERS = {'ddim': _ddim, 'heun': _heun, 'dpmpp_2m': _dpmpp_2m}
 
 
 def _move(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax.diffusion import SAMPLERS, Schedule, sample
+from lasers_jax.diffusion import SOLVERS, Schedule, sample
 
 MEAN, DEVIATION = 0.3, 0.25
 NOISE = jax.random.normal(jax.random.key(0), (4000, 1))
@@ -22,26 +22,26 @@ def gaussian(schedule):
   return denoise
 
 
-def error(sampler, steps, scale=1.0):
+def error(solver, steps, scale=1.0):
   """By how much the flow, which is linear, scales noise wrongly."""
   schedule, ends = Schedule(scale), jnp.array([[0.0], [1.0]])
-  low, high = sample(gaussian(schedule), schedule, ends, steps, sampler)
+  low, high = sample(gaussian(schedule), schedule, ends, steps, solver)
   np.testing.assert_allclose(low, MEAN, atol=1e-6)
   return abs(float(high[0] - low[0]) - DEVIATION)
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
-def test_a_gaussian_is_reached(sampler):
-  assert error(sampler, 512) < 0.002
-  assert error(sampler, 512, 0.5) < 0.003
+@pytest.mark.parametrize('solver', SOLVERS)
+def test_a_gaussian_is_reached(solver):
+  assert error(solver, 512) < 0.002
+  assert error(solver, 512, 0.5) < 0.003
 
 
 @pytest.mark.parametrize(
-  'sampler, order', [('ddim', 1), ('heun', 2), ('dpmpp_2m', 2)]
+  'solver, order', [('ddim', 1), ('heun', 2), ('dpmpp_2m', 2)]
 )
-def test_the_error_falls_with_the_order(sampler, order):
+def test_the_error_falls_with_the_order(solver, order):
   # Near both ends log α/σ is without bound, so that theory is not quite met.
-  found = np.log(error(sampler, 128) / error(sampler, 512)) / np.log(4)
+  found = np.log(error(solver, 128) / error(solver, 512)) / np.log(4)
   assert order - 0.5 < found < order + 0.2
 
 
@@ -50,46 +50,46 @@ def test_higher_orders_pay():
   assert error('dpmpp_2m', 64) < error('heun', 32)
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('solver', SOLVERS)
 @pytest.mark.parametrize('steps', [1, 2, 3])
-def test_a_single_image_is_found_in_any_number_of_steps(sampler, steps):
+def test_a_single_image_is_found_in_any_number_of_steps(solver, steps):
   image = jnp.linspace(-1, 1, 12).reshape(1, 2, 2, 3)
   noise = jax.random.normal(jax.random.key(1), image.shape)
-  found = sample(lambda x, t: image, Schedule(), noise, steps, sampler)
+  found = sample(lambda x, t: image, Schedule(), noise, steps, solver)
   np.testing.assert_allclose(found, image, atol=1e-6)
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
-def test_the_distribution_of_samples(sampler):
-  found = sample(gaussian(Schedule()), Schedule(), NOISE, 50, sampler)
+@pytest.mark.parametrize('solver', SOLVERS)
+def test_the_distribution_of_samples(solver):
+  found = sample(gaussian(Schedule()), Schedule(), NOISE, 50, solver)
   np.testing.assert_allclose(jnp.mean(found), MEAN, atol=0.02)
   np.testing.assert_allclose(jnp.std(found), DEVIATION, rtol=0.05)
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('solver', SOLVERS)
 @pytest.mark.parametrize('kind', [jnp.bfloat16, jnp.float16])
-def test_noise_and_networks_of_half_the_bits(sampler, kind):
+def test_noise_and_networks_of_half_the_bits(solver, kind):
   noise, schedule = NOISE[:50].astype(kind), Schedule()
   expected = sample(
-    gaussian(schedule), schedule, noise.astype(jnp.float32), 4, sampler
+    gaussian(schedule), schedule, noise.astype(jnp.float32), 4, solver
   )
-  found = sample(gaussian(schedule), schedule, noise, 4, sampler)
+  found = sample(gaussian(schedule), schedule, noise, 4, solver)
   assert found.dtype == jnp.float32
   np.testing.assert_array_equal(found, expected)
   rough = sample(
     lambda x, t: gaussian(schedule)(x.astype(kind), t).astype(kind),
-    schedule, noise, 4, sampler,
+    schedule, noise, 4, solver,
   )  # fmt: skip
   assert rough.dtype == jnp.float32
   np.testing.assert_allclose(rough, expected, atol=0.03)
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
-def test_noise_of_twice_the_bits(sampler):
+@pytest.mark.parametrize('solver', SOLVERS)
+def test_noise_of_twice_the_bits(solver):
   with jax.enable_x64(True):
     noise = np.asarray(NOISE[:50], np.float64)
-    found = sample(gaussian(Schedule()), Schedule(), noise, 4, sampler)
-  expected = sample(gaussian(Schedule()), Schedule(), NOISE[:50], 4, sampler)
+    found = sample(gaussian(Schedule()), Schedule(), noise, 4, solver)
+  expected = sample(gaussian(Schedule()), Schedule(), NOISE[:50], 4, solver)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -99,6 +99,6 @@ def test_no_steps_is_an_error():
     sample(lambda x, t: x, Schedule(), NOISE, 0)
 
 
-def test_an_unknown_sampler_is_an_error():
+def test_an_unknown_solver_is_an_error():
   with pytest.raises(ValueError, match="dpmpp_2m, not 'euler'"):
     sample(lambda x, t: x, Schedule(), NOISE, 1, 'euler')

@@ -1,9 +1,9 @@
-"""Times the samplers of latents beside scikit-learn's Gaussian mixture.
+"""Times the priors of latents beside scikit-learn's Gaussian mixture.
 
-  python benchmarks/samplers.py
-  python benchmarks/samplers.py --n=1000000 --d=256 --rounds=1 --iterations=2
+  python benchmarks/priors.py
+  python benchmarks/priors.py --n=1000000 --d=256 --rounds=1 --iterations=2
 
-Fits each sampler on --n latents of width --d, ten Gaussians that depend on all
+Fits each prior on --n latents of width --d, ten Gaussians that depend on all
 dimensions, and draws as many, compilation apart. One interleaved run of
 --rounds; medians, and medians of the ratios within a round: how many times
 longer scikit-learn's mixture takes, of ten full components and in float32, as
@@ -30,7 +30,7 @@ import numpy as np
 from absl import app, flags, logging
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from lasers_jax.priors.vector import Sampler, draw
+from lasers_jax.priors.vector import Prior, draw
 from lasers_jax.priors.vector.gaussian import Gaussian
 from lasers_jax.priors.vector.gmm import GMM
 from lasers_jax.priors.vector.kde import KDE
@@ -43,7 +43,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds of the interleaved run.')
 _ITERATIONS = flags.DEFINE_integer('iterations', 5, "Of scikit-learn's EM.")
 _PASSES = flags.DEFINE_integer('passes', 3, 'Of EM in batches.')
 _MEMORY_OF = flags.DEFINE_string(
-  'memory_of', None, 'Only prints the MiB of the process of one sampler.'
+  'memory_of', None, 'Only prints the MiB of the process of one prior.'
 )
 
 CORES = len(os.sched_getaffinity(0))
@@ -95,11 +95,11 @@ def make_methods(latents: np.ndarray) -> dict[str, Method]:
   }
 
 
-def ours(sampler: Sampler, latents: np.ndarray) -> Method:
+def ours(prior: Prior, latents: np.ndarray) -> Method:
   def sample(state):
-    return draw(sampler, state, jax.random.key(1), len(latents))
+    return draw(prior, state, jax.random.key(1), len(latents))
 
-  return Method(lambda: sampler.fit(latents), sample)
+  return Method(lambda: prior.fit(latents), sample)
 
 
 def scikit_learn(latents: np.ndarray) -> Method:
@@ -205,7 +205,7 @@ def main(_) -> None:
   latents = make_latents()
   methods = make_methods(latents)
   times, fitted = measure(methods, _ROUNDS.value)
-  header = ['sampler', 'fit s', 'draw s', 'EM iteration s']
+  header = ['prior', 'fit s', 'draw s', 'EM iteration s']
   header += [f'{PEER} / its {x}' for x in ('fit', 'draw', 'iteration')]
   header.append('MiB')
   print(
