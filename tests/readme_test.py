@@ -77,11 +77,12 @@ def test_training_commands_name_configs_and_keys_that_exist(words):
   ],
 )
 def test_commands_use_flags_that_exist(script, least):
-  source = (ROOT / script).read_text()
-  for shared in 'scripts', 'command_line':
-    source += (ROOT / f'lasers_jax/{shared}.py').read_text()
+  cli = ROOT / 'lasers_jax' / 'cli'
+  source = (cli / script).read_text()
+  for shared in 'program', 'command_line':
+    source += (cli / f'{shared}.py').read_text()
   if 'evaluate.define_measures' in source:
-    source += (ROOT / 'evaluate.py').read_text()
+    source += (cli / 'evaluate.py').read_text()
   flags = set(re.findall(r"DEFINE\w*\(\s*(?:[^',]+,\s*)?'(\w+)'", source))
   used = {
     word.removeprefix('--').partition('=')[0]

@@ -75,9 +75,7 @@ def define_config() -> None:
   flags.FLAGS['config'].parser = _Config()
 
 
-def parse(
-  argv: list[str], words: bool = False, program: str = '__main__'
-) -> list[str]:
+def parse(argv: list[str], words: bool, program: str) -> list[str]:
   """Reads the flags; returns the name of the script and what is no flag.
 
   Args:

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lasers_jax.cli import command_line, compare, program, sample
+from lasers_jax.cli import command_line, compare, program, sample, train
 from lasers_jax.core import ranges
 from lasers_jax.errors import InputError
 
@@ -42,10 +42,10 @@ def parse(tmp_path, monkeypatch):
       'gaps': command_line.Numbers(ranges.Share | None),
     }.items():
       help_ = 'A number.'
-      flags.DEFINE(parser, name, None, help_, own, module_name='train.py')
+      flags.DEFINE(parser, name, None, help_, own, module_name=train.__name__)
     argv = ['train.py', *([config] if config else []), *words]
     monkeypatch.setattr(sys, 'argv', argv)
-    rest = command_line.parse(argv, words_too)
+    rest = command_line.parse(argv, words_too, train.__name__)
     return own, rest
 
   return run

@@ -148,7 +148,7 @@ def test_an_address_in_use_is_named(start):
 
 WAITS = """
 import time
-from lasers_jax.training import distributed
+from lasers_jax.core import distributed
 distributed._SILENCE = 0
 with distributed._waiting(0.3, ADDRESS):
   time.sleep(20)

@@ -118,7 +118,7 @@ with Listener(print) as listener, listener.noting():
 # Native code, in which no handler runs.
 BUSY = """
 import hashlib, os
-from lasers_jax import signals
+from lasers_jax.core import signals
 signals.PATIENCE = 0.2
 def end(number, rescue):
   rescue and rescue()
@@ -129,7 +129,7 @@ with signals.Listener(end) as listener:
 """
 LOADING = """
 import time
-from lasers_jax import signals
+from lasers_jax.core import signals
 signals.end_without_traceback()
 print('ready', flush=True)
 time.sleep(20)

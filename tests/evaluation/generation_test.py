@@ -116,7 +116,7 @@ def test_pictures_are_of_one_size(images, mesh):
 
 @pytest.mark.parametrize('devices', [1, 8])
 def test_any_number_of_latents_is_decoded(devices, monkeypatch):
-  monkeypatch.setattr(generation, 'BATCH', 4)
+  monkeypatch.setattr(inference, 'BATCH', 4)
   model, variables = build('none')
   latents = np.random.default_rng(0).normal(size=(11, 1, 1, D))
   latents = latents.astype(np.float32)
@@ -129,7 +129,7 @@ def test_any_number_of_latents_is_decoded(devices, monkeypatch):
 
 
 def test_features_are_of_all_images(images, mesh, monkeypatch):
-  monkeypatch.setattr(generation, 'BATCH', 4)
+  monkeypatch.setattr(inference, 'BATCH', 4)
   found = generation.features_of(EXTRACTOR, images, mesh)
   np.testing.assert_allclose(found, images.mean((1, 2)) / 255, rtol=1e-5)
 

@@ -8,12 +8,11 @@ from lasers_jax.errors import InputError
 from lasers_jax.evaluation.rate_distortion import (
   CLASSICAL,
   Coder,
-  above,
   classical,
   measure,
-  table,
 )
 from lasers_jax.metrics import similarity
+from lasers_jax.report.rate_distortion_curve import above, table
 
 RNG = np.random.default_rng(0)
 COARSE = RNG.integers(0, 256, (4, 5, 3), np.uint8)

@@ -244,7 +244,7 @@ def test_a_device_that_is_not_there(
 WAITS = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
-from lasers_jax import scripts
+from lasers_jax.cli import program
 def main():
   try:
     print('ready', flush=True)

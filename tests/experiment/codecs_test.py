@@ -14,7 +14,6 @@ from PIL import Image
 from lasers_jax import inference
 from lasers_jax.cli import codec
 from lasers_jax.codec import State, container, context, load, save
-from lasers_jax.codec import model as model_codec
 from lasers_jax.codec.model import (
   LEVELS,
   ModelCodec,
@@ -29,6 +28,7 @@ from lasers_jax.experiment import codec_files, codecs, settings
 from lasers_jax.experiment.codecs import Choice
 from lasers_jax.metrics import similarity
 from lasers_jax.metrics.registry import NOTHING_MORE, Measures
+from lasers_jax.report import rate_distortion_curve
 from tests import tiny
 
 pytest.importorskip('constriction')
@@ -84,7 +84,7 @@ def test_pictures_come_back_as_the_model_decodes_them(model, folder, files):
 
 def test_pictures_of_near_sizes_share_programs(model):
   coder, rng = model[1], np.random.default_rng(5)
-  programs = model_codec._encode, inference._decode
+  programs = inference.encode_batch, inference._decode
   compiled = [program._cache_size() for program in programs]
   for h, w in (21, 18), (18, 23), (17, 19):  # all in arrays of 24 x 24
     image = rng.integers(0, 256, (h, w, 3), np.uint8)
@@ -533,7 +533,7 @@ def test_a_curve_that_cannot_be_drawn_is_in_numbers(
     raise RuntimeError('no fonts')
 
   monkeypatch.setattr(rate_distortion, 'CLASSICAL', {'JPEG': (10,)})
-  monkeypatch.setattr(rate_distortion, 'plot', fail)
+  monkeypatch.setattr(rate_distortion_curve, 'plot', fail)
   picture = [str(folder / '0.png')]
   codec_files.draw_curve(
     model[0], picture, str(tmp_path), [Choice()], NOTHING_MORE

@@ -89,7 +89,7 @@ def test_what_is_finished_is_kept(entries, config, path, monkeypatch):
   def fail(*_):
     raise AssertionError('trained again')
 
-  monkeypatch.setattr(loop, 'train_and_evaluate', fail)
+  monkeypatch.setattr(compare, 'train_and_evaluate', fail)
   again = compare.compare(config, NAMES, RATES, str(path))
   assert [x.results for x in again] == [x.results for x in entries]
 
@@ -100,7 +100,7 @@ def test_what_is_finished_is_kept_where_pictures_move(
   def fail(*_):
     raise AssertionError('trained again')
 
-  monkeypatch.setattr(loop, 'train_and_evaluate', fail)
+  monkeypatch.setattr(compare, 'train_and_evaluate', fail)
   moved = shutil.copytree(pictures, tmp_path / 'moved')
   data = {**config['data'], 'name': f'folder:{moved}'}
   again = compare.compare({**config, 'data': data}, NAMES, RATES, str(path))
@@ -123,7 +123,7 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(
       raise TrainingError('pixel is nan\nat step 1')
     return real(changed, folder)
 
-  monkeypatch.setattr(loop, 'train_and_evaluate', fail_at_first)
+  monkeypatch.setattr(compare, 'train_and_evaluate', fail_at_first)
   names = ['vq', 'none']
   found = by_folder(compare.compare(config, names, [1.0], str(tmp_path)))
   assert found['vq-1'].error == 'TrainingError: pixel is nan at step 1'
@@ -139,7 +139,7 @@ def test_a_run_that_was_asked_to_stop_ends_the_comparison(
   class Stopped:
     step = 1
 
-  monkeypatch.setattr(loop, 'train_and_evaluate', lambda *_: Stopped)
+  monkeypatch.setattr(compare, 'train_and_evaluate', lambda *_: Stopped)
   assert compare.compare(config, ['vq', 'fsq'], [1.0], str(tmp_path)) is None
   assert not (tmp_path / 'table.md').exists()
 

@@ -40,13 +40,7 @@ def test_the_results_carry_their_protocol(results, pictures):
   assert protocol['bottleneck']['S'] == 2
   assert protocol['colour'] == 'RGB in [0, 1]'
   assert protocol['parameters']['bottleneck'] == 16 * 4
-  assert {
-    'psnr',
-    'ssim',
-    'guidance_interval',
-    'weights',
-    'commit',
-  } < protocol.keys()
+  assert {'psnr', 'ssim', 'interval', 'weights', 'commit'} < protocol.keys()
   assert stored['bits_per_pixel']['fixed_length'] == (7 + 2 * 8) / 4
 
 
@@ -165,18 +159,18 @@ def fail(*_, **__):
 @pytest.mark.parametrize(
   ('part', 'lost'),
   [
-    ('reconstruction_figure', 'results.png'),
-    ('pictures.save_png', 'results.png'),
-    ('examples.collect', 'report.html'),
-    ('report.versions', 'report.html'),
-    ('report.render', 'report.html'),
+    ('experiment.evaluate.reconstruction_figure', 'results.png'),
+    ('experiment.evaluate.save_png', 'results.png'),
+    ('evaluation.examples.collect', 'report.html'),
+    ('core.provenance.versions', 'report.html'),
+    ('report.document.render', 'report.html'),
   ],
 )
 def test_what_decorates_cannot_lose_the_result(
   tiny_run, tmp_path, monkeypatch, log, part, lost
 ):
-  module, name = part.split('.')
-  home = importlib.import_module(f'lasers_jax.evaluation.{module}')
+  module, _, name = part.rpartition('.')
+  home = importlib.import_module(f'lasers_jax.{module}')
   monkeypatch.setattr(home, name, fail)
   returned = evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
   assert json.loads((tmp_path / 'results.json').read_text()) == json.loads(
@@ -193,11 +187,11 @@ def test_packages_that_draw_cannot_lose_the_result(
 ):
   for name in list(sys.modules):
     if name.split('.')[0] == package or name.endswith(
-      ('evaluation.report', 'evaluation.panels', 'evaluation.charts')
+      ('report.document', 'report.panels', 'report.charts')
     ):
       monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, package, None)  # cannot be imported
-  monkeypatch.delattr('lasers_jax.report.page', raising=False)
+  monkeypatch.delattr('lasers_jax.report.document', raising=False)
   evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
   (line,) = log
   assert line.startswith('no report.html: ') and package in line
@@ -212,7 +206,7 @@ def test_the_result_is_written_before_it_is_decorated(
     assert (tmp_path / 'results.json').exists()
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(protocol, 'picture', look)
+  monkeypatch.setattr(evaluate, 'reconstruction_figure', look)
   with pytest.raises(KeyboardInterrupt):
     evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
 

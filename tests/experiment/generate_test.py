@@ -130,7 +130,7 @@ def test_pictures_that_cannot_be_drawn_lose_no_number(
   def fail(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(generate.pictures, 'save_png', fail)
+  monkeypatch.setattr(generate, 'save_png', fail)
   row, images = found[0][0], np.zeros((3, 16, 16, 3), np.uint8)
   broken = {**row, 'prior': 'pmfs:k=4', 'frechet_to_train': np.inf}
   generate.keep(paths[0], broken, images)

@@ -2,6 +2,7 @@ import errno
 import fcntl
 import json
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -285,6 +286,6 @@ def test_a_folder_that_may_not_be_written_is_an_error(tmp_path, monkeypatch):
   def refuse(**_):
     raise OSError(errno.EROFS, 'Read-only file system')
 
-  monkeypatch.setattr(workdir.tempfile, 'TemporaryFile', refuse)
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
   with pytest.raises(InputError, match=r'Read-only file system \(mend it\)'):
     check_folder(str(tmp_path), 'mend it')
