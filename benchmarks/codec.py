@@ -22,11 +22,11 @@ from absl import app, flags
 from skimage import data
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from configs import codec, photos
 from lasers_jax.codec import State
 from lasers_jax.codec.model import ModelCodec, fit_tables
 from lasers_jax.core import sharding
 from lasers_jax.experiment import settings
-from lasers_jax.experiment.presets import codec, photos
 
 _HEIGHT = flags.DEFINE_integer('height', 512, 'Of the picture, in pixels.')
 _WIDTH = flags.DEFINE_integer('width', 768, 'Of the picture, in pixels.')

@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from absl import app, flags
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from configs import cifar10
 from lasers_jax.decoders.diffusion import Decoding, SamplingSettings, decode
 from lasers_jax.diffusion import Schedule
 from lasers_jax.experiment import settings
-from lasers_jax.experiment.presets import cifar10
 
 _SIDE = flags.DEFINE_integer('side', 32, 'Of an image, in pixels.')
 _BATCH = flags.DEFINE_integer('batch', 32, 'Images at a time.')

@@ -1,6 +1,7 @@
 """A config file: Python with a function `get_config`.
 
-What --config names is FILE, or FILE:ARGUMENT for the argument of its function.
+--config takes NAME or NAME:ARGUMENT: a file, or the short name of one that
+comes with the package (cifar10), and the argument of its function.
 """
 
 import glob
@@ -14,21 +15,28 @@ from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
+from lasers_jax.core import ranges
 from lasers_jax.errors import InputError, nearest
+from lasers_jax.experiment import settings
 
 _MODULE = 'config_file_of_the_run'
 _LETTERS = 160  # of a path and of what a file raises
 
 
 def load(text: str) -> ConfigDict:
-  """Returns what `get_config` of a file returns, for `FILE[:ARGUMENT]`.
+  """Returns the config of `NAME[:ARGUMENT]`, with all defaults filled in.
+
+  Args:
+    text: a file or the short name of one that comes with the package, and the
+      argument of its `get_config`.
 
   Raises:
     InputError: there is no such file, or it fails; the message says where.
   """
   path, *argument = text.split(':', 1)
-  path = os.path.expanduser(path)
+  path = _locate(os.path.expanduser(path))
   get_config = getattr(_run(path), 'get_config', None)
   if get_config is None:
     raise InputError(f'{path} has no function get_config')
@@ -42,14 +50,38 @@ def load(text: str) -> ConfigDict:
     raise InputError(
       f'get_config of {path} returned {type(config).__name__}, no ConfigDict'
     )
-  return config
+  # So that each field is a flag.
+  values = config.to_dict(preserve_field_references=True)
+  return ConfigDict(settings.with_defaults(values, _unset))
+
+
+def folder() -> str:
+  """Returns the folder of the configs that come with the package."""
+  package = os.path.dirname(os.path.dirname(__file__))
+  inside = os.path.join(package, 'configs')  # of a wheel
+  return (
+    inside if os.path.isdir(inside) else os.path.join(package, '../configs')
+  )
+
+
+def _unset(kind: Any) -> Any:
+  """A value that is None until a flag sets it."""
+  return placeholder(ranges.type_of(kind))
+
+
+def _locate(path: str) -> str:
+  """The file of a path, or of a short name."""
+  short = os.path.join(folder(), f'{path}.py')
+  known = not os.path.exists(path) and os.path.isfile(short)
+  return os.path.normpath(short) if known and path == _stem(path) else path
 
 
 def _run(path: str) -> ModuleType:
   """Runs a file as a module."""
   if not os.path.isfile(path):
     kind = 'a folder' if os.path.isdir(path) else 'no file'
-    known = {_stem(x): x for x in (*_beside(path), *_beside('configs/'))}
+    known = {_stem(x): _stem(x) for x in _beside(f'{folder()}/')}
+    known |= {_stem(x): x for x in (*_beside(path), *_beside('configs/'))}
     raise InputError(
       f'the config {path!r} is {kind}{nearest(_stem(path), known)}'
     )

@@ -126,6 +126,12 @@ def read(text: str, kind: Any) -> Any:
   return value
 
 
+def type_of(kind: Any) -> type:
+  """Returns the type of the values of an annotation that are not None."""
+  base, _ = _parts(_without_none(kind))
+  return typing.get_origin(base) or base
+
+
 def say(kind: Any) -> str:
   """Says what a value of a kind must be."""
   base, interval = _parts(kind)

@@ -4,22 +4,19 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from lasers_jax import inference
 from lasers_jax.bottlenecks.rates import fields_at
 from lasers_jax.core.files import as_json, write_text, written_whole
 from lasers_jax.core.images import save_png
 from lasers_jax.errors import InputError, TrainingError, optional
-from lasers_jax.experiment import settings
+from lasers_jax.experiment import presets, settings
 from lasers_jax.experiment.evaluate import evaluate
 from lasers_jax.experiment.loop import train_and_evaluate
 from lasers_jax.experiment.model import load
-from lasers_jax.experiment.presets import bottlenecks, decoders
 from lasers_jax.metrics.registry import NOTHING_MORE, Measures
 from lasers_jax.report import comparison
 from lasers_jax.training import workdir
@@ -61,7 +58,7 @@ def compare(
 
   Args:
     config: nested dictionaries; `bottleneck` and `loss.weights` are replaced.
-    names: of bottlenecks, see `configs/bottlenecks.py`.
+    names: of bottlenecks, as in `presets.replace`.
     rates: bits per pixel.
     path: the folder of all runs.
     measures: what to measure besides PSNR and SSIM.
@@ -92,7 +89,7 @@ def plan(
   sites = (config['data']['side'] // f) ** 2
   entries = []
   for name in names:
-    base = choose(config, name)
+    base = presets.replace(config, name)
     if settings.from_config(base).bits_per_pixel is None:
       folder = os.path.join(path, f'{name}-continuous')
       entries.append(Entry(name, None, folder, base))
@@ -104,24 +101,9 @@ def plan(
       except ValueError as error:
         entry.error = f'no settings: {error}'
         continue
-      entry.config = merge(base, {'bottleneck': entry.fields})
+      entry.config = presets.merge(base, {'bottleneck': entry.fields})
       settings.from_config(entry.config)
   return entries
-
-
-def choose(config: dict, name: str) -> dict:
-  """The config with the bottleneck and the decoder of a name."""
-  bottleneck, _, decoder = name.partition('+')
-  chosen = ConfigDict(config)
-  chosen.bottleneck, chosen.loss.weights = bottlenecks.choose(bottleneck)
-  decoders.add(chosen, decoder)
-  return chosen.to_dict()
-
-
-def merge(a: Mapping, b: Mapping) -> dict:
-  """Changes the keys of nested dictionaries that another one names."""
-  both = {k: merge(a[k], v) for k, v in b.items() if isinstance(v, Mapping)}
-  return {**a, **b, **both}
 
 
 def finished(entry: Entry, measures: Measures) -> bool:

@@ -1,7 +1,7 @@
 """From plain dictionaries, as a config holds them, to checked objects."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -62,7 +62,6 @@ class Settings:
     diffusion, sampling: read where the model has a part that refines.
   """
 
-  seed: Seed
   steps: Count
   batch_size: Count
   data: DataSettings
@@ -74,6 +73,7 @@ class Settings:
   diffusion: DiffusionSettings
   sampling: SamplingSettings
   discriminator: DiscriminatorSettings | None = None
+  seed: Seed = 0
   log_every: Whole = 50
   evaluate_every: Whole = 0
   checkpoint_every: Whole = 500
@@ -158,36 +158,52 @@ def from_config(config: Mapping[str, Any]) -> Settings:
   return settings
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(
+  config: Mapping[str, Any], none: Callable[[Any], Any] = lambda kind: None
+) -> dict[str, Any]:
   """Fills in what a config leaves to the defaults; adds nothing else.
 
   Two configs that are equal then make the same run. Unknown keys and names
   stay as they are, so that a config of another release can be compared.
+
+  Args:
+    none: makes what stands where a value is None, of the field's annotation.
   """
-  filled = {**_defaults(Settings), **config}
+  filled = _filled(Settings, config, none)
   if 'discriminator' not in config:
     del filled['discriminator']
   kinds = {'refine': UNet, 'discriminator': DiscriminatorSettings, **_SECTIONS}
   for name, kind in kinds.items():
-    if name in config or name in _SECTIONS:
+    read = name in _SECTIONS and (name not in _REFINING or 'refine' in config)
+    if name in config or read:
       section = _section(config.get(name, {}), name)
-      filled[name] = {**_defaults(kind), **section}
+      filled[name] = _filled(kind, section, none)
   network = _section(config.get('network', {}), 'network')
   for kind in NETWORKS.get(network.get('name'), ()):
-    filled['network'] = {**_defaults(kind), **filled['network']}
+    filled['network'] = _filled(kind, filled['network'], none)
   if 'bottleneck' in config:
     section = _section(config['bottleneck'], 'bottleneck')
-    filled['bottleneck'] = _bottleneck_with_defaults(section)
+    filled['bottleneck'] = _filled_bottleneck(section, none)
   return filled
 
 
-def _bottleneck_with_defaults(section: Mapping) -> dict[str, Any]:
+def _filled_bottleneck(section: Mapping, none: Callable) -> dict[str, Any]:
   kind = BOTTLENECKS.get(section.get('name'))
-  filled = {**(_defaults(kind) if kind else {}), **section}
+  filled = _filled(kind, section, none) if kind else dict(section)
   filled.pop('D', None)  # that of the network
   if 'inner' in section:
-    filled['inner'] = _bottleneck_with_defaults(section['inner'])
+    inner = _section(section['inner'], 'bottleneck.inner')
+    filled['inner'] = _filled_bottleneck(inner, none)
   return filled
+
+
+def _filled(kind: type, section: Mapping, none: Callable) -> dict[str, Any]:
+  """A section with the defaults of a dataclass (or module)."""
+  fields = _fields(kind)
+  return {
+    name: none(fields[name].type) if value is None and name in fields else value
+    for name, value in {**_defaults(kind), **section}.items()
+  }
 
 
 def _defaults(kind: type) -> dict[str, Any]:

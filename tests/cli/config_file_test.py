@@ -127,7 +127,8 @@ def test_files_that_give_no_config(folder, text, source, line):
     ('.', "the config '.' is a folder"),
     ('other/b.py', "the config 'other/b.py' is no file"),
     ('photo.py:vq', "'photo.py' is no file; did you mean configs/photos.py?"),
-    ('photos', "'photos' is no file; did you mean configs/photos.py?"),
+    ('photo', "'photo' is no file; did you mean configs/photos.py?"),
+    ('cifar', "'cifar' is no file; did you mean cifar10?"),
     ('other/colour', 'is no file; did you mean other/colours.py?'),
     ('configs/text.txt', "'configs/text.txt' is no Python file (.py)"),
   ],
@@ -137,6 +138,23 @@ def test_what_is_no_file(folder, text, line):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).touch()
   assert message(text).endswith(line)
+
+
+def test_short_names_are_of_the_configs_that_come_along(folder):
+  config = config_file.load('cifar10:vq')
+  assert config.bottleneck.name == 'vq' and config.data.name == 'cifar10'
+  (folder / 'cifar10').write_text(GOOD)  # what lies here goes first
+  assert message('cifar10') == "the config 'cifar10' is no Python file (.py)"
+
+
+def test_every_field_has_a_default_and_a_type():
+  config = config_file.load('photos:scq')
+  assert config.seed == 0 and config.optimizer.b1 == 0.9
+  config.bottleneck.keep = 3  # None before; a flag may set it
+  config.data.resize = 64
+  with pytest.raises(TypeError):
+    config.bottleneck.keep = 'three'
+  assert config_file.load('photos:scq').to_dict()['bottleneck']['keep'] is None
 
 
 def test_a_file_that_cannot_be_read(folder):

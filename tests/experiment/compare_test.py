@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from lasers_jax.errors import InputError, TrainingError
-from lasers_jax.experiment import compare, loop
+from lasers_jax.experiment import compare, loop, settings
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -56,6 +56,7 @@ def test_every_rate_is_met_or_a_line_says_why(entries):
 
 
 def test_only_the_bottleneck_differs(entries, config):
+  config = settings.with_defaults(config)
   for entry in entries:
     if entry.config:
       own = {**entry.config, 'bottleneck': 0, 'loss': 0}

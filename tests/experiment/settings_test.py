@@ -22,7 +22,6 @@ CONFIGS = sorted(
 def minimal() -> dict:
   """All that a config must say, and no more."""
   return {
-    'seed': 0,
     'steps': 1,
     'batch_size': 2,
     'data': {'name': 'photos', 'side': 32},
@@ -148,7 +147,7 @@ def test_keys_that_nothing_reads(changes, key):
 
 
 @pytest.mark.parametrize(
-  'path', ['seed', 'steps', 'batch_size', 'data__name', 'data__side']
+  'path', ['steps', 'batch_size', 'data__name', 'data__side']
 )
 def test_missing_keys(path):
   key = path.replace('__', '.')

@@ -1,1 +1,69 @@
 """Parts of configs by name: bottlenecks, decoders, autoencoders."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lasers_jax.experiment import settings
+from lasers_jax.experiment.presets import autoencoders, bottlenecks, decoders
+
+
+def complete(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
+  """Returns a config with the bottleneck and the decoder of an argument.
+
+  Args:
+    config: what differs from the defaults; nested dictionaries. What it says
+      of the bottleneck and of weights holds.
+    argument: the name of a bottleneck, and after plus signs those of parts of
+      `decoders`, as in 'vq+gan'.
+
+  Raises:
+    InputError: a name is unknown.
+  """
+  name, _, parts = argument.partition('+')
+  section = dict(config.get('bottleneck', {}))
+  codes = {'K': section.pop('K')} if 'K' in section else {}
+  chosen = _sections(*bottlenecks.choose(name, **codes))
+  found = merge(chosen, {**config, 'bottleneck': section})
+  return add_decoder(found, parts)
+
+
+def of_vectors(
+  config: Mapping[str, Any], argument: str, pixels: int
+) -> dict[str, Any]:
+  """Returns a config with the autoencoder of a name; see `autoencoders`."""
+  chosen = _sections(*autoencoders.choose(argument, pixels))
+  return settings.with_defaults(merge(chosen, config))
+
+
+def replace(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
+  """Returns a config with another bottleneck and decoder, as in `complete`."""
+  name, _, parts = argument.partition('+')
+  chosen = _sections(*bottlenecks.choose(name))
+  loss = {**config['loss'], **chosen['loss']}
+  return add_decoder({**config, **chosen, 'loss': loss}, parts)
+
+
+def add_decoder(config: Mapping[str, Any], names: str) -> dict[str, Any]:
+  """Returns a config with all defaults, and the named parts of `decoders`."""
+  changed = ConfigDict(settings.with_defaults(config))
+  decoders.add(changed, names)
+  return changed.to_dict()
+
+
+def merge(a: Mapping, b: Mapping) -> dict:
+  """Returns nested dictionaries, changed where another one says otherwise."""
+  both = {k: merge(a.get(k, {}), v) for k, v in b.items() if _is_section(v)}
+  return {**a, **b, **both}
+
+
+def _is_section(value: Any) -> bool:
+  return isinstance(value, Mapping)
+
+
+def _sections(section: Mapping, weights: Mapping) -> dict[str, Any]:
+  return {
+    'bottleneck': ConfigDict(section).to_dict(),
+    'loss': {'weights': ConfigDict(weights).to_dict()},
+  }

@@ -98,7 +98,7 @@ def _tuned(config: ConfigDict) -> None:
   config.sampling.steps = 5
   config.sampling.guidance = 3.0
   config.sampling.guidance_interval = (0.25, 1.0)
-  if 'perceptual' in config.loss:
+  if 'perceptual' in config.loss.weights:
     weight = config.loss.weights.perceptual
     config.loss.weights.refined_perceptual = weight
 

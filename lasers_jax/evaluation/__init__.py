@@ -1,0 +1,1 @@
+"""The protocol of measurement, and scores of sets of images."""

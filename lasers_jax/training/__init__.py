@@ -1,0 +1,1 @@
+"""The trainer: state, objective, step, optimizer, checkpoints."""
