@@ -154,7 +154,7 @@ class DictionaryLearning(
     return self
 
   def transform(self, X):
-    """Codes X [N, D]: an array [N, K], or a CSR matrix with sparse_output.
+    """Returns the codes of X [N, D]: [N, K], CSR with `sparse_output`.
 
     Raises ValueError where an entry is not finite, or too large for float32.
     """

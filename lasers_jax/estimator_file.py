@@ -13,7 +13,7 @@ _FITTED = (
 
 
 def as_arrays(estimator) -> dict[str, np.ndarray]:
-  """What a file holds: arrays, and a header in JSON for all that is none."""
+  """Returns the arrays of a file, and a header in JSON for what is none."""
   parameters = estimator.get_params()
   arrays = {'components_': estimator.components_}
   atoms = parameters.pop('dict_init')

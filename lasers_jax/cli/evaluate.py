@@ -47,7 +47,7 @@ def define_flags() -> None:
 
 
 def define_measures() -> None:
-  """Those flags that a comparison has, too."""
+  """Defines the flags of metrics, which a comparison shares."""
   flags.DEFINE_list(
     'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
   )

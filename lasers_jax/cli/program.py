@@ -127,7 +127,7 @@ def _survive_any_locale() -> None:
 
 
 def set_up_logging() -> None:
-  """Log lines are plain; libraries speak only when something is wrong."""
+  """Makes log lines plain, and libraries silent but for errors."""
   logging.basicConfig(
     level=logging.INFO, format='%(message)s', stream=sys.stderr, force=True
   )

@@ -62,12 +62,12 @@ def check_batch(batch_size: int, mesh: Mesh, name: str) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """A copy on every device."""
+  """Returns the sharding with a copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Split along the first axis."""
+  """Returns the sharding that splits arrays along their first axis."""
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
@@ -123,7 +123,7 @@ def with_shardings(shapes, shardings):
 
 
 def bytes_per_device(state) -> int:
-  """The bytes of a state that the fullest device of this process holds."""
+  """Returns the bytes of a state on the fullest device of this process."""
   totals: dict[int, int] = {}
   for leaf in jax.tree.leaves(state):
     for shard in leaf.addressable_shards:

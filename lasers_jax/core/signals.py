@@ -107,7 +107,7 @@ class Listener:
 
   @contextlib.contextmanager
   def noting(self, note: Callable[[int], None] | None = None) -> Iterator[None]:
-    """In this block signals are noted alone, and `note` is told.
+    """Notes signals in this block, tells `note`, and ends nothing.
 
     What was asked in it is forgotten at its end.
     """
@@ -121,7 +121,7 @@ class Listener:
 
   @contextlib.contextmanager
   def rescuing(self, rescue: Callable[[], None]) -> Iterator[None]:
-    """In this block of `noting`, the process may end from outside.
+    """Lets signals end the process in this block of `noting`.
 
     Before that, another thread calls `rescue`: the main one never gets out.
     """

@@ -22,7 +22,7 @@ class OptimizerSettings:
     learning_rate: at its highest.
     dictionary_learning_rate: the same for the atoms of a dictionary.
     warmup: steps of linear rise from zero.
-    final: the share of the learning rate that the cosine decays to.
+    final: the fraction of the learning rate that the cosine decays to.
     b1, b2: decays of Adam's moments.
     weight_decay: of 'adamw', for kernels only.
     clip: the largest norm of the networks' gradient; 0 does not clip.
@@ -54,7 +54,7 @@ class OptimizerSettings:
 def learning_rate_schedule(
   settings: OptimizerSettings, peak: float, steps: int
 ) -> optax.Schedule:
-  """Warm-up and cosine decay over the updates of a run of so many steps."""
+  """Returns the warm-up and cosine decay of a run of so many steps."""
   updates = max(steps // settings.accumulate, 1)
   return optax.warmup_cosine_decay_schedule(
     init_value=0.0 if settings.warmup else peak,

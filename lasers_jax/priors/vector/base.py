@@ -80,7 +80,7 @@ class Prior(abc.ABC):
       raise ValueError(f'it draws {drawn.dtype} {drawn.shape}')
 
   def log_prob(self, state: State, x) -> Array:
-    """The log density at x [m, d], float32 [m] in nats, where has_density."""
+    """Returns the log density at x [m, d]: float32 [m], in nats."""
     raise NotImplementedError(f'{type(self).__name__} has no density')
 
 

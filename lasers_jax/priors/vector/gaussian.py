@@ -129,12 +129,12 @@ def principal_axes(latents: np.ndarray) -> Axes:
 
 
 def all_equal(latents: np.ndarray) -> bool:
-  """Whether latents are one: sums of equal ones are so to rounding alone."""
+  """Returns whether all latents are equal, but for rounding."""
   return bool((latents.min(axis=0) == latents.max(axis=0)).all())
 
 
 def moments(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The mean [d] and the covariance with 1/n [d, d], summed in float64."""
+  """Returns the mean [d] and the covariance [d, d] (by 1/n), in float64."""
   mean = latents.mean(axis=0, dtype=np.float64)
   covariance = np.zeros((len(mean), len(mean)))
   for _, rows in host_chunks(latents):

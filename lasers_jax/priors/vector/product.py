@@ -210,7 +210,7 @@ def _log_density(prior: ProductPMF, state: State, x: Array) -> Array:
   sides, widths = in_blocks(sides, 0), in_blocks(jnp.log(widths), 0)
 
   def density(choice: Array) -> Array:
-    """The log density in each block, on a side of each edge: [m, blocks]."""
+    """Returns the log density in each block, on a side of each edge."""
     bins, width = (
       jnp.where(choice[None, None], x[1], x[0]) for x in (sides, widths)
     )
