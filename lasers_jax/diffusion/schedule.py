@@ -51,8 +51,3 @@ def velocity(image: Array, noise: Array, alpha: Array, sigma: Array) -> Array:
 def image_of(mixed: Array, v: Array, alpha: Array, sigma: Array) -> Array:
   """Returns the image in x_t, given v."""
   return alpha * mixed - sigma * v
-
-
-def noise_of(mixed: Array, v: Array, alpha: Array, sigma: Array) -> Array:
-  """Returns the noise in x_t, given v."""
-  return sigma * mixed + alpha * v

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.diffusion import Schedule
-from lasers_jax.diffusion.schedule import image_of, mix, noise_of, velocity
+from lasers_jax.diffusion.schedule import image_of, mix, velocity
 
 TIMES = np.linspace(0, 1, 11, dtype=np.float32)
 
@@ -38,9 +38,7 @@ def test_v_holds_the_image_and_the_noise():
   alpha, sigma = (x[:, None] for x in Schedule(0.8)(TIMES))
   mixed = mix(image, noise, alpha, sigma)
   v = velocity(image, noise, alpha, sigma)
-  close = dict(atol=1e-5)
-  np.testing.assert_allclose(image_of(mixed, v, alpha, sigma), image, **close)
-  np.testing.assert_allclose(noise_of(mixed, v, alpha, sigma), noise, **close)
+  np.testing.assert_allclose(image_of(mixed, v, alpha, sigma), image, atol=1e-5)
 
 
 def test_a_scale_of_zero_is_an_error():

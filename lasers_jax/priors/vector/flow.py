@@ -20,6 +20,7 @@ import optax
 from jax import Array, lax
 
 from lasers_jax.coding.search import in_blocks
+from lasers_jax.core import averages
 from lasers_jax.core.ranges import Count, Positive
 from lasers_jax.priors.vector.base import Prior, State, check_latents
 from lasers_jax.priors.vector.gaussian import moments
@@ -177,9 +178,7 @@ def _train(
     loss, gradient = jax.value_and_grad(loss_of)(now.params, batch, draw)
     updates, state = optimizer.update(gradient, now.optimizer, now.params)
     params = optax.apply_updates(now.params, updates)
-    # A shorter memory at first forgets the start.
-    decay = jnp.minimum(_EMA, (1 + now.step) / (10 + now.step))
-    averaged = optax.incremental_update(params, now.averaged, 1 - decay)
+    averaged = averages.follow(now.averaged, params, _EMA, now.step)
     return Training(params, averaged, state, now.step + 1), loss
 
   training, losses = lax.scan(step, training, batches)
