@@ -3,11 +3,11 @@
   python benchmarks/decoders.py
 
 Random weights and images of --side pixels, --batch at a time, on whatever
-device there is, compilation apart: the first decoder of configs/cifar10.py,
+device there is, compilation apart: the plain decoder of configs/cifar10.py,
 that of :vq+wide, which has as many parameters as both parts of :vq+swycc, and
 the latter's U-Net, by solver and steps, with and without guidance. One
-interleaved run of --rounds; medians, and medians of the ratios to the first
-decoder within a round. Memory is what the compiled program asks for besides its
+interleaved run of --rounds; medians, and medians of the ratios to the plain
+one within a round. Memory is what the compiled program asks for besides its
 arguments, as XLA says. Prints a table in Markdown.
 """
 
@@ -23,8 +23,7 @@ from absl import app, flags
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from configs import cifar10
-from lasers_jax.decoders.diffusion import Decoding, SamplingSettings, decode
-from lasers_jax.diffusion import Schedule
+from lasers_jax.decoders import Draw
 from lasers_jax.experiment import settings
 
 _SIDE = flags.DEFINE_integer('side', 32, 'Of an image, in pixels.')
@@ -33,8 +32,8 @@ _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
 
 STEPS = (1, 2, 5, 10, 20, 50)
 ROWS: dict[str, dict | None] = {
-  'first decoder': None,
-  'first decoder, wide': None,
+  'plain': None,
+  'plain, wide': None,
   **{f'dpmpp_2m, {n} steps': {'steps': n} for n in STEPS},
   'ddim, 10 steps': {'steps': 10, 'solver': 'ddim'},
   'heun, 10 steps': {'steps': 10, 'solver': 'heun'},
@@ -44,24 +43,22 @@ ROWS: dict[str, dict | None] = {
 
 def build(name: str, fields: dict | None) -> tuple[Callable[[], None], float]:
   """Compiles a decoder of latents: a call, and its memory in MiB."""
-  config = cifar10.get_config('vq+wide' if 'wide' in name else 'vq+swycc-mse')
+  plain = 'vq+wide' if 'wide' in name else 'vq'
+  config = cifar10.get_config(plain if fields is None else 'vq+swycc-mse')
   model = settings.from_config(config.to_dict()).model
   shape = _BATCH.value, _SIDE.value, _SIDE.value, 3
   images = jax.random.uniform(jax.random.key(0), shape)
   variables = model.init(jax.random.key(1), images[:1])
-  output = model.apply(variables, images)
-  decoding = fields and Decoding(Schedule(), SamplingSettings(**fields))
-  indices = jnp.arange(_BATCH.value)
+  quantized = model.apply(variables, images).latent.quantized
+  decoding = model.decoder.Sampling(**(fields or {}))
+  draw = Draw(jnp.arange(_BATCH.value))
 
-  def run(variables, output):
-    quantized = output.latent.quantized
-    first = model.apply(variables, quantized, method='decode_latent')
-    output = output.replace(images=first)
-    return decode(model, variables, output, indices, decoding)
+  def run(variables, quantized):
+    return model.apply(variables, quantized, draw, decoding, method='sample')
 
-  compiled = jax.jit(run).lower(variables, output).compile()
+  compiled = jax.jit(run).lower(variables, quantized).compile()
   memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
-  return lambda: jax.block_until_ready(compiled(variables, output)), memory
+  return lambda: jax.block_until_ready(compiled(variables, quantized)), memory
 
 
 def main(_) -> None:
@@ -73,11 +70,11 @@ def main(_) -> None:
       call()
       if i:  # the first round warms up
         times[name].append(time.perf_counter() - start)
-  first = times['first decoder']
+  first = times['plain']
   print(
     f'{_BATCH.value} images of {_SIDE.value}×{_SIDE.value} at a time, '
     f'{jax.devices()[0].device_kind}\n\n'
-    '| decoder | ms an image | × the first | MiB |\n|---|---|---|---|'
+    '| decoder | ms an image | × plain | MiB |\n|---|---|---|---|'
   )
   for name, (_, memory) in rows.items():
     each = 1e3 * statistics.median(times[name]) / _BATCH.value

@@ -21,6 +21,7 @@ from absl import app, flags
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck, Latent
 from lasers_jax.core.images import to_float
+from lasers_jax.decoders import Plain
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.objective import LossSettings, Objective
@@ -47,7 +48,7 @@ def jax_step(name: str, images: np.ndarray) -> Callable[[], None]:
   encoder, decoder = NETWORKS['vqvae']
   fields = {'none': {}, 'vq': {'K': K}, 'lasers': {'K': K, 'S': S}}[name]
   kind = {**BOTTLENECKS, 'none': Nothing}[name]
-  model = Autoencoder(encoder(D=D), kind(D=D, **fields), decoder(D=D))
+  model = Autoencoder(encoder(D=D), kind(D=D, **fields), Plain(decoder(D=D)))
   weights = {'pixel': 10.0, 'dictionary': 1.0, 'commitment': 0.25}
   objective = Objective(model, LossSettings('mse', weights))
   optimizer = make_optimizer(OptimizerSettings(), 10_000)

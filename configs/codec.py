@@ -20,7 +20,7 @@ USUAL = {
     'name': 'vqvae',
     'D': 48,
     'f': 8,
-    'residual_width': 64,
+    'residual_channels': 64,
     'residual_blocks': 3,
   },
   'bottleneck': {'K': 1024},

@@ -25,7 +25,7 @@ def get_config(argument: str = 'vae') -> ConfigDict:
       'validation': 'train[55000:]',
       'flip': False,
     },
-    'network': {'name': 'vector', 'D': 32, 'side': SIDE, 'width': 32},
+    'network': {'name': 'vector', 'D': 32, 'side': SIDE, 'channels': 32},
     'optimizer': {'warmup': 200},
     'evaluation': {'batch_size': 500},
     'log_every': 500,

@@ -15,12 +15,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from lasers_jax.bottlenecks.base import Latent
 from lasers_jax.core.images import to_float, to_uint8, to_uint8_range
 from lasers_jax.core.padding import common_sides, pad_one, padded_side
 from lasers_jax.core.sharding import put_batch, replicated
-from lasers_jax.decoders.diffusion import Decoding, decode
-from lasers_jax.networks.autoencoder import Autoencoder, Output
+from lasers_jax.decoders import Draw, SamplingSettings
+from lasers_jax.networks.autoencoder import Autoencoder
 
 BATCH = 500  # latents decoded at once
 MOST_ATOMS = 64  # of `decode_atoms`
@@ -59,7 +58,7 @@ def reconstruct(
   variables: Any,
   images: list[np.ndarray],
   mesh: Mesh,
-  decoding: Decoding | None = None,
+  decoding: SamplingSettings | None = None,
   indices: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
   """Codes and decodes images uint8 [h, w, 3], of any size from the factor up.
@@ -88,7 +87,8 @@ def _reconstruct(
   model, mesh, decoding, variables, images, sizes, indices
 ) -> Array:
   output = model.apply(variables, to_float(images), sizes=sizes)
-  copies = decode(model, variables, output, indices, decoding)
+  draw, quantized = Draw(indices, sizes=sizes), output.latent.quantized
+  copies = model.apply(variables, quantized, draw, decoding, method='sample')
   rounded = to_uint8_range(copies)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
 
@@ -98,7 +98,7 @@ def decode_latents(
   variables: Any,
   latents: np.ndarray,
   mesh: Mesh,
-  decoding: Decoding | None = None,
+  decoding: SamplingSettings | None = None,
   size: tuple[int, int] | None = None,
 ) -> np.ndarray:
   """Decodes latents [n, H, W, D]: uint8 [n, h, w, 3].
@@ -138,10 +138,10 @@ def batches_of(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _decode(model, mesh, decoding, variables, batch) -> Array:
-  latents, sizes = batch['latent'], batch.get('sizes')
-  first = model.apply(variables, latents, sizes, method='decode_latent')
-  output = Output(first, latents, Latent(latents, None, {}, {}), sizes)
-  images = decode(model, variables, output, batch['index'], decoding)
+  draw = Draw(batch['index'], sizes=batch.get('sizes'))
+  images = model.apply(
+    variables, batch['latent'], draw, decoding, method='sample'
+  )
   rounded = to_uint8_range(images)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
 

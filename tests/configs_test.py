@@ -43,7 +43,7 @@ COMPILED = [('photos', 'lasers'), ('cifar10', 'residual'), ('mnist', 'rae')]
 @pytest.mark.parametrize('name, bottleneck', PAIRS)
 def test_takes_a_step(name, bottleneck):
   config = get_config(name, bottleneck)
-  config.network.width = 16
+  config.network.channels = 16
   if config.network.name == 'resnet':
     config.network.update(multipliers=(1, 2), blocks=1, attention=(2,))
   if config.network.name == 'vector':
@@ -57,7 +57,7 @@ def test_takes_a_step(name, bottleneck):
   if bottleneck == 'lasers':
     config['bottleneck']['S'] = 2
   run = settings.from_config(config)
-  objective, frozen = make_objective(run.model, run.loss, run.diffusion)
+  objective, perceptual_params = make_objective(run.model, run.loss)
   objective.check_weights(run.data.side)
   optimizer = make_optimizer(run.optimizer, run.steps)
   rng = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def test_takes_a_step(name, bottleneck):
   )
   step = make_train_step(objective, optimizer, run.optimizer.ema, adversary)
   if (name, bottleneck) not in COMPILED:
-    after, metrics = jax.eval_shape(step, state, images, frozen)
+    after, metrics = jax.eval_shape(step, state, images, perceptual_params)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert all(x.shape == () for x in jax.tree.leaves(metrics))
     return
@@ -115,12 +115,12 @@ def test_unknown_decoders_are_refused():
 
 def test_decoders_go_together():
   config = get_config('cifar10', 'vq+gan+wide')
-  assert config.network.width == 192 and 'discriminator' in config
+  assert config.network.channels == 192 and 'discriminator' in config
 
 
 def test_tuned_changes_a_diffusion_decoder():
   config = get_config('cifar10', 'vq+swycc-mse+tuned')
-  assert config.refine.latent and config.sampling.guidance == 3.0
+  assert config.decoder.latent and config.decoder.sampling.guidance == 3.0
   assert 'refined_perceptual' not in config.loss.weights
   with pytest.raises(settings.InputError, match='tuned goes after swycc'):
     get_config('cifar10', 'vq+gan+tuned')

@@ -37,7 +37,7 @@ def get_config(folder: str) -> ConfigDict:
   )
   # Few layers compile fast; 32 channels are enough to be split along `fsdp`.
   config.network = ConfigDict(
-    dict(name='vqvae', D=4, f=2, width=32, residual_blocks=0)
+    dict(name='vqvae', D=4, f=2, channels=32, residual_blocks=0)
   )
   config.bottleneck = ConfigDict(
     dict(name='lasers', K=16, S=2, learning='gradient', revive_every=3)

@@ -13,7 +13,7 @@ from lasers_jax.bottlenecks import Lasers
 from lasers_jax.cli import program
 from lasers_jax.cli.command_line import Number, Numbers, Path
 from lasers_jax.core.ranges import Share, Whole, declared
-from lasers_jax.decoders.diffusion import SamplingSettings
+from lasers_jax.decoders import DECODERS
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import settings
@@ -31,9 +31,10 @@ def define_flags() -> None:
   define_measures()
   flags.DEFINE(Path(), 'dump', None, 'Folder for PNG files of all images.')
   flags.DEFINE_string('solver', None, 'Of a diffusion decoder.')
-  steps = Number(declared(SamplingSettings, 'steps'))
+  sampling = DECODERS['diffusion'].Sampling
+  steps = Number(declared(sampling, 'steps'))
   flags.DEFINE(steps, 'sampling_steps', None, 'Of a diffusion decoder.')
-  guidance = Number(declared(SamplingSettings, 'guidance'))
+  guidance = Number(declared(sampling, 'guidance'))
   flags.DEFINE(guidance, 'guidance', None, 'Of a diffusion decoder.')
   flags.DEFINE(
     Numbers(Share),

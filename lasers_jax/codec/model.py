@@ -13,7 +13,7 @@ from lasers_jax.bottlenecks import Lasers
 from lasers_jax.coding import scalar
 from lasers_jax.core.images import to_float
 from lasers_jax.core.padding import pad_one, sizes_of
-from lasers_jax.decoders.diffusion import Decoding
+from lasers_jax.decoders import SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.inference import decode_latents, encode_batch, look_up
 from lasers_jax.networks.autoencoder import Autoencoder
@@ -34,7 +34,7 @@ class ModelCodec:
     model: Autoencoder,
     variables: Any,
     mesh: Mesh,
-    decoding: Decoding | None,
+    decoding: SamplingSettings | None,
     state: codec.State,
   ):
     """Takes a model whose bottleneck is as the state says, but for levels.

@@ -1,21 +1,57 @@
-"""Decoding by diffusion: from what the first decoder made to a sample."""
+"""Decoding by diffusion: from a first estimate to a sample."""
 
 import dataclasses
-from typing import Any, NamedTuple
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax.core.ranges import Amount, Count, Seed, Share
-from lasers_jax.diffusion import SOLVERS, Schedule, sample
+from lasers_jax.core.ranges import (
+  Amount,
+  Count,
+  Counts,
+  Decay,
+  Positive,
+  Seed,
+  Share,
+  Whole,
+)
+from lasers_jax.decoders.base import (
+  Decoder,
+  Distance,
+  Draw,
+  SamplingSettings,
+  TrainingSettings,
+)
+from lasers_jax.decoders.unet import UNet, unet_factor
+from lasers_jax.diffusion import (
+  SOLVERS,
+  Schedule,
+  diffusion_loss,
+  draw_times,
+  sample,
+)
 from lasers_jax.errors import InputError
-from lasers_jax.networks.autoencoder import Autoencoder, Output
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingSettings:
-  """How the diffusion decoder draws an image.
+class DiffusionTraining(TrainingSettings):
+  """The noise that a diffusion decoder is trained with.
+
+  Attributes:
+    signal_scale: see `diffusion.Schedule`.
+    uniform_fraction: see `diffusion.draw_times`.
+  """
+
+  signal_scale: Positive = 1.0
+  uniform_fraction: Share = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionSampling(SamplingSettings):
+  """How a diffusion decoder draws an image.
 
   Attributes:
     solver: 'ddim', 'heun' or 'dpmpp_2m'.
@@ -37,145 +73,151 @@ class SamplingSettings:
   def __post_init__(self):
     if self.solver not in SOLVERS:
       raise InputError(
-        f'sampling.solver must be one of {", ".join(SOLVERS)}: {self.solver!r}'
+        f'decoder.sampling.solver must be one of {", ".join(SOLVERS)}: '
+        f'{self.solver!r}'
       )
     low, high = self.guidance_interval
     if low >= high:
       raise InputError(
-        f'sampling.guidance_interval must be two times, from < to: '
+        'decoder.sampling.guidance_interval must be two times, from < to: '
         f'{low:g}, {high:g}'
       )
 
 
-class Decoding(NamedTuple):
-  """The noise that a model was trained with, and how it is taken off."""
+class Diffusion(Decoder):
+  """Samples images that agree with a first estimate: a U-Net takes off noise.
 
-  schedule: Schedule
-  sampling: SamplingSettings
+  Birodkar et al., "Sample what you can't compress", arXiv 2409.02529: the
+  network is D_initial, the U-Net D_refine. Its loss is the term `diffusion`;
+  with a perceptual network and a weight for it there is `refined_perceptual`,
+  the distance of the images that the U-Net estimates in one step.
 
+  Attributes:
+    channels: of the U-Net at full size.
+    multipliers: of `channels`, one a level; the side halves from each to the
+      next.
+    num_downsamples: of the side before the first level, by moving 2x2 pixels to
+      the channels: one is near four times as fast.
+    blocks: residual blocks a level, on the way down and on the way up.
+    attention: levels, counted from 0, whose blocks are followed by attention.
+    condition_dropout: fraction of the images in training whose condition is
+      hidden, so that guidance knows what the network sees without it.
+    latent: whether the quantized latent is a second condition (not in SWYCC).
+    dtype: of the computation.
+  """
 
-def check_guidance(model: Autoencoder, settings: SamplingSettings) -> None:
-  """Raises InputError where a model cannot be guided, and is to be."""
-  if (
-    model.refine
-    and settings.guidance != 1
-    and not model.refine.condition_dropout
-  ):
-    raise InputError(
-      f'sampling.guidance={settings.guidance:g} needs a model trained with '
-      'refine.condition_dropout above 0: this one has never decoded '
-      'without its code'
+  Training: ClassVar[type] = DiffusionTraining
+  Sampling: ClassVar[type] = DiffusionSampling
+  is_stochastic: ClassVar[bool] = True
+  perceptual_terms: ClassVar[tuple[str, ...]] = ('refined_perceptual',)
+
+  training: TrainingSettings = DiffusionTraining()
+  channels: Count = 64
+  multipliers: Counts = (1, 2, 4)
+  num_downsamples: Whole = 0
+  blocks: Whole = 2
+  attention: tuple[Whole, ...] = ()
+  condition_dropout: Decay = 0.1
+  latent: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    super().setup()
+    self.unet = UNet(
+      channels=self.channels,
+      multipliers=self.multipliers,
+      num_downsamples=self.num_downsamples,
+      blocks=self.blocks,
+      attention=self.attention,
+      latent=self.latent,
+      dtype=self.dtype,
     )
 
+  @property
+  def pad_multiple(self) -> int:
+    factor = unet_factor(self.multipliers, self.num_downsamples)
+    return math.lcm(self.f, factor)
 
-def say_decoding(decoding: Decoding | None) -> dict[str, Any]:
-  """What results say of the decoder."""
-  if decoding is None:
-    return {'decoder': 'one pass'}
-  return {
-    'decoder': 'diffusion, one sample an image; `initial` is its beginning',
-    'sampling': dataclasses.asdict(decoding.sampling),
-  }
+  @property
+  def schedule(self) -> Schedule:
+    return Schedule(self.training.signal_scale)
 
+  def losses(
+    self,
+    images: Array,
+    quantized: Array,
+    first: Array,
+    key: Array,
+    distance: Distance | None = None,
+  ) -> dict[str, Array]:
+    """Returns `diffusion`, and `refined_perceptual` where there is a distance.
 
-def draw_noise(
-  indices: Array,
-  shape: tuple[int, ...],
-  seed: int,
-  draw: int = 0,
-  sizes: Array | None = None,
-) -> Array:
-  """Draws the noise of images by their numbers in the split.
+    Some of the images are denoised without their condition.
+    """
+    n, keys = len(images), jax.random.split(key, 3)
+    dropout = self.condition_dropout
+    use_condition = ~jax.random.bernoulli(keys[0], dropout, (n,))
+    times = draw_times(keys[1], n, self.training.uniform_fraction)
+    noise = jax.random.normal(keys[2], images.shape, jnp.float32)
 
-  Args:
-    indices: int32 [B].
-    shape: (h, w, 3).
-    draw: which of the samples of an image.
-    sizes: int32 [B, 2], of images that lie at the top left of that shape.
+    def predict(noisy, t):
+      return self.unet(noisy, t, 2 * first - 1, quantized, use_condition)
 
-  Returns:
-    Standard normal, [B, h, w, 3]; the same whatever images come along, and
-    inside `sizes` the same as for images of these sizes.
-  """
-  key = jax.random.fold_in(jax.random.key(seed), draw)
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-  noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-  if sizes is None:
-    return noise
-  # The n-th number that a key gives does not depend on how many are drawn.
-  y, x, c = jnp.indices(shape)[:, None]
-  places = (y * sizes[:, 1, None, None, None] + x) * shape[2] + c
-  flat = noise.reshape(len(noise), -1)
-  moved = jnp.take_along_axis(
-    flat, places.reshape(flat.shape), axis=1, mode='clip'
-  )
-  return moved.reshape(noise.shape)
-
-
-def refine(
-  model: Autoencoder,
-  variables: Any,
-  output: Output,
-  noise: Array,
-  decoding: Decoding,
-) -> Array:
-  """Samples images that agree with a forward pass.
-
-  Args:
-    output: of the model, in evaluation.
-    noise: standard normal, of the shape of the images.
-
-  Returns:
-    Images [B, h, w, 3], about [0, 1].
-  """
-  n, (schedule, settings) = len(noise), decoding
-
-  def predict(x, t, use_condition):
-    times, use_condition = jnp.full(n, t), jnp.full(n, use_condition)
-    return model.apply(
-      variables, x, times, output, use_condition, method='denoise'
+    losses, estimates = diffusion_loss(
+      predict, self.schedule, 2 * images - 1, times, noise
     )
+    terms = {'diffusion': jnp.mean(losses)}
+    if distance:
+      terms['refined_perceptual'] = distance(images, (estimates + 1) / 2)
+    return terms
 
-  def guided(x, t):
-    without, seen = predict(x, t, False), predict(x, t, True)
-    return without + settings.guidance * (seen - without)
+  def sample(
+    self, quantized: Array, draw: Draw, settings: SamplingSettings
+  ) -> Array:
+    """Samples images that agree with the first estimate."""
+    first, schedule = self(quantized), self.schedule
+    noise = draw.normal(first.shape[1:], settings.seed)
+    # JAX traces the steps, and a bound module must not be traced.
+    unet, variables = self.unet.unbind()
 
-  def plain(x, t):
-    return predict(x, t, True)
+    def predict(x, t, use_condition):
+      times, use_condition = (
+        jnp.full(len(x), value) for value in (t, use_condition)
+      )
+      return unet.apply(
+        variables, x, times, 2 * first - 1, quantized, use_condition
+      )
 
-  def denoise(x, t):
-    if settings.guidance == 1:
-      v = plain(x, t)
-    else:
-      low, high = settings.guidance_interval
-      v = jax.lax.cond((low <= t) & (t <= high), guided, plain, x, t)
-    alpha, sigma = schedule(t)
-    return jnp.clip(alpha * x - sigma * v, -1, 1)
+    def guided(x, t):
+      without, seen = predict(x, t, False), predict(x, t, True)
+      return without + settings.guidance * (seen - without)
 
-  images = sample(denoise, schedule, noise, settings.steps, settings.solver)
-  return (images + 1) / 2
+    def plain(x, t):
+      return predict(x, t, True)
 
+    def denoise(x, t):
+      if settings.guidance == 1:
+        v = plain(x, t)
+      else:
+        low, high = settings.guidance_interval
+        v = jax.lax.cond((low <= t) & (t <= high), guided, plain, x, t)
+      alpha, sigma = schedule(t)
+      return jnp.clip(alpha * x - sigma * v, -1, 1)
 
-def decode(
-  model: Autoencoder,
-  variables: Any,
-  output: Output,
-  indices: Array,
-  decoding: Decoding | None,
-) -> Array:
-  """The images that a model makes of its code, by whatever decoder it has.
+    images = sample(denoise, schedule, noise, settings.steps, settings.solver)
+    return (images + 1) / 2
 
-  Args:
-    indices: int32 [B], the numbers of the images in the split.
-    decoding: None where nothing refines.
+  def check(self, settings: SamplingSettings) -> None:
+    """Raises InputError where guidance is asked of what knows no other."""
+    if settings.guidance != 1 and not self.condition_dropout:
+      raise InputError(
+        f'decoder.sampling.guidance={settings.guidance:g} needs a model '
+        'trained with decoder.condition_dropout above 0: this one has never '
+        'decoded without its code'
+      )
 
-  Returns:
-    [B, h, w, 3], about [0, 1].
-  """
-  if decoding is None:
-    return output.images
-  sizes = None if output.sizes is None else model.padded(output.sizes)
-  noise = draw_noise(
-    indices, output.images.shape[1:], decoding.sampling.seed, sizes=sizes
-  )
-  return refine(model, variables, output, noise, decoding)
+  def describe(self, settings: SamplingSettings) -> dict[str, Any]:
+    return {
+      'decoder': 'diffusion, one sample an image; `initial` is its beginning',
+      'sampling': dataclasses.asdict(settings),
+    }

@@ -2,7 +2,7 @@
 
 Birodkar et al., "Sample what you can't compress", arXiv 2409.02529: a U-Net on
 the noisy image beside the image that the first decoder made. What the paper
-does not give is `assumed` here: widths, the embedding of time, and how the
+does not give is `assumed` here: channels, the embedding of time, and how the
 networks hear it. Here it scales and shifts what group normalisation returns,
 as in P. Dhariwal and A. Nichol, "Diffusion models beat GANs on image
 synthesis", NeurIPS 2021, section 3; and it says how much of either image passes
@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lasers_jax.core.ranges import Count, Counts, Decay, Whole
 from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
 from lasers_jax.networks.resnet import Attention, normalize
@@ -49,35 +48,24 @@ class Block(nn.Module):
     return x + h
 
 
+def unet_factor(multipliers: tuple[int, ...], num_downsamples: int) -> int:
+  """Returns what the sides of a U-Net's images must be a multiple of."""
+  return 2 ** (num_downsamples + len(multipliers) - 1)
+
+
 class UNet(nn.Module):
   """Predicts v from a noisy image and from what it is to look like.
 
-  Attributes:
-    width: channels at full size.
-    multipliers: of `width`, one a level; the side halves from each to the next.
-    num_downsamples: of the side before the first level, by moving 2x2 pixels to
-      the channels: one is near four times as fast.
-    blocks: residual blocks a level, on the way down and on the way up.
-    attention: levels, counted from 0, whose blocks are followed by attention.
-    condition_dropout: share of the images in training whose condition is
-      hidden, so that guidance knows what the network sees without it.
-    latent: whether the quantized latent is a second condition (not in SWYCC).
-    dtype: of the computation.
+  Its fields are described in `decoders.diffusion.Diffusion`.
   """
 
-  width: Count = 64
-  multipliers: Counts = (1, 2, 4)
-  num_downsamples: Whole = 0
-  blocks: Whole = 2
-  attention: tuple[Whole, ...] = ()
-  condition_dropout: Decay = 0.1
-  latent: bool = False
+  channels: int
+  multipliers: tuple[int, ...]
+  num_downsamples: int
+  blocks: int
+  attention: tuple[int, ...]
+  latent: bool
   dtype: jnp.dtype = jnp.float32
-
-  @property
-  def f(self) -> int:
-    """What the sides of an image must be a multiple of."""
-    return 2 ** (self.num_downsamples + len(self.multipliers) - 1)
 
   @nn.compact
   def __call__(
@@ -101,20 +89,22 @@ class UNet(nn.Module):
       [B, h, w, 3] float32.
 
     Raises:
-      InputError: a side does not divide by `f`, or there is no such level.
+      InputError: a side does not divide by `unet_factor`, or there is no such
+        level.
     """
-    layers.check_sides(noisy, self.f)
+    factor = unet_factor(self.multipliers, self.num_downsamples)
+    layers.check_sides(noisy, factor)
     levels = len(self.multipliers)
     if not all(level < levels for level in self.attention):
       raise InputError(
-        f'refine.attention is {tuple(self.attention)}: its levels must be less '
-        f'than {levels}, as many as there are multipliers'
+        f'decoder.attention is {tuple(self.attention)}: its levels must be '
+        f'less than {levels}, as many as there are multipliers'
       )
     x = self._inputs(noisy, initial, quantized, use_condition)
     for _ in range(self.num_downsamples):
       x = layers.space_to_depth(x)
     time = self._time(t)
-    x = layers.conv(self.width, 3, self.dtype)(x)
+    x = layers.conv(self.channels, 3, self.dtype)(x)
     kept = [x]
     for i, multiplier in enumerate(self.multipliers):
       if i:
@@ -159,14 +149,14 @@ class UNet(nn.Module):
     return jnp.concatenate([noisy, *planes], axis=-1).astype(self.dtype)
 
   def _time(self, t):
-    """Waves of the time, and two layers: [B, 4 width]."""
+    """Waves of the time, and two layers: [B, 4 channels]."""
     longest = math.log10(_LONGEST)
     rates = jnp.logspace(0, longest, _FREQUENCIES, dtype=jnp.float32)
     angles = t[:, None] * rates[None]
     waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-    h = nn.Dense(4 * self.width, dtype=self.dtype)(waves)
-    return nn.swish(nn.Dense(4 * self.width, dtype=self.dtype)(nn.swish(h)))
+    h = nn.Dense(4 * self.channels, dtype=self.dtype)(waves)
+    return nn.swish(nn.Dense(4 * self.channels, dtype=self.dtype)(nn.swish(h)))
 
   def _block(self, x, time, level, multiplier):
-    x = Block(self.width * multiplier, self.dtype)(x, time)
+    x = Block(self.channels * multiplier, self.dtype)(x, time)
     return Attention(self.dtype)(x) if level in self.attention else x

@@ -15,14 +15,14 @@ from lasers_jax import inference
 from lasers_jax.bottlenecks.lasers import Lasers
 from lasers_jax.core.images import to_float, to_uint8, to_uint8_range
 from lasers_jax.core.sharding import replicated
-from lasers_jax.decoders.diffusion import Decoding, draw_noise, refine
+from lasers_jax.decoders import Draw, SamplingSettings
 from lasers_jax.evaluation import protocol
 from lasers_jax.evaluation.protocol import Measured
 from lasers_jax.metrics.registry import Measures
 from lasers_jax.networks.autoencoder import Autoencoder, Output
 
 SHOWN = 3  # images each of the best, the median and the worst
-REFINED = 6  # images that are sampled in several ways
+SAMPLED = 6  # images that are sampled in several ways
 DRAWS = 8  # samples of each of them
 STEPS = (1, 2, 5, 10, 20, 50)  # of sampling, besides those of the config
 PURSUED = 64  # images whose coefficients are looked at
@@ -36,7 +36,7 @@ class Samples(NamedTuple):
 
   numbers: list[int]  # of the images in the split, the best PSNR first
   originals: np.ndarray  # [n, h, w, 3]
-  initial: np.ndarray  # [n, h, w, 3], what sampling began with
+  initial: np.ndarray  # [n, h, w, 3], the first estimate
   draws: np.ndarray  # [DRAWS, n, h, w, 3]
 
 
@@ -46,7 +46,7 @@ class Sweep(NamedTuple):
   steps: list[int]
   values: dict[str, list[float]]  # by measure, one for each number of steps
   initial: dict[str, float]
-  milliseconds: list[float]  # an image, sampling alone
+  milliseconds: list[float]  # an image, decoding alone
   device: str
 
 
@@ -67,7 +67,7 @@ def collect(
   model: Autoencoder,
   variables: Any,
   mesh: Mesh,
-  decoding: Decoding | None,
+  decoding: SamplingSettings,
   measures: Measures,
   measured: Measured,
   pick: Pick,
@@ -92,11 +92,11 @@ def collect(
     chosen = spread(len(measured.values['psnr']), most)
     images = crop_alike(pick(chosen), side, model.pad_multiple)
     coefficients, pursued = _pursue(model, mesh, variables, images), len(images)
-  if decoding:
+  if model.decoder.is_stochastic:
     order = np.argsort(-measured.values['psnr'], kind='stable')
-    chosen = [int(order[i]) for i in spread(len(order), REFINED)]
+    chosen = [int(order[i]) for i in spread(len(order), SAMPLED)]
     images = crop_alike(pick(chosen), side, model.pad_multiple)
-    samples, sweep = _refined(
+    samples, sweep = _sample_and_sweep(
       model, variables, mesh, decoding, measures, chosen, images
     )
   return Findings(
@@ -208,41 +208,54 @@ def _pursue(model, mesh, variables, images) -> Array:
   return jax.lax.with_sharding_constraint(found, replicated(mesh))
 
 
-def _refined(
+def _sample_and_sweep(
   model, variables, mesh, decoding, measures, numbers, images
-) -> tuple[Samples, Sweep]:
+) -> tuple[Samples, Sweep | None]:
   """Samples images [n, h, w, 3] in several ways."""
   output = _code(model, mesh, variables, images)
-  indices, shape = np.array(numbers, np.int32), images.shape[1:]
-  noises = [
-    np.asarray(draw_noise(indices, shape, decoding.sampling.seed, i))
-    for i in range(DRAWS)
-  ]
-  solvers = {
-    n: _solver(model, mesh, decoding, n, variables, output, noises[0])
-    for n in sorted({*STEPS, decoding.sampling.steps})
+  indices, quantized = np.array(numbers, np.int32), output.latent.quantized
+  draws = [Draw(indices, np.int32(i)) for i in range(DRAWS)]
+  compiled = {
+    settings: _sample.lower(
+      model, mesh, settings, variables, quantized, draws[0]
+    ).compile()
+    for settings in _with_steps(decoding)
   }
-
-  usual = solvers[decoding.sampling.steps]
-  draws = [_uint8(usual(variables, output, noise)) for noise in noises]
-  timed = [_time(x, variables, output, noises[0]) for x in solvers.values()]
+  usual = compiled[decoding]
+  drawn = [_uint8(usual(variables, quantized, draw)) for draw in draws]
+  initial = output.images
+  samples = Samples(numbers, images, _uint8(initial), np.stack(drawn))
+  if not hasattr(decoding, 'steps'):
+    return samples, None
+  timed = [_time(x, variables, quantized, draws[0]) for x in compiled.values()]
   copies, seconds = zip(*timed, strict=True)
-  samples = Samples(numbers, images, _uint8(output.images), np.stack(draws))
-  judge = functools.partial(_judge, *_perceptual(measures), images)
-  each = [judge(x) for x in copies]
-  values = {name: [float(x[name]) for x in each] for name in each[0]}
-  initial = {k: float(x) for k, x in judge(output.images).items()}
-  device = mesh.devices.flat[0].device_kind
-  times = [1e3 * x / len(images) for x in seconds]
-  return samples, Sweep(list(solvers), values, initial, times, device)
+  modules, params = _perceptual(measures)
+  *each, first = (
+    _perceptual_metrics(modules, params, images, x) for x in (*copies, initial)
+  )
+  return samples, Sweep(
+    [settings.steps for settings in compiled],
+    {name: [float(x[name]) for x in each] for name in first},
+    {name: float(x) for name, x in first.items()},
+    [1e3 * x / len(images) for x in seconds],
+    mesh.devices.flat[0].device_kind,
+  )
 
 
-def _time(solver, *arrays) -> tuple[Array, float]:
-  """What a solver makes, and the seconds of the better of two runs."""
+def _with_steps(decoding: SamplingSettings) -> list[SamplingSettings]:
+  """The settings with several numbers of steps, where they have any."""
+  if not hasattr(decoding, 'steps'):
+    return [decoding]
+  steps = sorted({*STEPS, decoding.steps})
+  return [dataclasses.replace(decoding, steps=n) for n in steps]
+
+
+def _time(compiled, *arrays) -> tuple[Array, float]:
+  """What a decoder makes, and the seconds of the better of two runs."""
   seconds = []
   for _ in range(2):
     started = time.perf_counter()
-    copies = jax.block_until_ready(solver(*arrays))
+    copies = jax.block_until_ready(compiled(*arrays))
     seconds.append(time.perf_counter() - started)
   return copies, min(seconds)
 
@@ -253,16 +266,9 @@ def _code(model, mesh, variables, images) -> Output:
   return jax.lax.with_sharding_constraint(output, replicated(mesh))
 
 
-def _solver(model, mesh, decoding, steps, *arrays) -> Callable[..., Array]:
-  """Compiles sampling, so that its time can be taken."""
-  sampling = dataclasses.replace(decoding.sampling, steps=steps)
-  decoding = decoding._replace(sampling=sampling)
-  return _sample.lower(model, mesh, decoding, *arrays).compile()
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sample(model, mesh, decoding, variables, output, noise) -> Array:
-  images = refine(model, variables, output, noise, decoding)
+def _sample(model, mesh, decoding, variables, quantized, draw) -> Array:
+  images = model.apply(variables, quantized, draw, decoding, method='sample')
   return jax.lax.with_sharding_constraint(images, replicated(mesh))
 
 
@@ -278,8 +284,8 @@ def _perceptual(measures: Measures):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _judge(modules, frozen, images, copies) -> dict[str, Array]:
+def _perceptual_metrics(modules, params, images, copies) -> dict[str, Array]:
   """Means over images uint8 and copies as they come."""
   rounded = to_uint8_range(copies)
-  values = protocol.compare(modules, frozen, to_float(images), rounded)
+  values = protocol.compare(modules, params, to_float(images), rounded)
   return {name: x.mean() for name, x in values.items()}

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from lasers_jax.core.images import save_png, to_float, to_uint8, to_uint8_range
 from lasers_jax.core.padding import sizes_of
 from lasers_jax.core.sharding import batch_sharding, put_batch, replicated
-from lasers_jax.decoders.diffusion import Decoding, decode
+from lasers_jax.decoders import Draw, SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.metrics import code_usage, similarity, statistics
 from lasers_jax.metrics.registry import NOTHING_MORE, Measures, extract
@@ -48,7 +48,7 @@ def evaluate(
   variables: Any,
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
-  decoding: Decoding | None = None,
+  decoding: SamplingSettings | None = None,
 ) -> dict[str, Any]:
   """Measures PSNR, SSIM and bits over a split: `measure`, then `summarize`."""
   return summarize(measure(model, variables, batches, mesh, decoding))
@@ -61,8 +61,8 @@ def summarize(measured: Measured) -> dict[str, Any]:
     psnr, ssim and what else there is of single images (each mean, low, high,
     count), what there is of all of them together, bits_per_pixel:
     fixed_length, or 'continuous', and of a code that is not, usage and
-    perplexity. Of a diffusion decoder all this is of one sample an image, and
-    `initial` holds what it began with.
+    perplexity. Of a decoder that samples all this is of one sample an image,
+    and `initial` holds that of the first estimate.
   """
   bits = measured.bits
   fixed = 'continuous' if bits is None else bits / measured.pixels
@@ -104,7 +104,7 @@ def measure(
   variables: Any,
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
-  decoding: Decoding | None = None,
+  decoding: SamplingSettings | None = None,
   measures: Measures = NOTHING_MORE,
   dump: str | None = None,
 ) -> Measured:
@@ -114,7 +114,7 @@ def measure(
     model, variables: the autoencoder, its params and codebook.
     batches: of `data.evaluation_batches`; each process gives its own rows.
     mesh: where to compute; the numbers do not depend on it.
-    decoding: how a diffusion decoder samples; None where there is none.
+    decoding: how the decoder samples; None takes its defaults.
     measures: besides PSNR and SSIM.
     dump: a folder for images and copies as PNG files; None writes none.
   """
@@ -201,10 +201,11 @@ def _measure_batch(
   batch = dict(batch)
   images, sizes = to_float(batch.pop('image')), batch.pop('sizes', None)
   output = model.apply(variables, images, sizes=sizes)
-  copies = decode(model, variables, output, batch['index'], decoding)
+  draw, quantized = Draw(batch['index'], sizes=sizes), output.latent.quantized
+  copies = model.apply(variables, quantized, draw, decoding, method='sample')
   rounded = to_uint8_range(copies)
   values = compare(modules, frozen, images, rounded, sizes)
-  if decoding:
+  if model.decoder.is_stochastic:
     initial = to_uint8_range(output.images)
     more = compare(modules, frozen, images, initial, sizes)
     values |= {f'initial/{name}': x for name, x in more.items()}

@@ -11,7 +11,6 @@ from lasers_jax.core import provenance
 from lasers_jax.core.files import as_json, check_folder, local, write_text
 from lasers_jax.core.images import save_png
 from lasers_jax.data import DataSettings, Source
-from lasers_jax.decoders.diffusion import say_decoding
 from lasers_jax.errors import optional
 from lasers_jax.evaluation import examples, protocol
 from lasers_jax.experiment.figures import reconstruction_figure
@@ -128,7 +127,7 @@ def say_protocol(model: TrainedModel, measures: Measures) -> dict:
   return {
     **protocol.PROTOCOL,
     **measures.protocol,
-    **say_decoding(run.decoding),
+    **run.model.decoder.describe(run.decoding),
     **run.data.describe(run.data.test),
     'step': step,
     'weights': inference.weights_hash(variables),

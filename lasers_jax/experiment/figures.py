@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lasers_jax import inference
-from lasers_jax.decoders.diffusion import Decoding
+from lasers_jax.decoders import SamplingSettings
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.report import grids
 
@@ -16,7 +16,7 @@ def reconstruction_figure(
   variables: Any,
   images: list[np.ndarray],
   mesh: Mesh,
-  decoding: Decoding | None = None,
+  decoding: SamplingSettings | None = None,
 ) -> np.ndarray:
   """Draws images, their reconstructions, the errors, and decoded atoms.
 

@@ -21,7 +21,7 @@ from lasers_jax.training import workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.monitor import Monitor
-from lasers_jax.training.objective import OF_IMAGES, make_objective
+from lasers_jax.training.objective import make_objective
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import (
   TrainState,
@@ -41,7 +41,8 @@ class Work(NamedTuple):
   mesh: Mesh
   train: data.TrainPipeline
   validation: data.Source
-  frozen: Any  # the weights of a perceptual network
+  perceptual_params: Any
+  terms: list[str]  # of the loss, in the order of a step
 
 
 def train_and_evaluate(config: dict, path: str) -> TrainState:
@@ -60,16 +61,16 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
   """
   path = workdir.locate(path)
   run = settings.from_config(config)
-  objective, frozen = make_objective(run.model, run.loss, run.diffusion)
-  objective.check_weights(run.data.side)
+  objective, perceptual_params = make_objective(run.model, run.loss)
+  terms = objective.check_weights(run.data.side)
 
   # Devices and data
   mesh = sharding.make_mesh(**vars(run.mesh))
   check_sizes(run, mesh)
   train, validation, lists = open_data(run, path)
   everywhere = sharding.replicated(mesh)
-  frozen = jax.device_put(frozen, everywhere)
-  work = Work(run, path, mesh, train, validation, frozen)
+  perceptual_params = jax.device_put(perceptual_params, everywhere)
+  work = Work(run, path, mesh, train, validation, perceptual_params, terms)
 
   # The state: shapes first, so that each array is created in its place
   optimizer = make_optimizer(run.optimizer, run.steps)
@@ -103,7 +104,9 @@ def train_and_evaluate(config: dict, path: str) -> TrainState:
     describe(run, mesh, state)
     if int(state.step) < run.steps:
       # Here, where a wish to stop can be met at once: nothing is new to save.
-      train_step = train_step.lower(target, images_of(run, mesh), frozen)
+      train_step = train_step.lower(
+        target, images_of(run, mesh), perceptual_params
+      )
       state = loop(work, state, train_step.compile(), checkpoints)
     return state
 
@@ -176,7 +179,7 @@ def loop(
       with stop.rescuing(rescue):
         batch = monitor.time_waiting(lambda: next(batches))
       images = put_images(batch, work.mesh)
-      state, metrics = train_step(state, images, work.frozen)
+      state, metrics = train_step(state, images, work.perceptual_params)
       step += 1
       if late:
         settle(late, work, monitor)
@@ -213,8 +216,7 @@ def settle(late, work: Work, monitor: Monitor) -> None:
     monitor.step(step, metrics)
     return
   # Name the one that broke first in the pass: the code, then the pixels.
-  code = [x for x in work.run.loss.weights if x not in OF_IMAGES]
-  term = next(x for x in [*code, *OF_IMAGES, 'loss', *bad] if x in bad)
+  term = next(x for x in [*work.terms, 'loss', *bad] if x in bad)
   kept = 'could not be kept'
   with optional('file of the batch'):
     batch = work.train.batch(step - 1)

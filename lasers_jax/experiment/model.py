@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from lasers_jax import decoders
 from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
@@ -44,8 +45,9 @@ def load(
   Args:
     path: the workdir.
     step: the checkpoint; None takes the newest that is whole.
-    data_changes, bottleneck_changes, sampling_changes: keys of these sections
-      of the config that are to differ from training.
+    data_changes, bottleneck_changes, sampling_changes: keys of the sections
+      `data`, `bottleneck` and `decoder.sampling` of the config that are to
+      differ from training.
     batch_size: images at a time; None takes that of the config.
 
   Raises:
@@ -57,7 +59,9 @@ def load(
   config['data'].update(data_changes or {})
   config['bottleneck'].update(bottleneck_changes or {})
   if sampling_changes:
-    config['sampling'] = {**config.get('sampling', {}), **sampling_changes}
+    decoder = config.get('decoder', decoders.DEFAULT)
+    sampling = {**decoder.get('sampling', {}), **sampling_changes}
+    config['decoder'] = {**decoder, 'sampling': sampling}
   run = settings.from_config(config)
   if batch_size:
     changed = dataclasses.replace(run.evaluation, batch_size=batch_size)

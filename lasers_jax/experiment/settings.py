@@ -10,17 +10,17 @@ import jax.numpy as jnp
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.core.ranges import Count, Range, Seed, Whole, check
 from lasers_jax.data import DataSettings
-from lasers_jax.decoders.diffusion import (
-  Decoding,
+from lasers_jax.decoders import (
+  DECODERS,
+  DEFAULT,
+  Decoder,
   SamplingSettings,
-  check_guidance,
 )
-from lasers_jax.decoders.unet import UNet
 from lasers_jax.errors import InputError, nearest, unknown
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.adversarial import DiscriminatorSettings
-from lasers_jax.training.objective import DiffusionSettings, LossSettings
+from lasers_jax.training.objective import LossSettings
 from lasers_jax.training.optimizer import OptimizerSettings
 
 
@@ -59,7 +59,7 @@ class Settings:
     tensorboard: write TensorBoard files, where TensorFlow is installed.
     model: the autoencoder, not yet initialized.
     discriminator: None trains without one.
-    diffusion, sampling: read where the model has a part that refines.
+    decoding: how the decoder samples, a `Sampling` of its class.
   """
 
   steps: Count
@@ -70,8 +70,7 @@ class Settings:
   optimizer: OptimizerSettings
   mesh: MeshSettings
   evaluation: EvaluationSettings
-  diffusion: DiffusionSettings
-  sampling: SamplingSettings
+  decoding: SamplingSettings
   discriminator: DiscriminatorSettings | None = None
   seed: Seed = 0
   log_every: Whole = 50
@@ -84,13 +83,6 @@ class Settings:
   def pad_multiple(self) -> int:
     """What the sides of an image must be a multiple of."""
     return self.model.pad_multiple
-
-  @property
-  def decoding(self) -> Decoding | None:
-    """How images are sampled; None where nothing refines."""
-    if not self.model.refine:
-      return None
-    return Decoding(self.diffusion.schedule, self.sampling)
 
   @property
   def bits_per_pixel(self) -> float | None:
@@ -109,10 +101,7 @@ _SECTIONS = {
   'optimizer': OptimizerSettings,
   'mesh': MeshSettings,
   'evaluation': EvaluationSettings,
-  'diffusion': DiffusionSettings,
-  'sampling': SamplingSettings,
 }
-_REFINING = ('diffusion', 'sampling')  # sections that only `refine` reads
 
 
 def from_config(config: Mapping[str, Any]) -> Settings:
@@ -126,34 +115,32 @@ def from_config(config: Mapping[str, Any]) -> Settings:
       value that cannot be used.
   """
   config = dict(config)
-  names = (*_SECTIONS, 'network', 'bottleneck', 'refine', 'discriminator')
-  for name in _REFINING:
-    if name in config and 'refine' not in config:
-      raise InputError(f'nothing reads {name}: the config has no refine')
-  refine = config.pop('refine', None)
-  rival = config.pop('discriminator', None)
+  names = (*_SECTIONS, 'network', 'bottleneck', 'decoder', 'discriminator')
+  decoder = _section(config.pop('decoder', DEFAULT), 'decoder')
+  discriminator = config.pop('discriminator', None)
   given = {
     name: _section(config.pop(name, {}), name)
     for name in (*_SECTIONS, 'network', 'bottleneck')
   }
-  model = build_model(given.pop('network'), given.pop('bottleneck'), refine)
+  model = build_model(given.pop('network'), given.pop('bottleneck'), decoder)
   parts = {
     name: _build(_SECTIONS[name], section, name)
     for name, section in given.items()
   }
-  if rival is not None:
-    section = _section(rival, 'discriminator')
+  if discriminator is not None:
+    section = _section(discriminator, 'discriminator')
     parts['discriminator'] = _build(
       DiscriminatorSettings, section, 'discriminator'
     )
-  settings = _build(Settings, config, '', {**parts, 'model': model}, names)
-  check_guidance(model, settings.sampling)
+  decoding = _build_decoding(decoder, model.decoder)
+  parts |= {'model': model, 'decoding': decoding}
+  settings = _build(Settings, config, '', parts, names)
   if settings.data.side % settings.pad_multiple:
     raise InputError(
       f'data.side={settings.data.side} is not a multiple of '
       f'{settings.pad_multiple} (factor {model.encoder.f} × latent patch '
-      f'{model.bottleneck.patch_side}'
-      + (f', {model.refine.f} of refine)' if model.refine else ')')
+      f'{model.bottleneck.patch_side}, {model.decoder.pad_multiple} of the '
+      'decoder)'
     )
   return settings
 
@@ -172,15 +159,16 @@ def with_defaults(
   filled = _filled(Settings, config, none)
   if 'discriminator' not in config:
     del filled['discriminator']
-  kinds = {'refine': UNet, 'discriminator': DiscriminatorSettings, **_SECTIONS}
+  kinds = {'discriminator': DiscriminatorSettings, **_SECTIONS}
   for name, kind in kinds.items():
-    read = name in _SECTIONS and (name not in _REFINING or 'refine' in config)
-    if name in config or read:
+    if name in config or name in _SECTIONS:
       section = _section(config.get(name, {}), name)
       filled[name] = _filled(kind, section, none)
   network = _section(config.get('network', {}), 'network')
   for kind in NETWORKS.get(network.get('name'), ()):
     filled['network'] = _filled(kind, filled['network'], none)
+  section = _section(config.get('decoder', DEFAULT), 'decoder')
+  filled['decoder'] = _filled_decoder(section, none)
   if 'bottleneck' in config:
     section = _section(config['bottleneck'], 'bottleneck')
     filled['bottleneck'] = _filled_bottleneck(section, none)
@@ -195,6 +183,22 @@ def _filled_bottleneck(section: Mapping, none: Callable) -> dict[str, Any]:
     inner = _section(section['inner'], 'bottleneck.inner')
     filled['inner'] = _filled_bottleneck(inner, none)
   return filled
+
+
+def _filled_decoder(section: Mapping, none: Callable) -> dict[str, Any]:
+  kind = DECODERS.get(section.get('name'))
+  if not kind:
+    return dict(section)
+  filled = _filled(kind, section, none)
+  for name, part in _parts_of(kind).items():
+    given = _section(section.get(name, {}), f'decoder.{name}')
+    filled[name] = _filled(part, given, none)
+  return filled
+
+
+def _parts_of(kind: type[Decoder]) -> dict[str, type]:
+  """The sections within `decoder`, and what they are built to."""
+  return {'training': kind.Training, 'sampling': kind.Sampling}
 
 
 def _filled(kind: type, section: Mapping, none: Callable) -> dict[str, Any]:
@@ -224,29 +228,27 @@ def _fields(kind: type) -> dict[str, dataclasses.Field]:
   fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
   if issubclass(kind, nn.Module):  # These two are Linen's own.
     del fields['parent'], fields['name']
+  if issubclass(kind, Decoder):  # These two are built from other sections.
+    del fields['network'], fields['training']
   return fields
 
 
 def build_model(
-  network: Mapping, bottleneck: Mapping, refine: Mapping | None = None
+  network: Mapping, bottleneck: Mapping, decoder: Mapping = DEFAULT
 ) -> Autoencoder:
-  """Builds the autoencoder from its sections; None does not refine.
+  """Builds the autoencoder from its sections.
 
   Raises:
     InputError: an unknown name or key, or values that contradict.
   """
-  encoder, decoder = _choose(NETWORKS, network, 'network')
+  kinds = _choose(NETWORKS, network, 'network')
   network = {k: v for k, v in network.items() if k != 'name'}
   network = _with_dtype(network, 'network')
-  ends = [_build(kind, network, 'network') for kind in (encoder, decoder)]
-  if refine is not None:
-    refine = _with_dtype(_section(refine, 'refine'), 'refine')
-    refine = _build(UNet, refine, 'refine')
+  ends = [_build(kind, network, 'network') for kind in kinds]
   model = Autoencoder(
     encoder=ends[0],
     bottleneck=_build_bottleneck(bottleneck, network['D'], 'bottleneck'),
-    decoder=ends[1],
-    refine=refine,
+    decoder=_build_decoder(decoder, ends[1]),
   )
   try:
     model.bottleneck.check()
@@ -266,6 +268,34 @@ def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
     width = max(d // groups, 1)  # what does not divide, `check` refuses
     fields['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
   return kind(D=d, **fields)
+
+
+def _build_decoder(section: Mapping, network: nn.Module) -> Decoder:
+  """Builds a decoder of a network, all but how it samples."""
+  kind = _choose(DECODERS, section, 'decoder')
+  parts = _parts_of(kind)
+  own = {k: v for k, v in section.items() if k not in ('name', *parts)}
+  given = {'network': network, 'training': _build_part(section, 'training')}
+  return _build(kind, _with_dtype(own, 'decoder'), 'decoder', given, parts)
+
+
+def _build_decoding(section: Mapping, decoder: Decoder) -> SamplingSettings:
+  """Builds how a decoder samples, and checks that it can."""
+  decoding = _build_part(section, 'sampling')
+  decoder.check(decoding)
+  return decoding
+
+
+def _build_part(section: Mapping, name: str) -> Any:
+  """Builds `training` or `sampling` of the section of a decoder."""
+  kind = _parts_of(DECODERS[section['name']])[name]
+  given = _section(section.get(name, {}), f'decoder.{name}')
+  if given and not _fields(kind):
+    raise InputError(
+      f'nothing reads decoder.{name}: decoder.name={section["name"]!r} has no '
+      'such settings'
+    )
+  return _build(kind, given, f'decoder.{name}')
 
 
 def _section(section: Any, name: str) -> Mapping:

@@ -1,11 +1,11 @@
-"""The whole model: encoder, bottleneck, decoder, and what refines."""
+"""The whole model: encoder, bottleneck and decoder."""
 
 import math
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
-import jax.numpy as jnp
+import jax
 from jax import Array
 
 from lasers_jax.bottlenecks.base import Bottleneck, Latent
@@ -16,16 +16,15 @@ from lasers_jax.networks.masks import first_sites, within
 class Output:
   """One forward pass."""
 
-  images: Array  # [B, H·f, W·f, 3], about [0, 1]; not clipped
+  images: Array  # [B, H·f, W·f, 3], the first estimate, about [0, 1]
   z: Array  # [B, H, W, D], the encoder's output
   latent: Latent
-  sizes: Array | None = None  # int32 [B, 2], of the pictures; None: they fill
 
 
 class Autoencoder(nn.Module):
   """Images [B, H·f, W·f, 3] in [0, 1] to codes and back.
 
-  The networks see images centred at zero, in [-0.5, 0.5].
+  The encoder sees images centred at zero, in [-0.5, 0.5].
 
   Where `sizes`, int32 [B, 2], says how high and wide pictures at the top left
   of images are, each is coded and decoded as if it were alone, its edge
@@ -33,21 +32,18 @@ class Autoencoder(nn.Module):
   made of it means nothing.
 
   Attributes:
-    refine: a U-Net that samples what the code does not hold, or None. With it,
-      `decoder` is what SWYCC calls D_initial, and the images of an `Output` are
-      what it is to refine.
+    decoder: a `lasers_jax.decoders.Decoder`.
   """
 
   encoder: nn.Module
   bottleneck: Bottleneck
   decoder: nn.Module
-  refine: nn.Module | None = None
 
   @property
   def pad_multiple(self) -> int:
     """What the sides of an image must be a multiple of."""
     sides = self.encoder.f * self.bottleneck.patch_side
-    return math.lcm(sides, self.refine.f if self.refine else 1)
+    return math.lcm(sides, self.decoder.pad_multiple)
 
   def padded(self, sizes: Any) -> Any:
     """Sides of pictures, up to `pad_multiple`; numbers or arrays of them."""
@@ -62,45 +58,52 @@ class Autoencoder(nn.Module):
     self, images: Array, train: bool = False, sizes: Array | None = None
   ) -> Output:
     z, latent = self._code(images, train, sizes)
-    decoded = self.decode_latent(latent.quantized, sizes)
-    output = Output(decoded, z, latent, sizes)
-    if self.refine and self.is_initializing():
-      n = len(images)
-      self.denoise(images, jnp.zeros(n, jnp.float32), output, jnp.ones(n, bool))
+    output = Output(self.decode_latent(latent.quantized, sizes), z, latent)
+    if self.is_initializing():
+      self.decoder_losses(images, output, jax.random.key(0))
     return output
 
-  def denoise(
-    self, noisy: Array, t: Array, output: Output, use_condition: Array
-  ) -> Array:
-    """Predicts v of noisy images [B, h, w, 3], which lie in [-1, 1].
+  def decoder_losses(
+    self, images: Array, output: Output, key: Array, distance: Any = None
+  ) -> dict[str, Array]:
+    """Returns the decoder's own terms of the loss of a forward pass.
 
     Args:
-      t: [B], in [0, 1]; see `lasers_jax.diffusion`.
-      output: the forward pass that the refined images are to agree with.
-      use_condition: bool [B]; where not, the network does not see `output`.
+      images: [B, h, w, 3] in [0, 1], which `output` was made of.
+      key, distance: as in `Decoder.losses`.
     """
-    initial = 2 * output.images - 1
-    with within(self._mask(output.sizes, *noisy.shape[1:3])):
-      return self.refine(
-        noisy, t, initial, output.latent.quantized, use_condition
-      )
+    quantized = output.latent.quantized
+    return self.decoder.losses(images, quantized, output.images, key, distance)
 
   def encode(self, images: Array, sizes: Array | None = None) -> Any:
     """Returns the codes of images: exactly what would be stored."""
     return self._code(images, False, sizes)[1].codes
 
   def decode(self, codes: Any) -> Array:
-    """Returns the images of codes; `decode(encode(x))` equals evaluation."""
-    return self.decoder(self.bottleneck.decode(codes)) + 0.5
+    """Returns the first estimate of codes, as the forward pass gives it."""
+    return self.decoder(self.bottleneck.decode(codes))
 
   def decode_latent(
     self, quantized: Array, sizes: Array | None = None
   ) -> Array:
-    """Returns the images of quantized latents [B, H, W, D]."""
-    _, h, w, _ = quantized.shape
-    f = self.encoder.f
-    with within(self._mask(sizes, f * h, f * w)):
-      return self.decoder(quantized) + 0.5
+    """Returns the first estimate of quantized latents [B, H, W, D]."""
+    with within(self._image_mask(quantized, sizes)):
+      return self.decoder(quantized)
+
+  def sample(self, quantized: Array, draw: Any, settings: Any = None) -> Array:
+    """Returns the images that the decoder draws of latents [B, H, W, D].
+
+    Args:
+      draw: a `lasers_jax.decoders.Draw`; its sizes are those of the pictures.
+      settings: of the decoder's `Sampling`; None takes its defaults.
+    """
+    if settings is None:
+      settings = self.decoder.Sampling()
+    mask = self._image_mask(quantized, draw.sizes)
+    if draw.sizes is not None:
+      draw = draw.replace(sizes=self.padded(draw.sizes))
+    with within(mask):
+      return self.decoder.sample(quantized, draw, settings)
 
   def initialize(self, images: Array) -> None:
     """Lets the bottleneck start from a first batch of images."""
@@ -119,6 +122,11 @@ class Autoencoder(nn.Module):
       z = self.encoder(images - 0.5)
     mask = None if mask is None else mask[:, ::f, ::f]
     return z, self.bottleneck(z, train=train, mask=mask)
+
+  def _image_mask(self, quantized: Array, sizes: Array | None) -> Array | None:
+    """The `_mask` of the images of latents [B, H, W, D]."""
+    _, h, w, _ = quantized.shape
+    return self._mask(sizes, self.encoder.f * h, self.encoder.f * w)
 
   def _mask(self, sizes: Array | None, height: int, width: int) -> Array | None:
     """Where in images the padded pictures are: bool [B, height, width]."""

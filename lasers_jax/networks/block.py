@@ -31,7 +31,7 @@ class BlockEncoder(nn.Module):
 
   D: Count
   f: Count = 8
-  width: Count = 192
+  channels: Count = 192
   blocks: Whole = 3
   dtype: jnp.dtype = jnp.float32
 
@@ -39,7 +39,7 @@ class BlockEncoder(nn.Module):
   def __call__(self, images: jax.Array) -> jax.Array:
     layers.check_sides(images, self.f)
     x = layers.space_to_depth(images.astype(self.dtype), self.f)
-    h = _around(x, self.width, self.blocks, self.dtype)
+    h = _around(x, self.channels, self.blocks, self.dtype)
     start = cosine_transform(self.f, self.D)
     to_latent = _linear(start, self.dtype, name='to_latent')
     return to_latent(jnp.concatenate([x, h], axis=-1)).astype(jnp.float32)
@@ -53,7 +53,7 @@ class BlockDecoder(nn.Module):
 
   D: Count
   f: Count = 8
-  width: Count = 192
+  channels: Count = 192
   blocks: Whole = 3
   dtype: jnp.dtype = jnp.float32
 
@@ -61,7 +61,7 @@ class BlockDecoder(nn.Module):
   def __call__(self, z: jax.Array) -> jax.Array:
     layers.check_width(z, self.D)
     z = z.astype(self.dtype)
-    h = _around(z, self.width, self.blocks, self.dtype)
+    h = _around(z, self.channels, self.blocks, self.dtype)
     start = cosine_transform(self.f, self.D).T
     to_image = _linear(start, self.dtype, name='to_image')
     x = to_image(jnp.concatenate([z, h], axis=-1))
@@ -99,10 +99,10 @@ def _cosines(n: int) -> np.ndarray:
   return basis
 
 
-def _around(x, width, blocks, dtype):
-  """What the blocks around say of each: [B, H, W, C] -> [B, H, W, width]."""
-  h = layers.conv(width, 3, dtype)(x)
-  return ResidualStack(width, blocks, dtype)(h)
+def _around(x, channels, blocks, dtype):
+  """What the blocks around say of each: [B, H, W, C] -> [B, H, W, channels]."""
+  h = layers.conv(channels, 3, dtype)(x)
+  return ResidualStack(channels, blocks, dtype)(h)
 
 
 def _linear(start: np.ndarray, dtype, name: str) -> nn.Dense:

@@ -19,12 +19,12 @@ class PatchGAN(nn.Module):
   logits do not depend on the others.
 
   Attributes:
-    width: channels after the first convolution; they double up to 8 times.
+    channels: after the first convolution; they double up to 8 times.
     num_downsamples: of the side; 3 see patches of 70 pixels, 2 of 34, 1 of 16.
     dtype: of the computation.
   """
 
-  width: int = 64
+  channels: int = 64
   num_downsamples: int = 3
   dtype: jnp.dtype = jnp.float32
 
@@ -41,9 +41,9 @@ class PatchGAN(nn.Module):
     """
     x = prepare(images, self.least, self.num_downsamples).astype(self.dtype)
     for i in range(self.num_downsamples):
-      x = layers.DownConv(self.width * min(2**i, 8), self.dtype)(x)
+      x = layers.DownConv(self.channels * min(2**i, 8), self.dtype)(x)
       x = nn.leaky_relu(normalize(x, self.dtype) if i else x, 0.2)
-    features = self.width * min(2**self.num_downsamples, 8)
+    features = self.channels * min(2**self.num_downsamples, 8)
     x = self._conv(features)(x)
     x = nn.leaky_relu(normalize(x, self.dtype), 0.2)
     return self._conv(1)(x)[..., 0].astype(jnp.float32)
@@ -69,13 +69,13 @@ class StyleGAN(nn.Module):
   so that an image's logit does not depend on the others.
 
   Attributes:
-    width: channels at full size; they double with each halving, to `most`.
+    channels: at full size; they double with each halving, to `most`.
     num_downsamples: of the side.
     most: channels at most.
     dtype: of the computation.
   """
 
-  width: int = 64
+  channels: int = 64
   num_downsamples: int = 3
   most: int = 512
   dtype: jnp.dtype = jnp.float32
@@ -92,9 +92,9 @@ class StyleGAN(nn.Module):
     Raises InputError where a side is too small.
     """
     x = prepare(images, self.least, self.num_downsamples).astype(self.dtype)
-    x = self._act(layers.conv(self.width, 3, self.dtype)(x))
+    x = self._act(layers.conv(self.channels, 3, self.dtype)(x))
     for i in range(self.num_downsamples):
-      features = min(self.width * 2 ** (i + 1), self.most)
+      features = min(self.channels * 2 ** (i + 1), self.most)
       h = self._act(layers.conv(x.shape[-1], 3, self.dtype)(x))
       h = self._act(layers.conv(features, 3, self.dtype)(blur_pool(h)))
       shortcut = layers.conv(features, 1, self.dtype, use_bias=False)

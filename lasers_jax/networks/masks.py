@@ -55,9 +55,11 @@ def within(mask: Array | None):
     return contextlib.nullcontext()
 
   def call(layer, args, options, context):
+    if context.method_name != '__call__':
+      return layer(*args, **options)
     x, module = args[0], context.module
     # Squares cut out of images, each a map of its own, have nothing beyond.
-    if context.method_name != '__call__' or len(x) != len(mask):
+    if len(x) != len(mask):
       return layer(*args, **options)
     if _reads_around(module):
       x = jnp.where(_at(mask, x)[..., None], x, jnp.zeros((), x.dtype))

@@ -95,15 +95,15 @@ class Middle(nn.Module):
 class ResNetEncoder(nn.Module):
   """Encodes images: [B, f*H, f*W, 3], about [-1, 1] -> [B, H, W, D] float32.
 
-  `multipliers` of `width` are the channels of the levels; f doubles from each
-  to the next. Levels whose own down-sampling factor is in `attention` attend:
-  a factor, not a resolution, so any sides that divide by f will do. (In a 256
-  pixel network, resolution 16 is the factor 16.) Computes in `dtype`. Raises
-  InputError where a side does not divide by f.
+  A level has `channels` times its entry of `multipliers` channels; f doubles
+  from each to the next. Levels whose own down-sampling factor is in `attention`
+  attend: a factor, not a resolution, so any sides that divide by f will do. (In
+  a 256 pixel network, resolution 16 is the factor 16.) Computes in `dtype`.
+  Raises InputError where a side does not divide by f.
   """
 
   D: Count
-  width: Count = 128
+  channels: Count = 128
   multipliers: Counts = (1, 1, 2, 2, 4)
   blocks: Whole = 2
   attention: tuple[Count, ...] = (16,)
@@ -117,12 +117,12 @@ class ResNetEncoder(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
     layers.check_sides(images, self.f)
-    x = layers.conv(self.width, 3, self.dtype)(images.astype(self.dtype))
+    x = layers.conv(self.channels, 3, self.dtype)(images.astype(self.dtype))
     for i, multiplier in enumerate(self.multipliers):
       if i:
         x = layers.DownConv(x.shape[-1], self.dtype)(x)
       attend = 2**i in self.attention
-      x = Level(self.width * multiplier, self.blocks, attend, self.dtype)(x)
+      x = Level(self.channels * multiplier, self.blocks, attend, self.dtype)(x)
     x = nn.swish(normalize(Middle(self.dtype)(x), self.dtype))
     z = layers.conv(self.D, 3, self.dtype, name='to_latent')(x)
     return z.astype(jnp.float32)
@@ -137,7 +137,7 @@ class ResNetDecoder(nn.Module):
   """
 
   D: Count
-  width: Count = 128
+  channels: Count = 128
   multipliers: Counts = (1, 1, 2, 2, 4)
   blocks: Whole = 2
   attention: tuple[Count, ...] = (16,)
@@ -151,12 +151,14 @@ class ResNetDecoder(nn.Module):
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
     layers.check_width(z, self.D)
-    features = self.width * self.multipliers[-1]
+    features = self.channels * self.multipliers[-1]
     x = layers.conv(features, 3, self.dtype)(z.astype(self.dtype))
     x = Middle(self.dtype)(x)
     for i, multiplier in reversed(list(enumerate(self.multipliers))):
       attend = 2**i in self.attention
-      x = Level(self.width * multiplier, self.blocks + 1, attend, self.dtype)(x)
+      x = Level(
+        self.channels * multiplier, self.blocks + 1, attend, self.dtype
+      )(x)
       if i:
         x = layers.NearestUpConv(x.shape[-1], self.dtype)(x)
     x = nn.swish(normalize(x, self.dtype))

@@ -28,14 +28,14 @@ class VectorEncoder(nn.Module):
 
   Each square of `side` pixels is coded by itself, so that an image of that side
   has one latent vector. `num_downsamples` convolutions of stride 2 have
-  `width`, twice that, ... channels. Computes in `dtype`. Raises InputError
+  `channels`, twice that, ... channels. Computes in `dtype`. Raises InputError
   where `side` cannot be halved so often or a side of the images does not divide
   by it.
   """
 
   D: Count
   side: Count
-  width: Count = 64
+  channels: Count = 64
   num_downsamples: Count = 2
   dtype: jnp.dtype = jnp.float32
 
@@ -54,7 +54,7 @@ class VectorEncoder(nn.Module):
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, self.side, self.side, c)
     x = x.astype(self.dtype)
     for i in range(self.num_downsamples):
-      x = nn.relu(layers.DownConv(self.width * 2**i, self.dtype)(x))
+      x = nn.relu(layers.DownConv(self.channels * 2**i, self.dtype)(x))
     x = x.reshape(len(x), -1)
     z = nn.Dense(self.D, dtype=self.dtype, name='to_latent')(x)
     return z.reshape(b, h, w, self.D).astype(jnp.float32)
@@ -69,7 +69,7 @@ class VectorDecoder(nn.Module):
 
   D: Count
   side: Count
-  width: Count = 64
+  channels: Count = 64
   num_downsamples: Count = 2
   dtype: jnp.dtype = jnp.float32
 
@@ -83,12 +83,12 @@ class VectorDecoder(nn.Module):
     layers.check_width(z, self.D)
     b, h, w, _ = z.shape
     small = _small_side(self.side, self.num_downsamples)
-    widths = [self.width * 2**i for i in range(self.num_downsamples)]
+    features = [self.channels * 2**i for i in range(self.num_downsamples)]
     x = z.reshape(-1, self.D).astype(self.dtype)
-    x = nn.relu(nn.Dense(small**2 * widths[-1], dtype=self.dtype)(x))
-    x = x.reshape(-1, small, small, widths[-1])
-    for features in reversed(widths[:-1]):
-      x = nn.relu(layers.UpConv(features, self.dtype)(x))
+    x = nn.relu(nn.Dense(small**2 * features[-1], dtype=self.dtype)(x))
+    x = x.reshape(-1, small, small, features[-1])
+    for n in reversed(features[:-1]):
+      x = nn.relu(layers.UpConv(n, self.dtype)(x))
     x = layers.UpConv(3, self.dtype, name='to_image')(x)
     x = x.reshape(b, h, w, self.side, self.side, 3).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, h * self.side, w * self.side, 3).astype(jnp.float32)

@@ -24,14 +24,14 @@ class ResidualStack(nn.Module):
   [B, H, W, C] -> [B, H, W, C]; the convolutions have no bias.
   """
 
-  width: int
+  channels: int
   blocks: int
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x):
     for _ in range(self.blocks):
-      h = layers.conv(self.width, 3, self.dtype, use_bias=False)(nn.relu(x))
+      h = layers.conv(self.channels, 3, self.dtype, use_bias=False)(nn.relu(x))
       h = layers.conv(x.shape[-1], 1, self.dtype, use_bias=False)(nn.relu(h))
       x = x + h
     return nn.relu(x)
@@ -47,8 +47,8 @@ class VQVAEEncoder(nn.Module):
   """
 
   D: Count
-  width: Several = 128  # half of it is used, too
-  residual_width: Count = 32
+  channels: Several = 128  # half of it is used, too
+  residual_channels: Count = 32
   residual_blocks: Whole = 2
   f: Several = 4
   dtype: jnp.dtype = jnp.float32
@@ -58,10 +58,12 @@ class VQVAEEncoder(nn.Module):
     x, num_downsamples = images.astype(self.dtype), _halvings(self.f)
     layers.check_sides(images, self.f)
     for left in reversed(range(num_downsamples)):
-      features = self.width // 2 if left else self.width
+      features = self.channels // 2 if left else self.channels
       x = nn.relu(layers.DownConv(features, self.dtype)(x))
-    x = layers.conv(self.width, 3, self.dtype)(x)
-    x = ResidualStack(self.residual_width, self.residual_blocks, self.dtype)(x)
+    x = layers.conv(self.channels, 3, self.dtype)(x)
+    x = ResidualStack(self.residual_channels, self.residual_blocks, self.dtype)(
+      x
+    )
     z = layers.conv(self.D, 1, self.dtype, name='to_latent')(x)
     return z.astype(jnp.float32)
 
@@ -74,8 +76,8 @@ class VQVAEDecoder(nn.Module):
   """
 
   D: Count
-  width: Several = 128  # half of it is used, too
-  residual_width: Count = 32
+  channels: Several = 128  # half of it is used, too
+  residual_channels: Count = 32
   residual_blocks: Whole = 2
   f: Several = 4
   dtype: jnp.dtype = jnp.float32
@@ -83,9 +85,11 @@ class VQVAEDecoder(nn.Module):
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
     layers.check_width(z, self.D)
-    x = layers.conv(self.width, 3, self.dtype)(z.astype(self.dtype))
-    x = ResidualStack(self.residual_width, self.residual_blocks, self.dtype)(x)
+    x = layers.conv(self.channels, 3, self.dtype)(z.astype(self.dtype))
+    x = ResidualStack(self.residual_channels, self.residual_blocks, self.dtype)(
+      x
+    )
     for _ in range(_halvings(self.f) - 1):
-      x = nn.relu(layers.UpConv(self.width // 2, self.dtype)(x))
+      x = nn.relu(layers.UpConv(self.channels // 2, self.dtype)(x))
     x = layers.UpConv(3, self.dtype, name='to_image')(x)
     return x.astype(jnp.float32)

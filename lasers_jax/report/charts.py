@@ -186,12 +186,12 @@ def over_steps(
   """Draws values over the number of sampling steps.
 
   Args:
-    level: what the first decoder has, which takes no steps: a dashed line.
+    level: what the first estimate has, which takes no steps: a dashed line.
   """
   with _drawing() as (axes, text):
     axes.plot(steps, values, 'o-', ms=4, label='samples')
     if level is not None:
-      axes.axhline(level, c=COLOURS[1], lw=1.2, ls='--', label='first decoder')
+      axes.axhline(level, c=COLOURS[1], lw=1.2, ls='--', label='first estimate')
       axes.legend(loc='best')
     axes.set_xscale('log')
     axes.set_xticks(steps, [str(n) for n in steps])

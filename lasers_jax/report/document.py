@@ -63,7 +63,7 @@ def render(
     by_use=findings.numbers is not None,
     samples=findings.samples and panels.samples(findings.samples),
     sweep=findings.sweep and panels.sweep(findings),
-    sampling=protocol.get('sampling'),
+    sampling=_words(protocol.get('sampling', {})),
     origin=origin,
     config=_sections(config),
   )
@@ -82,9 +82,17 @@ def _template() -> jinja2.Template:
 
 
 def _title(config) -> str:
-  names = {'refine': ' + diffusion', 'discriminator': ' + discriminator'}
-  more = ''.join(text for key, text in names.items() if key in config)
-  return f'{config["bottleneck"]["name"]}{more} on {config["data"]["name"]}'
+  names = [config['bottleneck']['name']]
+  names += [config['decoder']['name']] if 'decoder' in config else []
+  names += ['discriminator'] if 'discriminator' in config else []
+  return f'{" + ".join(names)} on {config["data"]["name"]}'
+
+
+def _words(section: Mapping[str, Any]) -> str:
+  """Keys and values of a section in one line of text."""
+  return ', '.join(
+    f'{key.replace("_", " ")} {value}' for key, value in _rows(section)
+  )
 
 
 def _say_bits(results) -> str:

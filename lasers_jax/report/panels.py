@@ -76,7 +76,7 @@ def training(
     step: of the checkpoint; it is marked where training went on.
   """
   batch = 'Training: of a batch, before rounding; in a model that samples, by '
-  batch += 'the first decoder. Validation: as in the results.'
+  batch += 'the first estimate. Validation: as in the results.'
   use = 'Training: of a batch. Validation: of the whole split.'
   plan = [
     ('Loss', {'loss': 'loss'}, 'The weighted sum of its terms.', True),
@@ -221,7 +221,7 @@ def samples(found: Samples) -> dict[str, Any]:
   top = float(np.percentile(spread, 99.5))
   rows = []
   for i, original in enumerate(found.originals):
-    copies = {'first decoder': found.initial[i]}
+    copies = {'first estimate': found.initial[i]}
     for j, draw in enumerate(found.draws[:DRAWN]):
       copies[f'sample {j + 1}'] = draw[i]
     copies[f'mean of {len(exact)}'] = mean[i]
@@ -263,7 +263,7 @@ def sweep(findings: Findings) -> dict[str, Any]:
   drawn.append(Chart('Time', _svg(text)))
   names = in_order(found.values)
   first = [number(name, found.initial[name]) for name in names]
-  table = [('first decoder', *first, '')]
+  table = [('first estimate', *first, '')]
   for i, steps in enumerate(found.steps):
     values = [number(name, found.values[name][i]) for name in names]
     table.append((str(steps), *values, f'{found.milliseconds[i]:.3g}'))

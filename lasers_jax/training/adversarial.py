@@ -29,7 +29,7 @@ class DiscriminatorSettings:
 
   Attributes:
     name: 'patchgan' or 'stylegan'.
-    width, num_downsamples: of that network.
+    channels, num_downsamples: of that network.
     loss: 'hinge' or 'non_saturating'.
     weight: of the adversarial loss of the autoencoder.
     adaptive: multiply it by |∇ of the other losses| / |∇ of the adversarial
@@ -44,7 +44,7 @@ class DiscriminatorSettings:
   """
 
   name: str = 'patchgan'
-  width: Count = 64
+  channels: Count = 64
   num_downsamples: Whole = 3
   loss: str = 'hinge'
   weight: Amount = 0.8
@@ -89,7 +89,9 @@ class Adversary(NamedTuple):
 def make_adversary(settings: DiscriminatorSettings) -> Adversary:
   """Builds the discriminator of a run."""
   kind = DISCRIMINATORS[settings.name]
-  module = kind(width=settings.width, num_downsamples=settings.num_downsamples)
+  module = kind(
+    channels=settings.channels, num_downsamples=settings.num_downsamples
+  )
   optimizer = optax.adam(settings.learning_rate, settings.b1, settings.b2)
   return Adversary(module, settings, optimizer)
 
@@ -106,7 +108,7 @@ def start(adversary: Adversary, images: Array, key: Array) -> AdversaryState:
   )
 
 
-def play(
+def discriminator_step(
   adversary: Adversary, state: AdversaryState, real: Array, fake: Array
 ) -> tuple[AdversaryState, Array, dict[str, Array]]:
   """Lets the discriminator learn from a batch, and say how to deceive it.
@@ -123,7 +125,7 @@ def play(
   settings = adversary.settings
   of_discriminator, of_autoencoder = LOSSES[settings.loss]
 
-  def judge(params, images):
+  def logits(params, images):
     return adversary.module.apply({'params': params}, images)
 
   def loss(real_logits, fake_logits):
@@ -131,19 +133,21 @@ def play(
     apart = lecam(real_logits, fake_logits, state.real_logit, state.fake_logit)
     return value + settings.lecam * apart
 
-  real_logits, of_real = jax.vjp(lambda p: judge(p, real), state.params)
-  fake_logits, of_fake = jax.vjp(judge, state.params, fake)
+  real_logits, of_real = jax.vjp(lambda p: logits(p, real), state.params)
+  fake_logits, of_fake = jax.vjp(logits, state.params, fake)
   value, by_logits = jax.value_and_grad(loss, (0, 1))(real_logits, fake_logits)
   gradients = jax.tree.map(
     jnp.add, of_real(by_logits[0])[0], of_fake(by_logits[1])[0]
   )
   metrics = {}
   if settings.r1:
-    penalty, more = jax.value_and_grad(r1_penalty, 1)(judge, state.params, real)
+    penalty, more = jax.value_and_grad(r1_penalty, 1)(
+      logits, state.params, real
+    )
     gradients = jax.tree.map(lambda a, b: a + settings.r1 * b, gradients, more)
     metrics['r1'] = penalty
   deceived, by_fake = jax.value_and_grad(of_autoencoder)(fake_logits)
-  _, pull = of_fake(by_fake)
+  _, image_gradient = of_fake(by_fake)
 
   updates, opt_state = adversary.optimizer.update(gradients, state.opt_state)
   right = (jnp.mean(real_logits > 0) + jnp.mean(fake_logits < 0)) / 2
@@ -161,17 +165,17 @@ def play(
     'fake_logit': jnp.mean(fake_logits),
     'discriminator_accuracy': state.accuracy,
   }
-  return state, pull, metrics
+  return state, image_gradient, metrics
 
 
-def play_in_time(
+def scheduled_discriminator_step(
   adversary: Adversary,
   state: AdversaryState,
   real: Array,
   fake: Array,
   step: Array,
 ) -> tuple[AdversaryState, Array, dict[str, Array]]:
-  """Is `play` from its start on; before it, nothing comes of it.
+  """Takes a `discriminator_step` from `start` on; before it nothing changes.
 
   The gradient is zero until the warm-up is over, too.
   """
@@ -179,12 +183,14 @@ def play_in_time(
   heard = step >= adversary.settings.start + adversary.settings.warmup
   # No lax.cond: within one, XLA's convolutions backwards take ten times as long
   # on CPUs (jax issue 12868).
-  changed, pull, metrics = play(adversary, state, real, fake)
+  changed, image_gradient, metrics = discriminator_step(
+    adversary, state, real, fake
+  )
   state = jax.tree.map(
     lambda new, old: jnp.where(began, new, old), changed, state
   )
   metrics = {name: jnp.where(began, x, 0) for name, x in metrics.items()}
-  return state, jnp.where(heard, pull, 0), metrics
+  return state, jnp.where(heard, image_gradient, 0), metrics
 
 
 def adaptive_weight(others: Array, adversarial: Array) -> Array:
@@ -198,9 +204,9 @@ def adaptive_weight(others: Array, adversarial: Array) -> Array:
   return jnp.clip(a / (b + 1e-4), 0, _MOST_WEIGHT)
 
 
-def r1_penalty(judge, params: Any, real: Array) -> Array:
+def r1_penalty(logits, params: Any, real: Array) -> Array:
   """Returns the mean over images of |∇D(x)|² / 2, D the sum of the logits."""
-  gradient = jax.grad(lambda images: jnp.sum(judge(params, images)))(real)
+  gradient = jax.grad(lambda images: jnp.sum(logits(params, images)))(real)
   return jnp.mean(jnp.sum(gradient**2, axis=(1, 2, 3))) / 2
 
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from lasers_jax.core.ranges import Amount, Number, Positive, Share
-from lasers_jax.diffusion import Schedule, diffusion_loss, draw_times
+from lasers_jax.core.ranges import Amount, Number
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder, Output
 from lasers_jax.pretrained import load_perceptual
@@ -20,10 +19,7 @@ PIXEL_LOSSES = {
   'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),
   'l1': lambda x, y: jnp.mean(jnp.abs(x - y), axis=(1, 2, 3)),
 }
-OF_IMAGES = ('pixel', 'perceptual', 'diffusion', 'refined_perceptual')
-# These two terms are made only where they have a weight.
-REFINED = OF_IMAGES[-1]
-DECODER_NORM = 'decoder_norm'
+DECODER_NORM = 'decoder_norm'  # a term that there is where it has a weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +28,9 @@ class LossSettings:
 
   Attributes:
     pixel: 'mse' or 'l1', on images in [0, 1].
-    weights: the weight of each term: `pixel`; each loss of the bottleneck under
-      its own name; with a perceptual network, `perceptual`; with a diffusion
-      decoder, `diffusion`; with both, also `refined_perceptual` (of the images
-      that it estimates in one step), which may be left out, as may
+    weights: the weight of each term: `pixel`; each loss of the bottleneck and
+      of the decoder under its own name; with a perceptual network,
+      `perceptual`. The decoder's `perceptual_terms` may be left out, as may
       `decoder_norm`, half the sum of the squares of the decoder's weights. None
       is negative but that of `size`, see `bottlenecks.lattice`.
     perceptual: the network that compares images as the eye does, a name in
@@ -61,44 +56,30 @@ class LossSettings:
       raise InputError('loss.weights are all 0: nothing would be learned')
 
 
-@dataclasses.dataclass(frozen=True)
-class DiffusionSettings:
-  """How the diffusion decoder is trained.
-
-  Attributes:
-    signal_scale: see `diffusion.Schedule`.
-    uniform_fraction: see `diffusion.draw_times`.
-  """
-
-  signal_scale: Positive = 1.0
-  uniform_fraction: Share = 1.0
-
-  @property
-  def schedule(self) -> Schedule:
-    return Schedule(self.signal_scale)
-
-
 class Objective(NamedTuple):
   """What a run minimizes.
 
   Attributes:
-    diffusion: read where the model has a part that refines.
     perceptual: a module (images, images) -> distances [B]; None where the loss
       has no such term.
   """
 
   model: Autoencoder
   loss: LossSettings
-  diffusion: DiffusionSettings | None = None
   perceptual: nn.Module | None = None
 
   def __call__(
-    self, params: Any, codebook: Any, images: Array, key: Array, frozen: Any
+    self,
+    params: Any,
+    codebook: Any,
+    images: Array,
+    key: Array,
+    perceptual_params: Any,
   ) -> tuple[Array, tuple[dict[str, Array], Output, dict]]:
     """Computes the loss of a batch of images [B, h, w, 3] in [0, 1].
 
     Args:
-      frozen: the parameters of the perceptual network, which never change.
+      perceptual_params: of the perceptual network; they never change.
 
     Returns:
       The loss, and (metrics, forward pass, new codebook): metrics are the
@@ -111,14 +92,25 @@ class Objective(NamedTuple):
       mutable=['codebook'],
       rngs={'bottleneck': key},
     )
+
+    def distance(a: Array, b: Array) -> Array:
+      distances = self.perceptual.apply({'params': perceptual_params}, a, b)
+      return jnp.mean(distances)
+
+    weights = self.loss.weights
     pixels = PIXEL_LOSSES[self.loss.pixel](images, output.images)
     terms = {'pixel': jnp.mean(pixels), **output.latent.losses}
     if self.perceptual:
-      terms['perceptual'] = self._distance(frozen, images, output.images)
-    if self.model.refine:
-      key = jax.random.fold_in(key, 1)
-      terms |= self._refinement(params, images, output, key, frozen)
-    weights = self.loss.weights
+      terms['perceptual'] = distance(images, output.images)
+    asked = weights.keys() & set(self.model.decoder.perceptual_terms)
+    terms |= self.model.apply(
+      {'params': params},
+      images,
+      output,
+      jax.random.fold_in(key, 1),
+      distance if asked else None,
+      method='decoder_losses',
+    )
     if DECODER_NORM in weights:
       squares = optax.tree.norm(params['decoder'], squared=True)
       terms[DECODER_NORM] = squares / 2
@@ -131,51 +123,18 @@ class Objective(NamedTuple):
     }
     return loss, (metrics, output, updates.get('codebook', codebook))
 
-  def _distance(self, frozen: Any, a: Array, b: Array) -> Array:
-    return jnp.mean(self.perceptual.apply({'params': frozen}, a, b))
+  def check_weights(self, side: int) -> list[str]:
+    """Checks that there is just one weight for each term.
 
-  def _refinement(
-    self, params: Any, images: Array, output: Output, key: Array, frozen: Any
-  ) -> dict[str, Array]:
-    """The terms of the diffusion decoder; some see no condition."""
-    n, keys = len(images), jax.random.split(key, 3)
-    use_condition = ~jax.random.bernoulli(
-      keys[0], self.model.refine.condition_dropout, (n,)
-    )
-    times = draw_times(keys[1], n, self.diffusion.uniform_fraction)
-    noise = jax.random.normal(keys[2], images.shape, jnp.float32)
+    Also that images [B, side, side, 3] are not too small for the networks.
 
-    def predict(noisy, t):
-      variables = {'params': params}
-      return self.model.apply(
-        variables, noisy, t, output, use_condition, method='denoise'
-      )
+    Returns:
+      The terms, in the order in which a step computes them.
 
-    losses, estimates = diffusion_loss(
-      predict, self.diffusion.schedule, 2 * images - 1, times, noise
-    )
-    terms = {'diffusion': jnp.mean(losses)}
-    if REFINED in self.loss.weights:
-      estimates = (estimates + 1) / 2
-      terms[REFINED] = self._distance(frozen, images, estimates)
-    return terms
-
-  def check_weights(self, side: int) -> None:
-    """Raises InputError unless there is just one weight for each term.
-
-    Also where images [B, side, side, 3] are too small for the networks.
+    Raises:
+      InputError: it is not so.
     """
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    output, _ = jax.eval_shape(
-      self.model.init_with_output, jax.random.key(0), images
-    )
-    if self.perceptual:
-      jax.eval_shape(self.perceptual.init, jax.random.key(0), images, images)
-    terms = ['pixel', *output.latent.losses]
-    terms += ['perceptual'] if self.loss.perceptual else []
-    terms += ['diffusion'] if self.model.refine else []
-    may = [DECODER_NORM]
-    may += [REFINED] if self.loss.perceptual and self.model.refine else []
+    terms, may = self._terms(side)
     missing = [name for name in terms if name not in self.loss.weights]
     unread = [x for x in self.loss.weights if x not in terms + may]
     if missing or unread:
@@ -184,10 +143,30 @@ class Objective(NamedTuple):
         + (f'; missing: {", ".join(missing)}' if missing else '')
         + (f'; nothing reads: {", ".join(unread)}' if unread else '')
       )
+    return terms + [name for name in may if name in self.loss.weights]
+
+  def _terms(self, side: int) -> tuple[list[str], list[str]]:
+    """The terms that must have a weight, and those that may."""
+    key = jax.random.key(0)
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    output, variables = jax.eval_shape(self.model.init_with_output, key, images)
+
+    def of_decoder(variables, images, output):
+      return self.model.apply(
+        variables, images, output, key, method='decoder_losses'
+      )
+
+    terms, may = [*output.latent.losses, 'pixel'], [DECODER_NORM]
+    if self.perceptual:
+      jax.eval_shape(self.perceptual.init, key, images, images)
+      terms.append('perceptual')
+      may += self.model.decoder.perceptual_terms
+    terms += jax.eval_shape(of_decoder, variables, images, output)
+    return terms, may
 
 
 def make_objective(
-  model: Autoencoder, loss: LossSettings, diffusion: DiffusionSettings
+  model: Autoencoder, loss: LossSettings
 ) -> tuple[Objective, Any]:
   """Builds what a run minimizes, and reads the weights of what compares.
 
@@ -198,10 +177,10 @@ def make_objective(
     InputError: there are no such weights, or of another shape.
   """
   if not loss.perceptual:
-    return Objective(model, loss, diffusion), None
+    return Objective(model, loss), None
   path = loss.perceptual_weights or None
   module, params = load_perceptual(loss.perceptual, path)
-  return Objective(model, loss, diffusion, module), params
+  return Objective(model, loss, module), params
 
 
 def training_psnr(images: Array, reconstructions: Array) -> Array:

@@ -49,9 +49,10 @@ def create_train_state(
     rngs={'bottleneck': data_key},
   )
   variables = {'codebook': {}, **variables, **fitted}
-  params, rival = variables['params'], {}
+  params, disc_state = variables['params'], {}
   if adversary:
-    rival = adversarial.start(adversary, images, jax.random.fold_in(key, 1))
+    disc_key = jax.random.fold_in(key, 1)
+    disc_state = adversarial.start(adversary, images, disc_key)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -59,7 +60,7 @@ def create_train_state(
     opt_state=optimizer.init(params),
     ema_params=jax.tree.map(jnp.copy, params),
     key=run_key,
-    adversary=rival,
+    adversary=disc_state,
   )
 
 

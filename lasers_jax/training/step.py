@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from lasers_jax.core import averages
 from lasers_jax.core.images import to_float
+from lasers_jax.decoders import Decoder
 from lasers_jax.training.adversarial import (
   Adversary,
   adaptive_weight,
-  play_in_time,
+  scheduled_discriminator_step,
 )
 from lasers_jax.training.objective import Objective
 from lasers_jax.training.state import TrainState
@@ -24,40 +26,47 @@ def make_train_step(
   ema: float,
   adversary: Adversary | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-  """Builds the pure function (state, images uint8, frozen) -> (state, metrics).
+  """Builds the pure function of a step.
 
-  `frozen` are the parameters of the perceptual network, if there is one.
+  It takes a state, images uint8 [B, h, w, 3] and the parameters of the
+  perceptual network, if there is one, and returns (state, metrics).
   """
 
-  def train_step(state: TrainState, images: Array, frozen: Any = None):
+  def train_step(
+    state: TrainState, images: Array, perceptual_params: Any = None
+  ):
     images = to_float(images)
     loss_key, revive_key = jax.random.split(
       jax.random.fold_in(state.key, state.step)
     )
 
     def forward(params):
-      loss, aux = objective(params, state.codebook, images, loss_key, frozen)
+      loss, aux = objective(
+        params, state.codebook, images, loss_key, perceptual_params
+      )
       return (loss, aux[1].images), aux
 
-    (loss, copies), pull_back, aux = jax.vjp(
+    (loss, decoded), backward, aux = jax.vjp(
       forward, state.params, has_aux=True
     )
     metrics, output, codebook = aux
-    pull, rival = jnp.zeros_like(copies), state.adversary
+    image_gradient, disc_state = jnp.zeros_like(decoded), state.adversary
     if adversary:
-      rival, pull, more = play_in_time(
-        adversary, rival, images, copies, state.step
+      disc_state, image_gradient, more = scheduled_discriminator_step(
+        adversary, disc_state, images, decoded, state.step
       )
-      weight = _adversarial_weight(adversary, pull_back, loss, pull)
-      pull = weight * pull
+      weight = _adversarial_weight(
+        adversary, objective.model.decoder, backward, loss, image_gradient
+      )
+      image_gradient = weight * image_gradient
       metrics |= {**more, 'adversarial_weight': weight}
-    (gradients,) = pull_back((jnp.ones_like(loss), pull))
+    (gradients,) = backward((jnp.ones_like(loss), image_gradient))
 
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    averaged = _average(state.ema_params, params, ema, state.step)
+    averaged = averages.follow(state.ema_params, params, ema, state.step)
     before = params
     params, codebook = _revive(
       objective.model, params, codebook, output.z, state.step, revive_key
@@ -73,7 +82,7 @@ def make_train_step(
       codebook=codebook,
       opt_state=opt_state,
       ema_params=averaged,
-      adversary=rival,
+      adversary=disc_state,
     )
     return state, metrics
 
@@ -81,21 +90,25 @@ def make_train_step(
 
 
 def _adversarial_weight(
-  adversary: Adversary, pull_back: Callable, loss: Array, pull: Array
+  adversary: Adversary,
+  decoder: Decoder,
+  backward: Callable,
+  loss: Array,
+  image_gradient: Array,
 ) -> Array:
   """The weight of the adversarial loss; 0 where it says nothing yet."""
   weight = jnp.float32(adversary.settings.weight)
   if adversary.settings.adaptive:
     # Of the two passes back, only what the last layer needs is computed.
     others, adversarial = (
-      pull_back(ends)[0]['decoder']['to_image']['kernel']
+      decoder.last_layer(backward(ends)[0]['decoder'])
       for ends in (
-        (jnp.ones_like(loss), jnp.zeros_like(pull)),
-        (jnp.zeros_like(loss), pull),
+        (jnp.ones_like(loss), jnp.zeros_like(image_gradient)),
+        (jnp.zeros_like(loss), image_gradient),
       )
     )
     weight *= adaptive_weight(others, adversarial)
-  return jnp.where(jnp.any(pull != 0), weight, 0.0)
+  return jnp.where(jnp.any(image_gradient != 0), weight, 0.0)
 
 
 def _revive(model, params, codebook, z, step, key):
@@ -121,10 +134,3 @@ def _revive(model, params, codebook, z, step, key):
     {'params': params, 'codebook': codebook},
   )
   return variables['params'], variables['codebook']
-
-
-def _average(average, params, decay: float, step: Array):
-  """A moving average that follows quickly at first."""
-  t = step.astype(jnp.float32)
-  rate = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
-  return optax.incremental_update(params, average, rate)

@@ -14,7 +14,7 @@ import pytest
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.core import ranges
 from lasers_jax.core.ranges import Range
-from lasers_jax.decoders.unet import UNet
+from lasers_jax.decoders import DECODERS, Decoder, SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.presets import bottlenecks
@@ -26,17 +26,27 @@ SECTIONS = {
   '': settings.Settings,
   **settings._SECTIONS,
   'discriminator': DiscriminatorSettings,
-  'refine': UNet,
 }
 # What a config builds, by the section, and the name where there are several.
 BUILT = {(section, ''): kind for section, kind in SECTIONS.items()}
 BUILT |= {('network', name): kinds[0] for name, kinds in NETWORKS.items()}
 BUILT |= {('bottleneck', name): kind for name, kind in BOTTLENECKS.items()}
 BUILT |= {('bottleneck.inner', 'vq'): BOTTLENECKS['vq']}
+BUILT |= {
+  ('decoder', 'diffusion'): DECODERS['diffusion'],
+  ('decoder.training', 'diffusion'): DECODERS['diffusion'].Training,
+  ('decoder.sampling', 'diffusion'): DECODERS['diffusion'].Sampling,
+}
 EVERY = [*BUILT.values(), *PRIORS.values()]
 EVERY += [kinds[1] for kinds in NETWORKS.values()]
 # These fields hold no numbers; the last ones are built from other sections.
-OTHERS = (jnp.dtype, Bottleneck, nn.Module, *SECTIONS.values())
+OTHERS = (
+  jnp.dtype,
+  Bottleneck,
+  nn.Module,
+  SamplingSettings,
+  *SECTIONS.values(),
+)
 
 
 def name_of(value) -> str:
@@ -46,6 +56,7 @@ def name_of(value) -> str:
 def fields_of(kind: type) -> dict[str, Any]:
   """The annotations of what a config may set, by name."""
   own = ('parent', 'name') if issubclass(kind, nn.Module) else ()
+  own += ('network', 'training') if issubclass(kind, Decoder) else ()
   return {
     field.name: field.type
     for field in dataclasses.fields(kind)
@@ -150,7 +161,7 @@ def config_of(section: str, name: str) -> dict:
     'data': {'name': 'photos', 'side': 32},
     'network': {'name': 'vqvae', 'D': 16},
     'bottleneck': {'name': 'vq'},
-    'refine': {},
+    'decoder': {'name': 'diffusion'},
     'discriminator': {},
   }
   if section == 'network':

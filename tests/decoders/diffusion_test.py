@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lasers_jax.core import sharding
-from lasers_jax.decoders.diffusion import draw_noise
+from lasers_jax.decoders import Draw
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import examples, protocol
 from lasers_jax.experiment import evaluate, loop, settings
@@ -21,11 +21,15 @@ from tests import browser, tiny
 pytestmark = pytest.mark.slow
 
 STEPS = 4
-GAN = {'discriminator': dict(width=4, num_downsamples=1, start=1, warmup=1)}
-SWYCC = {
-  'refine': dict(width=8, multipliers=(1,), blocks=1, condition_dropout=0.3),
-  'sampling': dict(steps=2),
-}
+GAN = {'discriminator': dict(channels=4, num_downsamples=1, start=1, warmup=1)}
+DECODER = dict(
+  name='diffusion',
+  channels=8,
+  multipliers=(1,),
+  blocks=1,
+  condition_dropout=0.3,
+  sampling=dict(steps=2),
+)
 WEIGHTS = {'pixel': 10.0, 'dictionary': 1.0, 'commitment': 0.25}
 
 
@@ -34,7 +38,7 @@ def config(pictures, name) -> dict:
   if name == 'gan':
     return {**result, **GAN}
   result['loss']['weights'] = {**WEIGHTS, 'diffusion': 1.0}
-  return {**result, **SWYCC}
+  return {**result, 'decoder': DECODER}
 
 
 @pytest.fixture(scope='module', params=['gan', 'swycc'])
@@ -74,7 +78,7 @@ def test_all_weights_have_moved(run):
   """Also those of the discriminator, and those that begin at zero."""
   moments = [name for name in run.state if '.mu' in name]
   assert any('adversary' in x for x in moments) == (run.name == 'gan')
-  assert any('refine' in x for x in moments) == (run.name == 'swycc')
+  assert any('unet' in x for x in moments) == (run.name == 'swycc')
   assert not [name for name in moments if not run.state[name].any()]
 
 
@@ -133,9 +137,9 @@ def test_the_report_shows_samples_and_steps(results):
   samples, steps = re.findall(
     '<section id="(?:samples|steps)">(.*?)</section>', page, re.DOTALL
   )
-  assert samples.count('<figcaption>sample 4<br>') == examples.REFINED
+  assert samples.count('<figcaption>sample 4<br>') == examples.SAMPLED
   rows = re.findall(r'<th scope="row">(.*?)</th>', steps)
-  assert rows == ['first decoder', '1', '2']
+  assert rows == ['first estimate', '1', '2']
   times = re.findall(r'>([0-9.]+)</td></tr>', steps)
   assert len(times) == 2 and all(float(x) > 0 for x in times)
   assert '5.75 bits per pixel' in samples and '5.75 bits per pixel' in steps
@@ -197,48 +201,71 @@ def test_guidance_acts_inside_its_interval(refined, plain):
 
 
 def test_noise_is_a_function_of_the_image():
-  a = draw_noise(np.array([3, 5], np.int32), (4, 4, 3), seed=0)
-  b = draw_noise(np.array([5], np.int32), (4, 4, 3), seed=0)
+  a = Draw(np.array([3, 5], np.int32)).normal((4, 4, 3), seed=0)
+  b = Draw(np.array([5], np.int32)).normal((4, 4, 3), seed=0)
   np.testing.assert_array_equal(a[1], b[0])
-  c = draw_noise(np.array([5], np.int32), (4, 4, 3), seed=0, draw=1)
+  c = Draw(np.array([5], np.int32), 1).normal((4, 4, 3), seed=0)
   assert np.all(c != b)
 
 
 @pytest.mark.parametrize(
   'changes, line',
   [
-    ({'sampling': {'steps': 0}}, 'sampling.steps is 0: .* at least 1'),
+    ({'sampling': {'steps': 0}}, 'decoder.sampling.steps is 0: .* at least 1'),
     ({'sampling': {'solver': 'euler'}}, "dpmpp_2m: 'euler'"),
     (
       {'sampling': {'guidance_interval': (0.5, 0.5)}},
       'two times, .*: 0.5, 0.5',
     ),
     (
-      {'refine': {'condition_dropout': 0.0}, 'sampling': {'guidance': 2.0}},
-      'sampling.guidance=2 needs a model trained with '
-      'refine.condition_dropout above 0',
+      {'condition_dropout': 0.0, 'sampling': {'guidance': 2.0}},
+      'decoder.sampling.guidance=2 needs a model trained with '
+      'decoder.condition_dropout above 0',
     ),
     (
-      {'refine': {'condition_dropout': 1.5}},
-      'refine.condition_dropout is 1.5: .* at least 0 and less',
+      {'condition_dropout': 1.5},
+      'decoder.condition_dropout is 1.5: .* at least 0 and less',
     ),
     (
-      {'diffusion': {'signal_scale': 0.0}},
-      'signal_scale is 0.0: .* more than 0',
+      {'training': {'signal_scale': 0.0}},
+      'decoder.training.signal_scale is 0.0: .* more than 0',
     ),
-    ({'diffusion': {'uniform_fraction': 2.0}}, 'fraction is 2.0: .* at most 1'),
-    ({'refine': {'width': 8, 'multipliers': (1,) * 6}}, '32 of refine'),
-    ({'discriminator': {'widht': 4}}, 'did you mean discriminator.width'),
+    (
+      {'training': {'uniform_fraction': 2.0}},
+      'fraction is 2.0: .* at most 1',
+    ),
+    ({'multipliers': (1,) * 6}, 'multiple of 32 .*, 32 of the decoder'),
+    ({'sampling': 3}, 'decoder.sampling must be a section of keys, not 3'),
+    ({'samplin': {}}, 'did you mean decoder.sampling'),
+    ({'name': 'difusion'}, "decoder.name is 'difusion': did you mean diff"),
+    ({'name': None}, 'decoder.name is None: it must be one of plain, diff'),
   ],
 )
 def test_bad_settings(changes, line):
   with pytest.raises(InputError, match=line):
-    settings.from_config({**config('unused', 'swycc'), **changes})
+    settings.from_config(
+      {**tiny.config('unused'), 'decoder': {**DECODER, **changes}}
+    )
+
+
+def test_an_unknown_key_of_the_discriminator():
+  with pytest.raises(InputError, match='did you mean discriminator.channels'):
+    settings.from_config(
+      {**tiny.config('unused'), 'discriminator': {'chanels': 4}}
+    )
 
 
 def test_sampling_without_a_diffusion_decoder():
-  with pytest.raises(InputError, match='nothing reads sampling: .* no refine'):
-    settings.from_config({**tiny.config('unused'), 'sampling': {'steps': 2}})
+  plain = {'name': 'plain', 'sampling': {'steps': 2}}
+  line = "nothing reads decoder.sampling: decoder.name='plain' has no such"
+  with pytest.raises(InputError, match=line):
+    settings.from_config({**tiny.config('unused'), 'decoder': plain})
+
+
+def test_no_section_is_the_plain_decoder():
+  config = tiny.config('unused')
+  plain = {**config, 'decoder': {'name': 'plain'}}
+  assert settings.with_defaults(config) == settings.with_defaults(plain)
 
 
 def test_images_too_small_for_the_discriminator(pictures, tmp_path):

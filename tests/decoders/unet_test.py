@@ -3,10 +3,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax.decoders.unet import UNet
+from lasers_jax.decoders.unet import UNet, unet_factor
 from lasers_jax.errors import InputError
 
 B, SIDE, D = 2, 8, 4
+FIELDS = {
+  'channels': 8,
+  'multipliers': (1, 2),
+  'num_downsamples': 0,
+  'blocks': 1,
+  'attention': (),
+  'latent': False,
+}
 
 
 def inputs(side=SIDE, seed=0):
@@ -18,8 +26,7 @@ def inputs(side=SIDE, seed=0):
 
 
 def build(**fields):
-  fields = {'width': 8, 'multipliers': (1, 2), 'blocks': 1, **fields}
-  module = UNet(**fields)
+  module = UNet(**{**FIELDS, **fields})
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs())
   rng = np.random.default_rng(1)
   # None are zero, as those are that the network begins with.
@@ -81,15 +88,15 @@ def test_both_images_pass_at_full_size_as_the_time_asks(unet):
 
 
 def test_it_begins_by_predicting_nothing():
-  module = UNet(width=8, multipliers=(1,), blocks=1)
+  module = UNet(**{**FIELDS, 'multipliers': (1,)})
   v, _ = module.init_with_output(jax.random.key(0), *inputs())
   np.testing.assert_array_equal(v, 0)
 
 
 def test_the_sides_must_divide():
-  assert UNet(multipliers=(1, 2), num_downsamples=1).f == 4
-  module = UNet(width=8, multipliers=(1, 2, 4))
-  assert module.f == 4
+  assert unet_factor((1, 2), num_downsamples=1) == 4
+  assert unet_factor((1, 2, 4), num_downsamples=0) == 4
+  module = UNet(**{**FIELDS, 'multipliers': (1, 2, 4)})
   with pytest.raises(InputError, match='6x6 pixels do not divide by .* 4'):
     jax.eval_shape(module.init, jax.random.key(0), *inputs(side=6))
 

@@ -23,7 +23,7 @@ NETWORK = {
   'name': 'vector',
   'D': D,
   'side': SIDE,
-  'width': 4,
+  'channels': 4,
   'num_downsamples': 1,
 }
 

@@ -12,13 +12,7 @@ from lasers_jax import inference
 from lasers_jax.core import sharding
 from lasers_jax.core.images import to_uint8, to_uint8_range
 from lasers_jax.data.pipeline import eval_batches
-from lasers_jax.decoders.diffusion import (
-  Decoding,
-  SamplingSettings,
-  decode,
-  draw_noise,
-)
-from lasers_jax.diffusion import Schedule
+from lasers_jax.decoders import DEFAULT, Draw
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment.settings import build_model
 from lasers_jax.metrics import similarity
@@ -26,15 +20,16 @@ from lasers_jax.metrics import similarity
 SIZES = [(41, 70), (33, 96)]  # both in arrays of 48 x 96
 VQ = dict(name='vq', K=16)
 NETWORKS = {
-  'vqvae': dict(name='vqvae', D=4, f=4, width=8, residual_blocks=1),
+  'vqvae': dict(name='vqvae', D=4, f=4, channels=8, residual_blocks=1),
   'resnet': dict(
-    name='resnet', D=4, width=8, multipliers=(1, 2), blocks=1, attention=(2,)
+    name='resnet', D=4, channels=8, multipliers=(1, 2), blocks=1, attention=(2,)
   ),
-  'block': dict(name='block', D=4, f=4, width=8, blocks=1),
-  'vector': dict(name='vector', D=4, side=4, width=4, num_downsamples=1),
+  'block': dict(name='block', D=4, f=4, channels=8, blocks=1),
+  'vector': dict(name='vector', D=4, side=4, channels=4, num_downsamples=1),
 }
-UNET = dict(
-  width=8,
+DIFFUSION = dict(
+  name='diffusion',
+  channels=8,
   multipliers=(1, 2),
   blocks=1,
   attention=(1,),
@@ -42,12 +37,12 @@ UNET = dict(
   latent=True,
 )
 CASES = {
-  'vqvae-lasers': ('vqvae', dict(name='lasers', K=16, S=2, patch=2), None),
-  'vqvae-mqvae': ('vqvae', dict(name='mqvae', keep=0.3, inner=VQ), None),
-  'resnet-vq': ('resnet', VQ, None),
-  'block-kl': ('block', dict(name='kl'), None),
-  'vector-residual': ('vector', dict(name='residual', inner=VQ), None),
-  'vqvae-vq-diffusion': ('vqvae', VQ, UNET),
+  'vqvae-lasers': ('vqvae', dict(name='lasers', K=16, S=2, patch=2), DEFAULT),
+  'vqvae-mqvae': ('vqvae', dict(name='mqvae', keep=0.3, inner=VQ), DEFAULT),
+  'resnet-vq': ('resnet', VQ, DEFAULT),
+  'block-kl': ('block', dict(name='kl'), DEFAULT),
+  'vector-residual': ('vector', dict(name='residual', inner=VQ), DEFAULT),
+  'vqvae-vq-diffusion': ('vqvae', VQ, DIFFUSION),
 }
 
 
@@ -85,10 +80,11 @@ def start(model, images):
 
   variables = jax.device_get(draw(images / np.float32(255)))
   rng = np.random.default_rng(0)
-  if 'refine' in variables['params']:
-    variables['params']['refine'] = jax.tree.map(
+  decoder = variables['params']['decoder']
+  if 'unet' in decoder:
+    decoder['unet'] = jax.tree.map(
       lambda x: x + 0.1 * rng.standard_normal(x.shape).astype(np.float32),
-      variables['params']['refine'],
+      decoder['unet'],
     )
   return variables
 
@@ -102,19 +98,21 @@ def alone(model, variables, decoding, image, index):
   @jax.jit
   def run(variables, images):
     output = model.apply(variables, images)
-    indices = np.array([index], np.int32)
-    return output, decode(model, variables, output, indices, decoding)
+    draw = Draw(np.array([index], np.int32))
+    return output, model.apply(
+      variables, output.latent.quantized, draw, decoding, method='sample'
+    )
 
   return run(variables, padded[None] / np.float32(255))
 
 
 @pytest.fixture(scope='module', params=CASES)
 def case(request):
-  network, bottleneck, refine = CASES[request.param]
-  model = build_model(NETWORKS[network], bottleneck, refine)
+  network, bottleneck, decoder = CASES[request.param]
+  model = build_model(NETWORKS[network], bottleneck, decoder)
   decoding = None
-  if refine:
-    decoding = Decoding(Schedule(), SamplingSettings(steps=2, guidance=1.5))
+  if model.decoder.is_stochastic:
+    decoding = model.decoder.Sampling(steps=2, guidance=1.5)
   variables = start(model, picture(48, 72)[None])
   found = [
     alone(model, variables, decoding, item['image'], i)
@@ -204,9 +202,9 @@ def test_reconstructions_are_those_of_each_picture_alone(case):
 
 def test_noise_is_that_of_each_picture_alone():
   sizes, indices = np.array([(5, 7), (8, 12)]), np.array([3, 4], np.int32)
-  noise = draw_noise(indices, (8, 12, 3), 1, 2, sizes)
+  noise = Draw(indices, 2, sizes).normal((8, 12, 3), 1)
   for i, (h, w) in enumerate(sizes.tolist()):
-    own = draw_noise(indices[i : i + 1], (h, w, 3), 1, 2)
+    own = Draw(indices[i : i + 1], 2).normal((h, w, 3), 1)
     np.testing.assert_array_equal(noise[i, :h, :w], own[0])
 
 

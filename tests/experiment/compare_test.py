@@ -71,7 +71,7 @@ def test_a_name_may_ask_for_a_decoder(config, path):
   assert gan.path.endswith('vq+gan-1')
   assert 'discriminator' not in plain.config
   assert gan.config['loss']['perceptual'] == 'lpips-vgg16'
-  assert refined.config['refine']['condition_dropout'] == 0.1
+  assert refined.config['decoder']['name'] == 'diffusion'
   assert 'perceptual' not in refined.config['loss']['weights']
 
 

@@ -40,7 +40,7 @@ def paths(folder, tmp_path_factory):
   home = tmp_path_factory.mktemp('models')
   for name, terms in ('none', {}), ('kl', {'kl': 1.0}):
     config = tiny.config(folder, steps=1, checkpoint_every=0)
-    config['network'] = dict(name='vector', D=4, side=16, width=4)
+    config['network'] = dict(name='vector', D=4, side=16, channels=4)
     config['bottleneck'] = {'name': name}
     config['loss']['weights'] = {'pixel': 100.0, **terms}
     loop.train_and_evaluate(config, str(home / name))

@@ -104,7 +104,7 @@ def test_config_is_not_changed():
     ({'stepps': 1}, 'stepps', 'steps'),
     ({'botleneck': {}}, 'botleneck', 'bottleneck'),
     ({'data__sid': 32}, 'data.sid', 'data.side'),
-    ({'network__widht': 8}, 'network.widht', 'network.width'),
+    ({'network__chanels': 8}, 'network.chanels', 'network.channels'),
     (
       {'bottleneck__revive_evry': 1},
       'bottleneck.revive_evry',
@@ -200,11 +200,13 @@ def test_unknown_names():
     ),
     (
       {'data__side': 30},
-      'data.side=30 is not a multiple of 4 (factor 4 × latent patch 1)',
+      'data.side=30 is not a multiple of 4 (factor 4 × latent patch 1, '
+      '4 of the decoder)',
     ),
     (
       {'data__side': 36, 'bottleneck__patch': 2},
-      'data.side=36 is not a multiple of 8 (factor 4 × latent patch 2)',
+      'data.side=36 is not a multiple of 8 (factor 4 × latent patch 2, '
+      '4 of the decoder)',
     ),
     (
       {'network__dtype': 'float16'},

@@ -6,16 +6,23 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks import VQ, Lasers
+from lasers_jax.decoders import Plain
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 
-TINY = {'D': 8, 'f': 4, 'width': 16, 'residual_width': 8, 'residual_blocks': 1}
+TINY = {
+  'D': 8,
+  'f': 4,
+  'channels': 16,
+  'residual_channels': 8,
+  'residual_blocks': 1,
+}
 IMAGES = (2, 16, 16, 3)
 
 
 def build(bottleneck, **network) -> Autoencoder:
   encoder, decoder = NETWORKS['vqvae']
-  return Autoencoder(encoder(**network), bottleneck, decoder(**network))
+  return Autoencoder(encoder(**network), bottleneck, Plain(decoder(**network)))
 
 
 @pytest.fixture(scope='module')

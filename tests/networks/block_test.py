@@ -8,7 +8,7 @@ from lasers_jax.errors import InputError
 from lasers_jax.networks import BlockDecoder, BlockEncoder
 from lasers_jax.networks.block import cosine_transform
 
-SMALL = {'f': 4, 'width': 8, 'blocks': 1}
+SMALL = {'f': 4, 'channels': 8, 'blocks': 1}
 IMAGES = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8, 12, 3))
 IMAGES = jnp.asarray(IMAGES, jnp.float32)
 

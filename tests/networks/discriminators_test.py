@@ -20,7 +20,7 @@ def images(side, n=2):
 
 @pytest.mark.parametrize('name', DISCRIMINATORS)
 def test_logits_are_of_single_images(name):
-  module = DISCRIMINATORS[name](width=8, num_downsamples=1)
+  module = DISCRIMINATORS[name](channels=8, num_downsamples=1)
   x = images(16)
   variables = module.init(jax.random.key(0), x)
   apply = jax.jit(module.apply)
@@ -35,7 +35,7 @@ def test_logits_are_of_single_images(name):
 )
 def test_the_patch_that_a_logit_sees(num_downsamples, side, patch):
   """16 and 34 pixels, as P. Isola et al. count them (70 with three)."""
-  module = PatchGAN(width=4, num_downsamples=num_downsamples)
+  module = PatchGAN(channels=4, num_downsamples=num_downsamples)
   x = jnp.asarray(images(side, 1))
   variables = module.init(jax.random.key(0), x)
 
@@ -62,7 +62,7 @@ def test_patchgan_has_the_parameters_of_vqgan():
 
 
 def test_stylegan_takes_any_size():
-  module = StyleGAN(width=4, num_downsamples=2)
+  module = StyleGAN(channels=4, num_downsamples=2)
   variables = module.init(jax.random.key(0), images(16))
   assert module.apply(variables, images(21)).shape == (2, 1, 1)
 
@@ -87,7 +87,7 @@ def test_blurring_is_a_convolution():
 
 @pytest.mark.parametrize('name, least', [('patchgan', 12), ('stylegan', 16)])
 def test_small_images_are_an_error(name, least):
-  module = DISCRIMINATORS[name](width=4, num_downsamples=2)
+  module = DISCRIMINATORS[name](channels=4, num_downsamples=2)
   jax.eval_shape(module.init, jax.random.key(0), images(least))
   with pytest.raises(InputError, match=f'at least {least}x{least} pixels, not'):
     jax.eval_shape(module.init, jax.random.key(0), images(least - 1))

@@ -8,7 +8,7 @@ from lasers_jax.networks import NETWORKS, ResNetDecoder, ResNetEncoder, resnet
 
 SMALL = {
   'D': 4,
-  'width': 32,
+  'channels': 32,
   'multipliers': (1, 2),
   'blocks': 1,
   'attention': (2,),
@@ -177,7 +177,7 @@ def test_wrong_inputs_are_refused():
 @pytest.mark.parametrize('name', NETWORKS)
 def test_pairs_of_the_table_share_their_fields_and_f(name):
   own = {'side': 8} if name == 'vector' else {}
-  encoder, decoder = (kind(D=3, width=32, **own) for kind in NETWORKS[name])
+  encoder, decoder = (kind(D=3, channels=32, **own) for kind in NETWORKS[name])
   assert encoder.f == decoder.f
   fields = [set(m.__dataclass_fields__) for m in (encoder, decoder)]
   assert fields[0] == fields[1]

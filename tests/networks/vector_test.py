@@ -8,7 +8,7 @@ import pytest
 from lasers_jax.errors import InputError
 from lasers_jax.networks import VectorDecoder, VectorEncoder
 
-SMALL = {'D': 5, 'side': 12, 'width': 8}
+SMALL = {'D': 5, 'side': 12, 'channels': 8}
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ import pytest
 from lasers_jax.errors import InputError
 from lasers_jax.networks import VQVAEDecoder, VQVAEEncoder
 
-SMALL = {'D': 4, 'width': 16, 'residual_width': 8}
+SMALL = {'D': 4, 'channels': 16, 'residual_channels': 8}
 
 
 def shapes_of(module, *shape):

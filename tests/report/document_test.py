@@ -96,7 +96,7 @@ def origin(sampled=True) -> document.Origin:
     'data': {'name': 'cifar10', 'side': SIDE},
     'bottleneck': {'name': 'lasers', 'levels': (8, 8), 'inner': {'K': 7}},
     'loss': {'weights': {'pixel': 10.0}},
-    **({'refine': {'width': 8}} if sampled else {}),
+    **({'decoder': {'name': 'diffusion'}} if sampled else {}),
   }
   versions = {'python': '3.11', 'jax': '0.10'}
   return document.Origin(config, history, versions, 'python evaluate.py --S=3')
@@ -172,7 +172,7 @@ def test_it_says_the_results(full, page):
     '1.500',  # FD-VGG16
     'Gaussian 11x11',
     '0123456789abcdef',
-    'heun, 10 steps, guidance 2',
+    '(solver heun, steps 10, guidance 2)',
     'python evaluate.py --S=3',
     '3.11',
     'inner.K',
@@ -212,7 +212,7 @@ def test_what_does_not_apply_is_left_out():
   text = document.render(results, measured, findings, found)
   assert list(sections(text)) == ['results', 'images', 'made']
   assert 'a continuous code' in sections(text)['results']
-  assert 'First decoder' not in text and 'nan' not in Page(text).text
+  assert 'First estimate' not in text and 'nan' not in Page(text).text
 
 
 def test_words_from_outside_are_no_markup():

@@ -13,11 +13,11 @@ from lasers_jax.training.adversarial import (
   DiscriminatorSettings,
   adaptive_weight,
   advice,
+  discriminator_step,
   lecam,
   make_adversary,
-  play,
-  play_in_time,
   r1_penalty,
+  scheduled_discriminator_step,
 )
 
 RNG = np.random.default_rng(0)
@@ -89,19 +89,21 @@ def test_one_pass_gives_the_gradients_of_two(loss):
   state = started(made).replace(
     real_logit=jnp.float32(0.4), fake_logit=jnp.float32(-0.2)
   )
-  new, pull, metrics = jax.jit(lambda s: play(made, s, REAL, FAKE))(state)
+  new, image_gradient, metrics = jax.jit(
+    lambda s: discriminator_step(made, s, REAL, FAKE)
+  )(state)
 
-  def judge(params, images):
+  def logits(params, images):
     return made.module.apply({'params': params}, images)
 
   def of_discriminator(params):
-    real, fake = judge(params, REAL), judge(params, FAKE)
+    real, fake = logits(params, REAL), logits(params, FAKE)
     value = LOSSES[loss][0](real, fake)
     value += 0.3 * lecam(real, fake, state.real_logit, state.fake_logit)
-    return value + 0.5 * r1_penalty(judge, params, REAL)
+    return value + 0.5 * r1_penalty(logits, params, REAL)
 
   def of_autoencoder(fake):
-    return LOSSES[loss][1](judge(state.params, fake))
+    return LOSSES[loss][1](logits(state.params, fake))
 
   gradients = jax.grad(of_discriminator)(state.params)
   updates, _ = made.optimizer.update(gradients, state.opt_state)
@@ -118,7 +120,7 @@ def test_one_pass_gives_the_gradients_of_two(loss):
     gradients,
   )
   by_copies = jax.grad(of_autoencoder)(jnp.asarray(FAKE))
-  np.testing.assert_allclose(pull, by_copies, rtol=1e-4, atol=1e-8)
+  np.testing.assert_allclose(image_gradient, by_copies, rtol=1e-4, atol=1e-8)
   np.testing.assert_allclose(
     metrics['adversarial'], of_autoencoder(FAKE), rtol=1e-5
   )
@@ -133,7 +135,7 @@ def test_lecam_counts_what_lies_beyond():
 def test_the_averages_of_logits_follow():
   made = adversary()
   state = started(made)
-  new, _, metrics = play(made, state, REAL, FAKE)
+  new, _, metrics = discriminator_step(made, state, REAL, FAKE)
   for name in 'real_logit', 'fake_logit':
     np.testing.assert_allclose(
       getattr(new, name), 0.01 * metrics[name], rtol=1e-5
@@ -143,13 +145,15 @@ def test_the_averages_of_logits_follow():
 def test_it_starts_and_is_heard_in_time():
   made = adversary(start=5, warmup=2)
   state = started(made)
-  act = jax.jit(lambda step: play_in_time(made, state, REAL, FAKE, step))
+  act = jax.jit(
+    lambda step: scheduled_discriminator_step(made, state, REAL, FAKE, step)
+  )
   learns, heard = [], []
   for step in (4, 5, 6, 7):
-    new, pull, metrics = act(step)
+    new, image_gradient, metrics = act(step)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state, new)
     learns.append(any(jax.tree.leaves(moved)))
-    heard.append(bool(jnp.any(pull != 0)))
+    heard.append(bool(jnp.any(image_gradient != 0)))
     assert bool(metrics['adversarial'] != 0) == learns[-1]
   assert learns == [False, True, True, True]
   assert heard == [False, False, False, True]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from lasers_jax.decoders import Decoder, Diffusion
 from lasers_jax.diffusion import draw_times
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.settings import from_config
 from lasers_jax.training.objective import (
   PIXEL_LOSSES,
-  DiffusionSettings,
   LossSettings,
   Objective,
   training_psnr,
@@ -103,14 +103,17 @@ class Mean(nn.Module):
     return jnp.sum((a - b).mean((1, 2)) ** 2, axis=-1)
 
 
-class Refiner(nn.Module):
+class Copier(nn.Module):
   """Stands for a U-Net: it predicts the condition, where it is known."""
-
-  condition_dropout = 0.5
-  f = 1
 
   def __call__(self, noisy, t, initial, quantized, use_condition):
     return initial * use_condition[:, None, None, None]
+
+
+class Copying(Diffusion):
+  def setup(self):
+    Decoder.setup(self)
+    self.unet = Copier()
 
 
 def test_terms_of_perception_and_diffusion(model, tiny_run):
@@ -118,10 +121,13 @@ def test_terms_of_perception_and_diffusion(model, tiny_run):
   weights = dict(pixel=1.0, dictionary=0.0, commitment=0.0, perceptual=3.0)
   weights |= dict(diffusion=2.0, refined_perceptual=0.5)
   settings = LossSettings(weights=weights, perceptual='lpips-vgg16')
-  objective = Objective(
-    model.clone(refine=Refiner()), settings, DiffusionSettings(), Mean()
-  )
-  objective.check_weights(tiny.SIDE)
+  decoder = Copying(model.decoder.network, condition_dropout=0.5)
+  objective = Objective(model.clone(decoder=decoder), settings, Mean())
+  terms = objective.check_weights(tiny.SIDE)
+  # In the order of the pass, so that the first one to break can be named.
+  assert terms[:2] == ['commitment', 'dictionary']
+  others = ['pixel', 'perceptual', 'diffusion', 'refined_perceptual']
+  assert terms[2:] == others
   first, key = tiny_run.first, jax.random.key(1)
   loss, (metrics, output, _) = jax.jit(objective.__call__)(
     first.params, first.codebook, images, key, {}
@@ -159,4 +165,4 @@ def test_terms_of_perception_and_diffusion(model, tiny_run):
 def test_weights_of_perception(model, weights, line):
   settings = LossSettings(weights=weights, perceptual='lpips-vgg16')
   with pytest.raises(InputError, match=line):
-    Objective(model, settings, None, Mean()).check_weights(16)
+    Objective(model, settings, Mean()).check_weights(16)

@@ -12,6 +12,7 @@ import pytest
 from lasers_jax.bottlenecks import Latent
 from lasers_jax.core import sharding
 from lasers_jax.core.images import to_float
+from lasers_jax.decoders import Plain
 from lasers_jax.experiment import loop
 from lasers_jax.experiment.settings import from_config
 from lasers_jax.networks.autoencoder import Output
@@ -30,7 +31,7 @@ from tests import tiny
 class Toy(nn.Module):
   """Stands for an autoencoder: a linear map of each pixel, no code."""
 
-  refine = None
+  decoder: nn.Module = Plain(None)
 
   @property
   def bottleneck(self):
@@ -41,6 +42,9 @@ class Toy(nn.Module):
     x = nn.Dense(3)(images)
     self.variable('codebook', 'seen', jnp.zeros, ())
     return Output(x, x, Latent(x, None, {}, {}))
+
+  def decoder_losses(self, *given):
+    return {}
 
 
 def toy_state(optimizer):
@@ -202,16 +206,20 @@ def test_golden_losses(tiny_steps):
 
 
 class Painter(nn.Module):
-  """Stands for a decoder: its last layer has the name that others rely on."""
+  """Stands for a decoder: it says which layer is its last."""
+
+  perceptual_terms = ()
 
   @nn.compact
   def __call__(self, x):
-    return nn.Dense(3, name='to_image')(nn.tanh(nn.Dense(4)(x)))
+    return nn.Dense(3, name='brush')(nn.tanh(nn.Dense(4)(x)))
+
+  def last_layer(self, params):
+    return params['brush']['kernel']
 
 
 class Painted(Toy):
-  def setup(self):
-    self.decoder = Painter()
+  decoder: nn.Module = Painter()
 
   def __call__(self, images, train=False):
     x = self.decoder(images)
@@ -233,7 +241,7 @@ def test_the_adversarial_gradient_is_weighed(adaptive):
   x = to_float(jnp.asarray(images))
   model, optimizer = Painted(), optax.sgd(1.0)
   params = model.init(jax.random.key(0), x)['params']
-  rival = adversarial.start(adversary, x, jax.random.key(1))
+  disc_state = adversarial.start(adversary, x, jax.random.key(1))
   state = TrainState(
     step=jnp.int32(0),
     params=params,
@@ -241,7 +249,7 @@ def test_the_adversarial_gradient_is_weighed(adaptive):
     opt_state=optimizer.init(params),
     ema_params=params,
     key=jax.random.key(1),
-    adversary=rival,
+    adversary=disc_state,
   )
   objective = Objective(model, LossSettings())
   step = make_train_step(objective, optimizer, 0.9, adversary)
@@ -254,14 +262,14 @@ def test_the_adversarial_gradient_is_weighed(adaptive):
     return jnp.mean((x - paint(params)) ** 2)
 
   def deceive(params):
-    logits = Critic().apply({'params': rival.params}, paint(params))
+    logits = Critic().apply({'params': disc_state.params}, paint(params))
     return -jnp.mean(logits)
 
   of_pixels, of_critic = jax.grad(pixel)(params), jax.grad(deceive)(params)
   weight = 0.3
   if adaptive:
     sizes = [
-      np.linalg.norm(x['decoder']['to_image']['kernel'])
+      np.linalg.norm(x['decoder']['brush']['kernel'])
       for x in (of_pixels, of_critic)
     ]
     weight *= sizes[0] / (sizes[1] + 1e-4)

@@ -1,5 +1,6 @@
 """Parts of configs by name: bottlenecks, decoders, autoencoders."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,9 +48,9 @@ def replace(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
 
 def add_decoder(config: Mapping[str, Any], names: str) -> dict[str, Any]:
   """Returns a config with all defaults, and the named parts of `decoders`."""
-  changed = ConfigDict(settings.with_defaults(config))
+  changed = copy.deepcopy(settings.with_defaults(config))
   decoders.add(changed, names)
-  return changed.to_dict()
+  return settings.with_defaults(changed)
 
 
 def merge(a: Mapping, b: Mapping) -> dict:

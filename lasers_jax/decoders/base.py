@@ -1,0 +1,159 @@
+"""What every decoder does: the contract."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+# (images, images) [B, h, w, 3] in [0, 1] -> their mean perceptual distance.
+Distance = Callable[[Array, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+  """What a decoder reads in training alone: here nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSettings:
+  """How a trained decoder draws an image: here there is nothing to choose."""
+
+
+@flax.struct.dataclass
+class Draw:
+  """Which sample of which images: all that their random numbers depend on.
+
+  Attributes:
+    indices: int32 [B], the numbers of the images in the split.
+    number: int32, which of the samples of an image.
+    sizes: int32 [B, 2], of images at the top left of an array; None: they fill.
+  """
+
+  indices: Array
+  number: Array | int = 0
+  sizes: Array | None = None
+
+  def normal(self, shape: tuple[int, ...], seed: int) -> Array:
+    """Draws standard normal noise for images [h, w, c] of a shape.
+
+    Returns:
+      [B, h, w, c]; for an image the same whatever images come along, and inside
+      `sizes` the same as for images of these sizes.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), self.number)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(self.indices)
+    noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    if self.sizes is None:
+      return noise
+    # The n-th number that a key gives does not depend on how many are drawn.
+    y, x, c = jnp.indices(shape)[:, None]
+    widths = self.sizes[:, 1, None, None, None]
+    places = (y * widths + x) * shape[2] + c
+    flat = noise.reshape(len(noise), -1)
+    moved = jnp.take_along_axis(
+      flat, places.reshape(flat.shape), axis=1, mode='clip'
+    )
+    return moved.reshape(noise.shape)
+
+
+class Decoder(nn.Module):
+  """Decodes quantized latents [B, H, W, D] to images [B, h, w, 3].
+
+  As it stands it is one pass of a network, and a subclass changes what it
+  needs to. Its fields, besides these two, are the keys of a config's section
+  `decoder`. Parameters are those of `__call__` and `losses`, and lie beside the
+  network's own: `network` adds no level to their paths. A subclass with a
+  `setup` calls `super().setup()` first.
+
+  Attributes:
+    network: latents to images centred at zero, of the section `network`.
+    training: of the section `decoder.training`, a `Training`.
+    Training, Sampling: dataclasses of what the sections `decoder.training` and
+      `decoder.sampling` may hold. Where `Sampling` has a field `steps`, a
+      report shows quality and time by it.
+    is_stochastic: whether `sample` draws one image of many; results then also
+      hold the quality of the first estimate, and a report shows samples.
+    perceptual_terms: terms of `losses` that are there where it is given a
+      distance; a config that gives them no weight does without.
+  """
+
+  Training: ClassVar[type] = TrainingSettings
+  Sampling: ClassVar[type] = SamplingSettings
+  is_stochastic: ClassVar[bool] = False
+  perceptual_terms: ClassVar[tuple[str, ...]] = ()
+
+  network: nn.Module
+  training: TrainingSettings = TrainingSettings()
+
+  def setup(self):
+    nn.share_scope(self, self.network)
+
+  @property
+  def f(self) -> int:
+    """The up-sampling factor: image side / H."""
+    return self.network.f
+
+  @property
+  def pad_multiple(self) -> int:
+    """What the sides of an image must be a multiple of."""
+    return self.f
+
+  def __call__(self, quantized: Array) -> Array:
+    """Returns the first estimate: [B, h, w, 3], about [0, 1], not clipped."""
+    return self.network(quantized) + 0.5
+
+  def losses(
+    self,
+    images: Array,
+    quantized: Array,
+    first: Array,
+    key: Array,
+    distance: Distance | None = None,
+  ) -> dict[str, Array]:
+    """Returns terms of the loss besides those of the first estimate.
+
+    Args:
+      images: [B, h, w, 3] in [0, 1], what is to be decoded.
+      first: what `__call__` made of `quantized`.
+      key: of everything random.
+      distance: given where `perceptual_terms` have a weight.
+
+    Returns:
+      Scalars, unweighted; each needs a weight `loss.weights.NAME`.
+    """
+    del images, quantized, first, key, distance
+    return {}
+
+  def sample(
+    self, quantized: Array, draw: Draw, settings: SamplingSettings
+  ) -> Array:
+    """Returns the images of an evaluation: [B, h, w, 3], about [0, 1].
+
+    Args:
+      draw: which sample of which images; what is random comes of it.
+      settings: a `Sampling`.
+    """
+    del draw, settings
+    return self(quantized)
+
+  def check(self, settings: SamplingSettings) -> None:
+    """Raises InputError where this decoder cannot be so sampled."""
+    del settings
+
+  def describe(self, settings: SamplingSettings) -> dict[str, Any]:
+    """Returns what results say of decoding: `decoder`, and its settings."""
+    del settings
+    return {'decoder': 'one pass'}
+
+  def last_layer(self, params: Mapping[str, Any]) -> Array:
+    """Returns the kernel that makes the first estimate.
+
+    Args:
+      params: of this decoder, or their gradients.
+    """
+    return params['to_image']['kernel']

@@ -1,0 +1,7 @@
+"""Decoding in one pass."""
+
+from lasers_jax.decoders.base import Decoder
+
+
+class Plain(Decoder):
+  """Decodes by the network alone: no terms, nothing random."""
