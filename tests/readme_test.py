@@ -71,7 +71,7 @@ def test_training_commands_name_configs_and_keys_that_exist(words):
   'script, least',
   [
     ('evaluate.py', {'workdir', 'S', 'data'}),
-    ('compare.py', {'workdir', 'config', 'bottlenecks', 'measures'}),
+    ('compare.py', {'workdir', 'config', 'bottlenecks', 'metrics'}),
     ('sample.py', {'workdir', 'priors'}),
     ('codec.py', {'model'}),
   ],
@@ -81,7 +81,7 @@ def test_commands_use_flags_that_exist(script, least):
   source = (cli / script).read_text()
   for shared in 'program', 'command_line':
     source += (cli / f'{shared}.py').read_text()
-  if 'evaluate.define_measures' in source:
+  if 'evaluate.define_metrics' in source:
     source += (cli / 'evaluate.py').read_text()
   flags = set(re.findall(r"DEFINE\w*\(\s*(?:[^',]+,\s*)?'(\w+)'", source))
   used = {

@@ -35,7 +35,7 @@ from lasers_jax.experiment.codec_files import (
   say,
 )
 from lasers_jax.experiment.codecs import choices_of
-from lasers_jax.metrics.registry import load_measures
+from lasers_jax.metrics.registry import load_metrics
 
 
 def main(words: list[str]) -> None:
@@ -72,8 +72,8 @@ def main(words: list[str]) -> None:
     encode_files(path, files[:-1], files[-1], choices[0])
   else:
     folder = given.output or os.path.join(path, 'curve')
-    measures = load_measures(given.measures)
-    draw_curve(path, files, folder, choices, measures)
+    metrics = load_metrics(given.metrics)
+    draw_curve(path, files, folder, choices, metrics)
 
 
 def define_flags() -> None:
@@ -89,7 +89,7 @@ def define_flags() -> None:
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')
-  flags.DEFINE_list('measures', [], 'Of a curve, besides PSNR and SSIM.')
+  flags.DEFINE_list('metrics', [], 'Of a curve, besides PSNR and SSIM.')
   flags.DEFINE(Path(), 'output', None, 'Folder of a curve.')
 
 

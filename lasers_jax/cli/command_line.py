@@ -69,6 +69,22 @@ class Path(flags.ArgumentParser):
     return local(text) if text else text
 
 
+class NamedPaths(flags.ArgumentParser):
+  """Reads NAME=PATH,NAME=PATH to a dictionary."""
+
+  def parse(self, text: str | dict[str, str]) -> dict[str, str]:
+    if isinstance(text, dict):
+      return text
+    pairs = [word.partition('=') for word in text.split(',') if word]
+    for name, equals, path in pairs:
+      if not (name and equals and path):
+        raise ValueError(f'it must be NAME=PATH, not {name + equals + path}')
+    return {name: local(path) for name, _, path in pairs}
+
+  def flag_type(self) -> str:
+    return 'NAME=PATH, joined by commas'
+
+
 def define_config() -> None:
   """Defines the flag --config, and those of its keys."""
   config_flags.DEFINE_config_file('config', help_string=_CONFIG)

@@ -23,7 +23,7 @@ from lasers_jax.core.files import check_folder
 from lasers_jax.core.ranges import Positive
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.compare import compare
-from lasers_jax.metrics.registry import load_measures
+from lasers_jax.metrics.registry import load_metrics
 from lasers_jax.training import workdir
 
 
@@ -34,8 +34,8 @@ def define_flags() -> None:
   flags.DEFINE(
     Numbers(Positive), 'bits_per_pixel', '0.5625,2', 'At which rates.'
   )
-  evaluate.define_measures()
-  for name in ('measures', 'inception', 'clip'):
+  evaluate.define_metrics()
+  for name in ('metrics', 'metric_weights'):
     flags.declare_key_flag(name)
 
 
@@ -49,13 +49,13 @@ def main() -> int:
   program.set_up_jax(saves=True)
   path = workdir.locate(program.WORKDIR.value)
   check_folder(path, 'choose another --workdir')
-  measures = load_measures(given.measures, given.inception, given.clip)
+  metrics = load_metrics(given.metrics, given.metric_weights)
   done = compare(
     given.config.to_dict(),
     given.bottlenecks,
     given.bits_per_pixel,
     path,
-    measures,
+    metrics,
   )
   if done is None:
     return program.STOPPED

@@ -11,14 +11,14 @@ from absl import flags
 
 from lasers_jax.bottlenecks import Lasers
 from lasers_jax.cli import program
-from lasers_jax.cli.command_line import Number, Numbers, Path
+from lasers_jax.cli.command_line import NamedPaths, Number, Numbers, Path
 from lasers_jax.core.ranges import Share, Whole, declared
 from lasers_jax.decoders import DECODERS
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.evaluate import illustrate, measure
-from lasers_jax.metrics.registry import MEASURES, load_measures
+from lasers_jax.metrics.registry import METRICS, load_metrics
 
 
 def define_flags() -> None:
@@ -28,7 +28,7 @@ def define_flags() -> None:
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
   atoms = Number(declared(Lasers, 'S'))
   flags.DEFINE(atoms, 'S', None, 'Atoms for a site, if not as trained.')
-  define_measures()
+  define_metrics()
   flags.DEFINE(Path(), 'dump', None, 'Folder for PNG files of all images.')
   flags.DEFINE_string('solver', None, 'Of a diffusion decoder.')
   sampling = DECODERS['diffusion'].Sampling
@@ -47,13 +47,13 @@ def define_flags() -> None:
   flags.DEFINE(Path(), 'output', None, 'Folder; the workdir if unset.')
 
 
-def define_measures() -> None:
-  """Defines the flags of metrics, which a comparison shares."""
-  flags.DEFINE_list(
-    'measures', [], f'Besides PSNR and SSIM: {", ".join(MEASURES)}.'
+def define_metrics() -> None:
+  """Defines those flags that a comparison has, too."""
+  more = ', '.join(name for name, row in METRICS.items() if not row.always)
+  flags.DEFINE_list('metrics', [], f'Besides PSNR and SSIM: {more}.')
+  flags.DEFINE(
+    NamedPaths(), 'metric_weights', {}, 'Files of weights: fid=FILE,cmmd=FILE.'
   )
-  flags.DEFINE(Path(), 'inception', None, 'File of weights, for fid.')
-  flags.DEFINE(Path(), 'clip', None, 'File of weights, for cmmd.')
 
 
 def _given(values: dict) -> dict:
@@ -80,7 +80,7 @@ def main() -> None:
   evaluation = measure(
     program.WORKDIR.value,
     given.output,
-    load_measures(given.measures, given.inception, given.clip),
+    load_metrics(given.metrics, given.metric_weights),
     given.dump,
     step=given.step,
     data_changes=_given(data_changes),

@@ -18,7 +18,7 @@ from lasers_jax.core.sharding import replicated
 from lasers_jax.decoders import Draw, SamplingSettings
 from lasers_jax.evaluation import protocol
 from lasers_jax.evaluation.protocol import Measured
-from lasers_jax.metrics.registry import Measures
+from lasers_jax.metrics.registry import Metrics, known
 from lasers_jax.networks.autoencoder import Autoencoder, Output
 
 SHOWN = 3  # images each of the best, the median and the worst
@@ -44,7 +44,7 @@ class Sweep(NamedTuple):
   """Means over the images of `Samples`, of one sample each."""
 
   steps: list[int]
-  values: dict[str, list[float]]  # by measure, one for each number of steps
+  values: dict[str, list[float]]  # by metric, one for each number of steps
   initial: dict[str, float]
   milliseconds: list[float]  # an image, decoding alone
   device: str
@@ -53,8 +53,8 @@ class Sweep(NamedTuple):
 class Findings(NamedTuple):
   """What is found out for a report."""
 
-  pairs: dict[int, tuple[np.ndarray, np.ndarray]]  # image and copy, uint8
-  ranked: dict[str, dict[str, list[int]]]  # of `rank`, by measure
+  pairs: dict[int, tuple[np.ndarray, np.ndarray]]  # image and reconstruction
+  ranked: dict[str, dict[str, list[int]]]  # of `rank`, by metric
   atoms: np.ndarray  # [k, h, w, 3] in [0, 1]
   numbers: list[int] | None  # of these atoms, by use; None: the first ones
   coefficients: np.ndarray | None  # [N, S], in the order of the pursuit
@@ -68,7 +68,7 @@ def collect(
   variables: Any,
   mesh: Mesh,
   decoding: SamplingSettings,
-  measures: Measures,
+  metrics: Metrics,
   measured: Measured,
   pick: Pick,
   side: int,
@@ -76,7 +76,7 @@ def collect(
   """Finds out what a report shows; all processes together.
 
   Args:
-    model, variables, mesh, decoding, measures: as in `protocol.measure`.
+    model, variables, mesh, decoding, metrics: as in `protocol.measure`.
     measured: what it returned, for all images of the split.
     pick: gives images uint8 [h, w, 3] by their numbers in the split.
     side: of the crops of training; larger images are cropped to it, or to
@@ -97,7 +97,7 @@ def collect(
     chosen = [int(order[i]) for i in spread(len(order), SAMPLED)]
     images = crop_alike(pick(chosen), side, model.pad_multiple)
     samples, sweep = _sample_and_sweep(
-      model, variables, mesh, decoding, measures, chosen, images
+      model, variables, mesh, decoding, metrics, chosen, images
     )
   return Findings(
     _pairs(model, variables, mesh, decoding, pick, ranked),
@@ -112,22 +112,22 @@ def collect(
 
 
 def _pairs(model, variables, mesh, decoding, pick, ranked):
-  """The images that are ranked, and their copies, by their numbers."""
+  """The images that are ranked, and their reconstructions, by number."""
   groups = [x for by_group in ranked.values() for x in by_group.values()]
   shown = sorted({i for group in groups for i in group})
   images = pick(shown)
-  copies = inference.reconstruct(
+  reconstructions = inference.reconstruct(
     model, variables, images, mesh, decoding, shown
   )
-  pairs = zip(images, copies, strict=True)
+  pairs = zip(images, reconstructions, strict=True)
   return dict(zip(shown, pairs, strict=True))
 
 
 def _rank_all(measured: Measured) -> dict[str, dict[str, list[int]]]:
   return {
-    name: rank(values, lower_is_better=name != 'psnr')
-    for name, values in measured.values.items()
-    if name == 'psnr' or name.startswith('lpips')
+    name: rank(measured.values[name], not row.higher_is_better)
+    for name, row in known(measured.values).items()
+    if row.ranks
   }
 
 
@@ -209,7 +209,7 @@ def _pursue(model, mesh, variables, images) -> Array:
 
 
 def _sample_and_sweep(
-  model, variables, mesh, decoding, measures, numbers, images
+  model, variables, mesh, decoding, metrics, numbers, images
 ) -> tuple[Samples, Sweep | None]:
   """Samples images [n, h, w, 3] in several ways."""
   output = _code(model, mesh, variables, images)
@@ -229,9 +229,10 @@ def _sample_and_sweep(
     return samples, None
   timed = [_time(x, variables, quantized, draws[0]) for x in compiled.values()]
   copies, seconds = zip(*timed, strict=True)
-  modules, params = _perceptual(measures)
+  fitting = metrics.fitting(min(images.shape[1:3]))
   *each, first = (
-    _perceptual_metrics(modules, params, images, x) for x in (*copies, initial)
+    _perceptual_metrics(fitting.modules, fitting.params, images, x)
+    for x in (*copies, initial)
   )
   return samples, Sweep(
     [settings.steps for settings in compiled],
@@ -274,13 +275,6 @@ def _sample(model, mesh, decoding, variables, quantized, draw) -> Array:
 
 def _uint8(images: Array) -> np.ndarray:
   return to_uint8(to_uint8_range(images))
-
-
-def _perceptual(measures: Measures):
-  """The distances that take images of any size."""
-  names = [x for x in measures.distances if x.startswith('lpips')]
-  modules = tuple((x, measures.distances[x].module) for x in names)
-  return modules, {x: measures.distances[x].params for x in names}
 
 
 @functools.partial(jax.jit, static_argnums=0)

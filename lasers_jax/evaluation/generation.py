@@ -16,8 +16,8 @@ from lasers_jax.core.sharding import put_batch, replicated
 from lasers_jax.errors import InputError
 from lasers_jax.inference import batches_of
 from lasers_jax.metrics import memorization, wasserstein
+from lasers_jax.metrics.base import Extractor, extract
 from lasers_jax.metrics.manifold import manifold_scores
-from lasers_jax.metrics.registry import Extractor, extract
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.priors import vector
 

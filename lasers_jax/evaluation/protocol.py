@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,15 +15,14 @@ from lasers_jax.core.padding import sizes_of
 from lasers_jax.core.sharding import batch_sharding, put_batch, replicated
 from lasers_jax.decoders import Draw, SamplingSettings
 from lasers_jax.errors import InputError
-from lasers_jax.metrics import code_usage, similarity, statistics
-from lasers_jax.metrics.registry import NOTHING_MORE, Measures, extract
+from lasers_jax.metrics import code_usage, statistics
+from lasers_jax.metrics.base import extract
+from lasers_jax.metrics.registry import ALWAYS, METRICS, Metrics, known
 from lasers_jax.networks.autoencoder import Autoencoder
 
 PROTOCOL = {
   'colour': 'RGB in [0, 1]',
   'reconstruction': 'clipped and rounded to uint8',
-  'psnr': 'dB, peak 1, mean of one value per image',
-  'ssim': 'Gaussian 11x11, sigma 1.5, range 1, mean of one value per image',
   'interval': (
     '95 % percentile bootstrap of the mean, 1000 draws, widened by that of '
     'Student, from 10 images up'
@@ -50,7 +49,7 @@ def evaluate(
   mesh: Mesh,
   decoding: SamplingSettings | None = None,
 ) -> dict[str, Any]:
-  """Measures PSNR, SSIM and bits over a split: `measure`, then `summarize`."""
+  """Measures quality and bits over a split: `measure`, then `summarize`."""
   return summarize(measure(model, variables, batches, mesh, decoding))
 
 
@@ -58,11 +57,10 @@ def summarize(measured: Measured) -> dict[str, Any]:
   """Makes results of what was measured.
 
   Returns:
-    psnr, ssim and what else there is of single images (each mean, low, high,
-    count), what there is of all of them together, bits_per_pixel:
-    fixed_length, or 'continuous', and of a code that is not, usage and
-    perplexity. Of a decoder that samples all this is of one sample an image,
-    and `initial` holds that of the first estimate.
+    Each metric of single images (mean, low, high, count), each of sets,
+    bits_per_pixel: fixed_length, or 'continuous', and of a code that is not,
+    usage and perplexity. Of a decoder that samples all this is of one sample an
+    image, and `initial` holds that of the first estimate.
   """
   bits = measured.bits
   fixed = 'continuous' if bits is None else bits / measured.pixels
@@ -87,15 +85,13 @@ def _use(counts: np.ndarray) -> dict[str, float]:
   return {'usage': usage, 'perplexity': perplexity}
 
 
-def check_size(
-  height: int, width: int, measures: Measures = NOTHING_MORE
-) -> None:
-  """Raises InputError where images are too small to be measured."""
-  for name, least in {'SSIM': similarity.SSIM_WINDOW, **measures.least}.items():
-    if min(height, width) < least:
+def check_size(height: int, width: int, metrics: Metrics = ALWAYS) -> None:
+  """Raises InputError where images are too small for a metric."""
+  for name, minimum in metrics.minimum_sides.items():
+    if min(height, width) < minimum:
       raise InputError(
-        f'{name} needs images of at least {least}x{least} pixels, not '
-        f'{height}x{width}'
+        f'{METRICS[name].title} needs images of at least {minimum}x{minimum} '
+        f'pixels, not {height}x{width}'
       )
 
 
@@ -105,7 +101,7 @@ def measure(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
   decoding: SamplingSettings | None = None,
-  measures: Measures = NOTHING_MORE,
+  metrics: Metrics = ALWAYS,
   dump: str | None = None,
 ) -> Measured:
   """Measures a model over all images of a split.
@@ -115,22 +111,23 @@ def measure(
     batches: of `data.evaluation_batches`; each process gives its own rows.
     mesh: where to compute; the numbers do not depend on it.
     decoding: how the decoder samples; None takes its defaults.
-    measures: besides PSNR and SSIM.
-    dump: a folder for images and copies as PNG files; None writes none.
+    metrics: what to measure.
+    dump: a folder for images and reconstructions as PNG files; None writes
+      none.
   """
   values: dict[int, dict[str, float]] = {}
   counts = np.zeros(model.bottleneck.symbols, np.int64)
-  features = {name: x.start() for name, x in measures.scores.items()}
+  features = {name: x.start() for name, x in metrics.of_sets.items()}
   bits, pixels = 0.0, 0
   for batch in batches:
     rows = {x: batch[x] for x in ('image', 'mask', 'index', 'height', 'width')}
     for size in zip(batch['height'], batch['width'], strict=True):
-      check_size(*size, measures)
+      check_size(*size, metrics)
     sizes = sizes_of(batch['image'], batch['height'], batch['width'])
     if sizes is not None:
       rows['sizes'] = sizes
-    result, copies = _measure_batch(
-      model, mesh, decoding, measures.modules, variables, measures.params,
+    result, reconstructions = _measure_batch(
+      model, mesh, decoding, metrics.modules, variables, metrics.params,
       put_batch(rows, mesh),
     )  # fmt: skip
     result = jax.device_get(result)
@@ -144,12 +141,12 @@ def measure(
     if len(counts):
       counts += np.bincount(_codes(model, result), minlength=len(counts))
     if features or dump:
-      pair = batch['image'], _own_rows(copies)
-      _add_features(features, measures, pair, sizes, mesh, result['mask'])
+      pair = batch['image'], _own_rows(reconstructions)
+      _add_features(features, metrics, pair, sizes, mesh, result['mask'])
     if dump:
       whole = [_cut(x, batch['height'], batch['width']) for x in pair]
       dump_images(dump, batch['index'], batch['mask'], *whole)
-  scores = {k: x.score(*features[k]) for k, x in measures.scores.items()}
+  scores = {k: x.score(*features[k]) for k, x in metrics.of_sets.items()}
   return Measured(_columns(values), scores, counts, bits, pixels)
 
 
@@ -169,15 +166,15 @@ def _cut(images, heights, widths) -> list[np.ndarray]:
   return [image[:h, :w] for image, h, w in each]
 
 
-def _add_features(features, measures, pair, sizes, mesh, real) -> None:
-  """Adds those of the real images of a batch, and of their copies."""
+def _add_features(features, metrics, pair, sizes, mesh, real) -> None:
+  """Adds those of the real images of a batch, and of reconstructions."""
   for name, sides in features.items():
     for side, images in zip(sides, pair, strict=True):
-      side.add(extract(measures.scores[name], images, mesh, sizes)[real])
+      side.add(extract(metrics.of_sets[name], images, mesh, sizes)[real])
 
 
 def _columns(rows: dict[int, dict[str, float]]) -> dict[str, np.ndarray]:
-  """Turns the measures of each image into one array a measure."""
+  """Turns the values of each image into one array a metric."""
   ordered = [rows[i] for i in sorted(rows)]
   return {
     name: np.array([row[name] for row in ordered], np.float64)
@@ -195,19 +192,19 @@ def _own_rows(images: Array) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _measure_batch(
-  model, mesh, decoding, modules, variables, frozen, batch
+  model, mesh, decoding, modules, variables, params, batch
 ) -> tuple[dict[str, Any], Array]:
   """One value per image; every process gets the values of all."""
   batch = dict(batch)
   images, sizes = to_float(batch.pop('image')), batch.pop('sizes', None)
   output = model.apply(variables, images, sizes=sizes)
   draw, quantized = Draw(batch['index'], sizes=sizes), output.latent.quantized
-  copies = model.apply(variables, quantized, draw, decoding, method='sample')
-  rounded = to_uint8_range(copies)
-  values = compare(modules, frozen, images, rounded, sizes)
+  decoded = model.apply(variables, quantized, draw, decoding, method='sample')
+  rounded = to_uint8_range(decoded)
+  values = compare(modules, params, images, rounded, sizes)
   if model.decoder.is_stochastic:
     initial = to_uint8_range(output.images)
-    more = compare(modules, frozen, images, initial, sizes)
+    more = compare(modules, params, images, initial, sizes)
     values |= {f'initial/{name}': x for name, x in more.items()}
   result = {'values': values, **batch}
   if model.bottleneck.symbols:
@@ -218,47 +215,52 @@ def _measure_batch(
 
 def compare(
   modules: Sequence[tuple[str, Any]],
-  frozen: Any,
+  params: Any,
   images: Array,
-  copies: Array,
+  reconstructions: Array,
   sizes: Array | None = None,
 ) -> dict[str, Array]:
-  """Computes PSNR, SSIM and distances of images and copies: [B] each.
+  """Computes metrics of single images and their reconstructions: [B] each.
 
   Args:
-    modules, frozen: of `Measures`, its modules and params.
-    images, copies: [B, h, w, 3] in [0, 1].
+    modules, params: of `Metrics`.
+    images, reconstructions: [B, h, w, 3] in [0, 1].
     sizes: int32 [B, 2], of what is to be compared at the top left; None: all.
   """
-  pair = (images, copies) if sizes is None else (images, copies, sizes)
-  values = {'psnr': similarity.psnr(*pair), 'ssim': similarity.ssim(*pair)}
-  for name, module in modules:
-    values[name] = module.apply({'params': frozen[name]}, *pair)
-  return values
+  pair = images, reconstructions
+  pair = pair if sizes is None else (*pair, sizes)
+  return {
+    name: module.apply({'params': params[name]}, *pair)
+    for name, module in modules
+  }
 
 
 def one_line(results: dict[str, Any]) -> str:
-  """Says the results on one line, quality never without bits."""
+  """Returns the results on one line, quality never without bits."""
   bits = results['bits_per_pixel']['fixed_length']
   bits = bits if isinstance(bits, str) else f'{bits:.4g} bits per pixel'
-  psnr, ssim = results['psnr'], results['ssim']
-  interval = statistics.say_interval(psnr)
   parts = [
-    f'PSNR {psnr["mean"]:.2f} dB' + (f' ({interval})' if interval else ''),
-    f'SSIM {ssim["mean"]:.4f}',
-    bits,
+    f'{row.title} {row.quantity(mean_of(results[name]))}'
+    for name, row in known(results).items()
   ]
+  interval = statistics.say_interval(results['psnr'])
+  parts[0] += f' ({interval})' if interval else ''
+  parts.append(bits)
   if 'usage' in results:
     parts.append(f'usage {results["usage"]:.1%}')
     parts.append(f'perplexity {results["perplexity"]:.1f}')
-  return ', '.join([*parts, f'{psnr["count"]} images'])
+  return ', '.join([*parts, f'{results["psnr"]["count"]} images'])
+
+
+def mean_of(value: Any) -> float:
+  """Returns the mean over single images, or the one value of sets."""
+  return value['mean'] if isinstance(value, Mapping) else value
 
 
 def scalars(results: dict[str, Any], prefix: str) -> dict[str, float]:
-  """The results as scalars for a log, named prefix/name."""
+  """Returns the results as scalars for a log, named prefix/name."""
   values = {
-    'psnr': results['psnr']['mean'],
-    'ssim': results['ssim']['mean'],
+    **{name: mean_of(results[name]) for name in known(results)},
     'bits_per_pixel': results['bits_per_pixel']['fixed_length'],
     **{x: results[x] for x in ('usage', 'perplexity') if x in results},
   }
@@ -269,13 +271,14 @@ def scalars(results: dict[str, Any], prefix: str) -> dict[str, float]:
   }
 
 
-def dump_images(folder, indices, mask, originals, copies):
-  """Writes images and copies as PNG files: original/7.png, copy/7.png.
+def dump_images(folder, indices, mask, originals, reconstructions):
+  """Writes PNG files: original/7.png, reconstruction/7.png.
 
-  indices: [n], their names; mask: bool [n], which to write; originals, copies:
-  uint8 [n, h, w, 3].
+  indices: [n], their names; mask: bool [n], which to write; originals,
+  reconstructions: uint8 [n, h, w, 3].
   """
-  for name, images in ('original', originals), ('copy', copies):
+  sides = {'original': originals, 'reconstruction': reconstructions}
+  for name, images in sides.items():
     inner = os.path.join(folder, name)
     os.makedirs(inner, exist_ok=True)
     for i in np.flatnonzero(mask):

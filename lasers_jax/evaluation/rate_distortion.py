@@ -12,9 +12,9 @@ from PIL import Image
 
 from lasers_jax.core.images import to_float
 from lasers_jax.core.padding import pad_one
-from lasers_jax.evaluation.protocol import check_size
-from lasers_jax.metrics import similarity, statistics
-from lasers_jax.metrics.registry import NOTHING_MORE, Measures
+from lasers_jax.evaluation.protocol import check_size, compare
+from lasers_jax.metrics import statistics
+from lasers_jax.metrics.registry import ALWAYS, Metrics
 
 # Settings of Pillow, from small files to large ones.
 CLASSICAL = {
@@ -56,7 +56,7 @@ def _decode(data: bytes) -> np.ndarray:
 def measure(
   coder: Coder,
   images: Sequence[np.ndarray],
-  measures: Measures = NOTHING_MORE,
+  metrics: Metrics = ALWAYS,
 ) -> dict[str, Any]:
   """Codes images by themselves: a row of results.
 
@@ -66,25 +66,25 @@ def measure(
 
   Args:
     images: uint8 [h, w, 3].
-    measures: whose distances are measured besides PSNR and SSIM.
+    metrics: of single images.
 
   Raises:
-    InputError: an image is too small for a measure.
+    InputError: an image is too small for a metric.
   """
   values: dict[str, list[float]] = {}
   sizes, pixels, seconds = 0, 0, np.zeros(2)
   met = set()
   for image in images:
-    check_size(*image.shape[:2], measures)
+    check_size(*image.shape[:2], metrics)
     if image.shape not in met:  # compiles
       coder.decode(coder.encode(image))
       met.add(image.shape)
     times = [time.perf_counter()]
     data = coder.encode(image)
     times.append(time.perf_counter())
-    copy = coder.decode(data)
+    reconstruction = coder.decode(data)
     times.append(time.perf_counter())
-    for name, value in _compare(image, copy, measures).items():
+    for name, value in _compare(image, reconstruction, metrics).items():
       values.setdefault(name, []).append(value)
     sizes += len(data)
     pixels += image.shape[0] * image.shape[1]
@@ -100,16 +100,13 @@ def measure(
   }
 
 
-def _compare(image, copy, measures: Measures) -> dict[str, float]:
-  (images, sizes), (copies, _) = pad_one(image), pad_one(copy)
-  pair = (images, copies) if sizes is None else (images, copies, sizes)
-  found = {'psnr': similarity.psnr(*pair)[0], 'ssim': similarity.ssim(*pair)[0]}
-  for name, distance in measures.distances.items():
-    found[name] = _distance(distance.module, distance.params, *pair)
-  return {name: float(x) for name, x in found.items()}
+def _compare(image, reconstruction, metrics: Metrics) -> dict[str, float]:
+  (images, sizes), (others, _) = pad_one(image), pad_one(reconstruction)
+  values = _values(metrics.modules, metrics.params, images, others, sizes)
+  return {name: float(x[0]) for name, x in values.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _distance(module, params, images, copies, *sizes):
-  pair = to_float(images), to_float(copies)
-  return module.apply({'params': params}, *pair, *sizes)[0]
+def _values(modules, params, images, reconstructions, sizes):
+  pair = to_float(images), to_float(reconstructions)
+  return compare(modules, params, *pair, sizes)

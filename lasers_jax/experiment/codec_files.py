@@ -28,7 +28,7 @@ from lasers_jax.experiment.codecs import (
   open_decoder,
   open_encoder,
 )
-from lasers_jax.metrics.registry import Measures
+from lasers_jax.metrics.registry import Metrics
 from lasers_jax.report import comparison, rate_distortion_curve
 
 ENDING = '.lz'
@@ -90,7 +90,7 @@ def draw_curve(
   files: list[str],
   folder: str,
   choices: list[Choice],
-  measures: Measures,
+  metrics: Metrics,
 ) -> None:
   """Measures a model's choices beside JPEG, WebP and AVIF on the same images.
 
@@ -99,9 +99,9 @@ def draw_curve(
   Raises:
     InputError: something that the user can mend.
   """
-  if measures.scores:
+  if metrics.of_sets:
     raise InputError(
-      f'a curve has measures of single images, not {", ".join(measures.scores)}'
+      f'a curve has metrics of single images, not {", ".join(metrics.of_sets)}'
     )
   images = [_of(file, _picture, file) for file in files]
   check_folder(folder)
@@ -115,14 +115,14 @@ def draw_curve(
       rate_distortion.Coder(name, fields, codec.encode, codec.decode)
     )
   rows = [
-    rate_distortion.measure(coder, images, measures)
+    rate_distortion.measure(coder, images, metrics)
     for coder in tqdm(coders, unit='setting', disable=None)
   ]
   found = {
     'rows': rows,
     'protocol': {
       **protocol.PROTOCOL,
-      **measures.protocol,
+      **metrics.protocol,
       'images': [os.path.basename(file) for file in files],
       'weights': codecs[0].state.weights,
       'commit': provenance.commit(),

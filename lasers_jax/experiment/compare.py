@@ -17,7 +17,7 @@ from lasers_jax.experiment import presets, settings
 from lasers_jax.experiment.evaluate import evaluate
 from lasers_jax.experiment.loop import train_and_evaluate
 from lasers_jax.experiment.model import load
-from lasers_jax.metrics.registry import NOTHING_MORE, Measures
+from lasers_jax.metrics.registry import ALWAYS, Metrics
 from lasers_jax.report import comparison
 from lasers_jax.training import workdir
 
@@ -52,7 +52,7 @@ def compare(
   names: list[str],
   rates: list[float],
   path: str,
-  measures: Measures = NOTHING_MORE,
+  metrics: Metrics = ALWAYS,
 ):
   """Trains and measures what is not finished, and writes the report.
 
@@ -61,15 +61,15 @@ def compare(
     names: of bottlenecks, as in `presets.replace`.
     rates: bits per pixel.
     path: the folder of all runs.
-    measures: what to measure besides PSNR and SSIM.
+    metrics: what to measure.
 
   Returns:
     The entries, or None where the run was asked to stop.
   """
   entries = plan(config, names, rates, path)
-  for entry in [x for x in entries if x.config and not finished(x, measures)]:
+  for entry in [x for x in entries if x.config and not finished(x, metrics)]:
     logging.info('--- %s', os.path.basename(entry.path))
-    if not run(entry, measures):
+    if not run(entry, metrics):
       return None
     jax.clear_caches()
     report(entries, path)
@@ -106,7 +106,7 @@ def plan(
   return entries
 
 
-def finished(entry: Entry, measures: Measures) -> bool:
+def finished(entry: Entry, metrics: Metrics) -> bool:
   """Reads the results of an entry that was measured so at its last step.
 
   Raises:
@@ -129,13 +129,13 @@ def finished(entry: Entry, measures: Measures) -> bool:
     return False  # Damaged: measured again.
   if step != entry.config['steps']:
     return False
-  if not measures.protocol.keys() <= results.keys():
+  if not metrics.protocol.keys() <= results.keys():
     return False
   entry.results = results
   return True
 
 
-def run(entry: Entry, measures: Measures) -> bool:
+def run(entry: Entry, metrics: Metrics) -> bool:
   """Trains and measures an entry; False where it was asked to stop.
 
   What goes wrong is kept with the entry, and the others go on.
@@ -144,7 +144,7 @@ def run(entry: Entry, measures: Measures) -> bool:
     state = train_and_evaluate(entry.config, entry.path)
     if int(state.step) < entry.config['steps']:
       return False
-    entry.results = evaluate(entry.path, measures=measures)
+    entry.results = evaluate(entry.path, metrics=metrics)
   except Exception as error:  # Whatever it is, it is this entry's alone.
     known = isinstance(error, InputError | TrainingError)
     entry.error = ' '.join(f'{type(error).__name__}: {error}'.split())

@@ -15,11 +15,7 @@ from lasers_jax.errors import optional
 from lasers_jax.evaluation import examples, protocol
 from lasers_jax.experiment.figures import reconstruction_figure
 from lasers_jax.experiment.model import TrainedModel, load
-from lasers_jax.metrics.registry import (
-  NOTHING_MORE,
-  Measures,
-)
-from lasers_jax.metrics.similarity import SSIM_WINDOW
+from lasers_jax.metrics.registry import ALWAYS, Metrics
 from lasers_jax.training import workdir
 from lasers_jax.training.monitor import read_metrics
 
@@ -31,7 +27,7 @@ class Evaluation(NamedTuple):
   output: str  # the folder of what is written
   model: TrainedModel
   source: Source
-  measures: Measures
+  metrics: Metrics
   measured: protocol.Measured
   results: dict  # as in results.json
 
@@ -53,7 +49,7 @@ def evaluate(path: str, output: str | None = None, **options) -> dict:
 def measure(
   path: str,
   output: str | None = None,
-  measures: Measures = NOTHING_MORE,
+  metrics: Metrics = ALWAYS,
   dump: str | None = None,
   **changes,
 ) -> Evaluation:
@@ -62,8 +58,9 @@ def measure(
   Args:
     path: the workdir.
     output: the folder to write to; None is the workdir.
-    measures: what to measure besides PSNR and SSIM.
-    dump: a folder for images and copies as PNG files; None writes none.
+    metrics: what to measure.
+    dump: a folder for images and reconstructions as PNG files; None writes
+      none.
     changes: see `load`.
 
   Raises:
@@ -78,30 +75,30 @@ def measure(
     dump = local(dump)
     check_folder(dump, 'name another folder with --dump')
   started = time.time()
-  source = run.data.open(run.data.test, path, SSIM_WINDOW)
+  source = run.data.open(run.data.test, path, metrics.minimum_side)
   if 'name' not in (changes.get('data_changes') or {}):
     workdir.check_pictures(path, {source.split: source.fingerprint})
   batches = run.data.evaluation_batches(
     source, run.evaluation.batch_size, run.pad_multiple
   )
   measured = protocol.measure(
-    run.model, variables, batches, mesh, run.decoding, measures, dump
+    run.model, variables, batches, mesh, run.decoding, metrics, dump
   )
   results = protocol.summarize(measured)
   results['protocol'] = {
-    **say_protocol(model, measures),
+    **say_protocol(model, metrics),
     **source.fingerprint,
     'seconds': round(time.time() - started, 1),
   }
   if jax.process_index() == 0:
     file = os.path.join(output, 'results.json')
     write_text(file, as_json(results))
-  return Evaluation(path, output, model, source, measures, measured, results)
+  return Evaluation(path, output, model, source, metrics, measured, results)
 
 
 def illustrate(evaluation: Evaluation) -> None:
   """Writes results.png and report.html; the log says what could not be."""
-  _, output, model, source, measures, measured, _ = evaluation
+  _, output, model, source, metrics, measured, _ = evaluation
   _, run, mesh, _, variables = model
   lead = jax.process_index() == 0
   with optional('results.png'):
@@ -113,7 +110,7 @@ def illustrate(evaluation: Evaluation) -> None:
       save_png(os.path.join(output, 'results.png'), picture)
   with optional('report.html'):
     findings = examples.collect(
-      run.model, variables, mesh, run.decoding, measures, measured,
+      run.model, variables, mesh, run.decoding, metrics, measured,
       picker(run.data, source), run.data.side,
     )  # fmt: skip
     if lead:
@@ -121,12 +118,12 @@ def illustrate(evaluation: Evaluation) -> None:
       write_text(os.path.join(output, 'report.html'), text)
 
 
-def say_protocol(model: TrainedModel, measures: Measures) -> dict:
+def say_protocol(model: TrainedModel, metrics: Metrics) -> dict:
   """What results say of how they were made."""
   config, run, _, step, variables = model
   return {
     **protocol.PROTOCOL,
-    **measures.protocol,
+    **metrics.protocol,
     **run.model.decoder.describe(run.decoding),
     **run.data.describe(run.data.test),
     'step': step,
@@ -134,9 +131,9 @@ def say_protocol(model: TrainedModel, measures: Measures) -> dict:
     'averaged_weights': True,
     'bottleneck': config['bottleneck'],
     'parameters': inference.count_parameters(variables),
-    'weights_of_measures': {
-      name: inference.weights_hash(network.params)
-      for name, network in {**measures.distances, **measures.scores}.items()
+    'weights_of_metrics': {
+      name: inference.weights_hash(params)
+      for name, params in metrics.weights.items()
     },
     'commit': provenance.commit(),
   }

@@ -16,7 +16,8 @@ from lasers_jax.evaluation import generation
 from lasers_jax.evaluation.generation import Pictures, Real
 from lasers_jax.experiment.model import TrainedModel, load
 from lasers_jax.metrics import classifier
-from lasers_jax.metrics.registry import MEASURES, Extractor, load_measures
+from lasers_jax.metrics.base import Extractor
+from lasers_jax.metrics.registry import METRICS, load_metrics
 from lasers_jax.priors import vector
 from lasers_jax.report import generation_table, grids
 
@@ -137,10 +138,10 @@ def load_extractor(
 ) -> Extractor:
   """The network that compares images, by its name."""
   if name != classifier.NAME:
-    scores = load_measures([name]).scores
-    if name not in scores:
-      raise InputError(f'--features must be a score of images, not {name!r}')
-    return scores[name]
+    of_sets = load_metrics([name]).of_sets
+    if name not in of_sets:
+      raise InputError(f'features must be a metric of sets, not {name!r}')
+    return of_sets[name]
   return classifier.kept_classifier(images, labels, steps=classifier.STEPS)
 
 
@@ -185,7 +186,9 @@ def say_protocol(model: TrainedModel, real: Real, features: str) -> dict:
     'train': len(real.train.latents),
     'held_out': len(real.held_out.latents),
     'features': {
-      'network': MEASURES.get(features, classifier.RECIPE),
+      'network': (
+        METRICS[features].protocol if features in METRICS else classifier.RECIPE
+      ),
       'weights': inference.weights_hash(real.extractor.params),
     },
     'step': model.step,

@@ -16,7 +16,7 @@ from lasers_jax.errors import TrainingError, optional
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.figures import reconstruction_figure
-from lasers_jax.metrics.similarity import SSIM_WINDOW
+from lasers_jax.metrics.registry import ALWAYS
 from lasers_jax.training import workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
@@ -119,8 +119,8 @@ def open_data(
   A line of the log says where the test split will be missed.
   """
   train = run.data.train_pipeline(run.batch_size, run.seed, path)
-  validation = run.data.open(run.data.validation, path, SSIM_WINDOW)
-  test = run.data.look_for(run.data.test, path, SSIM_WINDOW)
+  validation = run.data.open(run.data.validation, path, ALWAYS.minimum_side)
+  test = run.data.look_for(run.data.test, path, ALWAYS.minimum_side)
   lists = {run.data.test: test.fingerprint} if test else {}
   lists[run.data.train] = train.fingerprint
   lists[run.data.validation] = validation.fingerprint

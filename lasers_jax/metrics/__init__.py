@@ -1,1 +1,1 @@
-"""Measures of images, of codes and of sets of images: one file a measure."""
+"""Metrics of images, of codes and of sets of images: one row a metric."""

@@ -24,8 +24,8 @@ from lasers_jax.core.arrays import read_arrays
 from lasers_jax.core.files import CACHE, written_whole
 from lasers_jax.core.images import to_float
 from lasers_jax.errors import InputError
+from lasers_jax.metrics.base import Extractor
 from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance
-from lasers_jax.metrics.registry import Extractor
 from lasers_jax.networks import layers
 
 _log = logging.getLogger(__name__)

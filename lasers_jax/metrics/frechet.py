@@ -53,10 +53,10 @@ class FeatureStatistics:
     self._need(2)
     return self._scatter / (self.count - 1)
 
-  def _need(self, least):
-    if self.count < least:
+  def _need(self, minimum):
+    if self.count < minimum:
       raise ValueError(
-        f'statistics of {self.count} samples: at least {least} are needed'
+        f'statistics of {self.count} samples: at least {minimum} are needed'
       )
 
   def _combine(self, count, mean, scatter):

@@ -1,157 +1,76 @@
-"""The measures that take a network of their own, by name.
+"""The table of metrics: a row says all that is known of one.
 
-A distance compares an image with its copy; a score compares all images with all
-copies, by the features of a network.
+From outside the package a metric is added by its row, METRICS['mine'] =
+Metric(...), before an evaluation that names it.
 """
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
-import jax
 import numpy as np
-from jax import Array
-from jax.sharding import Mesh
 
-from lasers_jax.core.sharding import put_batch, replicated
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, unknown
 from lasers_jax.metrics import similarity
+from lasers_jax.metrics.base import Extractor, PerImage, Rows, of_function
 from lasers_jax.metrics.cmmd import cmmd
 from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.metrics.resize import clean_resize, cmmd_resize
-from lasers_jax.pretrained import Perceptual, clip, inception
+from lasers_jax.pretrained import clip, inception
 from lasers_jax.pretrained.lpips import VGG16Features, load_lpips
 from lasers_jax.pretrained.weights import read_weights
 
-MEASURES = {
-  'ms_ssim': 'five scales, Gaussian 11x11, sigma 1.5, range 1',
-  'lpips-vgg16': 'LPIPS v0.1, VGG16',
-  'lpips-alexnet': 'LPIPS v0.1, AlexNet',
-  'fd-vgg16': (
-    'Fréchet distance to the same images by mean relu4_3 of VGG16, at their '
-    'own size: no FID'
-  ),
-  'fid': (
-    'rFID: Fréchet distance to the same images by Inception-2015, resized as '
-    'by clean-fid'
-  ),
-  'cmmd': 'CMMD to the same images by the given CLIP, sigma 10, scale 1000',
-}
 
-
-class Extractor(NamedTuple):
-  """Features of images, and what becomes of them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+  """A row of METRICS, whose key is the name in results and on a command line.
 
   Attributes:
-    module: images as `prepare` gives them -> [B, d].
-    prepare: uint8 [B, h, w, 3] -> what the module takes.
-    gather: makes an object with `add(features)`.
-    score: of the features of images, and of their copies.
-    any_size: whether the module is given images as they are, padding around
-      them included, and their sizes beside.
+    title: its name in tables and reports.
+    unit: of its values; '' for none.
+    decimals: that are shown.
+    higher_is_better: which way it points.
+    over: what a value is of: an image and its reconstruction, or two sets.
+    protocol: one line that says how it is measured; it is kept in results.
+    load: returns a `PerImage` or, over sets, an `Extractor`. Its argument is
+      the file of weights that the user named; None where none was.
+    always: whether it is measured where nothing is asked for.
+    headline: whether it stands at the top of a report.
+    ranks: whether a report shows the best and the worst images by it.
   """
 
-  module: nn.Module
-  params: Any
-  prepare: Callable[[np.ndarray], np.ndarray]
-  gather: Callable[[], Any]
-  score: Callable[[Any, Any], float]
-  any_size: bool = False
-
-  def start(self) -> tuple[Any, Any]:
-    """Of images and of their copies, of which nothing is known yet."""
-    return self.gather(), self.gather()
-
-
-class Measures(NamedTuple):
-  """What is to be measured besides PSNR and SSIM."""
-
-  distances: dict[str, Perceptual]
-  scores: dict[str, Extractor]
+  title: str
+  unit: str = ''
+  decimals: int
+  higher_is_better: bool
+  over: Literal['image', 'set']
+  protocol: str
+  load: Callable[[str | None], PerImage | Extractor]
+  always: bool = False
+  headline: bool = False
+  ranks: bool = False
 
   @property
-  def modules(self) -> tuple[tuple[str, nn.Module], ...]:
-    """The networks of the distances, by name."""
-    return tuple((name, x.module) for name, x in self.distances.items())
+  def heading(self) -> str:
+    """Returns its title with its unit."""
+    return f'{self.title} in {self.unit}' if self.unit else self.title
 
-  @property
-  def least(self) -> dict[str, int]:
-    """The pixels that a side of an image must have, by name."""
-    networks = {**self.distances, **self.scores}
-    return {k: getattr(x.module, 'least', 1) for k, x in networks.items()}
+  def number(self, value: float) -> str:
+    """Returns a value with its decimals and without its unit."""
+    return f'{value:.{self.decimals}f}'
 
-  @property
-  def params(self) -> dict[str, Any]:
-    """The parameters of the distances, by name."""
-    return {name: x.params for name, x in self.distances.items()}
-
-  @property
-  def protocol(self) -> dict[str, str]:
-    """What results say of these measures."""
-    return {k: MEASURES[k] for k in (*self.distances, *self.scores)}
+  def quantity(self, value: float) -> str:
+    """Returns a value with its decimals and its unit."""
+    return f'{self.number(value)} {self.unit}'.strip()
 
 
-NOTHING_MORE = Measures({}, {})
+def _lpips(trunk: str) -> Callable[[str | None], PerImage]:
+  return lambda file: PerImage(*load_lpips(trunk, file))
 
 
-class MultiScale(nn.Module):
-  """MS-SSIM in the form of a network without parameters."""
-
-  least = similarity.MS_SSIM_LEAST
-
-  def __call__(self, a: Array, b: Array, sizes: Array | None = None) -> Array:
-    return similarity.ms_ssim(a, b, sizes)
-
-
-class Rows:
-  """Features that are kept as they come."""
-
-  def __init__(self):
-    self._parts = []
-
-  def add(self, features: np.ndarray) -> None:
-    self._parts.append(np.asarray(features))
-
-  @property
-  def all(self) -> np.ndarray:
-    return np.concatenate(self._parts)
-
-
-def load_measures(
-  names: Sequence[str], inception_file: str = '', clip_file: str = ''
-) -> Measures:
-  """Loads the networks of measures.
-
-  Args:
-    names: keys of MEASURES.
-    inception_file: pt_inception-2015-12-05-6726825d.pth, for 'fid'.
-    clip_file: of openai/clip-vit-large-patch14-336, for 'cmmd'.
-
-  Raises:
-    InputError: an unknown name, or weights that are missing or do not fit.
-  """
-  for name in names:
-    if name not in MEASURES:
-      raise InputError(f'the measures are {", ".join(MEASURES)}, not {name!r}')
-  distances = {
-    'ms_ssim': lambda: (MultiScale(), {}),
-    'lpips-vgg16': lambda: load_lpips('vgg16'),
-    'lpips-alexnet': lambda: load_lpips('alexnet'),
-  }
-  scores = {
-    'fd-vgg16': _fd_vgg16,
-    'fid': lambda: _fid(inception_file),
-    'cmmd': lambda: _cmmd(clip_file),
-  }
-  return Measures(
-    {k: Perceptual(*load()) for k, load in distances.items() if k in names},
-    {k: load() for k, load in scores.items() if k in names},
-  )
-
-
-def _fd_vgg16() -> Extractor:
-  _, params = load_lpips('vgg16')
+def _fd_vgg16(file: str | None) -> Extractor:
+  _, params = load_lpips('vgg16', file)
   return Extractor(
     VGG16Features(),
     params,
@@ -162,32 +81,23 @@ def _fd_vgg16() -> Extractor:
   )
 
 
-def _fid(file: str) -> Extractor:
-  if not file:
-    raise InputError(
-      'fid needs --inception=FILE: pt_inception-2015-12-05-6726825d.pth, as '
-      'pytorch-fid publishes it'
-    )
+def _fid(file: str | None) -> Extractor:
+  arrays = read_weights(_needed('fid', file, inception.FILE))
 
   def prepare(images: np.ndarray) -> np.ndarray:
     return (clean_resize(images, inception.SIDE) - 128) / 128
 
   return Extractor(
     inception.InceptionV3(),
-    inception.inception_params(read_weights(file)),
+    inception.inception_params(arrays),
     prepare,
     FeatureStatistics,
     frechet_distance,
   )
 
 
-def _cmmd(file: str) -> Extractor:
-  if not file:
-    raise InputError(
-      'cmmd needs --clip=FILE: model.safetensors or pytorch_model.bin of '
-      'openai/clip-vit-large-patch14-336'
-    )
-  arrays = read_weights(file)
+def _cmmd(file: str | None) -> Extractor:
+  arrays = read_weights(_needed('cmmd', file, clip.FILE))
   tower = clip.clip_tower(arrays)
 
   def prepare(images: np.ndarray) -> np.ndarray:
@@ -202,35 +112,190 @@ def _cmmd(file: str) -> Extractor:
   )
 
 
-def extract(
-  extractor: Extractor,
-  images: np.ndarray,
-  mesh: Mesh,
-  sizes: np.ndarray | None = None,
-) -> np.ndarray:
-  """Computes the features of this process's rows of a batch.
+def _needed(name: str, file: str | None, which: str) -> str:
+  if not file:
+    raise InputError(
+      f'{name} needs a file of weights, --metric_weights={name}=FILE: {which}'
+    )
+  return file
+
+
+METRICS = {
+  'psnr': Metric(
+    title='PSNR',
+    unit='dB',
+    decimals=2,
+    higher_is_better=True,
+    over='image',
+    protocol='dB, peak 1, mean of one value per image',
+    load=lambda file: of_function(similarity.psnr),
+    always=True,
+    headline=True,
+    ranks=True,
+  ),
+  'ssim': Metric(
+    title='SSIM',
+    decimals=4,
+    higher_is_better=True,
+    over='image',
+    protocol=(
+      'Gaussian 11x11, sigma 1.5, range 1, mean of one value per image'
+    ),
+    load=lambda file: of_function(similarity.ssim, similarity.SSIM_WINDOW),
+    always=True,
+    headline=True,
+  ),
+  'ms_ssim': Metric(
+    title='MS-SSIM',
+    decimals=4,
+    higher_is_better=True,
+    over='image',
+    protocol='five scales, Gaussian 11x11, sigma 1.5, range 1',
+    load=lambda file: of_function(
+      similarity.ms_ssim, similarity.MS_SSIM_MINIMUM
+    ),
+  ),
+  'lpips-vgg16': Metric(
+    title='LPIPS-VGG16',
+    decimals=4,
+    higher_is_better=False,
+    over='image',
+    protocol='LPIPS v0.1, VGG16',
+    load=_lpips('vgg16'),
+    headline=True,
+    ranks=True,
+  ),
+  'lpips-alexnet': Metric(
+    title='LPIPS-AlexNet',
+    decimals=4,
+    higher_is_better=False,
+    over='image',
+    protocol='LPIPS v0.1, AlexNet',
+    load=_lpips('alexnet'),
+    headline=True,
+    ranks=True,
+  ),
+  'fd-vgg16': Metric(
+    title='FD-VGG16',
+    decimals=3,
+    higher_is_better=False,
+    over='set',
+    protocol=(
+      'Fréchet distance to the same images by mean relu4_3 of VGG16, at their '
+      'own size: no FID'
+    ),
+    load=_fd_vgg16,
+  ),
+  'fid': Metric(
+    title='rFID',
+    decimals=3,
+    higher_is_better=False,
+    over='set',
+    protocol=(
+      'rFID: Fréchet distance to the same images by Inception-2015, resized '
+      'as by clean-fid'
+    ),
+    load=_fid,
+  ),
+  'cmmd': Metric(
+    title='CMMD',
+    decimals=3,
+    higher_is_better=False,
+    over='set',
+    protocol='CMMD to the same images by the given CLIP, sigma 10, scale 1000',
+    load=_cmmd,
+  ),
+}
+
+
+def known(names: Iterable[str]) -> dict[str, Metric]:
+  """Returns the rows of those names that are metrics, in the table's order."""
+  names = set(names)
+  return {name: row for name, row in METRICS.items() if name in names}
+
+
+class Metrics(NamedTuple):
+  """Metrics that are loaded, by name.
+
+  Attributes:
+    of_images: one value for each image and its reconstruction.
+    of_sets: one value for all images and all reconstructions.
+  """
+
+  of_images: dict[str, PerImage]
+  of_sets: dict[str, Extractor]
+
+  @property
+  def modules(self) -> tuple[tuple[str, nn.Module], ...]:
+    """Returns the networks of single images, by name; it can be hashed."""
+    return tuple((name, x.module) for name, x in self.of_images.items())
+
+  @property
+  def params(self) -> dict[str, Any]:
+    """Returns the parameters of these networks, by name."""
+    return {name: x.params for name, x in self.of_images.items()}
+
+  @property
+  def minimum_sides(self) -> dict[str, int]:
+    """Returns the pixels that a side of an image must have, by name."""
+    networks = {**self.of_images, **self.of_sets}
+    return {
+      name: getattr(x.module, 'minimum_side', 1) for name, x in networks.items()
+    }
+
+  @property
+  def minimum_side(self) -> int:
+    """Returns the pixels that a side must have for all of them."""
+    return max(self.minimum_sides.values())
+
+  @property
+  def protocol(self) -> dict[str, str]:
+    """Returns what results say of how they are measured, by name."""
+    rows = known({**self.of_images, **self.of_sets})
+    return {name: row.protocol for name, row in rows.items()}
+
+  @property
+  def weights(self) -> dict[str, Any]:
+    """Returns the parameters of all networks that have any, by name."""
+    networks = {**self.of_images, **self.of_sets}
+    return {name: x.params for name, x in networks.items() if x.params}
+
+  def fitting(self, side: int) -> 'Metrics':
+    """Returns those of single images that images of such a side allow."""
+    sides = self.minimum_sides
+    fit = {k: x for k, x in self.of_images.items() if sides[k] <= side}
+    return Metrics(fit, {})
+
+
+def load_metrics(
+  names: Sequence[str] = (), weights: Mapping[str, str] | None = None
+) -> Metrics:
+  """Loads metrics: those named, and those that are always measured.
 
   Args:
-    images: uint8 [rows, h, w, 3], as many as `put_batch` takes.
-    sizes: int32 [rows, 2], of what is to be seen of each; None: all.
+    names: keys of METRICS.
+    weights: files of weights by the name of their metric, for those that need
+      one (fid, cmmd), or have their own (LPIPS).
 
-  Returns:
-    [B, d], of all processes.
+  Raises:
+    InputError: an unknown name, or weights that are missing or do not fit.
   """
-  rows = {}
-  if sizes is None or extractor.any_size:
-    rows['images'] = extractor.prepare(images)
-    if sizes is not None:
-      rows['sizes'] = sizes
-  else:
-    parts = zip(images, sizes, strict=True)
-    each = [extractor.prepare(x[None, :h, :w]) for x, (h, w) in parts]
-    rows['images'] = np.concatenate(each)
-  batch = put_batch(rows, mesh)
-  return jax.device_get(_apply(extractor.module, mesh, extractor.params, batch))
+  weights = weights or {}
+  for name in names:
+    if name not in METRICS:
+      raise unknown('metrics', name, METRICS)
+  for name in weights:
+    if name not in names:
+      raise InputError(
+        f'metric_weights has a file for {name!r}, which is not measured: add '
+        'it to metrics, or leave the file out'
+      )
+  wanted = {k: x for k, x in METRICS.items() if x.always or k in names}
+  loaded = {k: row.load(weights.get(k)) for k, row in wanted.items()}
+  return Metrics(
+    {k: x for k, x in loaded.items() if wanted[k].over == 'image'},
+    {k: x for k, x in loaded.items() if wanted[k].over == 'set'},
+  )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(module, mesh, params, batch) -> Array:
-  features = module.apply({'params': params}, **batch)
-  return jax.lax.with_sharding_constraint(features, replicated(mesh))
+ALWAYS = load_metrics()

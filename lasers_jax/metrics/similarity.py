@@ -18,7 +18,7 @@ SSIM_WINDOW = 11  # pixels
 SSIM_SIGMA = 1.5  # pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest scale first
-MS_SSIM_LEAST = SSIM_WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)  # pixels a side
+MS_SSIM_MINIMUM = SSIM_WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)  # pixels a side
 
 
 @jax.jit
@@ -67,10 +67,10 @@ def ms_ssim(a, b, sizes=None):
   or a side is under 176 = 11 * 2^4 pixels, one window at the last scale.
   """
   a, b = _pair(a, b)
-  scales, least = len(MS_SSIM_WEIGHTS), MS_SSIM_LEAST
-  if min(a.shape[1:3]) < least:
+  scales, minimum = len(MS_SSIM_WEIGHTS), MS_SSIM_MINIMUM
+  if min(a.shape[1:3]) < minimum:
     raise ValueError(
-      f'MS-SSIM needs images of at least {least}x{least} pixels, '
+      f'MS-SSIM needs images of at least {minimum}x{minimum} pixels, '
       f'got {a.shape[1]}x{a.shape[2]}'
     )
   product = 1.0
@@ -102,7 +102,7 @@ def _losses(a, b):
   """What SSIM loses in each window and channel: 1 - luminance, 1 - contrast.
 
   With s = 1 - loss, 1 - (1 - l) (1 - c) = l + c - l c. Differences of moments
-  would leave nothing of these where pictures are nearly white, or nearly alike:
+  would leave nothing of these where images are nearly white, or nearly alike:
   (2 cov + C2) / (var a + var b + C2) is 1 - var(a - b) / (var a + var b + C2).
   """
   means, variances = _moments(jnp.concatenate([a, b, a - b], axis=-1))

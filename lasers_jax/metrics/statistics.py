@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-LEAST_VALUES = 10  # of which there is an interval
+MINIMUM_VALUES = 10  # of which there is an interval
 
 
 def bootstrap_interval(values, seed=0, draws=1000):
@@ -20,7 +20,7 @@ def bootstrap_interval(values, seed=0, draws=1000):
   """
   values = _sorted_values(values)
   size, mean = len(values), values.mean()
-  if size < LEAST_VALUES or not np.isfinite(values).all():
+  if size < MINIMUM_VALUES or not np.isfinite(values).all():
     return None
   rng = np.random.default_rng(seed)
   means = [values[rng.integers(size, size=size)].mean() for _ in range(draws)]

@@ -15,6 +15,9 @@ from flax import traverse_util
 from lasers_jax.errors import InputError
 from lasers_jax.pretrained import weights
 
+FILE = (
+  'model.safetensors or pytorch_model.bin of openai/clip-vit-large-patch14-336'
+)
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels CLIP learned from
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64  # in all towers of CLIP

@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from lasers_jax.pretrained import weights
 
+FILE = 'pt_inception-2015-12-05-6726825d.pth, as pytorch-fid publishes it'
 SIDE = 299  # pixels
 WIDTH = 2048  # of the features
 _EPSILON = 1e-3  # of BatchNorm

@@ -43,9 +43,9 @@ class LPIPS(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @property
-  def least(self) -> int:
+  def minimum_side(self) -> int:
     """The pixels that a side of an image must have."""
-    return _TRUNKS[self.net].least
+    return _TRUNKS[self.net].minimum_side
 
   @nn.compact
   def __call__(
@@ -131,7 +131,7 @@ class VGG16Features(nn.Module):
   pixels.
   """
 
-  least = VGG16.least
+  minimum_side = VGG16.minimum_side
 
   @nn.compact
   def __call__(

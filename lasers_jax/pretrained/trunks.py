@@ -34,13 +34,13 @@ def scaled(images: jax.Array) -> jax.Array:
   return (images.astype(jnp.float32) - _MEAN) / _DEVIATION
 
 
-def check_sides(images: jax.Array, least: int, network: str) -> None:
-  """Raises InputError where a side of images [B, h, w, C] is under `least`."""
+def check_sides(images: jax.Array, minimum: int, network: str) -> None:
+  """Raises InputError where a side of images [B, h, w, C] is under it."""
   height, width = images.shape[1:3]
-  if min(height, width) < least:
+  if min(height, width) < minimum:
     raise InputError(
       f'images of {height}x{width} pixels are too small for {network}: it '
-      f'needs {least} pixels a side or more.'
+      f'needs {minimum} pixels a side or more.'
     )
 
 
@@ -85,7 +85,7 @@ class VGG16(nn.Module):
   """
 
   dtype: jnp.dtype = jnp.float32
-  least = 16  # pixels a side
+  minimum_side = 16  # pixels a side
 
   @staticmethod
   def map_sizes(sizes: jax.Array | None) -> list[jax.Array | None]:
@@ -95,7 +95,7 @@ class VGG16(nn.Module):
   def __call__(
     self, x: jax.Array, sizes: jax.Array | None = None
   ) -> list[jax.Array]:
-    check_sides(x, self.least, 'VGG16')
+    check_sides(x, self.minimum_side, 'VGG16')
     x = x.astype(self.dtype)
     maps, i, sizes = [], 0, self.map_sizes(sizes)
     for features, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -118,7 +118,7 @@ class AlexNet(nn.Module):
   """
 
   dtype: jnp.dtype = jnp.float32
-  least = 31  # pixels a side
+  minimum_side = 31  # pixels a side
 
   @staticmethod
   def map_sizes(sizes: jax.Array | None) -> list[jax.Array | None]:
@@ -132,7 +132,7 @@ class AlexNet(nn.Module):
   def __call__(
     self, x: jax.Array, sizes: jax.Array | None = None
   ) -> list[jax.Array]:
-    check_sides(x, self.least, 'AlexNet')
+    check_sides(x, self.minimum_side, 'AlexNet')
     x = only_first(x.astype(self.dtype), sizes)
     maps = [nn.relu(conv(64, 11, self.dtype, 'conv0', 4, 2)(x))]
     sizes = self.map_sizes(sizes)

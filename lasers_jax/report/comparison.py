@@ -1,4 +1,4 @@
-"""Results of several bottlenecks side by side: table, curves, pictures.
+"""Results of several bottlenecks side by side: table, curves, images.
 
 A row is a dictionary: bottleneck, asked_bits_per_pixel (None: continuous),
 settings, results (as in results.json, or None), error (why there are none).
@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from lasers_jax.evaluation.protocol import mean_of
 from lasers_jax.metrics import statistics
-from lasers_jax.metrics.registry import MEASURES
+from lasers_jax.metrics.registry import Metric, known
 from lasers_jax.report import grids
 
 Row = Mapping[str, Any]
 
 _HEAD = (
   'bottleneck', 'settings', 'parameters', 'bits per pixel',
-  'PSNR in dB (95 %)', 'SSIM',
+  'PSNR in dB (95 %)',
 )  # fmt: skip
 _USE = ('usage', 'perplexity')
 
@@ -28,8 +29,9 @@ def table(rows: Sequence[Row]) -> str:
   Continuous codes come last, and rows without results below the table.
   """
   done = sorted((row for row in rows if row['results']), key=_order)
-  more = [x for x in MEASURES if any(x in row['results'] for row in done)]
-  head = [*_HEAD, *more, *_USE]
+  found = {name for row in done for name in row['results']} - {'psnr'}
+  more = known(found)
+  head = [*_HEAD, *(metric.heading for metric in more.values()), *_USE]
   lines = [line(head), line(['---'] * len(head))]
   lines += [line(_cells(row, more)) for row in done]
   failed = [row for row in rows if row['error']]
@@ -46,7 +48,7 @@ def _order(row: Row) -> tuple[float, float]:
   return rate, -row['results']['psnr']['mean']
 
 
-def _cells(row: Row, more: Sequence[str]) -> list[str]:
+def _cells(row: Row, more: Mapping[str, Metric]) -> list[str]:
   results, psnr = row['results'], row['results']['psnr']
   bits = results['bits_per_pixel']['fixed_length']
   used = 'usage' in results
@@ -56,20 +58,13 @@ def _cells(row: Row, more: Sequence[str]) -> list[str]:
     f'{sum(results["protocol"]["parameters"].values()):,}',
     bits if isinstance(bits, str) else f'{bits:.4g}',
     statistics.say_mean(psnr),
-    f'{results["ssim"]["mean"]:.4f}',
-    *(_measure(results.get(name)) for name in more),
+    *(
+      metric.number(mean_of(results[name])) if name in results else ''
+      for name, metric in more.items()
+    ),
     f'{100 * results["usage"]:.1f} %' if used else '',
     f'{results["perplexity"]:.0f}' if used else '',
   ]
-
-
-def _measure(value: Any) -> str:
-  """A mean of single images, or a number of all; nothing where it is not."""
-  if value is None:
-    return ''
-  if isinstance(value, Mapping):
-    return f'{value["mean"]:.4f}'
-  return f'{value:.4g}'
 
 
 def line(cells: Sequence[str]) -> str:
@@ -134,17 +129,18 @@ def _point(row: Row) -> tuple[float, float] | None:
 
 def side_by_side(
   names: Sequence[str],
-  copies: Sequence[Sequence[np.ndarray]],
+  reconstructions: Sequence[Sequence[np.ndarray]],
   originals: Sequence[np.ndarray],
 ) -> np.ndarray:
   """Draws the same images by each model, a row each, below the originals.
 
   Args:
     names: of the models.
-    copies: of each model, reconstructions uint8 [h, w, 3].
+    reconstructions: of each model, uint8 [h, w, 3].
     originals: what they are of.
 
   Returns:
     uint8 [H, W, 3].
   """
-  return grids.grid([originals, *copies], ['original', *names], pad=4)
+  rows = [originals, *reconstructions]
+  return grids.grid(rows, ['original', *names], pad=4)

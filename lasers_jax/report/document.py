@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 import jinja2
 
 from lasers_jax.evaluation.examples import Findings
-from lasers_jax.evaluation.protocol import Measured
+from lasers_jax.evaluation.protocol import Measured, mean_of
 from lasers_jax.metrics import statistics
+from lasers_jax.metrics.registry import Metric, known
 from lasers_jax.report import panels
-
-HIGHER_IS_BETTER = 'psnr', 'ssim', 'ms_ssim'
-HEADLINES = 'psnr', 'ssim', 'lpips-vgg16', 'lpips-alexnet'
 
 
 class Origin(NamedTuple):
@@ -48,11 +46,11 @@ def render(
     protocol_rows=_rows(
       # What else is nested stands in the config.
       _flat(protocol)
-      | {k: protocol[k] for k in ('parameters', 'weights_of_measures')}
+      | {k: protocol[k] for k in ('parameters', 'weights_of_metrics')}
     ),
     bits=_say_bits(results),
     tiles=_tiles(results, len(counts)),
-    measures=_measures(results),
+    metrics=_metrics(results),
     has_initial='initial' in results,
     training=panels.training(history, terms, protocol['step']),
     distributions=panels.distributions(measured, findings),
@@ -111,41 +109,41 @@ def _tiles(results, symbols: int) -> list[tuple[str, str, str]]:
   else:
     remark = f'fixed length; 1/{24 / bits:.3g} of 24-bit colour'
     tiles = [('Bits per pixel', f'{bits:.4g}', remark)]
-  for name in HEADLINES:
-    if name in results:
-      title, unit, _ = panels.MEASURES[name]
-      value = f'{panels.number(name, results[name]["mean"])} {unit}'.strip()
-      interval = _interval(name, results[name])
-      tiles.append((title, value, f'95 %: {interval}' if interval else ''))
+  for name, metric in known(results).items():
+    if metric.headline:
+      value = metric.quantity(mean_of(results[name]))
+      interval = _interval(metric, results[name])
+      remark = f'95 %: {interval}' if interval else ''
+      tiles.append((metric.title, value, remark))
   if 'usage' in results:
     remark = f'of {symbols:,}; perplexity {results["perplexity"]:.1f}'
     tiles.append(('Codes in use', f'{results["usage"]:.1%}', remark))
   return tiles
 
 
-def _measures(results) -> list[dict[str, str]]:
-  """The table of results: a row for each measure of quality."""
+def _metrics(results) -> list[dict[str, str]]:
+  """The table of results: a row for each metric."""
   initial = results.get('initial', {})
   rows = []
-  for name in panels.in_order(results):
-    value = results[name]
-    single = isinstance(value, Mapping)
-    mean = value['mean'] if single else value
-    first = name in initial and panels.number(name, initial[name]['mean'])
+  for name, metric in known(results).items():
+    first = name in initial and metric.number(mean_of(initial[name]))
     rows.append(
       {
-        'name': panels.title(name),
-        'mean': panels.number(name, mean),
-        'interval': _interval(name, value) if single else '',
+        'name': metric.heading,
+        'mean': metric.number(mean_of(results[name])),
+        'interval': _interval(metric, results[name]),
         'initial': first or '',
-        'better': 'higher' if name in HIGHER_IS_BETTER else 'lower',
+        'better': 'higher' if metric.higher_is_better else 'lower',
       }
     )
   return rows
 
 
-def _interval(name: str, value) -> str:
-  return statistics.say_interval(value, functools.partial(panels.number, name))
+def _interval(metric: Metric, value) -> str:
+  """The interval of a mean over images; nothing for a metric of sets."""
+  if not isinstance(value, Mapping):
+    return ''
+  return statistics.say_interval(value, metric.number)
 
 
 def _sections(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -36,7 +36,7 @@ def grid(rows, labels=None, pad=2, scale=None):
   return _stack(strips, labels, pad)
 
 
-def error_picture(original, reconstruction, gain=5):
+def error_image(original, reconstruction, gain=5):
   """Returns gain * |original - reconstruction|, clipped, as uint8 RGB.
 
   Both are rounded to uint8 first, so it shows the error of the files. Leading
@@ -60,7 +60,7 @@ def reconstructions(originals, reconstructions, atoms=None):
   shown in a block below. Raises ValueError where the pictures do not pair up.
   """
   pairs = list(zip(originals, reconstructions, strict=True))
-  errors = [error_picture(*pair, gain=5) for pair in pairs]
+  errors = [error_image(*pair, gain=5) for pair in pairs]
   pad = 4
   rows = (originals, reconstructions, errors)
   strips = [_strip(_fit_row(row), pad) for row in rows]

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 from lasers_jax.core.images import to_uint8
 from lasers_jax.evaluation.examples import Findings, Samples, cut_middle
 from lasers_jax.evaluation.protocol import Measured
+from lasers_jax.metrics.registry import known
 from lasers_jax.report import charts, grids
 
 LARGEST = 160  # pixels a side; of larger pictures the middle is shown
@@ -18,18 +18,6 @@ CELL = 112  # pixels; about how wide a picture is shown
 ATOM_CELL = 60
 FEW = 8  # images; of fewer there is no histogram
 DRAWN = 4  # samples shown of an image
-
-# How measures are called, their unit, and their decimals.
-MEASURES = {
-  'psnr': ('PSNR', 'dB', 2),
-  'ssim': ('SSIM', '', 4),
-  'ms_ssim': ('MS-SSIM', '', 4),
-  'lpips-vgg16': ('LPIPS-VGG16', '', 4),
-  'lpips-alexnet': ('LPIPS-AlexNet', '', 4),
-  'fd-vgg16': ('FD-VGG16', '', 3),
-  'fid': ('rFID', '', 3),
-  'cmmd': ('CMMD', '', 3),
-}
 
 
 class Picture(NamedTuple):
@@ -47,22 +35,6 @@ class Chart(NamedTuple):
   title: str
   source: str  # a data URI
   note: str = ''
-
-
-def title(name: str) -> str:
-  """What a measure is called, with its unit."""
-  name, unit, _ = MEASURES[name]
-  return f'{name} in {unit}' if unit else name
-
-
-def number(name: str, value: float) -> str:
-  """A value of a measure, with its decimals and without its unit."""
-  return f'{value:.{MEASURES[name][2]}f}'
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-  """Those of the names that are measures, in the order of the table."""
-  return [name for name in MEASURES if name in names]
 
 
 def training(
@@ -83,11 +55,12 @@ def training(
     ('Terms of the loss', {x: x for x in terms}, 'Without weights.', True),
     ('PSNR in dB', _both('psnr'), batch, False),
     ('SSIM', {'validation': 'validation/ssim'}, 'On validation images.', False),
-    ('Usage, share of codes', _both('usage'), use, False),
+    ('Usage, fraction of codes', _both('usage'), use, False),
     ('Perplexity of codes', _both('perplexity'), use, False),
     (
       'Logits of the discriminator',
-      {'of images': 'real_logit', 'of copies': 'fake_logit'}, '', False,
+      {'of images': 'real_logit', 'of reconstructions': 'fake_logit'},
+      '', False,
     ),
   ]  # fmt: skip
   shown = {'step', 'validation/bits_per_pixel'}
@@ -120,52 +93,49 @@ def _words(key: str) -> str:
 
 
 def distributions(measured: Measured, findings: Findings) -> list[Chart]:
-  """Draws how each measure is spread over images, and where examples lie."""
+  """Draws how each metric is spread over images, and where examples lie."""
   drawn = []
-  for name, values in _sorted(measured.values):
+  for name, metric in known(measured.values).items():
+    values = measured.values[name]
     if len(values) >= FEW:
       groups = findings.ranked.get(name, {})
       marks = {group: values[numbers] for group, numbers in groups.items()}
-      text = charts.histogram(values, title(name), marks)
-      drawn.append(Chart(MEASURES[name][0], _svg(text)))
+      text = charts.histogram(values, metric.heading, marks)
+      drawn.append(Chart(metric.title, _svg(text)))
   return drawn
 
 
 def rankings(measured: Measured, findings: Findings) -> list[dict[str, Any]]:
-  """The best, median and worst images, by each measure that ranks them."""
+  """The best, median and worst images, by each metric that ranks them."""
   return [
     {
-      'by': MEASURES[name][0],
+      'by': metric.title,
       'groups': {
         group: [_example(i, measured, findings) for i in numbers]
-        for group, numbers in groups.items()
+        for group, numbers in findings.ranked[name].items()
         if numbers
       },
     }
-    for name, groups in _sorted(findings.ranked)
+    for name, metric in known(findings.ranked).items()
   ]
 
 
 def _example(i: int, measured, findings) -> dict[str, Any]:
-  original, copy = findings.pairs[i]
+  original, reconstruction = findings.pairs[i]
   values = [
-    f'{MEASURES[name][0]} {number(name, x[i])} {MEASURES[name][1]}'.strip()
-    for name, x in _sorted(measured.values)
+    f'{metric.title} {metric.quantity(measured.values[name][i])}'
+    for name, metric in known(measured.values).items()
   ]
-  error = grids.error_picture(original, copy, gain=5)
+  error = grids.error_image(original, reconstruction, gain=5)
   return {
     'name': f'Image {i:,}',
     'quality': ', '.join(values),
     'pictures': [
       _picture('original', original),
-      _picture('reconstruction', copy),
+      _picture('reconstruction', reconstruction),
       _picture('error × 5', error),
     ],
   }
-
-
-def _sorted(by_measure: Mapping[str, Any]) -> list[tuple[str, Any]]:
-  return [(name, by_measure[name]) for name in in_order(by_measure)]
 
 
 def is_cropped(findings: Findings) -> bool:
@@ -206,9 +176,9 @@ def atoms(counts: np.ndarray, findings: Findings) -> list[Picture]:
   shown = to_uint8(findings.atoms)
   if findings.numbers is None:
     return [_picture(f'{i}', x, ATOM_CELL) for i, x in enumerate(shown)]
-  shares = counts / max(1, counts.sum())
+  fractions = counts / max(1, counts.sum())
   return [
-    _picture(f'{i}', x, ATOM_CELL, f'{shares[i]:.2%}')
+    _picture(f'{i}', x, ATOM_CELL, f'{fractions[i]:.2%}')
     for i, x in zip(findings.numbers, shown, strict=True)
   ]
 
@@ -253,23 +223,27 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
 def sweep(findings: Findings) -> dict[str, Any]:
   """Quality and time by the number of sampling steps: charts and a table."""
   found, drawn = findings.sweep, []
-  for name, values in _sorted(found.values):
-    level = found.initial[name]
-    text = charts.over_steps(found.steps, values, title(name), level=level)
-    drawn.append(Chart(MEASURES[name][0], _svg(text)))
+  metrics = known(found.values)
+  for name, metric in metrics.items():
+    text = charts.over_steps(
+      found.steps,
+      found.values[name],
+      metric.heading,
+      level=found.initial[name],
+    )
+    drawn.append(Chart(metric.title, _svg(text)))
   text = charts.over_steps(
     found.steps, found.milliseconds, 'ms an image', log=True
   )
   drawn.append(Chart('Time', _svg(text)))
-  names = in_order(found.values)
-  first = [number(name, found.initial[name]) for name in names]
+  first = [x.number(found.initial[name]) for name, x in metrics.items()]
   table = [('first estimate', *first, '')]
   for i, steps in enumerate(found.steps):
-    values = [number(name, found.values[name][i]) for name in names]
+    values = [x.number(found.values[name][i]) for name, x in metrics.items()]
     table.append((str(steps), *values, f'{found.milliseconds[i]:.3g}'))
   return {
     'charts': drawn,
-    'names': [title(name) for name in names],
+    'names': [metric.heading for metric in metrics.values()],
     'table': table,
     'count': len(findings.samples.numbers),
     'size': _size(findings.samples),

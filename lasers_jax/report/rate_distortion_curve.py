@@ -6,7 +6,7 @@ import numpy as np
 
 from lasers_jax.evaluation.rate_distortion import CLASSICAL
 from lasers_jax.metrics import statistics
-from lasers_jax.metrics.registry import MEASURES
+from lasers_jax.metrics.registry import METRICS, known
 from lasers_jax.report.comparison import line
 
 
@@ -35,11 +35,12 @@ def above(rows: Sequence[dict], other: str) -> list[float | None]:
 
 def table(rows: Sequence[dict]) -> str:
   """Writes rows as Markdown, codec by codec, the smallest files first."""
-  more = [x for x in MEASURES if x in rows[0]]
+  more = known(rows[0].keys() - {'psnr'})
   names = [x for x in CLASSICAL if any(row['codec'] == x for row in rows)]
   gains = {name: above(rows, name) for name in names}
   head = [
-    'codec', 'setting', 'bits per pixel', 'PSNR in dB (95 %)', 'SSIM', *more,
+    'codec', 'setting', 'bits per pixel', 'PSNR in dB (95 %)',
+    *(metric.heading for metric in more.values()),
     *(f'dB above {name}' for name in names),
     'encode, s/MP', 'decode, s/MP',
   ]  # fmt: skip
@@ -55,8 +56,7 @@ def table(rows: Sequence[dict]) -> str:
       row['setting'],
       f'{row["bits_per_pixel"]:.4g}',
       statistics.say_mean(psnr),
-      f'{row["ssim"]["mean"]:.4f}',
-      *(f'{row[name]["mean"]:.4f}' for name in more),
+      *(metric.number(row[name]['mean']) for name, metric in more.items()),
       *(_signed(gains[name][i], row['codec'] == name) for name in names),
       f'{seconds["encode"]:.3g}',
       f'{seconds["decode"]:.3g}',
@@ -75,9 +75,8 @@ def plot(rows: Sequence[dict], path: str) -> None:
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(11, 5), layout='constrained')
-  for axes, name, label in zip(
-    figure.subplots(1, 2), ('psnr', 'ssim'), ('PSNR in dB', 'SSIM'), strict=True
-  ):
+  for axes, name in zip(figure.subplots(1, 2), ('psnr', 'ssim'), strict=True):
+    label = METRICS[name].heading
     for codec in dict.fromkeys(row['codec'] for row in rows):
       own = [row for row in rows if row['codec'] == codec]
       points = sorted((row['bits_per_pixel'], row[name]['mean']) for row in own)

@@ -1,5 +1,6 @@
 """What is mistyped on a command line is told on one line, before anything."""
 
+import os
 import sys
 import types
 
@@ -40,6 +41,7 @@ def parse(tmp_path, monkeypatch):
       'count': command_line.Number(ranges.Count),
       'shares': command_line.Numbers(ranges.Share),
       'gaps': command_line.Numbers(ranges.Share | None),
+      'files': command_line.NamedPaths(),
     }.items():
       help_ = 'A number.'
       flags.DEFINE(parser, name, None, help_, own, module_name=train.__name__)
@@ -49,6 +51,12 @@ def parse(tmp_path, monkeypatch):
     return own, rest
 
   return run
+
+
+def test_paths_have_names(parse):
+  found, _ = parse('--files=a=/x/y,b=c=d')
+  assert found.files == {'a': '/x/y', 'b': os.path.abspath('c=d')}
+  assert parse('--files=')[0].files == {}
 
 
 def test_changes_of_keys(parse):
@@ -108,6 +116,7 @@ MUST = 'it must be '
     # Numbers of the programs
     (['--count=0'], f'flag --count=0: {MUST}a whole number, at least 1'),
     (['--count=1.5'], f'flag --count=1.5: {MUST}a whole number, at least 1'),
+    (['--files=a'], 'flag --files=a: it must be NAME=PATH, not a'),
     (
       ['--shares=0,2'],
       f'flag --shares=0,2: {MUST}a finite number, at least 0 and at most 1',

@@ -119,11 +119,13 @@ def test_results_of_a_diffusion_decoder(results):
 
 
 def test_dumped_files_are_what_was_measured(refined, results):
-  names = sorted(x.name for x in (results / 'dump' / 'copy').iterdir())
+  names = sorted(
+    x.name for x in (results / 'dump' / 'reconstruction').iterdir()
+  )
   assert names == sorted(f'{i}.png' for i in range(tiny.TEST))
   pairs = [
     [np.asarray(Image.open(results / 'dump' / side / name))
-     for side in ('original', 'copy')]
+     for side in ('original', 'reconstruction')]
     for name in names
   ]  # fmt: skip
   a, b = np.float64(pairs).swapaxes(0, 1) / 255

@@ -211,13 +211,13 @@ def test_noise_is_that_of_each_picture_alone():
 @pytest.mark.parametrize(
   'name, side', [('psnr', 12), ('ssim', 12), ('ms_ssim', 177)]
 )
-def test_measures_of_padded_images_are_those_of_the_images(name, side):
+def test_metrics_of_padded_images_are_those_of_the_images(name, side):
   rng = np.random.default_rng(0)
   a, b = rng.uniform(size=(2, 2, side + 30, side + 17, 3)).astype(np.float32)
   sizes = np.array([(side, side + 16), (side + 29, side + 1)], np.int32)
-  measure = getattr(similarity, name)
+  metric = getattr(similarity, name)
   b = np.clip(a + 0.1 * b, 0, 1)
-  found = measure(a, b, sizes)
+  found = metric(a, b, sizes)
   for i, (h, w) in enumerate(sizes.tolist()):
-    expected = measure(a[i : i + 1, :h, :w], b[i : i + 1, :h, :w])[0]
+    expected = metric(a[i : i + 1, :h, :w], b[i : i + 1, :h, :w])[0]
     np.testing.assert_allclose(found[i], expected, rtol=1e-5)

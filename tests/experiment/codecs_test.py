@@ -27,7 +27,7 @@ from lasers_jax.evaluation import rate_distortion
 from lasers_jax.experiment import codec_files, codecs, settings
 from lasers_jax.experiment.codecs import Choice
 from lasers_jax.metrics import similarity
-from lasers_jax.metrics.registry import NOTHING_MORE, Measures
+from lasers_jax.metrics.registry import ALWAYS, Metrics
 from lasers_jax.report import rate_distortion_curve
 from tests import tiny
 
@@ -500,7 +500,7 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
   )
   files = [str(folder / '0.png'), str(folder / '1.png')]
   choices = codecs.choices_of([1, 2], [], [], [], 'lloyd')
-  codec_files.draw_curve(model[0], files, str(tmp_path), choices, NOTHING_MORE)
+  codec_files.draw_curve(model[0], files, str(tmp_path), choices, ALWAYS)
   found = json.loads((tmp_path / 'curve.json').read_text())
   assert [row['codec'] for row in found['rows']] == [
     'JPEG',
@@ -535,9 +535,7 @@ def test_a_curve_that_cannot_be_drawn_is_in_numbers(
   monkeypatch.setattr(rate_distortion, 'CLASSICAL', {'JPEG': (10,)})
   monkeypatch.setattr(rate_distortion_curve, 'plot', fail)
   picture = [str(folder / '0.png')]
-  codec_files.draw_curve(
-    model[0], picture, str(tmp_path), [Choice()], NOTHING_MORE
-  )
+  codec_files.draw_curve(model[0], picture, str(tmp_path), [Choice()], ALWAYS)
   found = json.loads(
     (tmp_path / 'curve.json').read_text(), parse_constant=pytest.fail
   )
@@ -546,7 +544,7 @@ def test_a_curve_that_cannot_be_drawn_is_in_numbers(
   assert log[-1] == 'no curve.png: no fonts'
 
 
-def test_a_curve_has_no_measures_of_sets(tmp_path):
-  sets = Measures({}, {'fd-vgg16': None})
+def test_a_curve_has_no_metrics_of_sets(tmp_path):
+  sets = Metrics({}, {'fd-vgg16': None})
   with pytest.raises(InputError, match='single images, not fd-vgg16'):
     codec_files.draw_curve('', [], str(tmp_path), [], sets)

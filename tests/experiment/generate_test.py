@@ -150,8 +150,8 @@ def test_pictures_that_cannot_be_drawn_lose_no_number(
   [
     (dict(n=1), 'n = 1 images cannot be scored: draw 2 or more'),
     (dict(specs=['pmf']), "the prior is 'pmf': did you mean pmfs"),
-    (dict(features='psnr'), 'the measures are'),
-    (dict(features='ms_ssim'), '--features must be a score of images'),
+    (dict(features='psnrr'), "metrics is 'psnrr': did you mean psnr"),
+    (dict(features='ms_ssim'), 'features must be a metric of sets'),
     (dict(specs=['gmm:components=40']), '30 latents are too few .* of 40'),
   ],
 )

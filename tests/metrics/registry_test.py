@@ -1,4 +1,4 @@
-"""Measures that have networks, on the images of a tiny run."""
+"""The rows of metrics, and those that have networks on a tiny run."""
 
 import functools
 import json
@@ -11,16 +11,15 @@ from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import evaluate
+from lasers_jax.metrics.base import Extractor, PerImage, Rows, extract
 from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.metrics.registry import (
-  MEASURES,
-  Extractor,
-  Measures,
-  Rows,
-  extract,
-  load_measures,
+  ALWAYS,
+  METRICS,
+  Metrics,
+  known,
+  load_metrics,
 )
-from lasers_jax.pretrained import Perceptual
 from tests import tiny
 
 
@@ -33,8 +32,10 @@ class Means(nn.Module):
 
 
 class Distance(nn.Module):
+  @nn.compact
   def __call__(self, a, b):
-    return abs(a - b).mean((1, 2, 3))
+    scale = self.param('scale', nn.initializers.ones, ())
+    return scale * abs(a - b).mean((1, 2, 3))
 
 
 PARAMS = {'scale': np.float32(2)}
@@ -53,18 +54,19 @@ def found(tiny_run, tmp_path_factory):
   from PIL import Image
 
   folder = tmp_path_factory.mktemp('measured')
-  measures = Measures(
-    {'lpips-alexnet': Perceptual(Distance(), {})}, {'fd-vgg16': COLOURS}
+  distance = PerImage(Distance(), PARAMS)
+  metrics = Metrics(
+    {**ALWAYS.of_images, 'lpips-alexnet': distance}, {'fd-vgg16': COLOURS}
   )
   dump = str(folder / 'dump')
   path, folders = str(tiny_run.workdir), {'output': str(folder), 'dump': dump}
-  evaluate.evaluate(path, measures=measures, **folders)
+  evaluate.evaluate(path, metrics=metrics, **folders)
   images = [
     [
       np.asarray(Image.open(folder / 'dump' / side / f'{i}.png'))
       for i in range(tiny.TEST)
     ]
-    for side in ('original', 'copy')
+    for side in ('original', 'reconstruction')
   ]
   results = json.loads((folder / 'results.json').read_text())
   return results, np.float64(images) / 255
@@ -72,7 +74,7 @@ def found(tiny_run, tmp_path_factory):
 
 def test_distances_are_of_single_images(found):
   results, (a, b) = found
-  expected = np.abs(a - b).mean((1, 2, 3))
+  expected = 2 * np.abs(a - b).mean((1, 2, 3))
   assert results['lpips-alexnet']['count'] == tiny.TEST
   np.testing.assert_allclose(
     results['lpips-alexnet']['mean'], expected.mean(), rtol=1e-5
@@ -89,11 +91,11 @@ def test_scores_are_of_all_images(found):
   )
 
 
-def test_the_protocol_names_the_measures(found):
+def test_the_protocol_names_the_metrics(found):
   protocol = found[0]['protocol']
   assert 'no FID' in protocol['fd-vgg16']
-  assert protocol['lpips-alexnet'] == MEASURES['lpips-alexnet']
-  hashes = protocol['weights_of_measures']
+  assert protocol['lpips-alexnet'] == METRICS['lpips-alexnet'].protocol
+  hashes = protocol['weights_of_metrics']
   assert set(hashes) == {'lpips-alexnet', 'fd-vgg16'}
   assert all(len(x) == 16 for x in hashes.values())
   assert 'fid' not in protocol and protocol['count'] == tiny.TEST
@@ -130,11 +132,43 @@ def test_a_network_for_any_size_is_told_the_sizes():
   np.testing.assert_array_equal(found[:, 0], [16, 12])
 
 
-def test_pictures_too_small_for_a_measure_are_refused():
-  measures = load_measures(['ms_ssim'])
-  protocol.check_size(176, 200, measures)
-  with pytest.raises(InputError, match='ms_ssim needs .* 176x176 .*180x175'):
-    protocol.check_size(180, 175, measures)
+def test_images_too_small_for_a_metric_are_refused():
+  metrics = load_metrics(['ms_ssim'])
+  assert metrics.minimum_side == 176
+  protocol.check_size(176, 200, metrics)
+  with pytest.raises(InputError, match='MS-SSIM needs .* 176x176 .*180x175'):
+    protocol.check_size(180, 175, metrics)
+
+
+def test_small_images_are_measured_by_what_fits_them():
+  metrics = load_metrics(['ms_ssim'])
+  assert list(metrics.fitting(175).of_images) == ['psnr', 'ssim']
+  assert list(metrics.fitting(176).of_images) == ['psnr', 'ssim', 'ms_ssim']
+  assert metrics.fitting(10).modules == metrics.modules[:1]
+
+
+def test_the_table_is_sound():
+  for name, row in METRICS.items():
+    assert row.over in ('image', 'set'), name
+    assert '\n' not in row.protocol
+    # Only single images can be ranked, or have an interval at the top.
+    assert row.over == 'image' or not (row.ranks or row.headline), name
+  assert [x for x, row in METRICS.items() if row.always] == ['psnr', 'ssim']
+
+
+def test_names_are_brought_into_the_order_of_the_table():
+  assert list(known(['fid', 'bits', 'ssim', 'psnr'])) == ['psnr', 'ssim', 'fid']
+
+
+def test_numbers_are_written_as_the_row_says():
+  psnr, ssim = METRICS['psnr'], METRICS['ssim']
+  assert (psnr.heading, ssim.heading) == ('PSNR in dB', 'SSIM')
+  assert (psnr.number(20.126), psnr.quantity(20.126)) == ('20.13', '20.13 dB')
+  assert ssim.quantity(0.5) == '0.5000'
+
+
+def test_loading_twice_compiles_once():
+  assert load_metrics(['ms_ssim']).modules == load_metrics(['ms_ssim']).modules
 
 
 def test_rows_are_kept():
@@ -147,9 +181,22 @@ def test_rows_are_kept():
 @pytest.mark.parametrize(
   'load, line',
   [
-    (functools.partial(load_measures, ['psnr']), "fid, cmmd, not 'psnr'"),
-    (functools.partial(load_measures, ['fid']), 'fid needs --inception=FILE'),
-    (functools.partial(load_measures, ['cmmd']), 'cmmd needs --clip=FILE'),
+    (
+      functools.partial(load_metrics, ['ms_sim']),
+      "metrics is 'ms_sim': did you mean ms_ssim",
+    ),
+    (
+      functools.partial(load_metrics, ['fid']),
+      'fid needs a file of weights, --metric_weights=fid=FILE: pt_inception',
+    ),
+    (
+      functools.partial(load_metrics, ['cmmd']),
+      '--metric_weights=cmmd=FILE: model.safetensors',
+    ),
+    (
+      functools.partial(load_metrics, ['ms_ssim'], {'fid': 'x'}),
+      "metric_weights has a file for 'fid', which is not measured",
+    ),
   ],
 )
 def test_what_cannot_be_measured(load, line):
@@ -158,9 +205,8 @@ def test_what_cannot_be_measured(load, line):
 
 
 def test_multi_scale_similarity_needs_no_weights():
-  measures = load_measures(['ms_ssim'])
-  (name, module), images = measures.modules[0], np.zeros((1, 176, 176, 3))
+  metrics, images = load_metrics(['ms_ssim']), np.zeros((1, 176, 176, 3))
   images = np.float32(images)
-  assert name == 'ms_ssim'
-  values = module.apply({'params': measures.params[name]}, images, images)
+  module, params = dict(metrics.modules)['ms_ssim'], metrics.params['ms_ssim']
+  values = module.apply({'params': params}, images, images)
   np.testing.assert_allclose(values, 1)

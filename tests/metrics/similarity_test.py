@@ -291,8 +291,8 @@ def test_ms_ssim_needs_one_window_at_the_last_scale():
       similarity.ms_ssim(
         np.zeros(shape, np.float32), np.zeros(shape, np.float32)
       )
-  least = jax.ShapeDtypeStruct((1, 176, 176, 3), jnp.float32)
-  assert jax.eval_shape(similarity.ms_ssim, least, least).shape == (1,)
+  smallest = jax.ShapeDtypeStruct((1, 176, 176, 3), jnp.float32)
+  assert jax.eval_shape(similarity.ms_ssim, smallest, smallest).shape == (1,)
 
 
 @pytest.mark.parametrize('size', [1, 2, 512])

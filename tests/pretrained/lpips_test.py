@@ -269,15 +269,15 @@ def test_padding_is_not_read(net, images):
 
 
 @pytest.mark.parametrize(
-  'network, least', [(trunks.VGG16(), 16), (trunks.AlexNet(), 31)]
+  'network, side', [(trunks.VGG16(), 16), (trunks.AlexNet(), 31)]
 )
-def test_the_least_side_is_the_least(network, least, monkeypatch):
-  assert maps(network, least, least)[-1][:2] == (1, 1)
-  with pytest.raises(InputError, match=f'too small .*needs {least} pixels'):
-    maps(network, 64, least - 1)
+def test_the_minimum_side_is_the_minimum(network, side, monkeypatch):
+  assert maps(network, side, side)[-1][:2] == (1, 1)
+  with pytest.raises(InputError, match=f'too small .*needs {side} pixels'):
+    maps(network, 64, side - 1)
   # One pixel less leaves no site: the check is no stricter than the network.
   monkeypatch.setattr(trunks, 'check_sides', lambda *_: None)
-  assert 0 in maps(network, 64, least - 1)[-1]
+  assert 0 in maps(network, 64, side - 1)[-1]
 
 
 @pytest.mark.parametrize(

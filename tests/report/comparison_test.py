@@ -56,13 +56,13 @@ def test_a_continuous_code_is_marked_and_has_no_usage():
   )
 
 
-def test_other_measures_have_columns():
+def test_other_metrics_have_columns():
   row = {**ROWS[0], 'results': {**ROWS[0]['results'], 'fd-vgg16': 12.345}}
   row['results']['lpips-vgg16'] = {'mean': 0.25}
   head, _, first, second, *_ = comparison.table([row, ROWS[3]]).splitlines()
-  assert '| SSIM | lpips-vgg16 | fd-vgg16 | usage |' in head
+  assert '| SSIM | LPIPS-VGG16 | FD-VGG16 | usage |' in head
   assert '| 0.9000 |  |  | 50.0 % |' in first  # not measured of fsq
-  assert '| 0.9000 | 0.2500 | 12.35 | 50.0 % |' in second
+  assert '| 0.9000 | 0.2500 | 12.345 | 50.0 % |' in second
 
 
 def test_what_has_no_results_says_why_below_the_table():
@@ -89,8 +89,8 @@ def test_the_curves_are_drawn_also_where_there_are_none(tmp_path):
 
 def test_models_stand_below_the_originals():
   originals = np.full((2, 8, 8, 3), 255, np.uint8)
-  copies = [np.full((2, 8, 8, 3), i, np.uint8) for i in (10, 20)]
-  picture = comparison.side_by_side(['a', 'b'], copies, originals)
-  column = picture[:, -20, 0]
+  reconstructions = [np.full((2, 8, 8, 3), i, np.uint8) for i in (10, 20)]
+  figure = comparison.side_by_side(['a', 'b'], reconstructions, originals)
+  column = figure[:, -20, 0]
   shown = column[np.r_[True, np.diff(column.astype(int)) != 0]]
   assert [x for x in shown if x in (255, 10, 20)] == [255, 10, 20]

@@ -18,6 +18,7 @@ from lasers_jax.evaluation.examples import Findings, Samples, Sweep, rank
 from lasers_jax.evaluation.protocol import Measured
 from lasers_jax.experiment import evaluate
 from lasers_jax.experiment.model import load
+from lasers_jax.metrics.registry import ALWAYS
 from lasers_jax.report import charts, document, panels
 from tests import browser, tiny
 
@@ -42,13 +43,14 @@ def contents(sampled=True, bits=1.25, codes=K, broken=False):
   results = protocol.summarize(measured)
   results['protocol'] = {
     **protocol.PROTOCOL,
+    **ALWAYS.protocol,
     'count': COUNT,
     'split': 'test',
     'step': 300,
     'weights': '0123456789abcdef',
     'bottleneck': {'name': 'lasers'},
     'parameters': {'encoder': 123, 'decoder': 456},
-    'weights_of_measures': {'fd-vgg16': 'fedcba9876543210'},
+    'weights_of_metrics': {'fd-vgg16': 'fedcba9876543210'},
   }
   if sampled:
     sampling = {'solver': 'heun', 'steps': 10, 'guidance': 2}
@@ -242,7 +244,7 @@ def test_large_pictures_are_cropped_and_it_says_so(full):
     results, measured, findings._replace(pairs=pairs), found
   )
   said = sections(text)['images']
-  assert 'Of larger pictures the middle 160 × 160 pixels are shown' in said
+  assert 'Of larger images the middle 160 × 160 pixels are shown' in said
   first = Page(said).pictures[0]
   np.testing.assert_array_equal(first, large[70:230, 20:180])
 

@@ -145,32 +145,32 @@ def test_grid_refuses_what_it_cannot_place():
 
 
 @pytest.mark.parametrize('gain', [1, 5, 2.5])
-def test_error_picture_is_exact(gain):
+def test_error_image_is_exact(gain):
   a, b = _random(8, 8, 3), _random(8, 8, 3, seed=1)
   expected = np.abs(a.astype(int) - b.astype(int)) * gain
   expected = np.minimum(np.round(expected), 255)
-  np.testing.assert_array_equal(grids.error_picture(a, b, gain), expected)
+  np.testing.assert_array_equal(grids.error_image(a, b, gain), expected)
   np.testing.assert_array_equal(
-    grids.error_picture(b / np.float32(255), a, gain), expected
+    grids.error_image(b / np.float32(255), a, gain), expected
   )
 
 
-def test_error_picture_by_hand():
+def test_error_image_by_hand():
   a = np.array([[[10, 20, 0]]], np.uint8)
   b = np.array([[[12, 20, 200]]], np.uint8)
-  error = grids.error_picture(a, b)
+  error = grids.error_image(a, b)
   assert error.dtype == np.uint8
   np.testing.assert_array_equal(error, [[[10, 0, 255]]])
 
 
-def test_error_picture_refuses_two_shapes():
+def test_error_image_refuses_two_shapes():
   with pytest.raises(ValueError, match='differ in shape'):
-    grids.error_picture(_random(4, 4, 3), _random(1, 4, 3))
+    grids.error_image(_random(4, 4, 3), _random(1, 4, 3))
 
 
 def test_reconstructions_are_three_rows():
   originals, outputs = _random(2, 96, 96, 3), _random(2, 96, 96, 3, seed=1)
-  errors = grids.error_picture(originals, outputs, gain=5)
+  errors = grids.error_image(originals, outputs, gain=5)
   picture = grids.reconstructions(originals, outputs)
   rows = grids.grid([originals, outputs, errors], pad=4)
   np.testing.assert_array_equal(picture[:, -rows.shape[1] + 4 :], rows[:, 4:])
