@@ -1,5 +1,6 @@
 """Pictures: where they come from (sources) and how they are prepared."""
 
+from lasers_jax.data.given import as_source
 from lasers_jax.data.opening import open_source
 from lasers_jax.data.pipeline import (
   Remembered,
@@ -17,6 +18,7 @@ __all__ = [
   'Remembered',
   'Source',
   'TrainPipeline',
+  'as_source',
   'center_crop',
   'eval_batches',
   'open_source',

@@ -97,13 +97,21 @@ class DataSettings:
     return {x: self.open(x, workdir).fingerprint for x in splits}
 
   def train_pipeline(
-    self, batch_size: int, seed: int, workdir: str | None = None
+    self,
+    batch_size: int,
+    seed: int,
+    workdir: str | None = None,
+    source: Source | None = None,
   ) -> TrainPipeline:
-    """Opens the training split as batches, this process's rows of them."""
+    """Opens the training split as batches, this process's rows of them.
+
+    Args:
+      source: its images, where they are open already.
+    """
     processes = jax.process_count()
     check_sizes(batch_size, self.side, self.resize, processes)
     return TrainPipeline(
-      self.open(self.train, workdir),
+      source or self.open(self.train, workdir),
       batch_size,
       self.side,
       resize=self.resize,

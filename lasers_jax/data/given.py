@@ -1,0 +1,68 @@
+"""A data source of any object with a length and an index."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from lasers_jax.data.sources import Source
+from lasers_jax.errors import InputError, shown
+
+_HASHED = 64  # images that the fingerprint is of, spread over all
+
+
+class GivenSource:
+  """Gives the images of an object as `Source` says.
+
+  Args:
+    images: `images[i]` is {'image': uint8 [h, w, 3], 'label': int} or the image
+      alone.
+    split: its name.
+  """
+
+  classes = None
+
+  def __init__(self, images: Any, split: str):
+    self.name, self.split, self._images = 'given', split, images
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> dict:
+    item = self._images[int(index)]
+    if not isinstance(item, dict):
+      item = {'image': item}
+    image = np.asarray(item['image'])
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+      raise InputError(
+        f'data[{index}] must be an image uint8 [h, w, 3], and is '
+        f'{image.dtype} {list(image.shape)}'
+      )
+    return {'image': image, 'label': int(item.get('label', -1))}
+
+  @property
+  def fingerprint(self) -> dict[str, Any]:
+    """See `Source`: of some of the images, spread over all."""
+    n, digest = len(self), hashlib.sha256()
+    for i in np.unique(np.linspace(0, n - 1, min(n, _HASHED)).astype(int)):
+      image = np.ascontiguousarray(self[i]['image'])
+      digest.update(f'{i} {image.shape}'.encode())
+      digest.update(image.tobytes())
+    return {'count': n, 'hash': digest.hexdigest()[:32]}
+
+
+def as_source(images: Any, split: str) -> Source:
+  """Returns a source of what has `len` and `[i]`; a source stays as it is.
+
+  Raises:
+    InputError: it has neither, or is empty.
+  """
+  if not hasattr(images, '__len__') or not hasattr(images, '__getitem__'):
+    raise InputError(
+      f'data must have a length and an index, and is {shown(images)}'
+    )
+  if not len(images):
+    raise InputError(f'data of the split {split!r} is empty')
+  if all(hasattr(images, x) for x in ('name', 'split', 'fingerprint')):
+    return images
+  return GivenSource(images, split)
