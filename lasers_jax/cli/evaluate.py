@@ -23,7 +23,7 @@ from lasers_jax.metrics.registry import METRICS, load_metrics
 
 def define_flags() -> None:
   flags.DEFINE(Number(Whole), 'step', None, 'Checkpoint; the newest if unset.')
-  flags.DEFINE_string('data', None, 'Other: photos, a tfds name, folder:PATH.')
+  flags.DEFINE_string('data', None, 'Other: photos, folder:PATH, a tfds name.')
   flags.DEFINE_string('split', None, 'Split; by default the test one.')
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
   atoms = Number(declared(Lasers, 'S'))
@@ -67,7 +67,7 @@ def main() -> None:
   program.set_up_jax()
   data_changes = {
     'name': given.data,
-    'held_out': {} if given.data else None,
+    'options': {} if given.data else None,
     'test': given.split,
     'whole': given.whole,
   }

@@ -1,7 +1,7 @@
-"""Pictures: where they come from (sources) and how they are prepared."""
+"""Images: where they come from (sources) and how they are prepared."""
 
 from lasers_jax.data.given import as_source
-from lasers_jax.data.opening import open_source
+from lasers_jax.data.opening import open_source, register_source
 from lasers_jax.data.pipeline import (
   Remembered,
   TrainPipeline,
@@ -11,10 +11,12 @@ from lasers_jax.data.pipeline import (
   resize_shorter,
 )
 from lasers_jax.data.settings import DataSettings
-from lasers_jax.data.sources import Source
+from lasers_jax.data.sources import SOURCES, OpenSource, Source
 
 __all__ = [
+  'SOURCES',
   'DataSettings',
+  'OpenSource',
   'Remembered',
   'Source',
   'TrainPipeline',
@@ -23,5 +25,6 @@ __all__ = [
   'eval_batches',
   'open_source',
   'random_crop',
+  'register_source',
   'resize_shorter',
 ]

@@ -1,46 +1,63 @@
-"""A folder of the user's own pictures."""
+"""A folder of the user's own images."""
 
+import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
 
 from lasers_jax.data.checking import Checked, check
 from lasers_jax.data.listing import Listing, list_pictures, say
-from lasers_jax.data.sources import PictureFiles, nfc
+from lasers_jax.data.sources import ImageFiles, nfc
 from lasers_jax.data.splits import Part, cut, split_named
+from lasers_jax.data.together import by_the_first
 from lasers_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
 
+# In a workdir: which images were read to their ends and found good.
+CHECKED = 'checked.npy'
 # Longer strips are no pictures: made as high as others, they fill the memory.
 _LONGEST = 100  # times as long as wide
 _NAMED = 10  # files that are named, of those that cannot be read
 
 
 def open_folder(
-  path: str | os.PathLike,
-  split: str,
-  checked: str | os.PathLike | None = None,
-) -> PictureFiles:
-  """Opens one split of a folder of pictures, nested or flat.
+  rest: str, split: str, workdir: str | None = None
+) -> ImageFiles:
+  """Opens one split of a folder of images, nested or flat.
 
   Where sub-folders are called train, validation or test in any usual way, they
   are these splits; a tenth each for validation and test is held out of train
   where they have no folder. Without such sub-folders the same is done to the
-  whole folder. What is held out is decided by a hash of a picture's path
-  inside the split's folder, so that it stays when other pictures come. 'all'
+  whole folder. What is held out is decided by a hash of an image's path
+  inside the split's folder, so that it stays when other images come. 'all'
   is the whole tree, and any other name is that of a sub-folder.
 
   The label is the number of the sub-folder directly under the split (in the
   order of `classes`), -1 for a flat folder.
 
-  Links to what is there already, thumbnails, waste baskets, pictures that runs
+  Links to what is there already, thumbnails, waste baskets, images that runs
   wrote, hidden files and what cannot be read are left out, and counted in one
-  line. Each picture is read to its end for that; `checked` is a file that
-  remembers which were good, see `check`. Raises InputError where no picture is
-  left, or where it is open which folder is the split.
+  line. Each image is read to its end for that.
+
+  Of several processes the first does this for all.
+
+  Args:
+    rest: the path of the folder.
+    split: its name.
+    workdir: where CHECKED remembers which images were good, see `check`.
+
+  Raises:
+    InputError: no image is left, or it is open which folder is the split.
   """
+  if not rest:
+    raise InputError("data 'folder' needs a path: say folder:/my/images")
+  return by_the_first(functools.partial(_open, rest, split, workdir))
+
+
+def _open(path: str, split: str, workdir: str | None) -> ImageFiles:
   root = os.path.normpath(os.path.expanduser(path))
+  checked = workdir and os.path.join(workdir, CHECKED)
   if not os.path.isdir(root):
     raise InputError(f'there is no folder {root!r}: check the path')
   listing = list_pictures(root, lambda name: bool(split_named(name)))
@@ -64,7 +81,7 @@ def open_folder(
   good = [i for i, item in enumerate(found) if not _fault(item)]
   number = {folder: i for i, folder in enumerate(classes)}
   files, found = [files[i] for i in good], [found[i] for i in good]
-  return PictureFiles(
+  return ImageFiles(
     f'folder:{root}',
     split,
     [os.path.join(top, file) for file in files],

@@ -1,6 +1,8 @@
 """A data source of any object with a length and an index."""
 
 import hashlib
+import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,15 +32,24 @@ class GivenSource:
 
   def __getitem__(self, index: int) -> dict:
     item = self._images[int(index)]
-    if not isinstance(item, dict):
+    if not isinstance(item, Mapping):
       item = {'image': item}
-    image = np.asarray(item['image'])
+    if 'image' not in item:
+      keys = ', '.join(map(repr, item))
+      raise InputError(f"data[{index}] has no 'image', only {keys}")
+    image, label = np.asarray(item['image']), item.get('label', -1)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
       raise InputError(
         f'data[{index}] must be an image uint8 [h, w, 3], and is '
         f'{image.dtype} {list(image.shape)}'
       )
-    return {'image': image, 'label': int(item.get('label', -1))}
+    try:
+      return {'image': image, 'label': operator.index(label)}
+    except TypeError:
+      raise InputError(
+        f"data[{index}]['label'] is {shown(label)}: it must be a whole number, "
+        '-1 for none'
+      ) from None
 
   @property
   def fingerprint(self) -> dict[str, Any]:
@@ -55,7 +66,7 @@ def as_source(images: Any, split: str) -> Source:
   """Returns a source of what has `len` and `[i]`; a source stays as it is.
 
   Raises:
-    InputError: it has neither, or is empty.
+    InputError: it has neither, is empty, or its first item is no image.
   """
   if not hasattr(images, '__len__') or not hasattr(images, '__getitem__'):
     raise InputError(
@@ -65,4 +76,6 @@ def as_source(images: Any, split: str) -> Source:
     raise InputError(f'data of the split {split!r} is empty')
   if all(hasattr(images, x) for x in ('name', 'split', 'fingerprint')):
     return images
-  return GivenSource(images, split)
+  source = GivenSource(images, split)
+  source[0]
+  return source

@@ -1,46 +1,85 @@
-"""From the name of a data set to a source."""
+"""From the name of a data set to a source, by the scheme of the name."""
 
-import os
-from collections.abc import Mapping, Sequence
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
 
+from lasers_jax.core.ranges import check
 from lasers_jax.data.folder import open_folder
 from lasers_jax.data.photos import open_photos
-from lasers_jax.data.sources import Source
+from lasers_jax.data.sources import SOURCES, OpenSource, Source
 from lasers_jax.data.tfds import open_tfds
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, nearest
+
+_OTHERWISE = 'tfds'  # the scheme of a name that has none
+
+
+def register_source(scheme: str, open_: OpenSource) -> None:
+  """Lets names `scheme:rest`, and `scheme` alone, be opened by a function.
+
+  Args:
+    scheme: letters, digits and underscores.
+    open_: see `OpenSource`.
+
+  Raises:
+    ValueError: the scheme cannot be one.
+  """
+  if not scheme.isidentifier():
+    raise ValueError(f'a scheme is letters, digits and _, not {scheme!r}')
+  SOURCES[scheme] = open_
+
+
+register_source('photos', open_photos)
+register_source('folder', open_folder)
+register_source('tfds', open_tfds)
 
 
 def open_source(
   name: str,
   split: str,
-  *,
-  root: str | os.PathLike | None = None,
-  held_out: Mapping[str, Sequence[str]] | None = None,
-  checked: str | os.PathLike | None = None,
+  workdir: str | None = None,
+  options: Mapping[str, Any] | None = None,
 ) -> Source:
-  """Opens the source called `name`, one split of it, checked and ready.
+  """Opens one split of the source called `name`, checked and ready.
 
-  - 'photos': colour photographs of scikit-image and scikit-learn, no download.
-    `held_out` says which are whose: {'test': ('chelsea', 'flower')}; see
-    `open_photos`.
-  - 'folder:PATH', or 'folder' with `root`: any folder of pictures. See
-    `open_folder` for splits and labels, and for `checked`.
-  - any other name is a tfds data set ('mnist', 'name/config', 'name:version'),
-    stored as array_record under `root`, TFDS_DATA_DIR or ~/tensorflow_datasets.
-    The split may be any split string of tfds, as 'train[:90%]'.
+  Args:
+    name: `scheme:rest`, or a scheme alone: 'photos', 'folder:/my/images',
+      'tfds:cifar10'. What begins with no scheme is a name of tfds: 'mnist',
+      'name/config', 'name:version'.
+    split: its name, as the source has it.
+    workdir: see `OpenSource`.
+    options: keyword arguments of the function that opens the source: see
+      `open_photos`, `open_folder`, `open_tfds`.
 
-  Raises InputError where the name, split, option or data cannot be used.
+  Raises:
+    InputError: the name, split, an option or the data cannot be used.
   """
-  if name == 'photos':
-    return open_photos(split, held_out or {})
-  if held_out:
-    raise InputError(
-      f"held_out is an option of the data set 'photos', not of {name!r}: "
-      'leave it empty'
-    )
-  if name == 'folder' or name.startswith('folder:'):
-    path = name.partition(':')[2] or root
-    if not path:
-      raise InputError("data 'folder' needs a path: say folder:/my/pictures")
-    return open_folder(path, split, checked)
-  return open_tfds(name, split, root)
+  scheme, _, rest = name.partition(':')
+  if scheme not in SOURCES:
+    scheme, rest = _OTHERWISE, name
+  open_, options = SOURCES[scheme], options or {}
+  _check_options(open_, scheme, options)
+  return open_(rest, split, workdir, **options)
+
+
+def _check_options(open_: OpenSource, scheme: str, options: Mapping) -> None:
+  """Raises InputError where options are not as a function declares them."""
+  kinds = typing.get_type_hints(open_, include_extras=True)
+  parameters = inspect.signature(open_).parameters
+  known = {
+    name: f'data.options.{name}'
+    for name, parameter in parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+  }
+  for key, value in options.items():
+    path = f'data.options.{key}'
+    if key not in known:
+      near = nearest(key, known) or '; leave it out'
+      raise InputError(f'the data {scheme!r} has no option {path}{near}')
+    check(value, kinds.get(key), path)
+  for key, path in known.items():
+    if (
+      parameters[key].default is inspect.Parameter.empty and key not in options
+    ):
+      raise InputError(f'the data {scheme!r} requires the option {path}')

@@ -3,10 +3,10 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from lasers_jax.data.sources import PictureFiles, nearest, no_split
-from lasers_jax.errors import InputError
+from lasers_jax.data.sources import ImageFiles, no_split
+from lasers_jax.errors import InputError, nearest
 
 _log = logging.getLogger(__name__)
 
@@ -28,15 +28,26 @@ _HELD_OUT = {'validation': ('rocket',), 'test': ('chelsea', 'coffee')}
 
 
 def open_photos(
-  split: str, held_out: Mapping[str, Sequence[str]]
-) -> PictureFiles:
+  rest: str,
+  split: str,
+  workdir: str | None = None,
+  *,
+  held_out: Mapping[str, tuple[str, ...]] | None = None,
+) -> ImageFiles:
   """Opens the photographs that scikit-image and scikit-learn bring along.
 
-  `held_out` maps a split to its photographs; empty, it is rocket for
-  validation, chelsea and coffee for test. 'train' is those in none, 'all' is
-  all. Raises InputError for an unknown photograph or split, and for an
-  empty split.
+  Args:
+    rest: nothing; the name is 'photos'.
+    split: 'train' is the photographs held out for no other split, 'all' is all.
+    workdir: not used.
+    held_out: the photographs of each other split; by default rocket for
+      validation, chelsea and coffee for test.
+
+  Raises:
+    InputError: an unknown photograph or split, or an empty split.
   """
+  if rest:
+    raise InputError(f"the data is 'photos' alone, not 'photos:{rest}'")
   found = {name: _wheel_file(file) for name, file in _PHOTOS.items()}
   missing = [name for name, path in found.items() if not path]
   if missing:
@@ -46,8 +57,8 @@ def open_photos(
   held = {name for names in held_out.values() for name in names}
   for name in sorted(held - set(found)):
     raise InputError(
-      f'photos has no photograph {name!r} to hold out{nearest(name, found)}; '
-      f'it has {", ".join(found)}'
+      f'photos has no photograph {name!r} to hold out: it has '
+      f'{", ".join(found)}{nearest(name, list(found))}'
     )
   splits = {'train': set(found) - held, 'all': set(found), **held_out}
   if split not in splits:
@@ -61,7 +72,7 @@ def open_photos(
   names = [os.path.basename(path) for path in paths]
   sizes = [os.path.getsize(path) for path in paths]
   labels = [-1] * len(paths)
-  return PictureFiles('photos', split, paths, labels, None, names, sizes)
+  return ImageFiles('photos', split, paths, labels, None, names, sizes)
 
 
 def _wheel_file(file: str) -> str | None:

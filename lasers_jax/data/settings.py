@@ -1,31 +1,21 @@
 """Which pictures a run uses, from the words of its config."""
 
-import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import logging
-import os
-import pickle
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from lasers_jax.core.ranges import Count, Whole
 from lasers_jax.data.opening import open_source
 from lasers_jax.data.pipeline import TrainPipeline, check_sizes, eval_batches
-from lasers_jax.data.sources import PictureFiles, Source
+from lasers_jax.data.sources import ImageFiles, Source
 from lasers_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
-
-# Beside a run: which pictures were read to their ends and found good.
-CHECKED = 'checked.npy'
-_TURN = 10.0  # seconds that processes wait before they ask again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +23,14 @@ class DataSettings:
   """Which pictures, and how they are prepared.
 
   Attributes:
-    name: 'photos', a tfds name, or 'folder:PATH'.
+    name: 'photos', 'folder:PATH', a tfds name, or 'SCHEME:REST' of a source
+      that is registered; see `open_source`.
     side: of the square crops that training sees.
     train, validation, test: the splits to train on, to watch, to report.
     resize: the shorter side of a picture before it is cropped; None keeps it.
     flip: mirror half of the training pictures.
     whole: evaluate whole pictures rather than their central crop.
-    held_out: of 'photos', the pictures of 'validation' and 'test', where other
-      than `open_photos` holds out.
+    options: of this source, such as `held_out` of `open_photos`.
     workers: processes that decode; 0 decodes in threads and keeps a small
       set in memory.
   """
@@ -53,39 +43,34 @@ class DataSettings:
   resize: Count | None = None
   flip: bool = True
   whole: bool = False
-  held_out: Mapping[str, tuple[str, ...]] = dataclasses.field(
-    default_factory=dict
-  )
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   workers: Whole = 0
 
   def open(
-    self, split: str, workdir: str | None = None, least: int = 1
+    self, split: str, workdir: str | None = None, minimum_side: int = 1
   ) -> Source:
-    """Opens a split, checked; in a run of several processes, by the first one.
+    """Opens a split, checked.
 
     Args:
       split: its name.
-      workdir: where it is remembered which pictures were good; None reads all
-        of them again each time.
-      least: with `whole`, the shorter side that each picture must have.
+      workdir: where it is remembered which images were good; None reads all of
+        them again each time.
+      minimum_side: with `whole`, the shorter side that each image must have.
 
     Raises:
       InputError: it cannot be used.
     """
-    checked = workdir and os.path.join(workdir, CHECKED)
-    open_ = functools.partial(
-      open_source, self.name, split, held_out=self.held_out, checked=checked
-    )
-    is_folder = self.name.partition(':')[0] == 'folder'
-    source = _by_the_first(open_) if is_folder else open_()
+    source = open_source(self.name, split, workdir, self.options)
     if self.whole and self.resize is None:
-      _check_least(source, least)
+      _check_sides(source, minimum_side)
     return source
 
-  def look_for(self, split: str, workdir: str, least: int = 1) -> Source | None:
-    """Opens a split that is wanted later; logs a line where that fails."""
+  def look_for(
+    self, split: str, workdir: str, minimum_side: int = 1
+  ) -> Source | None:
+    """Opens a split that is needed later; logs a line where that fails."""
     try:
-      return self.open(split, workdir, least)
+      return self.open(split, workdir, minimum_side)
     except InputError as error:
       if jax.process_index() == 0:
         _log.warning('the split %r will be missed: %s', split, error)
@@ -155,61 +140,19 @@ class DataSettings:
     }
 
 
-def _check_least(source: Source, least: int) -> None:
-  """Raises InputError where a picture, whose size is known, is too small."""
-  if not isinstance(source, PictureFiles):
+def _check_sides(source: Source, minimum: int) -> None:
+  """Raises InputError where an image, whose size is known, is too small."""
+  if not isinstance(source, ImageFiles):
     return
   small = [
     (path, size)
     for path, size in zip(source.paths, source.sizes, strict=False)
-    if min(size) < least
+    if min(size) < minimum
   ]
   if small:
     path, (height, width) = small[0]
     raise InputError(
       f'{path} is too small to be measured whole, as {len(small)} of '
-      f'{len(source)} pictures of {source.split!r}: {height}x{width} pixels, '
-      f'and {least}x{least} are needed; take it away, or set data.resize'
+      f'{len(source)} images of {source.split!r}: {height}x{width} pixels, '
+      f'and {minimum}x{minimum} are needed; take it away, or set data.resize'
     )
-
-
-def _by_the_first(open_: Callable[[], Source]) -> Source:
-  """Opens a source in the first process alone, and gives it to all.
-
-  Raises what opening raised, in all of them.
-  """
-  if jax.process_count() == 1:
-    return open_()
-  work: concurrent.futures.Future = concurrent.futures.Future()
-  if jax.process_index() == 0:
-    # No executor: who interrupts would wait for its threads.
-    threading.Thread(target=_do, args=(work, open_), daemon=True).start()
-  # What takes long must not look like a process that hangs.
-  while not broadcast_one_to_all(np.bool_(_is_done(work))):
-    pass
-  outcome = _tell_all(work.result() if work.done() else None)
-  if isinstance(outcome, Exception):
-    raise outcome
-  return outcome
-
-
-def _do(work: concurrent.futures.Future, open_: Callable[[], Source]) -> None:
-  try:
-    work.set_result(open_())
-  except Exception as error:  # It is raised in all processes.
-    work.set_result(error)
-
-
-def _is_done(work: concurrent.futures.Future) -> bool:
-  if jax.process_index():
-    return False
-  return bool(concurrent.futures.wait([work], _TURN).done)
-
-
-def _tell_all(value: Any) -> Any:
-  """Gives what the first process has to all."""
-  data = np.frombuffer(pickle.dumps(value), np.uint8)
-  length = int(broadcast_one_to_all(np.int32(len(data))))
-  if jax.process_index():
-    data = np.zeros(length, np.uint8)
-  return pickle.loads(np.asarray(broadcast_one_to_all(data)).tobytes())

@@ -1,11 +1,10 @@
-"""What a source of pictures is: random access, and a list that can be told.
+"""A source of images: random access, and a list that can be told from others.
 
 `source[i]`, 0 <= i < len(source), is {'image': uint8 [h, w, 3], 'label': int}
 with the label -1 where none is known. The data is checked when the source is
 opened, so that a run does not fail in the middle.
 """
 
-import difflib
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -27,14 +26,39 @@ class Source(Protocol):
 
   @property
   def fingerprint(self) -> dict[str, Any]:
-    """{'count': int, 'hash': str}: equal where the list of pictures is.
+    """{'count': int, 'hash': str}: equal where the list of images is.
 
-    Neither where the pictures lie nor in which order they were found counts.
+    Neither where the images lie nor in which order they were found counts.
     """
 
 
-class PictureFiles:
-  """A source of picture files.
+class OpenSource(Protocol):
+  """Opens one split of a source; `register_source` gives it a scheme.
+
+  Its keyword-only arguments are the options of the source, which a config names
+  in `data.options`; their annotations say which values they may have (see
+  `core.ranges`). An option without a default must be given.
+
+  Args:
+    rest: of the name, behind `scheme:`; '' where there is nothing.
+    split: its name: that of the training, validation or test split of a run.
+    workdir: a folder in which the source may keep what is costly to find out;
+      None keeps nothing.
+
+  Raises:
+    InputError: the data cannot be used.
+  """
+
+  def __call__(
+    self, rest: str, split: str, workdir: str | None, **options: Any
+  ) -> Source: ...
+
+
+SOURCES: dict[str, OpenSource] = {}  # by scheme
+
+
+class ImageFiles:
+  """A source of image files.
 
   Args:
     name, split, classes: see `Source`.
@@ -42,7 +66,7 @@ class PictureFiles:
     labels: an integer for each.
     names: what the fingerprint takes for the name of each.
     bytes_: the size of each file.
-    sizes: height and width of each picture, where they are known.
+    sizes: height and width of each image, where they are known.
   """
 
   def __init__(
@@ -91,12 +115,6 @@ def fingerprint_of(items: Iterable[str]) -> dict[str, Any]:
 def nfc(name: str) -> str:
   """The one Unicode form in which names are compared, sorted and hashed."""
   return unicodedata.normalize('NFC', name)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-  """A hint at the nearest of some names, or nothing."""
-  near = difflib.get_close_matches(name, list(names), 1)
-  return f', did you mean {near[0]!r}?' if near else ''
 
 
 def no_split(name: str, split: str, splits: Iterable[str]) -> InputError:

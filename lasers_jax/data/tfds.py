@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lasers_jax.data.decoding import decode
-from lasers_jax.data.sources import fingerprint_of, nearest
-from lasers_jax.errors import InputError
+from lasers_jax.data.sources import SOURCES, fingerprint_of
+from lasers_jax.errors import InputError, nearest
 
 
 class TfdsSource:
@@ -52,17 +52,29 @@ class TfdsSource:
 
 
 def open_tfds(
-  name: str, split: str, root: str | os.PathLike | None = None
+  rest: str,
+  split: str,
+  workdir: str | None = None,
+  *,
+  root: str | None = None,
 ) -> TfdsSource:
   """Opens a tfds data set that is stored as array_record, without TensorFlow.
 
-  `root` is the folder of prepared data sets (TFDS_DATA_DIR by default). Raises
-  InputError where the data set is unknown, not prepared or stored as tfrecord
-  (with the command to run), the split unknown, or its pictures of floats.
+  Args:
+    rest: its name: 'mnist', 'name/config', 'name:version'.
+    split: any split string of tfds, as 'train[:90%]'.
+    workdir: not used.
+    root: the folder of prepared data sets; None is TFDS_DATA_DIR, or
+      ~/tensorflow_datasets.
+
+  Raises:
+    InputError: the data set is unknown, not prepared or stored as tfrecord
+      (with the command to run), the split unknown, or its images of floats.
   """
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core.decode import DeserializeMethod
 
+  name = rest
   # tfds reads TFDS_DATA_DIR when it is imported; here it counts when used.
   where = root or os.environ.get('TFDS_DATA_DIR', tfds.core.constants.DATA_DIR)
   builder = _tfds_builder(name, where)
@@ -153,10 +165,10 @@ def _tfds_builder(name: str, where: str | os.PathLike):
         f'{name} in {str(where)!r} cannot be opened: {reason}'
       ) from None
   if plain not in known:
-    names = ['photos', 'folder', *known]
+    near = nearest(plain.partition(':')[0], [*SOURCES, *known])
     raise InputError(
-      f'there is no data set {name!r}{nearest(plain, names)}; say photos, '
-      'folder:/my/pictures or a name of tfds (TFDS_DATA_DIR: your own)'
+      f'there is no data set {name!r}: say photos, folder:/my/images or a name '
+      f'of tfds (TFDS_DATA_DIR: your own){near}'
     )
   raise InputError(
     f'{name} is not prepared in {str(where)!r}: run `{_prepare(name, where)}` '

@@ -1,1 +1,1 @@
-"""The trainer: state, objective, step, optimizer, checkpoints."""
+"""A run of training: state, objective, step, checkpoints and its folder."""

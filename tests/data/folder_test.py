@@ -35,7 +35,7 @@ def test_folder_with_split_folders_has_classes(tmp_path):
     for i, name in enumerate(('cat', 'dog', 'emu')):
       save(tmp_path / split / name / 'x' / f'{i}.png', noise(seed=i))
   train = _open(tmp_path, 'train')
-  same = open_source('folder', 'validation', root=tmp_path)
+  same = open_source(f'folder:{tmp_path}', 'validation')
   assert train.classes == same.classes == ['cat', 'dog', 'emu']
   assert [train[i]['label'] for i in range(len(train))] == [0, 1, 2]
   np.testing.assert_array_equal(same[2]['image'], noise(seed=2))

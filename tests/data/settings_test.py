@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lasers_jax.data import DataSettings, checking
-from lasers_jax.data.settings import CHECKED
+from lasers_jax.data.folder import CHECKED
 from lasers_jax.errors import InputError
 from tests.data.made import noise, save
 
@@ -57,16 +57,16 @@ def test_a_picture_too_small_to_measure_is_named(pictures):
   Image.new('RGB', (1, 1)).save(pictures / 'val' / 'spot.png')
   data = _data(pictures, whole=True)
   with pytest.raises(InputError) as error:
-    data.open('validation', least=11)
+    data.open('validation', minimum_side=11)
   assert str(error.value) == (
     f'{pictures}/val/icon.png is too small to be measured whole, as 2 of 42 '
-    "pictures of 'validation': 9x30 pixels, and 11x11 are needed; take it "
+    "images of 'validation': 9x30 pixels, and 11x11 are needed; take it "
     'away, or set data.resize'
   )
-  data.open('train', least=11)
+  data.open('train', minimum_side=11)
   # Crops and resized pictures are as large as they are to be.
-  _data(pictures).open('validation', least=11)
-  _data(pictures, whole=True, resize=16).open('validation', least=11)
+  _data(pictures).open('validation', minimum_side=11)
+  _data(pictures, whole=True, resize=16).open('validation', minimum_side=11)
 
 
 def test_a_split_that_will_be_missed_is_said(pictures, caplog):

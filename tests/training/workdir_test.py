@@ -119,8 +119,8 @@ def test_a_key_that_is_new_and_not_at_its_default_is_a_change(tmp_path):
 
 
 def test_tuples_are_no_change(tmp_path):
-  hold(tmp_path, tiny.config('x', data__held_out={'test': ('a', 'b')}))
-  hold(tmp_path, tiny.config('x', data__held_out={'test': ['a', 'b']}))
+  hold(tmp_path, tiny.config('x', data__options={'x': ('a', 'b')}))
+  hold(tmp_path, tiny.config('x', data__options={'x': ['a', 'b']}))
 
 
 def test_no_workdir_is_an_error(tmp_path):
