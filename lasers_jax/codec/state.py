@@ -9,11 +9,10 @@ import numpy as np
 
 from lasers_jax.codec.container import HASH_BYTES
 from lasers_jax.codec.tables import MOST, Tables
-from lasers_jax.core.arrays import read_arrays
-from lasers_jax.core.files import one_line, written_whole
+from lasers_jax.core.arrays import read_with_header, write_arrays
+from lasers_jax.core.files import one_line
 from lasers_jax.errors import InputError
 
-_ABOUT = 'about'
 _HASH = 'hash'  # with it, an array that is missing shows
 
 
@@ -31,7 +30,8 @@ class State(NamedTuple):
 
   def hash(self) -> bytes:
     """Names the state in a file: HASH_BYTES."""
-    digest = hashlib.sha256(_about(self).encode())
+    text = json.dumps(_about(self), sort_keys=True)
+    digest = hashlib.sha256(text.encode())
     for name, array in sorted(_arrays(self).items()):
       digest.update(f'{name} {array.dtype.str} {array.shape}'.encode())
       digest.update(np.ascontiguousarray(array).tobytes())
@@ -40,9 +40,8 @@ class State(NamedTuple):
 
 def save(path: str, state: State) -> None:
   """Writes a state to one .npz file."""
-  about = {**json.loads(_about(state)), _HASH: state.hash().hex()}
-  with written_whole(path) as file:
-    np.savez(file, **{_ABOUT: np.array(json.dumps(about))}, **_arrays(state))
+  about = {**_about(state), _HASH: state.hash().hex()}
+  write_arrays(path, _arrays(state), about)
 
 
 def load(path: str) -> State:
@@ -53,8 +52,7 @@ def load(path: str) -> State:
     FileNotFoundError: there is none.
   """
   try:
-    arrays = read_arrays(path)
-    about = json.loads(str(arrays.pop(_ABOUT)))
+    about, arrays = read_with_header(path)
     levels = arrays.pop('.levels', None)
     state = State(about['weights'], about['changes'], arrays, levels)
     _check(state)
@@ -62,7 +60,7 @@ def load(path: str) -> State:
     if about.get(_HASH, name := state.hash().hex()) != name:
       raise ValueError('its hash does not fit')
     return state
-  except (ValueError, KeyError, TypeError, RecursionError) as error:
+  except (ValueError, KeyError, TypeError) as error:
     raise InputError(
       f'{path} is damaged: {one_line(error)}; remove it, and encode again'
     ) from error
@@ -118,10 +116,8 @@ def _is_plain(value: Any) -> bool:
   return isinstance(value, str | int)
 
 
-def _about(state: State) -> str:
-  return json.dumps(
-    {'weights': state.weights, 'changes': state.changes}, sort_keys=True
-  )
+def _about(state: State) -> dict[str, Any]:
+  return {'weights': state.weights, 'changes': state.changes}
 
 
 def _arrays(state: State) -> dict[str, np.ndarray]:

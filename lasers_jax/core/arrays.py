@@ -1,11 +1,47 @@
 """Arrays in files."""
 
+import json
 import os
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from lasers_jax.core.files import one_line
+from lasers_jax.core.files import one_line, written_whole
+
+_HEADER = 'header.json'  # the entry of a file that says what the others are
+
+
+def write_arrays(
+  path: str | os.PathLike, arrays: Mapping[str, np.ndarray], header: Any = None
+) -> None:
+  """Writes arrays to one .npz file, whole or not at all.
+
+  Args:
+    header: what is no array, as JSON knows it; None writes none.
+  """
+  if header is not None:
+    arrays = {_HEADER: np.array(json.dumps(header)), **arrays}
+  with written_whole(path) as file:
+    np.savez(file, **arrays)
+
+
+def read_with_header(
+  path: str | os.PathLike,
+) -> tuple[Any, dict[str, np.ndarray]]:
+  """Returns the header and the arrays of a file of `write_arrays`.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_arrays`.
+  """
+  arrays = read_arrays(path)
+  if _HEADER not in arrays:
+    raise ValueError(f'it has no {_HEADER}')
+  try:
+    return json.loads(str(arrays.pop(_HEADER))), arrays
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{_HEADER} is no JSON: {one_line(error)}') from error
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

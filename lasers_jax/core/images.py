@@ -39,33 +39,44 @@ def to_uint8(rounded: jax.Array) -> np.ndarray:
   return np.round(255 * np.nan_to_num(np.asarray(rounded))).astype(np.uint8)
 
 
-def save_png(path, picture):
-  """Writes a picture to a PNG file, whole or not at all.
+def crop_center(image, height, width):
+  """Returns the middle [height, width, c] of an image [h, w, c].
+
+  An odd remainder leaves the extra pixel at the bottom or right; a side that is
+  smaller stays as it is.
+  """
+  top = max(0, (image.shape[0] - height) // 2)
+  left = max(0, (image.shape[1] - width) // 2)
+  return image[top : top + height, left : left + width]
+
+
+def save_png(path, image):
+  """Writes an image to a PNG file, whole or not at all.
 
   The folder must exist. A file of that name is replaced in one act.
   """
   with written_whole(path) as file:
-    Image.fromarray(as_rgb(picture)).save(file, format='PNG')
+    Image.fromarray(as_rgb(image)).save(file, format='PNG')
 
 
-def as_rgb(picture):
-  """Returns uint8 [..., h, w, 3] of one picture, or of an array of them.
+def as_rgb(image):
+  """Returns uint8 [..., h, w, 3] of one image, or of an array of them.
 
   Args:
-    picture: uint8 or float in [0, 1]: [h, w], [..., h, w, 1] or [..., h, w, 3].
+    image: uint8 or float in [0, 1]: [h, w], [..., h, w, 1] or [..., h, w, 3].
 
   Raises:
     ValueError: it has another shape or type.
   """
-  picture = np.asarray(picture)
-  if picture.ndim == 2:
-    picture = picture[..., None]
-  if picture.ndim < 3 or picture.shape[-1] not in (1, 3):
-    raise ValueError(f'a picture is [h, w, 3], got {picture.shape}')
-  if picture.dtype != np.uint8:
-    if np.issubdtype(picture.dtype, np.integer):
-      raise ValueError(f'a picture is uint8 or float, got {picture.dtype}')
-    # A diverged model gives NaN; its picture is black, not a crash.
-    picture = np.nan_to_num(picture.astype(np.float32), nan=0.0)
-    picture = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-  return np.broadcast_to(picture, (*picture.shape[:-1], 3))
+  image = np.asarray(image)
+  if image.ndim == 2:
+    image = image[..., None]
+  if image.ndim < 3 or image.shape[-1] not in (1, 3):
+    raise ValueError(f'an image is [h, w, 3], got {image.shape}')
+  if image.dtype != np.uint8:
+    if np.issubdtype(image.dtype, np.integer):
+      raise ValueError(f'an image is uint8 or float, got {image.dtype}')
+    # A diverged model gives NaN; its image is black, not a crash.
+    image = np.nan_to_num(image.astype(np.float32), nan=0.0)
+    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+  return np.broadcast_to(image, (*image.shape[:-1], 3))

@@ -1,7 +1,7 @@
-"""Pictures of any size in arrays of a few sizes.
+"""Images of any size in arrays of a few sizes.
 
 A program is compiled for each size of its arrays, and photographs have many
-sizes. So a picture lies at the top left of an array whose sides are steps of a
+sizes. So an image lies at the top left of an array whose sides are steps of a
 ladder; what is computed of it does not read what is beyond it.
 """
 
@@ -12,19 +12,24 @@ import numpy as np
 STEP = 64  # pixels; from 256 to 512 a side goes up by so many
 
 
+def round_up(side, multiple: int):
+  """Returns the smallest multiple that is no less: of an int or of arrays."""
+  return -(-side // multiple) * multiple
+
+
 def padded_side(side: int, pad_multiple: int = 1) -> int:
   """Returns the step of the ladder for a side: a multiple, and no less.
 
   A function of the side alone, so that what comes along does not matter. Steps
   are of powers of two of `pad_multiple`: below 256 pixels a quarter of the next
-  power, above 512 an eighth, since small pictures are computed faster than
+  power, above 512 an eighth, since small images are computed faster than
   programs are compiled.
   """
   units = -(-side // pad_multiple)
   reach = 1 << (units - 1).bit_length()
   usual = 1 << (max(1, STEP // pad_multiple).bit_length() - 1)
   step = max(1, reach // 8, min(reach // 4, usual))
-  return -(-units // step) * step * pad_multiple
+  return round_up(units, step) * pad_multiple
 
 
 def padded_sides(image: np.ndarray, pad_multiple: int = 1) -> np.ndarray:
@@ -33,9 +38,9 @@ def padded_sides(image: np.ndarray, pad_multiple: int = 1) -> np.ndarray:
 
 
 def common_sides(images: Sequence[np.ndarray], pad_multiple: int) -> np.ndarray:
-  """Returns sides for each of some pictures [h, w, 3]: int [n, 2].
+  """Returns sides for each of some images [h, w, 3]: int [n, 2].
 
-  Few pictures are computed sooner in arrays of one size than programs are
+  Few images are computed sooner in arrays of one size than programs are
   compiled for all their sizes; those below a quarter of the area go alone.
   """
   own = np.array([padded_sides(x, pad_multiple) for x in images])
@@ -62,9 +67,9 @@ def pad(
 def sizes_of(
   images: np.ndarray, height: np.ndarray, width: np.ndarray
 ) -> np.ndarray | None:
-  """Returns the sizes int32 [B, 2] of pictures inside images [B, h, w, 3].
+  """Returns the sizes int32 [B, 2] of images inside images [B, h, w, 3].
 
-  None where pictures fill them: then nothing has to be left out.
+  None where images fill them: then nothing has to be left out.
   """
   sizes = np.stack([height, width], axis=1).astype(np.int32)
   return None if (sizes == images.shape[1:3]).all() else sizes
@@ -73,7 +78,7 @@ def sizes_of(
 def pad_one(
   image: np.ndarray, pad_multiple: int = 1, sides: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-  """Makes a batch of one picture [h, w, 3]; returns it and `sizes_of` it."""
+  """Makes a batch of one image [h, w, 3]; returns it and `sizes_of` it."""
   height, width, _ = image.shape
   batch = pad(image, pad_multiple, sides)[None]
   return batch, sizes_of(batch, [height], [width])

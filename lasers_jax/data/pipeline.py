@@ -1,4 +1,4 @@
-"""How pictures are prepared: the one definition, for training and evaluation.
+"""How images are prepared: the one definition, for training and evaluation.
 
 Training draws batches by index: the batch at a step is a pure function of
 (seed, step), the same for any number of processes, so resuming is indexing.
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lasers_jax.core import images
 from lasers_jax.core.padding import pad
 from lasers_jax.data.sources import Source
 from lasers_jax.data.workers import iterate_by_workers
@@ -39,13 +40,10 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
   """Cuts the middle [size, size, 3] out of [h, w, 3].
 
   An odd remainder leaves the extra pixel at the bottom or right. Raises
-  ValueError where the picture is smaller.
+  ValueError where the image is smaller.
   """
-  height, width = image.shape[:2]
-  if min(height, width) < size:
-    raise ValueError(f'no {size} x {size} crop in {height} x {width}')
-  top, left = (height - size) // 2, (width - size) // 2
-  return image[top : top + size, left : left + size]
+  _check_crop(image, size)
+  return images.crop_center(image, size, size)
 
 
 def random_crop(
@@ -53,14 +51,17 @@ def random_crop(
 ) -> np.ndarray:
   """Cuts [size, size, 3] out of [h, w, 3], each place equally likely.
 
-  Raises ValueError where the picture is smaller.
+  Raises ValueError where the image is smaller.
   """
+  _check_crop(image, size)
+  top, left = (rng.integers(side - size + 1) for side in image.shape[:2])
+  return image[top : top + size, left : left + size]
+
+
+def _check_crop(image: np.ndarray, size: int) -> None:
   height, width = image.shape[:2]
   if min(height, width) < size:
     raise ValueError(f'no {size} x {size} crop in {height} x {width}')
-  top = rng.integers(height - size + 1)
-  left = rng.integers(width - size + 1)
-  return image[top : top + size, left : left + size]
 
 
 def _fit(image: np.ndarray, size: int | None, resize: int | None):
@@ -83,7 +84,7 @@ class Remembered:
   """A source that keeps what it once prepared, up to a number of bytes.
 
   `prepare` (image -> image, both uint8 [h, w, 3]) is applied once, before a
-  picture is kept. Filled as pictures are asked for; what no longer fits is
+  image is kept. Filled as images are asked for; what no longer fits is
   prepared anew each time. Safe to use from many threads.
   """
 
@@ -128,16 +129,16 @@ class TrainPipeline:
   is the same, row for row, for every number of processes.
 
   Args:
-    source: the pictures.
+    source: the images.
     batch_size: rows of the global batch; a multiple of `process_count`.
     size: side of the square crops.
-    resize: shorter side before the crop. None leaves a picture as it is, or
+    resize: shorter side before the crop. None leaves an image as it is, or
       enlarges it to `size` where it is smaller.
-    flip: mirror a picture, left to right, with probability 1/2.
+    flip: mirror an image, left to right, with probability 1/2.
     seed: of the order and the augmentation, 0 to 2**32 - 1.
     process_index, process_count: which rows to make.
     workers: 0 reads with threads and remembers up to `budget` bytes of
-      decoded, resized pictures; more reads with so many processes, which
+      decoded, resized images; more reads with so many processes, which
       remember nothing: for sets much larger than memory.
     budget: bytes to remember.
 
@@ -187,7 +188,7 @@ class TrainPipeline:
     """Yields batch(start_step), batch(start_step + 1), ... without an end.
 
     Made ahead by threads, or by `workers` processes. Raises InputError where a
-    picture can no longer be read, TrainingError where a process has ended.
+    image can no longer be read, TrainingError where a process has ended.
     """
     import grain
 
@@ -208,17 +209,17 @@ def eval_batches(
   process_count: int = 1,
   pad_multiple: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Yields every picture once, in batches whose last rows may be padding.
+  """Yields every image once, in batches whose last rows may be padding.
 
   {'image': uint8 [b, h, w, 3], 'mask': bool [b], 'height', 'width', 'index',
-  'label': int32 [b]}: `height` and `width` are of the picture inside the
+  'label': int32 [b]}: `height` and `width` are of the image inside the
   padding, `index` its place in the source. A padding row is zeros, with mask
-  False, index and label -1 and the height and width of the first picture.
+  False, index and label -1 and the height and width of the first image.
   Process p of P gets the p-th P-th of each batch's rows; all processes yield
   equally many batches.
 
   With a `size`: in order, resized (as in `TrainPipeline`) and cropped to the
-  middle. With `size` None: whole pictures, the edge repeated at the bottom and
+  middle. With `size` None: whole images, the edge repeated at the bottom and
   right up to one of few sizes, a multiple of `pad_multiple` (see `padding`), in
   groups of one such size; a group comes when it is full, what is left at the
   end. Those that need no padding go apart. Raises InputError where sizes do not
@@ -244,7 +245,7 @@ def eval_batches(
 
 
 def _grouped(count: int, prepare, batch_size: int, mine: slice):
-  """Collects prepared pictures by size; yields the rows `mine` of a batch."""
+  """Collects prepared images by size; yields the rows `mine` of a batch."""
   import grain
 
   groups = collections.defaultdict(list)

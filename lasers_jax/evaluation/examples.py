@@ -13,7 +13,13 @@ from jax.sharding import Mesh
 
 from lasers_jax import inference
 from lasers_jax.bottlenecks.lasers import Lasers
-from lasers_jax.core.images import to_float, to_uint8, to_uint8_range
+from lasers_jax.core.images import (
+  crop_center,
+  to_float,
+  to_uint8,
+  to_uint8_range,
+)
+from lasers_jax.core.padding import pad, round_up
 from lasers_jax.core.sharding import replicated
 from lasers_jax.decoders import Draw, SamplingSettings
 from lasers_jax.evaluation import protocol
@@ -170,16 +176,8 @@ def crop_alike(
     min(side, *(image.shape[axis] for image in images)) for axis in (0, 1)
   )
   h, w = (x - x % pad_multiple if x > pad_multiple else x for x in (h, w))
-  cut = np.stack([cut_middle(image, h, w) for image in images])
-  padding = (0, 0), (0, -h % pad_multiple), (0, -w % pad_multiple), (0, 0)
-  return np.pad(cut, padding, mode='edge')
-
-
-def cut_middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Cuts the middle out of [h, w, 3]; what is smaller stays as it is."""
-  top = max(0, (image.shape[0] - height) // 2)
-  left = max(0, (image.shape[1] - width) // 2)
-  return image[top : top + height, left : left + width]
+  sides = [round_up(x, pad_multiple) for x in (h, w)]
+  return np.stack([pad(crop_center(x, h, w), sides=sides) for x in images])
 
 
 def _atoms(model, mesh, variables, counts):

@@ -20,8 +20,8 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-from lasers_jax.core.arrays import read_arrays
-from lasers_jax.core.files import CACHE, written_whole
+from lasers_jax.core.arrays import read_arrays, write_arrays
+from lasers_jax.core.files import CACHE
 from lasers_jax.core.images import to_float
 from lasers_jax.errors import InputError
 from lasers_jax.metrics.base import Extractor
@@ -100,7 +100,7 @@ def kept_classifier(
 ) -> Extractor:
   """Trains the classifier, or reads what was trained of the same before.
 
-  It is kept in the user's cache by a hash of the recipe and of the pictures.
+  It is kept in the user's cache by a hash of the recipe and of the images.
   A file that is damaged is written anew; without a place, it is not kept.
 
   Args:
@@ -121,8 +121,7 @@ def kept_classifier(
   arrays = flatten_dict(jax.device_get(extractor.params), sep='/')
   try:
     os.makedirs(folder, exist_ok=True)
-    with written_whole(path) as file:
-      np.savez(file, **arrays)
+    write_arrays(path, arrays)
   except OSError as error:
     _log.warning('classifier: not kept in %s: %s', folder, error.strerror)
   return extractor

@@ -9,6 +9,7 @@ import jax
 from jax import Array
 
 from lasers_jax.bottlenecks.base import Bottleneck, Latent
+from lasers_jax.core.padding import round_up
 from lasers_jax.networks.masks import first_sites, within
 
 
@@ -47,7 +48,7 @@ class Autoencoder(nn.Module):
 
   def padded(self, sizes: Any) -> Any:
     """Sides of pictures, up to `pad_multiple`; numbers or arrays of them."""
-    return -(-sizes // self.pad_multiple) * self.pad_multiple
+    return round_up(sizes, self.pad_multiple)
 
   def sites(self, height: int, width: int) -> tuple[int, int]:
     """H and W of the latent of a picture."""

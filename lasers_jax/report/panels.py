@@ -1,4 +1,4 @@
-"""The charts and the pictures of a report, as its page takes them."""
+"""The charts and the images of a report, as its page takes them."""
 
 import base64
 import io
@@ -7,21 +7,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lasers_jax.core.images import to_uint8
-from lasers_jax.evaluation.examples import Findings, Samples, cut_middle
+from lasers_jax.core.images import crop_center, to_uint8
+from lasers_jax.evaluation.examples import Findings, Samples
 from lasers_jax.evaluation.protocol import Measured
+from lasers_jax.metrics import similarity
 from lasers_jax.metrics.registry import known
 from lasers_jax.report import charts, grids
 
-LARGEST = 160  # pixels a side; of larger pictures the middle is shown
-CELL = 112  # pixels; about how wide a picture is shown
+LARGEST = 160  # pixels a side; of larger images the middle is shown
+CELL = 112  # pixels; about how wide an image is shown
 ATOM_CELL = 60
 FEW = 8  # images; of fewer there is no histogram
 DRAWN = 4  # samples shown of an image
 
 
-class Picture(NamedTuple):
-  """A picture as the page has it."""
+class Cell(NamedTuple):
+  """An image as the page has it."""
 
   label: str
   source: str  # a data URI
@@ -130,10 +131,10 @@ def _example(i: int, measured, findings) -> dict[str, Any]:
   return {
     'name': f'Image {i:,}',
     'quality': ', '.join(values),
-    'pictures': [
-      _picture('original', original),
-      _picture('reconstruction', reconstruction),
-      _picture('error × 5', error),
+    'images': [
+      _cell('original', original),
+      _cell('reconstruction', reconstruction),
+      _cell('error × 5', error),
     ],
   }
 
@@ -171,14 +172,14 @@ def coefficients(findings: Findings) -> list[Chart]:
   return [Chart('Coefficients by step of the pursuit', _svg(text), note)]
 
 
-def atoms(counts: np.ndarray, findings: Findings) -> list[Picture]:
+def atoms(counts: np.ndarray, findings: Findings) -> list[Cell]:
   """Decoded atoms, the most used ones first, and how much they are used."""
   shown = to_uint8(findings.atoms)
   if findings.numbers is None:
-    return [_picture(f'{i}', x, ATOM_CELL) for i, x in enumerate(shown)]
+    return [_cell(f'{i}', x, ATOM_CELL) for i, x in enumerate(shown)]
   fractions = counts / max(1, counts.sum())
   return [
-    _picture(f'{i}', x, ATOM_CELL, f'{fractions[i]:.2%}')
+    _cell(f'{i}', x, ATOM_CELL, f'{fractions[i]:.2%}')
     for i, x in zip(findings.numbers, shown, strict=True)
   ]
 
@@ -197,14 +198,14 @@ def samples(found: Samples) -> dict[str, Any]:
     copies[f'mean of {len(exact)}'] = mean[i]
     heat = charts.heat(spread[i], top)
     cells = [
-      _picture('original', original),
+      _cell('original', original),
       *(
-        _picture(label, copy, note=f'{_psnr(original, copy):.2f} dB')
+        _cell(label, copy, note=f'{_psnr(original, copy):.2f} dB')
         for label, copy in copies.items()
       ),
-      _picture('deviation', heat, note=f'mean {spread[i].mean():.3f}'),
+      _cell('deviation', heat, note=f'mean {spread[i].mean():.3f}'),
     ]
-    rows.append({'name': f'Image {found.numbers[i]:,}', 'pictures': cells})
+    rows.append({'name': f'Image {found.numbers[i]:,}', 'images': cells})
   ramp = charts.heat(np.linspace(0, 1, 128)[None], 1.0)
   return {
     'rows': rows,
@@ -216,8 +217,7 @@ def samples(found: Samples) -> dict[str, Any]:
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
-  error = np.mean((np.float64(a) - b) ** 2) / 255**2
-  return -10 * np.log10(max(error, 1e-10))
+  return float(similarity.psnr(a[None], b[None])[0])
 
 
 def sweep(findings: Findings) -> dict[str, Any]:
@@ -256,19 +256,19 @@ def _size(found: Samples) -> str:
   return f'{height}×{width}'
 
 
-def _picture(
-  label: str, picture: np.ndarray, cell: int = CELL, note: str = ''
-) -> Picture:
-  """Makes a picture of uint8 [h, w, 3], enlarged by a whole factor."""
-  picture = cut_middle(picture, LARGEST, LARGEST)
-  width = picture.shape[1]
+def _cell(
+  label: str, image: np.ndarray, cell: int = CELL, note: str = ''
+) -> Cell:
+  """Makes an image of uint8 [h, w, 3], enlarged by a whole factor."""
+  image = crop_center(image, LARGEST, LARGEST)
+  width = image.shape[1]
   factor = max(1, round(cell / width))
-  return Picture(label, _uri('png', _png(picture)), factor * width, note)
+  return Cell(label, _uri('png', _png(image)), factor * width, note)
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
   buffer = io.BytesIO()
-  Image.fromarray(picture).save(buffer, format='PNG', optimize=True)
+  Image.fromarray(image).save(buffer, format='PNG', optimize=True)
   return buffer.getvalue()
 
 

@@ -66,12 +66,15 @@ def test_any_bits_that_change_are_an_error_or_nothing(tmp_path):
 
 def parts(**changes):
   about = {'weights': 'w', 'changes': {}}
-  whole = {'about': np.array(json.dumps(about)), 'atoms': np.ones((1, 4), int)}
+  whole = {
+    'header.json': np.array(json.dumps(about)),
+    'atoms': np.ones((1, 4), int),
+  }
   return {name: x for name, x in {**whole, **changes}.items() if x is not None}
 
 
 def about(text):
-  return {'about': np.array(text)}
+  return {'header.json': np.array(text)}
 
 
 @pytest.mark.parametrize(
@@ -90,8 +93,8 @@ def about(text):
         '{"weights": "a", "changes": {"tolerance": NaN}}',
       )
     ),
-    {'about': None},
-    {'about': np.zeros(3)},
+    {'header.json': None},
+    {'header.json': np.zeros(3)},
     {'atoms': np.ones((1, 4))},
     {'atoms': np.ones((1, 4), np.int32)},
     {'atoms': np.array(3)},

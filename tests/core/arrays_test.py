@@ -6,7 +6,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from lasers_jax.core.arrays import read_arrays
+from lasers_jax.core.arrays import (
+  read_arrays,
+  read_with_header,
+  write_arrays,
+)
 
 
 def test_arrays_are_read_as_they_were_saved(tmp_path):
@@ -73,3 +77,19 @@ def test_what_is_no_file_of_arrays(make, tmp_path):
 def test_arrays_that_are_not_there(tmp_path):
   with pytest.raises(FileNotFoundError):
     read_arrays(tmp_path / 'x.npz')
+
+
+def test_a_header_stands_beside_the_arrays(tmp_path):
+  path, header = tmp_path / 'x.npz', {'name': 'x', 'sizes': [1, 2.5, None]}
+  write_arrays(path, {'a': np.arange(3)}, header)
+  found, arrays = read_with_header(path)
+  assert found == header and arrays.keys() == {'a'}
+  np.testing.assert_array_equal(arrays['a'], [0, 1, 2])
+
+
+@pytest.mark.parametrize('text', [None, '{', '[' * 5000])
+def test_a_header_that_is_missing_or_damaged(text, tmp_path):
+  path = tmp_path / 'x.npz'
+  write_arrays(path, {} if text is None else {'header.json': np.array(text)})
+  with pytest.raises(ValueError, match='header.json'):
+    read_with_header(path)

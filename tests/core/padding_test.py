@@ -8,6 +8,7 @@ from lasers_jax.core.padding import (
   pad,
   pad_one,
   padded_side,
+  round_up,
   sizes_of,
 )
 
@@ -20,8 +21,13 @@ def test_a_step_holds_the_side_and_divides(pad_multiple):
     assert padded_side(padded, pad_multiple) == padded  # it is a step itself
     assert padded_side(side + 1, pad_multiple) >= padded
     # At most half more than is needed, a third from 256 up.
-    least = -(-side // pad_multiple) * pad_multiple
-    assert padded <= least * (4 / 3 if side > 255 else 3 / 2) + pad_multiple
+    nearest = round_up(side, pad_multiple)
+    assert padded <= nearest * (4 / 3 if side > 255 else 3 / 2) + pad_multiple
+
+
+def test_sides_are_rounded_up_to_a_multiple():
+  assert [round_up(x, 4) for x in (1, 4, 5, 8)] == [4, 4, 8, 8]
+  np.testing.assert_array_equal(round_up(np.array([6, 7, 12]), 6), [6, 12, 12])
 
 
 def test_steps_are_few():

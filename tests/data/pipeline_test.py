@@ -272,7 +272,7 @@ def test_a_worker_process_that_was_killed_is_said():
   with pytest.raises(TrainingError) as error:
     next(pipeline.iterate())
   said = str(error.value)
-  assert 'a process that prepares pictures ended with code -9' in said
+  assert 'a process that prepares images ended with code -9' in said
   assert 'lower --config.data.workers' in said
   assert '\n' not in said
 

@@ -7,7 +7,6 @@ state: a flat dict of arrays, so that a file of it loads anywhere.
 import abc
 import dataclasses
 import functools
-import json
 import numbers
 import os
 from collections.abc import Callable, Iterator
@@ -20,8 +19,8 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lasers_jax.coding.search import take
-from lasers_jax.core.arrays import read_arrays
-from lasers_jax.core.files import one_line, written_whole
+from lasers_jax.core.arrays import read_with_header, write_arrays
+from lasers_jax.core.files import one_line
 from lasers_jax.core.ranges import check_fields
 from lasers_jax.errors import InputError
 
@@ -31,8 +30,6 @@ Carry = TypeVar('Carry')
 # Numbers drawn at once: the random bits take several times their room.
 _PIECE = 2**24
 _CHUNK = 2**14  # rows that the host works on at once
-_ABOUT = 'prior.json'  # the entry of a file that says what the others are
-_PREFIX = 'state/'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,16 +177,13 @@ def save(
     about: what it was fitted on, such as the hash of a model's weights; `load`
       compares it.
   """
-  text = json.dumps(
-    {
-      'prior': _name(type(prior)),
-      'settings': dataclasses.asdict(prior),
-      'about': about,
-    }
-  )
-  arrays = {_PREFIX + name: np.asarray(x) for name, x in state.items()}
-  with written_whole(path) as file:
-    np.savez(file, **{_ABOUT: np.array(text)}, **arrays)
+  header = {
+    'prior': _name(type(prior)),
+    'settings': dataclasses.asdict(prior),
+    'about': about,
+  }
+  arrays = {name: np.asarray(x) for name, x in state.items()}
+  write_arrays(path, arrays, header)
 
 
 def load(
@@ -206,16 +200,15 @@ def load(
   """
   path = os.fspath(path)
   try:
-    arrays = read_arrays(path)
-    text = json.loads(str(arrays.pop(_ABOUT)))
-    name, settings, kept = text['prior'], text['settings'], text['about']
+    header, state = read_with_header(path)
+    name, settings, kept = header['prior'], header['settings'], header['about']
     if not isinstance(name, str) or not all(
       isinstance(x, dict) for x in (settings, kept)
     ):
-      raise ValueError(f'it says {text}')
+      raise ValueError(f'it says {header}')
   except FileNotFoundError as error:
     raise InputError(f'there is no prior at {path}: fit one first') from error
-  except (ValueError, KeyError, TypeError, RecursionError) as error:
+  except (ValueError, KeyError, TypeError) as error:
     raise _damaged(path, error) from error
   for key, value in (about or {}).items():
     if kept.get(key) != value:
@@ -224,7 +217,6 @@ def load(
         f'and {value} here; fit the prior again'
       )
   prior = _make(path, name, settings)
-  state = {key.removeprefix(_PREFIX): x for key, x in arrays.items()}
   try:
     prior.check(state)
   except Exception as error:  # drawing from what does not fit may raise any

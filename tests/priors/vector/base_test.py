@@ -154,7 +154,7 @@ def test_files_that_are_none_are_refused(fitted, tmp_path):
   path = tmp_path / 'prior.npz'
   save(path, small('gaussian'), fitted('gaussian'), {})
   whole = path.read_bytes()
-  middle = whole.index(b'state/cholesky') + 160
+  middle = whole.index(b'cholesky') + 160
   changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
   for content in (b'', b'text', whole[:-60], changed):
     path.write_bytes(content)
@@ -172,7 +172,7 @@ def test_unknown_priors_and_settings_are_refused(tmp_path):
     ({'prior': 'pmfs', 'settings': {'z': 1}}, r"not know: \['z'\]"),
   ]:
     text = np.array(json.dumps(text | {'about': {}}))
-    np.savez(path, **{'prior.json': text})
+    np.savez(path, **{'header.json': text})
     with pytest.raises(InputError, match=message):
       load(path)
 
@@ -415,8 +415,7 @@ def test_numbers_out_of_range_are_damage(name, key, change, fitted, tmp_path):
 )
 def test_what_a_file_says_of_itself_may_be_damaged(text, fitted, tmp_path):
   path = tmp_path / 'prior.npz'
-  arrays = {f'state/{k}': x for k, x in fitted('pmfs').items()}
-  np.savez(path, **{'prior.json': np.array(text)}, **arrays)
+  np.savez(path, **{'header.json': np.array(text)}, **fitted('pmfs'))
   with pytest.raises(InputError, match='fit the prior again'):
     load(path)
 
