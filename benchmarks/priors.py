@@ -80,8 +80,8 @@ def make_latents() -> np.ndarray:
 
 
 def make_methods(latents: np.ndarray) -> dict[str, Method]:
-  passes = GMM(K, 'batches', _PASSES.value, tolerance=0.0)
-  one_pass = GMM(K, 'batches', 1, tolerance=0.0)
+  passes = GMM(K, 'batches', _PASSES.value, nats=0.0)
+  one_pass = GMM(K, 'batches', 1, nats=0.0)
   return {
     'pmfs, bins': ours(PMFS(), latents),
     'gaussian': ours(Gaussian(), latents),

@@ -1,7 +1,7 @@
 """Repairs a photograph with a dictionary learned from its own patches.
 
   python examples/denoise.py
-  python examples/denoise.py --picture=mine.jpg --sigma=15 --missing=0.3
+  python examples/denoise.py --image=mine.jpg --sigma=15 --missing=0.3
 
 One copy of the photograph gets noise, another one loses pixels; a dictionary is
 learned from that damaged copy and nothing else. Prints PSNR and seconds beside
@@ -29,7 +29,7 @@ from sklearn.datasets import load_sample_image
 from lasers_jax import DictionaryLearning
 
 SIDE = 8  # of a patch, in pixels
-LARGEST = 288  # side of the picture
+LARGEST = 288  # side of the image
 ATOMS = 512
 FONT_SIZE = 15
 
@@ -43,7 +43,7 @@ def denoise(noisy, sigma, model):
     model: a DictionaryLearning, which is fitted.
 
   Returns:
-    The picture [h, w, c].
+    The image [h, w, c].
   """
   signals, means = to_patches(noisy)
   # The norm of the noise of D numbers, and a little more.
@@ -53,10 +53,10 @@ def denoise(noisy, sigma, model):
   model.set_params(n_nonzero_coefs=8, transform_tol=tolerance)
   signals[busy] = model.inverse_transform(model.transform(signals[busy]))
   signals[~busy] = 0
-  picture = from_patches(signals + means, noisy.shape)
+  image = from_patches(signals + means, noisy.shape)
   # Equation 8 of Elad and Aharon keeps this much of what was given.
-  share = 30 / (255 * sigma) / SIDE**2
-  return (picture + share * noisy) / (1 + share)
+  fraction = 30 / (255 * sigma) / SIDE**2
+  return (image + fraction * noisy) / (1 + fraction)
 
 
 def inpaint(damaged, known, model, rounds=6):
@@ -71,40 +71,40 @@ def inpaint(damaged, known, model, rounds=6):
     model: a DictionaryLearning, not fitted, which is.
 
   Returns:
-    The picture [h, w, c].
+    The image [h, w, c].
   """
   random = np.random.default_rng(0)
-  picture = fill(damaged, known)
+  image = fill(damaged, known)
   for level in np.geomspace(0.1, 0.03, rounds):
-    signals, means = to_patches(picture)
+    signals, means = to_patches(image)
     tolerance = level * np.sqrt(signals.shape[1])
     busy = np.linalg.norm(signals, axis=1) > tolerance
     model.partial_fit(random.permutation(signals[busy])[:20480])
     model.set_params(transform_tol=tolerance)
     signals[busy] = model.inverse_transform(model.transform(signals[busy]))
     signals[~busy] = 0
-    coded = from_patches(signals + means, picture.shape)
-    picture = np.where(known, damaged, picture + 1.7 * (coded - picture))
-  return picture
+    coded = from_patches(signals + means, image.shape)
+    image = np.where(known, damaged, image + 1.7 * (coded - image))
+  return image
 
 
-def to_patches(picture):
-  """All patches of a picture [h, w, c], less the mean of each channel.
+def to_patches(image):
+  """All patches of an image [h, w, c], less the mean of each channel.
 
   Returns:
     Signals [N, D], D = 8·8·c, and their means [N, D].
   """
   windows = np.lib.stride_tricks.sliding_window_view(
-    picture, (SIDE, SIDE), axis=(0, 1)
+    image, (SIDE, SIDE), axis=(0, 1)
   )
-  patches = np.moveaxis(windows, 2, -1).reshape(-1, SIDE**2, picture.shape[2])
+  patches = np.moveaxis(windows, 2, -1).reshape(-1, SIDE**2, image.shape[2])
   means = np.mean(patches, axis=1, keepdims=True)
   means = np.broadcast_to(means, patches.shape)
   return tuple(x.reshape(len(x), -1) for x in (patches - means, means))
 
 
 def from_patches(patches, shape):
-  """Averages overlapping patches [N, D] into a picture of shape [h, w, c]."""
+  """Averages overlapping patches [N, D] into an image of shape [h, w, c]."""
   rows, columns = (side - SIDE + 1 for side in shape[:2])
   patches = patches.reshape(rows, columns, SIDE, SIDE, shape[2])
   total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -123,7 +123,7 @@ def fill(damaged, known):
 
 
 def load(path=None):
-  """The middle of a picture, or a pavilion, as float32 RGB in [0, 1]."""
+  """The middle of an image, or a pavilion, as float32 RGB in [0, 1]."""
   if path is None:
     pixels = load_sample_image('china.jpg')[20:, 70:]
   else:
@@ -133,33 +133,33 @@ def load(path=None):
   return pixels[:LARGEST, :LARGEST].astype(np.float32) / 255
 
 
-def to_uint8(picture):
-  return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+def to_uint8(image):
+  return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def psnr(original, picture):
+def psnr(original, image):
   """In dB, over all pixels and channels, after rounding to 8 bits."""
-  return metrics.peak_signal_noise_ratio(to_uint8(original), to_uint8(picture))
+  return metrics.peak_signal_noise_ratio(to_uint8(original), to_uint8(image))
 
 
 def compare(title, original, methods):
-  """Prints PSNR and seconds of methods {name: function that returns a picture}.
+  """Prints PSNR and seconds of methods {name: function that returns an image}.
 
   Returns:
-    Pictures, in the same order.
+    Images, in the same order.
   """
   print(f'{title:<40}  PSNR in dB  seconds')
-  pictures = []
+  images = []
   for name, method in methods.items():
     start = time.perf_counter()
-    pictures.append(method())
+    images.append(method())
     seconds = time.perf_counter() - start
-    print(f'  {name:<38} {psnr(original, pictures[-1]):11.2f} {seconds:8.1f}')
-  return pictures
+    print(f'  {name:<38} {psnr(original, images[-1]):11.2f} {seconds:8.1f}')
+  return images
 
 
 def compare_denoising(original, sigma, random, model):
-  """Returns the noisy picture, and what the model makes of it."""
+  """Returns the noisy image, and what the model makes of it."""
   noise = random.standard_normal(original.shape, np.float32)
   noisy = original + sigma * noise
   # Strengths that suit the pavilion best.
@@ -182,12 +182,12 @@ def compare_denoising(original, sigma, random, model):
     'non-local means': non_local_means,
     'learned dictionary': lambda: denoise(noisy, sigma, model),
   }
-  pictures = compare(f'Noise, sigma {255 * sigma:g}', original, methods)
-  return pictures[0], pictures[-1]
+  images = compare(f'Noise, sigma {255 * sigma:g}', original, methods)
+  return images[0], images[-1]
 
 
 def compare_inpainting(original, missing, random, model):
-  """Returns the damaged picture, and what the model makes of it."""
+  """Returns the damaged image, and what the model makes of it."""
   known = random.random((*original.shape[:2], 1)) >= missing
   damaged = np.where(known, original, 0)
   methods = {
@@ -198,11 +198,11 @@ def compare_inpainting(original, missing, random, model):
     ),
     'learned dictionary': lambda: inpaint(damaged, known, model),
   }
-  pictures = compare(f'{missing:.0%} of the pixels missing', original, methods)
-  return pictures[0], pictures[-1]
+  images = compare(f'{missing:.0%} of the pixels missing', original, methods)
+  return images[0], images[-1]
 
 
-def atoms_picture(model, shape):
+def atoms_image(model, shape):
   """Atoms side by side, three times as large: uint8 of the shape [h, w, c]."""
   large, canvas = 3 * SIDE, np.full(shape, 255, np.uint8)
   down, across = (side // (large + 2) for side in shape[:2])
@@ -233,28 +233,28 @@ def panel(rows):
 
 def main(arguments=None):
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--picture', help='a file, of which the middle is used')
+  parser.add_argument('--image', help='a file, of which the middle is used')
   parser.add_argument('--sigma', type=float, default=25, help='noise, of 255')
-  parser.add_argument('--missing', type=float, default=0.5, help='a share')
+  parser.add_argument('--missing', type=float, default=0.5, help='a fraction')
   parser.add_argument('--output', default='docs/denoise.png')
   flags = parser.parse_args(arguments)
 
-  original, random = load(flags.picture), np.random.default_rng(0)
+  original, random = load(flags.image), np.random.default_rng(0)
   model = DictionaryLearning(
     ATOMS, max_iter=3, tol=0, sparse_output=True, random_state=0
   )
   noisy, denoised = compare_denoising(
     original, flags.sigma / 255, random, model
   )
-  atoms = atoms_picture(model, original.shape)
+  atoms = atoms_image(model, original.shape)
   filler = DictionaryLearning(ATOMS, 4, sparse_output=True, random_state=0)
   damaged, inpainted = compare_inpainting(
     original, flags.missing, random, filler
   )
 
-  def titled(title, picture):
-    title = f'{title}: {psnr(original, picture):.1f} dB'
-    return title, to_uint8(picture)
+  def titled(title, image):
+    title = f'{title}: {psnr(original, image):.1f} dB'
+    return title, to_uint8(image)
 
   rows = [
     [
@@ -263,7 +263,7 @@ def main(arguments=None):
       titled('denoised', denoised),
     ],
     [
-      ('atoms learned from the noisy picture', atoms),
+      ('atoms learned from the noisy image', atoms),
       titled(f'{flags.missing:.0%} of the pixels missing', damaged),
       titled('filled in', inpainted),
     ],

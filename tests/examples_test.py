@@ -60,7 +60,7 @@ def test_the_script_prints_a_table_and_draws_a_panel(
   Image.fromarray(example.to_uint8(original)).save(tmp_path / 'mine.png')
   monkeypatch.setattr(example, 'ATOMS', 64)
   output = tmp_path / 'panel.png'
-  example.main([f'--picture={tmp_path}/mine.png', f'--output={output}'])
+  example.main([f'--image={tmp_path}/mine.png', f'--output={output}'])
   printed = capsys.readouterr().out
   assert printed.count('learned dictionary') == 2
   assert printed.splitlines()[-1] == str(output)

@@ -1,4 +1,4 @@
-"""Reads every picture once before a run does, and remembers which were good."""
+"""Reads every image once before a run does, and remembers which were good."""
 
 import concurrent.futures
 import contextlib
@@ -28,7 +28,7 @@ class Checked(NamedTuple):
 def check(
   root: str, files: Sequence[str], kept: str | os.PathLike | None = None
 ) -> list[Checked]:
-  """Reads pictures to their ends, and logs how far it is.
+  """Reads images to their ends, and logs how far it is.
 
   Args:
     root: where the relative paths `files` begin.
@@ -48,7 +48,7 @@ def check(
         if not (checked.look.fault or checked.look.profile):
           known[key] = checked.look.height, checked.look.width
         progress(
-          'checked %d of %d pictures of %s', len(results), len(files), root
+          'checked %d of %d images of %s', len(results), len(files), root
         )
   finally:
     pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""From a picture file to RGB in sRGB, uint8 [h, w, 3]."""
+"""From an image file to RGB in sRGB, uint8 [h, w, 3]."""
 
 import functools
 import io
@@ -14,17 +14,17 @@ _MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}  # of colour spaces
 
 
 def decode(file: str | os.PathLike | BinaryIO) -> np.ndarray:
-  """Reads a picture file as sRGB, uint8 [h, w, 3], the right way up (EXIF).
+  """Reads an image file as sRGB, uint8 [h, w, 3], the right way up (EXIF).
 
   Colours of an embedded profile are converted to sRGB, with the profile's
   perceptual intent; a profile that cannot be used is ignored. Grey and palette
   become RGB, transparency is laid over white, 16-bit grey is scaled to 8 bits,
   of an animation the first frame is taken. Raises OSError, SyntaxError or
-  ValueError where the file is no readable picture, or is too large.
+  ValueError where the file is no readable image, or is too large.
   """
   try:
-    with Image.open(file) as picture:
-      return _as_rgb(picture)
+    with Image.open(file) as image:
+      return _as_rgb(image)
   except (OSError, SyntaxError, ValueError):
     raise
   except Exception as error:  # a damaged file may raise whatever it likes
@@ -32,7 +32,7 @@ def decode(file: str | os.PathLike | BinaryIO) -> np.ndarray:
 
 
 class Look(NamedTuple):
-  """What is known of a picture file once it was read to its end."""
+  """What is known of an image file once it was read to its end."""
 
   height: int  # before it is turned
   width: int
@@ -41,15 +41,15 @@ class Look(NamedTuple):
 
 
 def look(file: str | os.PathLike) -> Look:
-  """Reads a picture file to its end, as cheaply as that goes; never raises."""
+  """Reads an image file to its end, as cheaply as that goes; never raises."""
   size = 0, 0
   try:
-    with Image.open(file) as picture:
-      size = picture.height, picture.width
+    with Image.open(file) as image:
+      size = image.height, image.width
       # An eighth of the side: a JPEG is read to its end, at a low cost.
-      picture.draft(None, (1, 1))
-      _as_rgb(picture)
-      return Look(*size, None, _profile_fault(picture))
+      image.draft(None, (1, 1))
+      _as_rgb(image)
+      return Look(*size, None, _profile_fault(image))
   except Exception as error:
     return Look(*size, _reason(error))
 
@@ -64,47 +64,47 @@ def _reason(error: Exception) -> str:
   return ' '.join(str(error).split()) or type(error).__name__
 
 
-def _as_rgb(picture: Image.Image) -> np.ndarray:
-  profile = picture.info.get('icc_profile')
-  picture = ImageOps.exif_transpose(picture)
-  if picture.mode == 'F':
-    raise ValueError('floating-point picture: its range is not known')
-  if picture.mode.startswith('I'):
-    grey = (np.asarray(picture).clip(0, 65535).astype(np.int32) + 128) // 257
-    picture = Image.fromarray(grey.astype(np.uint8))
-  colours = _in_srgb(picture, profile)
-  if picture.has_transparency_data:
-    colours.putalpha(picture.convert('RGBA').getchannel('A'))
-    white = Image.new('RGBA', picture.size, 'white')
+def _as_rgb(image: Image.Image) -> np.ndarray:
+  profile = image.info.get('icc_profile')
+  image = ImageOps.exif_transpose(image)
+  if image.mode == 'F':
+    raise ValueError('floating-point image: its range is not known')
+  if image.mode.startswith('I'):
+    grey = (np.asarray(image).clip(0, 65535).astype(np.int32) + 128) // 257
+    image = Image.fromarray(grey.astype(np.uint8))
+  colours = _in_srgb(image, profile)
+  if image.has_transparency_data:
+    colours.putalpha(image.convert('RGBA').getchannel('A'))
+    white = Image.new('RGBA', image.size, 'white')
     colours = Image.alpha_composite(white, colours).convert('RGB')
   return np.asarray(colours)
 
 
-def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
   if profile:
-    mode, transform, _ = _transform(profile, _own_mode(picture))
+    mode, transform, _ = _transform(profile, _own_mode(image))
     if transform:
-      return ImageCms.applyTransform(picture.convert(mode), transform)
-  return picture.convert('RGB')
+      return ImageCms.applyTransform(image.convert(mode), transform)
+  return image.convert('RGB')
 
 
-def _own_mode(picture: Image.Image) -> str:
-  if picture.mode == 'CMYK':
+def _own_mode(image: Image.Image) -> str:
+  if image.mode == 'CMYK':
     return 'CMYK'
-  grey = picture.mode in ('1', 'L', 'LA', 'La') or picture.mode[0] == 'I'
+  grey = image.mode in ('1', 'L', 'LA', 'La') or image.mode[0] == 'I'
   return 'L' if grey else 'RGB'
 
 
-def _profile_fault(picture: Image.Image) -> str | None:
-  profile = picture.info.get('icc_profile')
-  return _transform(profile, _own_mode(picture))[2] if profile else None
+def _profile_fault(image: Image.Image) -> str | None:
+  profile = image.info.get('icc_profile')
+  return _transform(profile, _own_mode(image))[2] if profile else None
 
 
 @functools.lru_cache(64)
 def _transform(
   profile: bytes, own: str
 ) -> tuple[str, ImageCms.ImageCmsTransform | None, str | None]:
-  """Makes what takes a picture of the mode `own` from a profile to sRGB.
+  """Makes what takes an image of the mode `own` from a profile to sRGB.
 
   Returns:
     The mode that it takes, itself, and why there is none; neither for sRGB.
@@ -113,9 +113,9 @@ def _transform(
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
     mode = _MODES.get(space)
-    # Many a grey picture has the profile of the colours it once had.
+    # Many a grey image has the profile of the colours it once had.
     if mode != own and (mode, own) != ('RGB', 'L'):
-      return own, None, f'a profile of {space or "nothing"} in a {own} picture'
+      return own, None, f'a profile of {space or "nothing"} in a {own} image'
     transform = ImageCms.buildTransform(
       opened, ImageCms.createProfile('sRGB'), mode, 'RGB',
       flags=ImageCms.Flags.NOCACHE,  # with it, threads may share one
@@ -132,9 +132,9 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
   steps = np.arange(0, 256, 15 if mode == 'RGB' else 1, np.uint8)
   if mode == 'RGB':
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
-    picture = Image.fromarray(grid)
+    image = Image.fromarray(grid)
   else:
-    picture = Image.fromarray(steps[None])
-  before = np.asarray(picture.convert('RGB'), np.int32)
-  after = np.asarray(ImageCms.applyTransform(picture, transform), np.int32)
+    image = Image.fromarray(steps[None])
+  before = np.asarray(image.convert('RGB'), np.int32)
+  after = np.asarray(ImageCms.applyTransform(image, transform), np.int32)
   return bool(np.abs(after - before).max() <= _ROUNDING)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from lasers_jax.data.checking import Checked, check
-from lasers_jax.data.listing import Listing, list_pictures, say
+from lasers_jax.data.listing import Listing, list_images, say
 from lasers_jax.data.sources import ImageFiles, nfc
 from lasers_jax.data.splits import Part, cut, split_named
 from lasers_jax.data.together import by_the_first
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 # In a workdir: which images were read to their ends and found good.
 CHECKED = 'checked.npy'
-# Longer strips are no pictures: made as high as others, they fill the memory.
+# Longer strips are no images: made as high as others, they fill the memory.
 _LONGEST = 100  # times as long as wide
 _NAMED = 10  # files that are named, of those that cannot be read
 
@@ -60,14 +60,14 @@ def _open(path: str, split: str, workdir: str | None) -> ImageFiles:
   checked = workdir and os.path.join(workdir, CHECKED)
   if not os.path.isdir(root):
     raise InputError(f'there is no folder {root!r}: check the path')
-  listing = list_pictures(root, lambda name: bool(split_named(name)))
+  listing = list_images(root, lambda name: bool(split_named(name)))
   part = cut(root, listing, split)
   top = os.path.join(root, part.base)
   inside = _inside(part.base, listing.files)
   left_out = [*_left_out(part, split, listing)]
   files = [file for file in inside if part.belongs(file)]
   if not files:
-    raise _no_picture(top, split, len(inside), left_out)
+    raise _no_image(top, split, len(inside), left_out)
   if part.said:
     _log.info(
       '%s: %s; %s has %d of %d', root, part.said, split, len(files), len(inside)
@@ -99,18 +99,18 @@ def _inside(folder: str, paths: Sequence[str]) -> list[str]:
   return [path[len(start) :] for path in paths if path.startswith(start)]
 
 
-def _no_picture(
+def _no_image(
   top: str, split: str, count: int, left_out: list[tuple[str, str]]
 ) -> InputError:
   also = f'; left out: {say(left_out)}' if left_out else ''
   if count:
     return InputError(
-      f'none of the {count} pictures of {top!r} falls into the split {split!r} '
+      f'none of the {count} images of {top!r} falls into the split {split!r} '
       f'by hash{also}: make folders train, validation and test, use the split '
       f"'all', or name another as data.{split} in the config"
     )
   return InputError(
-    f'no picture in {top!r}: looked for .png, .jpg and all others that Pillow '
+    f'no image in {top!r}: looked for .png, .jpg and all others that Pillow '
     f'reads{also}'
   )
 
@@ -152,7 +152,7 @@ def _left_out(
 def _say_profiles(
   root: str, files: Sequence[str], found: Sequence[Checked]
 ) -> None:
-  """Counts the pictures whose colour profiles are of no use."""
+  """Counts the images whose colour profiles are of no use."""
   bad = [
     (file, item.look.profile)
     for file, item in zip(files, found, strict=True)
@@ -166,7 +166,7 @@ def _say_profiles(
 
 
 def _fault(item: Checked) -> tuple[str, str] | None:
-  """Why a picture is not used: the kind of reason, and the very one."""
+  """Why an image is not used: the kind of reason, and the very one."""
   fault, (height, width) = item.look.fault, item.look[:2]
   if fault:
     too_large = fault.startswith('too large')
@@ -190,7 +190,7 @@ def _faults(
   if len(bad) == len(files):
     file, _, fault = bad[0]
     raise InputError(
-      f'none of the {len(files)} pictures in {top!r} can be read; the first, '
+      f'none of the {len(files)} images in {top!r} can be read; the first, '
       f'{file}: {fault}'
     )
   return [(file, why) for file, why, _ in bad]

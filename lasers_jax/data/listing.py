@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 # Formats that Pillow opens: documents, films, measurements, stubs.
 _NO_PICTURES = set('BUFR EPS FITS GRIB HDF5 IPTC MPEG PDF WMF'.split())
-# Pictures for which there is no reader here, unless a plugin brings one.
+# Images for which there is no reader here, unless a plugin brings one.
 _UNREAD = set(
   '.3fr .ai .arw .avci .bpg .cr2 .cr3 .crw .dcm .dcr .djvu .dng .emf .eps .erf '
   '.exr .fit .fits .flif .hdr .heic .heics .heif .heifs .hif .iiq .jng .jxl '
@@ -27,7 +27,7 @@ HIDDEN, THUMBNAILS, WASTE = 'hidden', 'thumbnails', 'in a waste basket'
 COPIES, OF_A_RUN = "a system's copies", "a run's own"
 LINKED, BROKEN = 'there already, by a link', 'broken links'
 SPECIAL, UNREAD = 'no regular files', 'of a kind that is not read'
-# What systems lay beside pictures, by name in small letters.
+# What systems lay beside images, by name in small letters.
 _NOT_DATA = {
   '.thumbnails': THUMBNAILS,
   '.thumbs': THUMBNAILS,
@@ -57,7 +57,7 @@ _MARKS = (
   {'table.json', 'table.md'},
   {'curve.json', 'curve.md'},
 )
-# What a run writes into a folder that may hold other pictures, too.
+# What a run writes into a folder that may hold other images, too.
 _WRITTEN = set(
   'checkpoints compare.png curve curve.png curves.png pictures pictures.png '
   'results.png samples tensorboard'.split()
@@ -66,7 +66,7 @@ _EVERY = 5.0  # seconds
 
 
 class Listing(NamedTuple):
-  """The pictures below a folder, as relative paths 'a/b.png'."""
+  """The images below a folder, as relative paths 'a/b.png'."""
 
   files: list[str]  # sorted by their NFC form
   left_out: list[tuple[str, str]]  # paths, and why
@@ -92,7 +92,7 @@ def by_form(path: str) -> tuple[str, str]:
 
 @functools.cache
 def endings() -> frozenset[str]:
-  """The endings, in small letters, of the pictures that are read."""
+  """The endings, in small letters, of the images that are read."""
   Image.init()
   return frozenset(
     ending.lower()
@@ -101,13 +101,13 @@ def endings() -> frozenset[str]:
   )
 
 
-def list_pictures(
+def list_images(
   root: str, is_split: Callable[[str], bool] = lambda _: False
 ) -> Listing:
-  """Lists the pictures below a folder; each is there once.
+  """Lists the images below a folder; each is there once.
 
   Links are followed to what is not there already. Of several paths to one
-  picture the one in a folder stays that is directly below and a split by its
+  image the one in a folder stays that is directly below and a split by its
   name; then one without a link; then the first. Nothing depends on the order
   in which the disk lists. Raises InputError where a folder cannot be read.
   """
@@ -131,7 +131,7 @@ def list_pictures(
 
 
 class _Walk:
-  """What `list_pictures` has found so far."""
+  """What `list_images` has found so far."""
 
   def __init__(self, root: str, is_split: Callable[[str], bool]):
     self.root, self.is_split = root, is_split
@@ -192,7 +192,7 @@ class _Walk:
         self.linked.append(inner)
       if not folder and not reason:
         self.first.append(inner)
-    self.progress('listing %s: %d pictures', self.root, len(self.files))
+    self.progress('listing %s: %d images', self.root, len(self.files))
     return below
 
   def _file(self, inner: str, entry: os.DirEntry, why: str | None) -> None:
@@ -256,7 +256,7 @@ def _written_names(
 ) -> Callable[[str], bool] | None:
   """Which of these names in one folder a run has written; None without a run.
 
-  All, but in the folder that the user named: pictures may lie beside a run.
+  All, but in the folder that the user named: images may lie beside a run.
   """
   if not any(marks <= names for marks in _MARKS):
     return None

@@ -1,4 +1,4 @@
-"""Which pictures a run uses, from the words of its config."""
+"""Which images a run uses, from the words of its config."""
 
 import dataclasses
 import itertools
@@ -20,16 +20,16 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-  """Which pictures, and how they are prepared.
+  """Which images, and how they are prepared.
 
   Attributes:
     name: 'photos', 'folder:PATH', a tfds name, or 'SCHEME:REST' of a source
       that is registered; see `open_source`.
     side: of the square crops that training sees.
     train, validation, test: the splits to train on, to watch, to report.
-    resize: the shorter side of a picture before it is cropped; None keeps it.
-    flip: mirror half of the training pictures.
-    whole: evaluate whole pictures rather than their central crop.
+    resize: the shorter side of an image before it is cropped; None keeps it.
+    flip: mirror half of the training images.
+    whole: evaluate whole images rather than their central crop.
     options: of this source, such as `held_out` of `open_photos`.
     workers: processes that decode; 0 decodes in threads and keeps a small
       set in memory.
@@ -122,7 +122,7 @@ class DataSettings:
     )
 
   def first_images(self, source: Source, count: int) -> list[np.ndarray]:
-    """The first pictures uint8 [h, w, 3] of a split as evaluation sees them."""
+    """The first images uint8 [h, w, 3] of a split as evaluation sees them."""
     size = None if self.whole else self.side
     batches = eval_batches(source, 1, size, resize=self.resize)
     return [

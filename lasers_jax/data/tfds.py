@@ -18,8 +18,8 @@ class TfdsSource:
   Args:
     name, split, classes: see `Source`.
     records: the bytes of each example.
-    feature: the name of the picture in it.
-    contents: what else tells this list of pictures from others.
+    feature: the name of the image in it.
+    contents: what else tells this list of images from others.
   """
 
   def __init__(self, name, split, records, feature, classes, contents):
@@ -79,7 +79,7 @@ def open_tfds(
   where = root or os.environ.get('TFDS_DATA_DIR', tfds.core.constants.DATA_DIR)
   builder = _tfds_builder(name, where)
   features = dict(builder.info.features.items())
-  feature = _picture_feature(name, features)
+  feature = _image_feature(name, features)
   formats = {format.value for format in builder.info.available_file_formats()}
   if 'array_record' not in formats:
     # tfds does not write a second format beside the first.
@@ -112,8 +112,8 @@ def open_tfds(
   return TfdsSource(name, split, records, feature, classes, contents)
 
 
-def _picture_feature(name: str, features: Mapping[str, Any]) -> str:
-  """Finds the feature that is the picture: `image`, or the only one."""
+def _image_feature(name: str, features: Mapping[str, Any]) -> str:
+  """Finds the feature that is the image: `image`, or the only one."""
   import tensorflow_datasets as tfds
 
   found = [
@@ -127,19 +127,19 @@ def _picture_feature(name: str, features: Mapping[str, Any]) -> str:
   if len(found) != 1:
     raise InputError(
       f"{name} has no feature 'image', only {', '.join(features)}: choose a "
-      'data set of pictures'
+      'data set of images'
       + (f', or of one each: {" and ".join(found)} are' if found else '')
     )
   (key,) = found
   dtype = np.dtype(features[key].np_dtype)
   if dtype not in (np.uint8, np.uint16):
     raise InputError(
-      f'{name} has pictures of {dtype} ({key}), whose range is not known: '
+      f'{name} has images of {dtype} ({key}), whose range is not known: '
       'choose a data set of uint8 or uint16'
     )
   if features[key].shape[-1] == 2:
     raise InputError(
-      f'{name} has pictures of 2 channels ({key}), which are no colours: '
+      f'{name} has images of 2 channels ({key}), which are no colours: '
       'choose a data set of 1, 3 or 4'
     )
   return key

@@ -1,4 +1,4 @@
-"""Worker processes that prepare pictures."""
+"""Worker processes that prepare images."""
 
 import contextlib
 import multiprocessing
@@ -72,7 +72,7 @@ def _of_workers(batches) -> Iterator[dict[str, np.ndarray]]:
     if not code:
       raise
     raise TrainingError(
-      f'a process that prepares pictures ended with code {code[1]} (-9: it was '
+      f'a process that prepares images ended with code {code[1]} (-9: it was '
       'killed, perhaps for want of memory): lower --config.data.workers'
     ) from None
   finally:

@@ -21,11 +21,11 @@ from lasers_jax.metrics.manifold import manifold_scores
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.priors import vector
 
-COMPARED = 2_000  # pictures whose nearest neighbours are sought as images
+COMPARED = 2_000  # images whose nearest neighbours are sought by pixels
 
 
-class Pictures(NamedTuple):
-  """A set of pictures, real or drawn."""
+class ImageSet(NamedTuple):
+  """A set of images, real or drawn."""
 
   latents: np.ndarray  # float32 [n, d], d = H·W·D
   images: np.ndarray  # uint8 [n, h, w, 3]
@@ -38,7 +38,7 @@ def read(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Codes all pictures of a split, which stay in memory.
+  """Codes all images of a split, which stay in memory.
 
   A model that draws its latents (`kl`) gives draws: what its decoder was
   trained on is their distribution, and not that of the means.
@@ -50,7 +50,7 @@ def read(
     Latents float32 [n, H, W, D], images uint8 [n, h, w, 3] and labels [n].
 
   Raises:
-    InputError: pictures of different sizes.
+    InputError: images of different sizes.
   """
   latents, images, labels, sides = [], [], [], set()
   for i, batch in enumerate(batches):
@@ -59,7 +59,7 @@ def read(
     padded = {tuple(map(model.padded, x)) for x in sides}
     if len(padded) > 1:
       raise InputError(
-        'a prior needs pictures of one size: set data.resize and data.side '
+        'a prior needs images of one size: set data.resize and data.side '
         'so that all are cropped alike'
       )
     ((h, w),) = padded
@@ -117,19 +117,19 @@ def fit_and_draw(
 
 
 class Real(NamedTuple):
-  """Real pictures, and what is known of them before any are drawn."""
+  """Real images, and what is known of them before any are drawn."""
 
-  train: Pictures
-  held_out: Pictures
+  train: ImageSet
+  held_out: ImageSet
   extractor: Extractor  # of their features
-  floors: dict[str, float]  # what `train` scores against `held_out`
+  baselines: dict[str, float]  # what `train` scores against `held_out`
   nearest: dict[str, memorization.Reference]
 
 
 def compare_real(
-  train: Pictures, held_out: Pictures, extractor: Extractor
+  train: ImageSet, held_out: ImageSet, extractor: Extractor
 ) -> Real:
-  """Finds out what real pictures score, to set beside what drawn ones do."""
+  """Finds out what real images score, to set beside what drawn ones do."""
   some = _first(train, len(held_out.latents))
   return Real(
     train,
@@ -145,19 +145,19 @@ def compare_real(
   )
 
 
-def score(drawn: Pictures, real: Real) -> dict[str, Any]:
-  """Compares drawn pictures with those that were fitted, and with new ones.
+def score(drawn: ImageSet, real: Real) -> dict[str, Any]:
+  """Compares drawn images with those that were fitted, and with new ones.
 
   Returns:
-    `distances` to the held-out pictures, and as `floors` what as many training
-    pictures score there: frechet (of features), marginal, sliced and exact (of
+    `distances` to the held-out images, and as `baselines` what as many training
+    images score there: frechet (of features), marginal, sliced and exact (of
     latents, Wasserstein); `frechet_to_train`; `manifold`, of features, against
-    the held-out pictures; `memorization`, of `latents` and of `images`.
+    the held-out images; `memorization`, of `latents` and of `images`.
   """
   nearest = real.nearest
   return {
     'distances': _distances(drawn, real.held_out, real.extractor),
-    'floors': real.floors,
+    'baselines': real.baselines,
     'frechet_to_train': _frechet(drawn, real.train, real.extractor),
     'manifold': manifold_scores(real.held_out.features, drawn.features),
     'memorization': {
@@ -169,7 +169,7 @@ def score(drawn: Pictures, real: Real) -> dict[str, Any]:
   }
 
 
-def _distances(a: Pictures, b: Pictures, extractor: Extractor):
+def _distances(a: ImageSet, b: ImageSet, extractor: Extractor):
   return {
     'frechet': _frechet(a, b, extractor),
     'marginal': wasserstein.marginal(a.latents, b.latents),
@@ -178,18 +178,18 @@ def _distances(a: Pictures, b: Pictures, extractor: Extractor):
   }
 
 
-def _first(pictures: Pictures, n: int) -> Pictures:
-  return Pictures(*(x[:n] for x in pictures))
+def _first(some: ImageSet, n: int) -> ImageSet:
+  return ImageSet(*(x[:n] for x in some))
 
 
-def _flat(pictures: Pictures) -> np.ndarray:
+def _flat(some: ImageSet) -> np.ndarray:
   """Images as rows of numbers in [0, 1]."""
-  images = pictures.images
+  images = some.images
   return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def _frechet(a: Pictures, b: Pictures, extractor: Extractor) -> float:
+def _frechet(a: ImageSet, b: ImageSet, extractor: Extractor) -> float:
   sides = extractor.start()
-  for side, pictures in zip(sides, (a, b), strict=True):
-    side.add(pictures.features)
+  for side, images in zip(sides, (a, b), strict=True):
+    side.add(images.features)
   return float(extractor.score(*sides))

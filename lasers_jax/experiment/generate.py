@@ -13,7 +13,7 @@ from lasers_jax.core.files import as_json, check_folder, write_text
 from lasers_jax.core.images import save_png
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import generation
-from lasers_jax.evaluation.generation import Pictures, Real
+from lasers_jax.evaluation.generation import ImageSet, Real
 from lasers_jax.experiment.model import TrainedModel, load
 from lasers_jax.metrics import classifier
 from lasers_jax.metrics.base import Extractor
@@ -121,7 +121,7 @@ def prepare(
   if extractor is None:
     extractor = load_extractor(features, *read[0][1:])
   train, held_out = (
-    Pictures(
+    ImageSet(
       latents.reshape(len(latents), -1),
       images,
       generation.features_of(extractor, images, mesh),
@@ -162,7 +162,7 @@ def sample(
     run.model, variables, latents.reshape(n, *subject.shape), mesh, run.decoding
   )
   features = generation.features_of(subject.real.extractor, images, mesh)
-  drawn = Pictures(latents, images, features)
+  drawn = ImageSet(latents, images, features)
   return {
     'model': os.path.basename(os.path.normpath(subject.path)),
     'prior': spec,

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def usage(counts):
-  """Returns the share of codes that occur, in [0, 1]; 0 where nothing occurs.
+  """Returns the fraction of codes that occur, in [0, 1]; 0 where none does.
 
   counts: [K], how often each code was used over the whole split.
   """

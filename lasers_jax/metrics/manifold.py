@@ -11,8 +11,8 @@ import numpy as np
 from lasers_jax.errors import InputError
 
 _TILE = 1024  # rows of either set: a tile of distances takes 8 MiB
-# Squared distances that are less than this share of the squared norms have lost
-# more than eight digits in the product that gives the others.
+# Squared distances that are less than this fraction of the squared norms have
+# lost more than eight digits in the product that gives the others.
 _NEAR = 1e-7
 
 
@@ -22,11 +22,11 @@ def manifold_scores(real, fake, k=5):
   real [n, d], fake [m, d]: features or latents, finite. About each row is a
   ball that reaches to the k-th nearest other row of its set, and holds what
   lies on its edge.
-    precision: share of fake rows in the ball of any real row, in [0, 1].
-    recall: share of real rows in the ball of any fake row, in [0, 1].
+    precision: fraction of fake rows in the ball of any real row, in [0, 1].
+    recall: fraction of real rows in the ball of any fake row, in [0, 1].
     density: real balls that hold a fake row, on average, over k, at least 0;
       1 is expected of two draws of one distribution.
-    coverage: share of real balls that hold a fake row, in [0, 1].
+    coverage: fraction of real balls that hold a fake row, in [0, 1].
     expected_coverage: `expected_coverage(n, m, k)`, beside it.
   Usual are k = 3 with large sets for the first two (Kynkäänniemi et al. 2019,
   arXiv 1904.06991) and k = 5 for the others (Naeem et al. 2020, arXiv

@@ -19,10 +19,10 @@ def memorization(samples, train, held_out, seed=0):
       of samples to the nearest of `rows` training and `rows` held-out rows.
     mean_ratio, median_ratio: train's over held_out's. 1: as far from both;
       under 1: nearer to training.
-    share: of samples nearer to train than to held_out, ties counted half; 0.5
-      is expected of new draws.
-    reference_mean_ratio, reference_median_ratio, reference_share: the same of
-      the held-out rows, each against the others: what new real data score.
+    fraction: of samples nearer to train than to held_out, ties counted half;
+      0.5 is expected of new draws.
+    reference_mean_ratio, reference_median_ratio, reference_fraction: the same
+      of the held-out rows, each against the others: what new real data score.
   A prior that copies shows there in only rows / t of its samples. Hence, to
   the nearest of all training rows, which also says how narrow the samples are,
     all_train_mean_ratio, all_train_median_ratio: the distance of samples over
@@ -116,7 +116,7 @@ def _compare(near, far):
   return {
     'mean_ratio': _ratio(near.mean(), far.mean()),
     'median_ratio': _ratio(np.median(near), np.median(far)),
-    'share': float(np.mean((near < far) + ties / 2)),
+    'fraction': float(np.mean((near < far) + ties / 2)),
   }
 
 

@@ -121,19 +121,19 @@ def histogram(
 
 
 def usage(counts: np.ndarray) -> str:
-  """Draws the share of each code that is used, the most used first."""
-  shares = 100 * np.sort(counts[counts > 0])[::-1] / max(1, counts.sum())
+  """Draws the fraction of each code that is used, the most used first."""
+  fractions = 100 * np.sort(counts[counts > 0])[::-1] / max(1, counts.sum())
   # Of a large codebook, so many ranks that no step of the curve is lost.
-  ranks = np.arange(1, len(shares) + 1)
+  ranks = np.arange(1, len(fractions) + 1)
   if len(ranks) > 1000:
     ranks = np.unique(np.geomspace(1, len(ranks), 800).astype(int))
   with _drawing() as (axes, text):
-    axes.plot(ranks, shares[ranks - 1], '.-' if len(ranks) < 30 else '-')
+    axes.plot(ranks, fractions[ranks - 1], '.-' if len(ranks) < 30 else '-')
     level = 100 / len(counts)
     axes.axhline(level, c=COLOURS[1], lw=1, ls='--', label='all alike')
     _use_log(axes)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set(xlabel='code, by rank', ylabel='share of all uses in %')
+    axes.set(xlabel='code, by rank', ylabel='fraction of all uses in %')
     axes.legend(loc='upper right')
   return text[0]
 
@@ -204,8 +204,8 @@ def over_steps(
 
 def heat(values: np.ndarray, top: float) -> np.ndarray:
   """Colours values [..., h, w] from 0 to `top`: uint8 [..., h, w, 3]."""
-  shares = np.clip(values / max(top, 1e-12), 0, 1)
-  colours = matplotlib.colormaps['inferno'](shares)[..., :3]
+  fractions = np.clip(values / max(top, 1e-12), 0, 1)
+  colours = matplotlib.colormaps['inferno'](fractions)[..., :3]
   return np.round(255 * colours).astype(np.uint8)
 
 

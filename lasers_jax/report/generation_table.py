@@ -19,7 +19,7 @@ _HEAD = (
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Writes rows as Markdown, model by model, the least distance first.
+  """Writes rows as Markdown, model by model, the smallest distance first.
 
   Above the rows of a model stands what real images score: as many of training
   against the held-out ones.
@@ -29,7 +29,7 @@ def table(rows: Sequence[Row]) -> str:
   for model in models:
     own = [row for row in rows if row['model'] == model]
     own.sort(key=lambda row: row['distances']['frechet'])
-    lines.append(line(_floor(own[0])))
+    lines.append(line(_baseline(own[0])))
     lines += [line(_cells(row)) for row in own]
   return '\n'.join(lines) + '\n'
 
@@ -77,8 +77,8 @@ def _cells(row: Row) -> list[str]:
   ]
 
 
-def _floor(row: Row) -> list[str]:
-  frechet, *wasserstein = row['floors'].values()
+def _baseline(row: Row) -> list[str]:
+  frechet, *wasserstein = row['baselines'].values()
   numbers = [f'{frechet:.4g}', '', *(f'{x:.4f}' for x in wasserstein)]
   blank = [''] * 4
   return [f'`{row["model"]}`', 'real', *numbers, *blank, '1', '1', '', '']

@@ -1,6 +1,6 @@
-"""Pictures of pictures: grids, error maps, PNG files.
+"""Grids of images, error maps, PNG files.
 
-A picture is [h, w, 3] (or grey: [h, w], [h, w, 1]), uint8 or float in [0, 1].
+An image is [h, w, 3] (or grey: [h, w], [h, w, 1]), uint8 or float in [0, 1].
 """
 
 import math
@@ -14,17 +14,17 @@ from lasers_jax.inference import MOST_ATOMS
 BACKGROUND = 245
 INK = (60, 60, 60)
 FONT_SIZE = 16
-SMALLEST_CELL = 96  # pixels; smaller pictures are enlarged
-LARGEST_CELL = 256  # pixels; larger pictures are shrunk
+SMALLEST_CELL = 96  # pixels; smaller images are enlarged
+LARGEST_CELL = 256  # pixels; larger images are shrunk
 ATOM_CELL = 48  # pixels
 
 
 def grid(rows, labels=None, pad=2, scale=None):
-  """Returns rows of pictures on a light ground, uint8 [H, W, 3].
+  """Returns rows of images on a light ground, uint8 [H, W, 3].
 
-  rows: a list of rows, each a list of pictures or an array [n, h, w, 3]; rows
-  may differ in length, pictures in size. A row has one height: its lowest
-  picture's, at most 256 pixels, to which the others are shrunk; under 96 pixels
+  rows: a list of rows, each a list of images or an array [n, h, w, 3]; rows
+  may differ in length, images in size. A row has one height: its lowest
+  image's, at most 256 pixels, to which the others are shrunk; under 96 pixels
   the row is enlarged by a whole factor with nearest neighbour. An int `scale`
   sets that factor, and then nothing is shrunk. `labels` (ASCII), one a row,
   stand at the left. `pad` pixels lie around and between the cells. Raises
@@ -55,9 +55,9 @@ def error_image(original, reconstruction, gain=5):
 def reconstructions(originals, reconstructions, atoms=None):
   """Returns originals above reconstructions above errors, uint8 [H, W, 3].
 
-  originals, reconstructions: lists of pictures or arrays [n, h, w, 3], pairs of
+  originals, reconstructions: lists of images or arrays [n, h, w, 3], pairs of
   one size. atoms: [k, h, w, 3], what single atoms decode to; the first 64 are
-  shown in a block below. Raises ValueError where the pictures do not pair up.
+  shown in a block below. Raises ValueError where the images do not pair up.
   """
   pairs = list(zip(originals, reconstructions, strict=True))
   errors = [error_image(*pair, gain=5) for pair in pairs]
@@ -73,9 +73,9 @@ def reconstructions(originals, reconstructions, atoms=None):
 
 
 def _fit_row(row, scale=None):
-  cells = [as_rgb(picture) for picture in row]
+  cells = [as_rgb(image) for image in row]
   if not cells:
-    raise ValueError('a row needs at least one picture')
+    raise ValueError('a row needs at least one image')
   if scale is None:
     height = min(LARGEST_CELL, *(cell.shape[0] for cell in cells))
     cells = [_shrink(cell, height) for cell in cells]
@@ -83,26 +83,26 @@ def _fit_row(row, scale=None):
   return [_enlarge(cell, scale) for cell in cells]
 
 
-def _shrink(picture, height):
-  if picture.shape[0] == height:
-    return picture
-  width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+def _shrink(image, height):
+  if image.shape[0] == height:
+    return image
+  width = max(1, round(image.shape[1] * height / image.shape[0]))
   # Pillow widens the filter when it shrinks: no aliasing.
-  image = Image.fromarray(picture)
-  return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+  small = Image.fromarray(image)
+  return np.asarray(small.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _enlarge(picture, scale):
-  return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+def _enlarge(image, scale):
+  return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _ground(height, width):
   return np.full((height, width, 3), BACKGROUND, np.uint8)
 
 
-def _paste(canvas, picture, top, left):
-  height, width = picture.shape[:2]
-  canvas[top : top + height, left : left + width] = picture
+def _paste(canvas, image, top, left):
+  height, width = image.shape[:2]
+  canvas[top : top + height, left : left + width] = image
 
 
 def _strip(cells, pad):
@@ -174,5 +174,5 @@ def _atom_block(atoms, width):
   strips = [
     _strip(cells[i : i + line], pad) for i in range(0, len(cells), line)
   ]
-  # No frame: the block's left edge is that of the pictures above.
+  # No frame: the block's left edge is that of the images above.
   return _stack(strips, None, pad)[pad:-pad, pad:-pad]

@@ -125,4 +125,4 @@ def test_progress_is_said(tmp_path, monkeypatch, caplog):
   monkeypatch.setattr('lasers_jax.data.listing._EVERY', 0.0)
   with caplog.at_level('INFO'):
     check(str(tmp_path), names)
-  assert caplog.messages[2] == f'checked 3 of 6 pictures of {tmp_path}'
+  assert caplog.messages[2] == f'checked 3 of 6 images of {tmp_path}'

@@ -235,13 +235,13 @@ def test_folder_errors(tmp_path):
     open_source('folder', 'train')
   with pytest.raises(InputError, match='no folder .~no-such-user/x'):
     _open('~no-such-user/x')
-  with pytest.raises(InputError, match='no picture in .*looked for .png'):
+  with pytest.raises(InputError, match='no image in .*looked for .png'):
     _open(tmp_path, 'train')
   (tmp_path / 'a.heic').write_bytes(b'?')
-  with pytest.raises(InputError, match='no picture .*left out: of a kind .* 1'):
+  with pytest.raises(InputError, match='no image .*left out: of a kind .* 1'):
     _open(tmp_path)
   (tmp_path / 'a.png').write_bytes(b'?')
-  with pytest.raises(InputError, match='none of the 1 pictures .* a.png'):
+  with pytest.raises(InputError, match='none of the 1 images .* a.png'):
     _open(tmp_path)
   with pytest.raises(InputError, match='no split .*train, validation, test'):
     _open(tmp_path, 'trian')

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from lasers_jax.data import listing
-from lasers_jax.data.listing import list_pictures, say
+from lasers_jax.data.listing import list_images, say
 from tests.data.made import save
 
 
@@ -41,7 +41,7 @@ def test_pictures_are_known_by_the_endings_that_pillow_reads(tmp_path):
   read = 'png PNG jpg jpeg jpe jfif gif bmp tif tiff webp avif ppm pgm jp2 tga'
   _touch(tmp_path, *[f'{i}.{x}' for i, x in enumerate(read.split())])
   _touch(tmp_path, 'a.txt', 'b.json', 'c', 'd.zip', 'e.png.part', 'Thumbs.db')
-  found = list_pictures(str(tmp_path))
+  found = list_images(str(tmp_path))
   assert len(found.files) == len(read.split())
   assert found.left_out == []
 
@@ -72,7 +72,7 @@ def test_pictures_are_known_by_the_endings_that_pillow_reads(tmp_path):
 )
 def test_what_systems_lay_beside_pictures_is_left_out(tmp_path, path, why):
   _touch(tmp_path, 'good.png', 'x/good.png', path)
-  found = list_pictures(str(tmp_path))
+  found = list_images(str(tmp_path))
   assert found.files == ['good.png', 'x/good.png']
   ((left, reason),) = found.left_out
   assert reason == why and path.startswith(left)
@@ -80,7 +80,7 @@ def test_what_systems_lay_beside_pictures_is_left_out(tmp_path, path, why):
 
 def test_the_folder_itself_may_have_any_name(tmp_path):
   _touch(tmp_path, '.thumbnails/a.png')
-  assert list_pictures(str(tmp_path / '.thumbnails')).files == ['a.png']
+  assert list_images(str(tmp_path / '.thumbnails')).files == ['a.png']
 
 
 @pytest.mark.parametrize(
@@ -96,19 +96,19 @@ def test_the_folder_itself_may_have_any_name(tmp_path):
 def test_what_a_run_wrote_is_left_out(tmp_path, marks):
   _touch(tmp_path, 'a.png', *[f'runs/mine/{x}' for x in marks])
   _touch(tmp_path, 'runs/mine/pictures/600.png', 'runs/mine/x/y.png')
-  found = list_pictures(str(tmp_path))
+  found = list_images(str(tmp_path))
   assert found.files == ['a.png']
   assert {why for _, why in found.left_out} == {listing.OF_A_RUN}
   # Where pictures and the run share a folder, only what runs write is theirs.
   _touch(tmp_path, *marks, 'pictures/600.png')
-  assert list_pictures(str(tmp_path)).files == ['a.png']
+  assert list_images(str(tmp_path)).files == ['a.png']
 
 
 def test_a_link_to_a_class_is_no_second_class(tmp_path, any_order):
   _touch(tmp_path, 'b/1.png', 'b/2.png')
   _link(tmp_path, 'a', tmp_path / 'b')
   _link(tmp_path, 'c', 'b')
-  found = list_pictures(str(tmp_path))
+  found = list_images(str(tmp_path))
   assert found.files == ['b/1.png', 'b/2.png']
   assert found.left_out == [('a', listing.LINKED), ('c', listing.LINKED)]
   assert found.folders == ['b']
@@ -123,7 +123,7 @@ def test_links_lead_out_of_the_folder_once(tmp_path, any_order):
   _link(root, 'third', out)
   _link(root, 'x.png', out / '2.png')
   _link(root, 'y.png', out / '2.png')
-  found = list_pictures(str(root))
+  found = list_images(str(root))
   assert found.files == [
     'first/1.png', 'own.png', 'second/2.png', 'second/alone.png'
   ]  # fmt: skip
@@ -142,7 +142,7 @@ def test_circles_of_links_end(tmp_path, any_order):
   _link(root, 'self', 'self')
   _link(root, 'self.png', 'self.png')
   _touch(tmp_path, 'outside.png')
-  found = list_pictures(str(root))
+  found = list_images(str(root))
   assert found.files == ['a/1.png', 'b/2.png']
   assert ('self.png', listing.BROKEN) in found.left_out
   assert {'a/loop', 'a/b', 'b/a', 'up'} <= {path for path, _ in found.left_out}
@@ -154,7 +154,7 @@ def test_a_split_made_of_links_keeps_its_pictures(tmp_path, any_order):
     _link(tmp_path, f'train/{i}.png', f'../all/{i}.png')
   _link(tmp_path, 'test', 'data/x')
   _link(tmp_path, 'val', 'test')
-  found = list_pictures(str(tmp_path), {'train', 'test', 'val'}.__contains__)
+  found = list_images(str(tmp_path), {'train', 'test', 'val'}.__contains__)
   assert found.files == [
     'all/2.png', 'all/3.png', 'test/5.png', 'train/0.png', 'train/1.png'
   ]  # fmt: skip
@@ -168,7 +168,7 @@ def test_links_that_lead_nowhere_and_pipes_are_left_out(tmp_path):
   _touch(tmp_path, 'a.png')
   _link(tmp_path, 'gone.png', 'no/such.png')
   os.mkfifo(tmp_path / 'pipe.png')
-  assert list_pictures(str(tmp_path)).left_out == [
+  assert list_images(str(tmp_path)).left_out == [
     ('gone.png', listing.BROKEN), ('pipe.png', listing.SPECIAL)
   ]  # fmt: skip
 
@@ -176,26 +176,26 @@ def test_links_that_lead_nowhere_and_pipes_are_left_out(tmp_path):
 def test_hard_links_are_pictures(tmp_path):
   save(tmp_path / 'a.png')
   os.link(tmp_path / 'a.png', tmp_path / 'b.png')
-  assert list_pictures(str(tmp_path)).files == ['a.png', 'b.png']
+  assert list_images(str(tmp_path)).files == ['a.png', 'b.png']
 
 
 def test_the_order_is_that_of_one_unicode_form(tmp_path, any_order):
   names = 'e\u0301.png', 'f.png', '\u00e9a.png', 'E.png', 'e.png'
   _touch(tmp_path, *names)
-  found = list_pictures(str(tmp_path)).files
+  found = list_images(str(tmp_path)).files
   assert found == ['E.png', 'e.png', 'f.png', 'e\u0301.png', '\u00e9a.png']
 
 
 def test_both_forms_and_cases_of_a_name_are_two_pictures(tmp_path):
   names = ['A.png', 'a.png', 'e\u0301.png', '\u00e9.png']
   _touch(tmp_path, *names)
-  assert sorted(list_pictures(str(tmp_path)).files) == sorted(names)
+  assert sorted(list_images(str(tmp_path)).files) == sorted(names)
 
 
 def test_names_that_are_no_text_are_names(tmp_path):
   name = os.fsdecode(b'\xff\xfe.png')
   _touch(tmp_path, name)
-  assert list_pictures(str(tmp_path)).files == [name]
+  assert list_images(str(tmp_path)).files == [name]
 
 
 def test_what_is_left_out_is_counted_by_reason():

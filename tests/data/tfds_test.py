@@ -111,11 +111,11 @@ def test_no_tensorflow_is_imported():
 @pytest.mark.parametrize(
   ('dtype', 'channels', 'said'),
   [
-    ('float32', 1, r'depth has pictures of float32 \(image\), whose range'),
+    ('float32', 1, r'depth has images of float32 \(image\), whose range'),
     ('float64', 1, 'depth .* cannot be opened: .*float64'),
     ('bool', 1, 'depth .* cannot be opened: .*bool'),
     ('int64', 3, 'depth .* cannot be opened: .*int64'),
-    ('uint8', 2, r'depth has pictures of 2 channels \(image\)'),
+    ('uint8', 2, r'depth has images of 2 channels \(image\)'),
   ],
 )
 def test_pictures_whose_range_is_not_known_are_refused(

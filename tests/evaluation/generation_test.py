@@ -10,7 +10,7 @@ from lasers_jax.core.images import to_uint8_range
 from lasers_jax.core.sharding import make_mesh
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import generation
-from lasers_jax.evaluation.generation import Pictures
+from lasers_jax.evaluation.generation import ImageSet
 from lasers_jax.experiment import settings
 from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.metrics.registry import Extractor
@@ -110,7 +110,7 @@ def test_pictures_are_of_one_size(images, mesh):
   model, variables = build('none')
   larger = np.tile(images, (1, 2, 1, 1))
   both = [*batches(images), *batches(larger)]
-  with pytest.raises(InputError, match='needs pictures of one size'):
+  with pytest.raises(InputError, match='needs images of one size'):
     generation.read(model, variables, both, mesh)
 
 
@@ -147,7 +147,7 @@ def made(n, seed):
   rng = np.random.default_rng(seed)
   images = rng.integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
   features = images.mean((1, 2)) / 255
-  return Pictures(rng.normal(size=(n, D)), images, features)
+  return ImageSet(rng.normal(size=(n, D)), images, features)
 
 
 @pytest.fixture(scope='module')
@@ -158,10 +158,10 @@ def real():
 def test_new_draws_score_as_real_pictures_do(real):
   new = made(100, 2)
   scores = generation.score(new, real)
-  off = Pictures(new.latents + 2, new.images // 2, new.features / 2)
+  off = ImageSet(new.latents + 2, new.images // 2, new.features / 2)
   for name, value in generation.score(off, real)['distances'].items():
     assert value > 3 * scores['distances'][name]
-    assert value > 3 * scores['floors'][name]
+    assert value > 3 * scores['baselines'][name]
   assert abs(scores['memorization']['latents']['copying_z']) < 4
   assert scores['manifold']['coverage'] > 0.7
 
@@ -180,9 +180,9 @@ def test_grey_pictures_are_compared_with_drawn_ones_that_are_hardly_grey():
 
 
 def test_copies_of_training_pictures_are_found_out(real):
-  copies = Pictures(*(x[:100] for x in real.train))
+  copies = ImageSet(*(x[:100] for x in real.train))
   scores = generation.score(copies, real)
-  assert scores['distances'] == scores['floors']
+  assert scores['distances'] == scores['baselines']
   for kind in ('latents', 'images'):
     assert scores['memorization'][kind]['all_train_mean_ratio'] == 0
   assert scores['frechet_to_train'] < scores['distances']['frechet']

@@ -51,7 +51,7 @@ def train_tiny(config, workdir):
     (dict(evaluation__batch_size=6), 'evaluation.batch_size=6 cannot be split'),
     (dict(data__train='tarin'), "has no split 'tarin'"),
     (dict(data__name='folder:/no/such'), "no folder '/no/such': check"),
-    (dict(data__name='cifar11'), "no data set 'cifar11', did you mean 'cifar1"),
+    (dict(data__name='cifar11'), "no data set 'cifar11': "),
   ],
 )
 def test_values_that_cannot_be_used(pictures, tmp_path, changes, said):
@@ -64,7 +64,7 @@ def test_values_that_cannot_be_used(pictures, tmp_path, changes, said):
 
 def test_an_empty_folder(tmp_path):
   (tmp_path / 'train').mkdir()
-  with pytest.raises(InputError, match='no picture in .*train.*looked for'):
+  with pytest.raises(InputError, match='no image in .*train.*looked for'):
     train_tiny(tiny.config(tmp_path), tmp_path / 'run')
 
 
@@ -118,7 +118,7 @@ def test_pictures_that_cannot_be_read(tmp_path):
   for split in 'train', 'test':
     (tmp_path / split).mkdir()
     (tmp_path / split / 'a.png').write_text('not a picture')
-  with pytest.raises(InputError, match='none of the 1 pictures .* can be read'):
+  with pytest.raises(InputError, match='none of the 1 images .* can be read'):
     train_tiny(tiny.config(tmp_path), tmp_path / 'run')
 
 

@@ -67,10 +67,10 @@ def test_scores_are_those_of_the_definition():
     'held_out_median': np.median(far),
     'mean_ratio': near.mean() / far.mean(),
     'median_ratio': np.median(near) / np.median(far),
-    'share': np.mean(near < far),
+    'fraction': np.mean(near < far),
     'reference_mean_ratio': to_train.mean() / to_others.mean(),
     'reference_median_ratio': np.median(to_train) / np.median(to_others),
-    'reference_share': np.mean(to_train < to_others),
+    'reference_fraction': np.mean(to_train < to_others),
     'all_train_mean_ratio': near.mean() / to_train.mean(),
     'all_train_median_ratio': np.median(near) / np.median(to_train),
     'copying_z': (u - 600) / math.sqrt(40 * 30 * 71 / 12),
@@ -83,12 +83,12 @@ def test_copies_of_training_rows():
   train, held_out = _normal(0, 200, shift=50), _normal(1, 200, shift=50)
   copies = np.random.default_rng(2).choice(train, 300)
   exact = memorization(copies, train, held_out)
-  assert exact['share'] == 1 and exact['copying_z'] < -15
+  assert exact['fraction'] == 1 and exact['copying_z'] < -15
   assert exact['mean_ratio'] == exact['all_train_median_ratio'] == 0
   near = memorization(copies + 1e-3, train, held_out)
-  assert near['share'] == 1 and 0 < near['mean_ratio'] < 0.01
+  assert near['fraction'] == 1 and 0 < near['mean_ratio'] < 0.01
   # What real data would score hangs on the prior in nothing.
-  for name in ('mean_ratio', 'median_ratio', 'share'):
+  for name in ('mean_ratio', 'median_ratio', 'fraction'):
     assert near[f'reference_{name}'] == exact[f'reference_{name}']
 
 
@@ -97,7 +97,7 @@ def test_copies_show_also_where_few_training_rows_are_compared():
   scores = memorization(train[:400], train, held_out)
   assert scores['rows'] == 100
   # A tenth of the copied rows is among those, of the others half is nearer.
-  assert scores['share'] == pytest.approx(0.55, abs=0.1)
+  assert scores['fraction'] == pytest.approx(0.55, abs=0.1)
   assert scores['all_train_mean_ratio'] == 0 and scores['copying_z'] < -10
 
 
@@ -109,7 +109,7 @@ def test_new_draws_of_the_same_distribution(train_rows, held_out_rows):
   for start, n in (('', 500), ('reference_', 300)):
     # Binomial error of the samples, and about as much of the rows compared.
     tolerance = 4 * math.sqrt(0.25 / n + 0.25 / 300)
-    assert abs(scores[f'{start}share'] - 0.5) < tolerance
+    assert abs(scores[f'{start}fraction'] - 0.5) < tolerance
     assert scores[f'{start}mean_ratio'] == pytest.approx(1, abs=0.05)
     assert scores[f'{start}median_ratio'] == pytest.approx(1, abs=0.08)
   assert scores['all_train_mean_ratio'] == pytest.approx(1, abs=0.05)
@@ -135,7 +135,7 @@ def test_samples_that_are_off_are_as_far_from_both():
 def test_a_shift_between_train_and_held_out_shows_in_the_reference():
   sets = _normal(0, 300), _normal(1, 300), _normal(2, 300, shift=1)
   scores = memorization(*sets)
-  assert scores['reference_share'] < 0.3 and scores['share'] > 0.7
+  assert scores['reference_fraction'] < 0.3 and scores['fraction'] > 0.7
 
 
 def test_scores_are_a_function_of_the_sets_and_the_seed(monkeypatch):
@@ -151,12 +151,12 @@ def test_scores_are_a_function_of_the_sets_and_the_seed(monkeypatch):
 def test_ties_count_half():
   x = np.zeros((5, 3))
   scores = memorization(x, x, x)
-  assert scores['share'] == scores['reference_share'] == 0.5
+  assert scores['fraction'] == scores['reference_fraction'] == 0.5
   assert scores['mean_ratio'] == 1 and scores['copying_z'] == 0
   # Samples that are held-out rows are infinitely farther from others.
   y = _normal(0, 5, 3)
   scores = memorization(y, x, y)
-  assert scores['share'] == 0 and scores['mean_ratio'] == math.inf
+  assert scores['fraction'] == 0 and scores['mean_ratio'] == math.inf
 
 
 def test_what_cannot_be_compared_is_refused():

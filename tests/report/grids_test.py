@@ -136,11 +136,11 @@ def test_grid_refuses_what_it_cannot_place():
   row = _random(1, 4, 4, 3)
   with pytest.raises(ValueError, match='at least one row'):
     grids.grid([])
-  with pytest.raises(ValueError, match='at least one picture'):
+  with pytest.raises(ValueError, match='at least one image'):
     grids.grid([row, []])
   with pytest.raises(ValueError, match='2 labels for 1 rows'):
     grids.grid([row], labels=['a', 'b'])
-  with pytest.raises(ValueError, match='a picture is'):
+  with pytest.raises(ValueError, match='an image is'):
     grids.grid([np.zeros((1, 4, 4, 2))])
 
 

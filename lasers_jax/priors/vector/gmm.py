@@ -74,8 +74,8 @@ class GMM(Prior):
       million latents: it wants a few [K, d, d] and a batch beside them, may run
       on an accelerator, and comes near in a few passes.
     iterations: of EM, at most; passes over the latents for 'batches'.
-    tolerance: EM ends once the mean log-likelihood, in nats a latent, rises by
-      less in an iteration; for 'batches' as seen during a pass.
+    nats: EM ends once the mean log-likelihood of a latent rises by fewer nats
+      in an iteration; for 'batches' as seen during a pass.
     batch_size: of 'batches', at most; one batch of all latents is plain EM.
   """
 
@@ -83,7 +83,7 @@ class GMM(Prior):
   components: Count = 10
   em: str = 'full'
   iterations: Count = 200
-  tolerance: Amount = 1e-3
+  nats: Amount = 1e-3
   batch_size: Count = 4096
 
   def __post_init__(self):
@@ -176,7 +176,7 @@ def _fit_whole(settings: GMM, latents: np.ndarray, seed: int) -> Mixture:
   mixture = GaussianMixture(
     settings.components,
     covariance_type='full',
-    tol=settings.tolerance,
+    tol=settings.nats,
     reg_covar=_VARIANCE,
     max_iter=settings.iterations,
     weights_init=start.weights / start.weights.sum(),
@@ -214,7 +214,7 @@ def _fit_in_batches(settings: GMM, latents: np.ndarray, seed: int) -> Mixture:
       rate = (steps + 2) ** _POWER if batches > 1 else 1.0
       mixture, likelihood = _update(mixture, latents[rows], frame, rate)
       seen, steps = seen + float(likelihood) / batches, steps + 1
-    if seen - before < settings.tolerance:
+    if seen - before < settings.nats:
       event = 'converged'
       break
     before = seen

@@ -91,7 +91,7 @@ def test_batches_recover_what_was_planted(batches):
 
 
 def test_one_batch_of_all_is_plain_em():
-  prior = GMM(3, 'batches', tolerance=1e-5)
+  prior = GMM(3, 'batches', nats=1e-5)
   state = prior.fit(LATENTS)
   theirs = peer(tol=1e-5).fit(LATENTS.astype(np.float64))
   found, expected = order(state['means']), order(theirs.means_)
@@ -215,7 +215,7 @@ def test_more_components_than_distinct_latents():
 
 def test_the_log_says_how_it_ended(log):
   GMM(3, iterations=1).fit(IN_PLANE)
-  for fields in ({'iterations': 2, 'tolerance': 0}, {'tolerance': 1e3}):
+  for fields in ({'iterations': 2, 'nats': 0}, {'nats': 1e3}):
     GMM(3, 'batches', batch_size=100, **fields).fit(IN_PLANE)
   assert [line.partition(':')[0] for line in log] == [
     'mixture stopped after 1 iterations',
@@ -259,8 +259,8 @@ def test_nan_is_refused(em):
     ({'em': 'half'}, "em must be one of .*'full', 'batches'.*: 'half'"),
     ({'iterations': 0}, 'iterations is 0: .* at least 1'),
     ({'batch_size': 0}, 'batch_size is 0: .* at least 1'),
-    ({'tolerance': -1}, 'tolerance is -1: .* at least 0'),
-    ({'tolerance': float('nan')}, 'tolerance is nan: .* a finite number'),
+    ({'nats': -1}, 'nats is -1: .* at least 0'),
+    ({'nats': float('nan')}, 'nats is nan: .* a finite number'),
   ],
 )
 def test_bad_settings_are_refused(fields, message):
