@@ -136,11 +136,12 @@ def from_config(config: Mapping[str, Any]) -> Settings:
   parts |= {'model': model, 'decoding': decoding}
   settings = _build(Settings, config, '', parts, names)
   if settings.data.side % settings.pad_multiple:
+    f, of_decoder = model.encoder.f, model.decoder.pad_multiple
     raise InputError(
       f'data.side={settings.data.side} is not a multiple of '
-      f'{settings.pad_multiple} (factor {model.encoder.f} × latent patch '
-      f'{model.bottleneck.patch_side}, {model.decoder.pad_multiple} of the '
-      'decoder)'
+      f'{settings.pad_multiple} (factor {f} × latent patch '
+      f'{model.bottleneck.patch_side}'
+      + (f', {of_decoder} of the decoder)' if of_decoder != f else ')')
     )
   return settings
 
