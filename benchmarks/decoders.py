@@ -3,10 +3,10 @@
   python benchmarks/decoders.py
 
 Random weights and images of --side pixels, --batch at a time, on whatever
-device there is, compilation apart: the plain decoder of configs/cifar10.py,
+device there is, compilation apart: the first decoder of configs/cifar10.py,
 that of :vq+wide, which has as many parameters as both parts of :vq+swycc, and
 the latter's U-Net, by solver and steps, with and without guidance. One
-interleaved run of --rounds; medians, and medians of the ratios to the plain
+interleaved run of --rounds; medians, and medians of the ratios to the first
 one within a round. Memory is what the compiled program asks for besides its
 arguments, as XLA says. Prints a table in Markdown.
 """
@@ -32,8 +32,8 @@ _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
 
 STEPS = (1, 2, 5, 10, 20, 50)
 ROWS: dict[str, dict | None] = {
-  'plain': None,
-  'plain, wide': None,
+  'first decoder': None,
+  'first decoder, wide': None,
   **{f'dpmpp_2m, {n} steps': {'steps': n} for n in STEPS},
   'ddim, 10 steps': {'steps': 10, 'solver': 'ddim'},
   'heun, 10 steps': {'steps': 10, 'solver': 'heun'},
@@ -70,11 +70,11 @@ def main(_) -> None:
       call()
       if i:  # the first round warms up
         times[name].append(time.perf_counter() - start)
-  first = times['plain']
+  first = times['first decoder']
   print(
     f'{_BATCH.value} images of {_SIDE.value}×{_SIDE.value} at a time, '
     f'{jax.devices()[0].device_kind}\n\n'
-    '| decoder | ms an image | × plain | MiB |\n|---|---|---|---|'
+    '| decoder | ms an image | × the first | MiB |\n|---|---|---|---|'
   )
   for name, (_, memory) in rows.items():
     each = 1e3 * statistics.median(times[name]) / _BATCH.value
