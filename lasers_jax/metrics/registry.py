@@ -42,9 +42,9 @@ class Metric:
 
   title: str
   unit: str = ''
-  decimals: int
+  decimals: int = 4
   higher_is_better: bool
-  over: Literal['image', 'set']
+  over: Literal['image', 'set'] = 'image'
   protocol: str
   load: Callable[[str | None], PerImage | Extractor]
   always: bool = False
@@ -65,8 +65,15 @@ class Metric:
     return f'{self.number(value)} {self.unit}'.strip()
 
 
-def _lpips(trunk: str) -> Callable[[str | None], PerImage]:
-  return lambda file: PerImage(*load_lpips(trunk, file))
+def _lpips(trunk: str, title: str) -> Metric:
+  return Metric(
+    title=f'LPIPS-{title}',
+    higher_is_better=False,
+    protocol=f'LPIPS v0.1, {title}',
+    load=lambda file: PerImage(*load_lpips(trunk, file)),
+    headline=True,
+    ranks=True,
+  )
 
 
 def _fd_vgg16(file: str | None) -> Extractor:
@@ -126,7 +133,6 @@ METRICS = {
     unit='dB',
     decimals=2,
     higher_is_better=True,
-    over='image',
     protocol='dB, peak 1, mean of one value per image',
     load=lambda file: of_function(similarity.psnr),
     always=True,
@@ -135,9 +141,7 @@ METRICS = {
   ),
   'ssim': Metric(
     title='SSIM',
-    decimals=4,
     higher_is_better=True,
-    over='image',
     protocol=(
       'Gaussian 11x11, sigma 1.5, range 1, mean of one value per image'
     ),
@@ -147,34 +151,14 @@ METRICS = {
   ),
   'ms_ssim': Metric(
     title='MS-SSIM',
-    decimals=4,
     higher_is_better=True,
-    over='image',
     protocol='five scales, Gaussian 11x11, sigma 1.5, range 1',
     load=lambda file: of_function(
       similarity.ms_ssim, similarity.MS_SSIM_MINIMUM
     ),
   ),
-  'lpips-vgg16': Metric(
-    title='LPIPS-VGG16',
-    decimals=4,
-    higher_is_better=False,
-    over='image',
-    protocol='LPIPS v0.1, VGG16',
-    load=_lpips('vgg16'),
-    headline=True,
-    ranks=True,
-  ),
-  'lpips-alexnet': Metric(
-    title='LPIPS-AlexNet',
-    decimals=4,
-    higher_is_better=False,
-    over='image',
-    protocol='LPIPS v0.1, AlexNet',
-    load=_lpips('alexnet'),
-    headline=True,
-    ranks=True,
-  ),
+  'lpips-vgg16': _lpips('vgg16', 'VGG16'),
+  'lpips-alexnet': _lpips('alexnet', 'AlexNet'),
   'fd-vgg16': Metric(
     title='FD-VGG16',
     decimals=3,

@@ -24,9 +24,8 @@ def mean_absolute_error(a, b, sizes=None):
 # command line read it. `load` is given the file of weights that the user named.
 METRICS['mae'] = Metric(
   title='MAE',
-  decimals=4,
   higher_is_better=False,
-  over='image',
+  over='image',  # one value an image; 'set' is one for all images
   protocol='mean absolute error, peak 1, mean of one value per image',
   load=lambda file: of_function(mean_absolute_error),
   headline=True,  # a tile at the top of the report
