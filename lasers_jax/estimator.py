@@ -253,11 +253,11 @@ class DictionaryLearning(
         progress.update()
     self.components_ = _components(learner, self._state)
 
-  def _codes(self, X, tolerance=None):
+  def _codes(self, X, residual_norm=None):
     """Yields (start, atoms [n, S], coefficients [n, S]) for the rows of X."""
     k = len(self.components_)
     s = self._sparsity(k)
-    options = {'selection': self.selection, 'tolerance': tolerance}
+    options = {'selection': self.selection, 'residual_norm': residual_norm}
     dictionary = jax.numpy.asarray(self.components_.T)
     size = next((x for x in _CHUNKS if x >= len(X)), _CHUNKS[-1])
     for start in range(0, len(X), size):

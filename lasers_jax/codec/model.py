@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lasers_jax import codec
-from lasers_jax.bottlenecks import Lasers
 from lasers_jax.coding import scalar
 from lasers_jax.core.images import to_float
 from lasers_jax.core.padding import pad_one, sizes_of
@@ -22,7 +21,6 @@ from lasers_jax.networks.autoencoder import Autoencoder
 LEVELS = {
   'lloyd': scalar.lloyd_levels,
   'mu_law': scalar.mu_law_levels,
-  'even': scalar.even_levels,
 }
 
 
@@ -120,17 +118,22 @@ def fit_levels(
   variables: Any,
   batches: Sequence[dict],
   find: Callable[[Any, int], Any],
-) -> np.ndarray:
-  """Finds levels for the coefficients of a `lasers` or `lista` bottleneck.
+) -> np.ndarray | None:
+  """Finds levels for the coefficients of a bottleneck that has learned some.
 
   Args:
     model: as it is to code; the levels in `variables` may be of another number.
     batches: of the images that they are to suit.
     find: of LEVELS.
+
+  Returns:
+    float32 [2^b]; None where the bottleneck has no levels.
   """
   bottleneck = model.bottleneck
+  if not hasattr(bottleneck, 'multiples'):
+    return None
   # Where rounding is inside the pursuit, levels change what is rounded.
-  rounded = isinstance(bottleneck, Lasers) and bottleneck.pursuit == 'rounded'
+  rounded = getattr(bottleneck, 'pursuit', None) == 'rounded'
   for _ in range(4 if rounded else 1):
     multiples = []
     for batch in batches:

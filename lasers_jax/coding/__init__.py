@@ -26,7 +26,6 @@ from lasers_jax.coding.learning import (
   Learner,
   LearnerState,
   Revive,
-  exact,
   gradient,
   ksvd,
   ksvd_sweep,
@@ -46,7 +45,7 @@ from lasers_jax.coding.revival import (
   find_twins,
   revive_atoms,
 )
-from lasers_jax.coding.rounded import RoundedCode, rounded_pursuit
+from lasers_jax.coding.rounded import RoundedCode, needed_atoms, rounded_pursuit
 
 __all__ = [
   'CodebookStatistics',
@@ -61,7 +60,6 @@ __all__ = [
   'batch_omp',
   'batch_omp_path',
   'choose_revivals',
-  'exact',
   'find_twins',
   'follow_signals',
   'forget_atoms',
@@ -72,6 +70,7 @@ __all__ = [
   'ksvd',
   'ksvd_sweep',
   'nearest_code',
+  'needed_atoms',
   'normalize_atoms',
   'normalize_codes',
   'online',

@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from lasers_jax.coding.dictionary import pick_signals
 from lasers_jax.coding.distances import best_code
-from lasers_jax.coding.numbers import as_float32, finite_rows
+from lasers_jax.coding.numbers import as_float32, check_shapes, finite_rows
 
 # Divisors are at least this: the smallest normal float32.
 _TINY = float(jnp.finfo(jnp.float32).tiny)
@@ -32,7 +32,11 @@ def nearest_code(signals: Array, codebook: Array) -> Array:
 
   Returns:
     int32 [N], in [0, K); the lowest index wins a tie.
+
+  Raises:
+    ValueError: the shapes do not fit.
   """
+  check_shapes(signals=(signals, 'N D'), codebook=(codebook, 'K D'))
   return best_code(signals, codebook, by_distance=True)
 
 
@@ -77,7 +81,18 @@ def update_codebook(
 
   Returns:
     The new statistics and the new codebook [K, D].
+
+  Raises:
+    ValueError: the shapes do not fit.
   """
+  check_shapes(
+    counts=(statistics.counts, 'K'),
+    sums=(statistics.sums, 'K D'),
+    signals=(signals, 'N D'),
+    indices=(indices, 'N'),
+    weights=(weights, 'N'),
+    codes=(codes, 'K D'),
+  )
   k = statistics.counts.shape[0]
   if codes is None:
     codes = _means(*statistics)
@@ -199,7 +214,11 @@ def kmeans(
   Returns:
     The codebook [K, D], and the share of signals that chose each code in the
     last round, times K: [K].
+
+  Raises:
+    ValueError: signals have another shape.
   """
+  check_shapes(signals=(signals, 'N D'))
 
   def move(_, carry: tuple[Array, Array]):
     codes, _ = carry
@@ -236,7 +255,11 @@ def sinkhorn(
   Returns:
     The plan [N, K]: rows sum to the share of the signal, 1 / N, and columns
     nearly to 1 / K.
+
+  Raises:
+    ValueError: the shapes do not fit.
   """
+  check_shapes(costs=(costs, 'N K'), weights=(weights, 'N'))
   costs = as_float32(costs)
   n, k = costs.shape
   weights = jnp.ones(n, jnp.float32) if weights is None else weights

@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from lasers_jax.coding.numbers import (
   as_float32,
+  check_shapes,
   exponents,
   finite_rows,
   scale,
@@ -131,7 +132,17 @@ def update_statistics(
     statistics: A [K, K] and B [D, K].
     signals: [N, D]; code: atoms [N, S], coefficients [N, S].
     forgetting: in [0, 1]; 1 forgets nothing.
+
+  Raises:
+    ValueError: the shapes do not fit.
   """
+  check_shapes(
+    codes=(statistics.codes, 'K K'),
+    products=(statistics.products, 'D K'),
+    signals=(signals, 'N D'),
+    atoms=(code.atoms, 'N S'),
+    coefficients=(code.coefficients, 'N S'),
+  )
   past = jax.tree.map(lambda x: forgetting * x, statistics)
   # Roots, and not 1 / N once, so that the mean is taken in A and in B alike.
   share = signals.shape[0] ** -0.5
@@ -159,7 +170,15 @@ def update_dictionary(
 
   Returns:
     [D, K], unit-norm columns.
+
+  Raises:
+    ValueError: the shapes do not fit.
   """
+  check_shapes(
+    dictionary=(dictionary, 'D K'),
+    codes=(statistics.codes, 'K K'),
+    products=(statistics.products, 'D K'),
+  )
   k = dictionary.shape[1]
   block = min(block, k)
   floor = jnp.maximum(1e-6 * jnp.mean(jnp.diagonal(statistics.codes)), _TINY)

@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from lasers_jax.coding.numbers import (
   as_float32,
+  check_shapes,
   exponents,
   finite_rows,
   power_of_two,
@@ -24,7 +25,11 @@ def squared_distances(x: Array, y: Array) -> Array:
 
   Returns:
     float32 [N, K], not negative.
+
+  Raises:
+    ValueError: the shapes do not fit.
   """
+  check_shapes(x=(x, 'N D'), y=(y, 'K D'))
   x, y = as_float32(x), as_float32(y)
   centre = lax.stop_gradient(jnp.mean(y, axis=0, keepdims=True))
   x, y = x - centre, y - centre

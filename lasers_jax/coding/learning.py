@@ -7,7 +7,7 @@
   dictionary = learner.dictionary(state)
 
 `online` is the one to begin with; `gradient` is better where the signals form
-clusters. `ksvd` wants batches of many signals, and `exact` much time.
+clusters. `ksvd` needs batches of many signals.
 """
 
 import functools
@@ -19,9 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.dictionary import (
-  OnlineStatistics,
   add_by_atom,
-  add_statistics,
   forget_atoms,
   init_statistics,
   normalize_atoms,
@@ -30,6 +28,7 @@ from lasers_jax.coding.dictionary import (
 )
 from lasers_jax.coding.numbers import (
   as_float32,
+  check_shapes,
   exponents,
   finite_rows,
   scale,
@@ -126,47 +125,6 @@ def online(
 
 
 @functools.cache
-def exact(
-  sparsity: int,
-  selection: str = 'omp',
-  revive: Revive | None = None,
-  tolerance: float = 1e-6,
-  passes: int = 1000,
-) -> Learner:
-  """Learns slowly, to measure others by: nothing is forgotten or cut short.
-
-  Every signal from the first on counts alike in the statistics, and after each
-  batch atoms move one by one, pass after pass, to a minimum of the surrogate
-  (Mairal et al. 2009, eq. 8).
-
-  Args:
-    sparsity: S, atoms of a code.
-    selection: of atoms, see `batch_omp`.
-    revive: None never replaces an atom.
-    tolerance: passes end once no entry of an atom moves further than this.
-    passes: over the atoms in one update, at most.
-  """
-
-  def move(state: tuple[Array, Array, Array], memory: OnlineStatistics):
-    count, old, _ = state
-    new = update_dictionary(old, memory, block=1)
-    return count + 1, new, jnp.max(jnp.abs(new - old))
-
-  def step(state: LearnerState, signals: Array, code: SparseCode, exponent):
-    state, signals, code = _in_one_unit(state, signals, code, exponent)
-    memory = add_statistics(state.memory, signals, code)
-    _, dictionary, _ = lax.while_loop(
-      lambda x: (x[0] < passes) & (x[2] > tolerance),
-      lambda x: move(x, memory),
-      (0, state.dictionary, jnp.float32(jnp.inf)),
-    )
-    return dictionary, memory
-
-  rule = _Rule(init_statistics, step, forget_atoms)
-  return _learner(rule, sparsity, selection, revive)
-
-
-@functools.cache
 def ksvd(
   sparsity: int, selection: str = 'omp', revive: Revive | None = REVIVE
 ) -> Learner:
@@ -225,6 +183,12 @@ def ksvd_sweep(
     coefficients = jnp.where(mine, fitted[:, None], coefficients)
     return rows.at[j].set(new), coefficients, residuals
 
+  check_shapes(
+    dictionary=(dictionary, 'D K'),
+    signals=(signals, 'N D'),
+    atoms=(code.atoms, 'N S'),
+    coefficients=(code.coefficients, 'N S'),
+  )
   # Near 1, where the squares of what follows stay within float32.
   exponent = exponents(jnp.max(jnp.abs(signals), initial=0.0))
   near_one = (scale(x, -exponent) for x in (signals, code.coefficients))
@@ -299,8 +263,7 @@ def _learner(
 
   def init(dictionary: Array, key: Array | None = None) -> LearnerState:
     atoms = as_float32(dictionary)
-    if atoms.ndim != 2:
-      raise ValueError(f'the dictionary must be [D, K], got {atoms.shape}')
+    check_shapes(dictionary=(atoms, 'D K'))
     d, k = atoms.shape
     Options(sparsity, selection).check(k)
     return LearnerState(
@@ -315,6 +278,7 @@ def _learner(
 
   @jax.jit
   def update(state: LearnerState, signals: Array) -> LearnerState:
+    check_shapes(dictionary=(state.dictionary, 'D K'), signals=(signals, 'N D'))
     signals = finite_rows(as_float32(signals))
     # Near 1, which changes no dictionary: squares stay within float32.
     exponent = exponents(jnp.max(jnp.abs(signals), initial=0.0))

@@ -21,6 +21,29 @@ def check_real(*arrays: Array) -> None:
       raise TypeError(f'numbers must be real to be coded, got {x.dtype}')
 
 
+def check_shapes(**arrays: tuple[Array | None, str]) -> None:
+  """Raises ValueError unless arrays have the shapes that are written for them.
+
+    check_shapes(signals=(signals, 'N D'), dictionary=(dictionary, 'D K'))
+
+  A letter stands for one size in all of them. None has any shape.
+  """
+  known: dict[str, int] = {}
+  for name, (array, text) in arrays.items():
+    if array is None:
+      continue
+    letters, shape = text.split(), jnp.shape(array)
+    given = [f'{x} = {known[x]}' for x in dict.fromkeys(letters) if x in known]
+    fits = len(letters) == len(shape)
+    for letter, size in zip(letters, shape, strict=False):
+      fits = fits and known.setdefault(letter, size) == size
+    if not fits:
+      sizes = f' with {" and ".join(given)}' if given else ''
+      raise ValueError(
+        f'{name} must be [{", ".join(letters)}]{sizes}, got {list(shape)}'
+      )
+
+
 def finite_rows(rows: Array) -> Array:
   """Sets rows [N, D] to zero that have an entry which is not finite."""
   # Not by the largest one: XLA:CPU passes over NaN in a maximum.

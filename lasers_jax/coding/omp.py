@@ -12,7 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax.coding.numbers import check_real, exponents, scale
+from lasers_jax.coding.numbers import (
+  check_real,
+  check_shapes,
+  exponents,
+  scale,
+)
 from lasers_jax.coding.precise import Basis, empty_basis, extend
 from lasers_jax.coding.pursuit import Options, Pursuit, pursue
 from lasers_jax.coding.search import take
@@ -41,7 +46,7 @@ def batch_omp(
   selection: str = 'omp',
   precision: str = 'float32',
   rescore: bool = True,
-  tolerance: Array | float | None = None,
+  residual_norm: Array | float | None = None,
   limit: Array | None = None,
   positive: bool = False,
   gram: Array | None = None,
@@ -72,8 +77,8 @@ def batch_omp(
       where the hardware has such products, and finds 91 to 99 % of the same
       supports. The coefficients are float32 all the same. Goes with 'omp'.
     rescore: in 'bfloat16', compare the two best candidates in float32.
-    tolerance: scalar or [N]: a pursuit stops once the norm of its residual is
-      at most this.
+    residual_norm: scalar or [N]: a pursuit stops once the norm of its residual
+      is at most this.
     limit: int [N], atoms that each signal may use, from 0 to S; a signal with
       0 is masked out and coded as zero.
     positive: the coefficients are not negative: each step chooses the largest
@@ -85,7 +90,7 @@ def batch_omp(
 
   Returns:
     SparseCode of atoms int32 [N, S] and coefficients float32 [N, S], finite:
-    the largest float32 where the fit is beyond it. With a tolerance a
+    the largest float32 where the fit is beyond it. With `residual_norm` a
     CountedCode, which has the count [N] besides.
 
   Raises:
@@ -95,13 +100,13 @@ def batch_omp(
   """
   signals, dictionary = jnp.asarray(signals), jnp.asarray(dictionary)
   options = Options(sparsity, selection, precision, rescore, positive)
-  _check(signals, dictionary, options, gram, tolerance, limit)
-  if tolerance is not None:
-    tolerance = jnp.asarray(tolerance, jnp.float32)
-    tolerance = jnp.broadcast_to(tolerance, signals.shape[:1])
-  arrays = lax.stop_gradient((signals, dictionary, gram, tolerance, limit))
+  _check(signals, dictionary, options, gram, residual_norm, limit)
+  if residual_norm is not None:
+    residual_norm = jnp.asarray(residual_norm, jnp.float32)
+    residual_norm = jnp.broadcast_to(residual_norm, signals.shape[:1])
+  arrays = lax.stop_gradient((signals, dictionary, gram, residual_norm, limit))
   code = CountedCode(*_run(options, *arrays))
-  if tolerance is None:
+  if residual_norm is None:
     code = SparseCode(code.atoms, code.coefficients)
   return with_fit_gradient(code, signals, dictionary)
 
@@ -118,6 +123,7 @@ def batch_omp_path(
     atoms int32 [N, S], and coefficients float32 [N, S, S]: entry [n, s] is the
     least-squares fit over the first s + 1 atoms, zero beyond them.
   """
+  signals, dictionary = jnp.asarray(signals), jnp.asarray(dictionary)
   options = Options(sparsity, selection, path=True)
   _check(signals, dictionary, options)
   result = _run(options, signals, dictionary)
@@ -125,35 +131,25 @@ def batch_omp_path(
 
 
 def _check(
-  signals, dictionary, options, gram=None, tolerance=None, limit=None
+  signals, dictionary, options, gram=None, residual_norm=None, limit=None
 ) -> None:
-  if signals.ndim != 2 or dictionary.ndim != 2:
-    raise ValueError(
-      'signals must be [N, D] and the dictionary [D, K], got '
-      f'{signals.shape} and {dictionary.shape}'
-    )
-  if signals.shape[1] != dictionary.shape[0]:
-    raise ValueError(
-      f'signals have {signals.shape[1]} entries, atoms {dictionary.shape[0]}'
-    )
   check_real(signals, dictionary)
-  n, k = signals.shape[0], dictionary.shape[1]
-  if gram is not None and gram.shape != (k, k):
-    raise ValueError(f'gram must be [K, K] = {(k, k)}, got {gram.shape}')
-  if limit is not None and jnp.shape(limit) != (n,):
-    raise ValueError(f'limit must be [N] = [{n}], got {jnp.shape(limit)}')
-  if tolerance is not None and jnp.shape(tolerance) not in ((), (n,)):
-    raise ValueError(
-      f'tolerance must be a scalar or [N] = [{n}], got {jnp.shape(tolerance)}'
-    )
-  options.check(k)
+  each = residual_norm is not None and jnp.ndim(residual_norm)
+  check_shapes(
+    signals=(signals, 'N D'),
+    dictionary=(dictionary, 'D K'),
+    gram=(gram, 'K K'),
+    limit=(limit, 'N'),
+    residual_norm=(residual_norm, 'N' if each else ''),
+  )
+  options.check(dictionary.shape[1])
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(
-  options, signals, dictionary, gram=None, tolerance=None, limit=None
+  options, signals, dictionary, gram=None, residual_norm=None, limit=None
 ) -> Pursuit:
-  return pursue(signals, dictionary, gram, tolerance, limit, options)
+  return pursue(signals, dictionary, gram, residual_norm, limit, options)
 
 
 @jax.custom_vjp
@@ -231,7 +227,15 @@ def reconstruct(code: SparseCode | CountedCode, dictionary: Array) -> Array:
   Args:
     code: atoms [N, S] and coefficients [N, S].
     dictionary: [D, K].
+
+  Raises:
+    ValueError: the shapes do not fit.
   """
+  check_shapes(
+    atoms=(code.atoms, 'N S'),
+    coefficients=(code.coefficients, 'N S'),
+    dictionary=(dictionary, 'D K'),
+  )
   rows = jnp.asarray(dictionary, jnp.float32).T
   # Slot by slot: nothing of [N, S, D] is built.
   return sum(

@@ -46,5 +46,16 @@ def position_bits(n: int, m: int) -> int:
   return (math.comb(n, m) - 1).bit_length()  # exact, where log2 is not
 
 
+def largest_n(bits: int, m: int, limit: int) -> int:
+  """Returns the largest n for which `position_bits(n, m)` is just so many.
+
+  0 where there is none, or where it is beyond the limit.
+  """
+  n = m
+  while n <= limit and position_bits(n + 1, m) <= bits:
+    n += 1
+  return n if n <= limit and position_bits(n, m) == bits else 0
+
+
 def _images(positions: Array) -> Array:
   return jnp.arange(positions.shape[0])[:, None]

@@ -77,7 +77,7 @@ class _State(NamedTuple):
 
 
 def pursue_precisely(
-  signals, norm, tolerance, limit, dictionary, atoms, good, options
+  signals, norm, residual_norm, limit, dictionary, atoms, good, options
 ):
   """Runs the pursuits of signals [b, D], of norms [b]; see `batch_omp`.
 
@@ -107,9 +107,9 @@ def pursue_precisely(
     gain = gain if options.positive else jnp.abs(gain)
     size = jnp.sqrt(take(squares, atom))
     going = state.going & (gain > CORRELATION_FLOOR * norm * size)
-    if tolerance is not None:
+    if residual_norm is not None:
       left = jnp.sqrt(jnp.sum(state.rest**2, axis=1))
-      going &= left > tolerance
+      going &= left > residual_norm
     if limit is not None:
       going &= i < limit
     basis, going = extend(state.basis, i, row, going)

@@ -90,12 +90,12 @@ class Chosen(NamedTuple):
   inverse: Array  # [k, k, b]
 
 
-def pursue(signals, dictionary, gram, tolerance, limit, options) -> Pursuit:
+def pursue(signals, dictionary, gram, residual_norm, limit, options) -> Pursuit:
   """Codes signals [N, D] over a dictionary [D, K]; see `batch_omp`.
 
   Args:
     signals: [N, D]; dictionary: [D, K]; gram: [K, K] or None.
-    tolerance: float32 [N] or None; limit: int [N] or None.
+    residual_norm: float32 [N] or None; limit: int [N] or None.
     options: of the pursuit.
   """
   dictionary = as_float32(dictionary)
@@ -112,7 +112,7 @@ def pursue(signals, dictionary, gram, tolerance, limit, options) -> Pursuit:
   else:
     gram = scale(scale(as_float32(gram), -unit), -unit)
     gram = jnp.where(known & known.T & jnp.isfinite(gram), gram, 0.0)
-  sites = (as_float32(signals), tolerance, limit)
+  sites = (as_float32(signals), residual_norm, limit)
 
   def code(block) -> Pursuit:
     return _pursue_block(*block, dictionary, unit, gram, options)
@@ -134,12 +134,14 @@ def _by_gram(k: int, given: bool, options: Options) -> bool:
   return given or (on_cpu and k <= 512 * (options.sparsity - 1))
 
 
-def _pursue_block(signals, tolerance, limit, dictionary, unit, gram, options):
+def _pursue_block(
+  signals, residual_norm, limit, dictionary, unit, gram, options
+):
   """Runs the pursuits of signals [b, D]; 2^unit is that of the dictionary."""
   signals, exponent, norm = _normalize(signals)
-  if tolerance is not None:
-    tolerance = scale(tolerance, -exponent)
-  sites = signals, norm, tolerance, limit
+  if residual_norm is not None:
+    residual_norm = scale(residual_norm, -exponent)
+  sites = signals, norm, residual_norm, limit
   *found, good = _pursue_quickly(*sites, dictionary, gram, options)
 
   def mend(*found):
@@ -160,7 +162,9 @@ def _pursue_block(signals, tolerance, limit, dictionary, unit, gram, options):
   return Pursuit(atoms.T, jnp.moveaxis(values, -1, 0), count)
 
 
-def _pursue_quickly(signals, norm, tolerance, limit, dictionary, gram, options):
+def _pursue_quickly(
+  signals, norm, residual_norm, limit, dictionary, gram, options
+):
   """Runs the pursuits by products of atoms and signals.
 
   Returns:
@@ -192,9 +196,9 @@ def _pursue_quickly(signals, norm, tolerance, limit, dictionary, gram, options):
     squared_sine = square - sum(basis[j] ** 2 for j in range(k))
     gain = best if options.positive else jnp.abs(best)
     going &= gain > CORRELATION_FLOOR * norm * jnp.sqrt(square)
-    if tolerance is not None:
+    if residual_norm is not None:
       rest = signals - _combine(dictionary.T, chosen)
-      going &= _norm(rest) > tolerance
+      going &= _norm(rest) > residual_norm
     if limit is not None:
       going &= k < limit
     near = squared_sine <= GRAM_FLOOR * square

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax.coding.numbers import as_float32, finite_rows
+from lasers_jax.coding.numbers import as_float32, check_shapes, finite_rows
+from lasers_jax.coding.omp import SparseCode
+from lasers_jax.coding.pursuit import Options
 from lasers_jax.coding.scalar import nearest_level
 from lasers_jax.coding.search import in_blocks, largest, matmul, take
 
@@ -47,7 +49,17 @@ def rounded_pursuit(
     sizes: float32 [K], positive: what the levels of each atom are multiples of.
     levels: float32 [L], ascending. Meant for few: a step compares K·L values.
     sparsity: S, from 1 to K.
+
+  Raises:
+    ValueError: the shapes do not fit, or S is not in [1, K].
   """
+  check_shapes(
+    signals=(signals, 'N D'),
+    dictionary=(dictionary, 'D K'),
+    sizes=(sizes, 'K'),
+    levels=(levels, 'L'),
+  )
+  Options(sparsity).check(dictionary.shape[1])
   signals, dictionary, sizes, levels = (
     as_float32(lax.stop_gradient(x))
     for x in (signals, dictionary, sizes, levels)
@@ -79,3 +91,24 @@ def rounded_pursuit(
     return RoundedCode(*(jnp.stack(x, axis=1) for x in slots))
 
   return in_blocks(code, signals, dictionary.shape[1])
+
+
+def needed_atoms(
+  signals: Array, dictionary: Array, code: SparseCode, square: Array | float
+) -> Array:
+  """Finds the atoms of codes that are needed for a small residual.
+
+  Args:
+    signals: float32 [N, D]; dictionary: float32 [D, K].
+    code: atoms [N, S] and coefficients [N, S], in the order of the pursuit.
+    square: squared norm of a residual that needs no more atoms.
+
+  Returns:
+    bool [N, S]: whether the residual of the atoms before is larger.
+  """
+  rows, residuals = dictionary.T, signals
+  needed = [jnp.full(len(signals), True)]
+  for s in range(code.atoms.shape[1]):
+    needed.append(needed[-1] & (jnp.sum(residuals**2, axis=1) > square))
+    residuals -= code.coefficients[:, s, None] * rows[code.atoms[:, s]]
+  return jnp.stack(needed[1:], axis=1)

@@ -44,12 +44,6 @@ def lloyd_levels(x: Array, count: int, steps: int = 100) -> Array:
   return lax.fori_loop(0, steps, step, spread_levels(x, count)).values
 
 
-def even_levels(x: Array, count: int) -> Array:
-  """Returns evenly spaced levels [count] within the largest magnitude of x."""
-  even = jnp.linspace(-1.0, 1.0, count, dtype=jnp.float32)
-  return even * jnp.max(jnp.abs(as_float32(x)))
-
-
 def mu_law_levels(x: Array, count: int, mu: float = 255.0) -> Array:
   """Returns levels [count] that are even after companding, within that of x.
 

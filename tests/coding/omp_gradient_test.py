@@ -20,7 +20,7 @@ MODES = {
   'ols': {'selection': 'ols'},
   'positive': {'positive': True},
   'fast': {'precision': 'bfloat16'},
-  'tolerance': {'tolerance': 1.5},
+  'residual_norm': {'residual_norm': 1.5},
   'limit': {'limit': np.arange(N) % (S + 1)},
 }
 

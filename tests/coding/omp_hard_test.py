@@ -39,7 +39,7 @@ def two_atoms(angle):
 FORMS = {
   'Gram': {},
   'given': {'gram': True},
-  'tolerance': {'tolerance': 1e-6},
+  'residual_norm': {'residual_norm': 1e-6},
   'ols': {'selection': 'ols'},
 }
 

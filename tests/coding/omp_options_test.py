@@ -132,10 +132,10 @@ def test_signals_opposite_to_all_atoms_have_positive_codes_of_zero(problem):
 
 
 @pytest.mark.parametrize('mode', EXACT)
-def test_a_tolerance_stops_as_the_plain_pursuit_does(problem, mode):
-  tolerance = 0.8 * np.linalg.norm(problem[0], axis=1)
-  tolerance[::7], tolerance[1::7] = 0, 1e3
-  options = {**MODES[mode], 'tolerance': tolerance.astype(np.float32)}
+def test_a_residual_norm_stops_as_the_plain_pursuit_does(problem, mode):
+  residual_norm = 0.8 * np.linalg.norm(problem[0], axis=1)
+  residual_norm[::7], residual_norm[1::7] = 0, 1e3
+  options = {**MODES[mode], 'residual_norm': residual_norm.astype(np.float32)}
   code = batch_omp(*problem, S, **options)
   expected = reference.pursue(*problem, S, **options)
   assert set(expected.count) == set(range(S + 1))
@@ -147,18 +147,18 @@ def test_a_tolerance_stops_as_the_plain_pursuit_does(problem, mode):
   )
 
 
-def test_a_tolerance_stops_as_scikit_learn_does(problem):
+def test_a_residual_norm_stops_as_scikit_learn_does(problem):
   signals, atoms = problem
-  tolerance, wide = 2.5, atoms.astype(np.float64)
+  residual_norm, wide = 2.5, atoms.astype(np.float64)
   squares = np.sum(signals.astype(np.float64) ** 2, axis=1)
   dense = orthogonal_mp_gram(
     wide.T @ wide,
     wide.T @ signals.T.astype(np.float64),
-    tol=tolerance**2,
+    tol=residual_norm**2,
     norms_squared=squares,
   ).T
-  dense[squares <= tolerance**2] = 0  # there it takes an atom all the same
-  code = batch_omp(signals, atoms, 6, tolerance=tolerance)
+  dense[squares <= residual_norm**2] = 0  # there it takes an atom all the same
+  code = batch_omp(signals, atoms, 6, residual_norm=residual_norm)
   assert (np.asarray(code.count) < 6).all()
   np.testing.assert_array_equal(code.count, (dense != 0).sum(axis=1))
   found = np.zeros((N, K), np.float32)
@@ -169,7 +169,7 @@ def test_a_tolerance_stops_as_scikit_learn_does(problem):
 
 
 def test_stopped_slots_are_zero_and_hold_the_lowest_unused_atoms(problem):
-  code = batch_omp(*problem, S, tolerance=np.full(N, 2.5, np.float32))
+  code = batch_omp(*problem, S, residual_norm=np.full(N, 2.5, np.float32))
   assert len(set(np.asarray(code.count).tolist())) > 2
   for chosen, coefficients, count in zip(*map(np.asarray, code), strict=True):
     free = np.setdiff1d(np.arange(2 * S), chosen[:count])
@@ -177,8 +177,8 @@ def test_stopped_slots_are_zero_and_hold_the_lowest_unused_atoms(problem):
     assert not coefficients[count:].any() and coefficients[:count].all()
 
 
-def test_a_tolerance_of_zero_stops_nothing(problem):
-  code = batch_omp(*problem, S, tolerance=np.zeros(N, np.float32))
+def test_a_residual_norm_of_zero_stops_nothing(problem):
+  code = batch_omp(*problem, S, residual_norm=np.zeros(N, np.float32))
   assert (np.asarray(code.count) == S).all()
   assert_close(code, batch_omp(*problem, S))
 
@@ -205,10 +205,10 @@ def test_a_limit_of_zero_masks_a_signal_out(problem):
   assert not np.asarray(code.coefficients).any()
 
 
-def test_a_limit_and_a_tolerance_stop_at_whichever_comes_first(problem):
-  limit, tolerance = np.arange(N) % (S + 1), np.full(N, 2.5, np.float32)
-  code = batch_omp(*problem, S, limit=limit, tolerance=tolerance)
-  alone = batch_omp(*problem, S, tolerance=tolerance)
+def test_a_limit_and_a_residual_norm_stop_at_whichever_comes_first(problem):
+  limit, residual_norm = np.arange(N) % (S + 1), np.full(N, 2.5, np.float32)
+  code = batch_omp(*problem, S, limit=limit, residual_norm=residual_norm)
+  alone = batch_omp(*problem, S, residual_norm=residual_norm)
   np.testing.assert_array_equal(code.count, np.minimum(alone.count, limit))
   assert (np.asarray(alone.count) < limit).any()
 
@@ -224,7 +224,9 @@ def test_a_pursuit_that_can_go_no_further_is_counted_to_there(problem):
   signals = 2 * atoms.T - 3 * np.roll(atoms.T, 7, axis=0)
   signals = np.resize(signals, (N, D))
   signals[0], signals[1, 2] = 0, np.nan
-  code = batch_omp(signals, atoms, S, tolerance=np.full(N, 1e-4, np.float32))
+  code = batch_omp(
+    signals, atoms, S, residual_norm=np.full(N, 1e-4, np.float32)
+  )
   assert (np.asarray(code.count)[:2] == 0).all()
   assert (np.asarray(code.count)[2:] >= 2).all()
   assert (np.asarray(code.count)[2:] < S).any()
@@ -248,14 +250,14 @@ def test_a_given_gram_matrix_changes_nothing(form, mode):
 # What comes in, and who else is there.
 
 
-@pytest.mark.parametrize('options', [{}, {'tolerance': 0.1}, MODES['fast']])
+@pytest.mark.parametrize('options', [{}, {'residual_norm': 0.1}, MODES['fast']])
 def test_no_signals_have_no_codes(problem, options):
   signals = np.zeros((0, D), np.float32)
   code = batch_omp(signals, problem[1], S, **options)
   assert code.atoms.shape == code.coefficients.shape == (0, S)
   assert code.atoms.dtype == np.int32
   assert code.coefficients.dtype == np.float32
-  if 'tolerance' in options:
+  if 'residual_norm' in options:
     assert code.count.shape == (0,) and code.count.dtype == np.int32
 
 
@@ -332,16 +334,34 @@ def test_works_inside_jit(problem):
   [
     ((4, 8), (8, 9), 0, {}, 'sparsity S must be from 1 to K = 9, got 0'),
     ((4, 8), (8, 9), 10, {}, 'sparsity S must be from 1 to K = 9, got 10'),
-    ((4, 7), (8, 9), 2, {}, 'signals have 7 entries, atoms 8'),
+    (
+      (4, 7),
+      (8, 9),
+      2,
+      {},
+      r'dictionary must be \[D, K\] with D = 7, got \[8, 9\]',
+    ),
     ((2, 4, 8), (8, 9), 2, {}, r'signals must be \[N, D\]'),
-    ((4, 8), (8,), 2, {}, r'dictionary \[D, K\]'),
+    ((4, 8), (8,), 2, {}, r'dictionary must be \[D, K\] with D = 8, got \[8\]'),
     ((4, 8), (8, 9), 2, {'selection': 'best'}, 'best'),
     ((4, 8), (8, 9), 2, {'precision': 'float8'}, 'float8'),
     ((4, 8), (8, 9), 2, {'positive': True, 'selection': 'ols'}, 'positive'),
     ((4, 8), (8, 9), 2, {'precision': 'bfloat16', 'selection': 'ols'}, 'omp'),
-    ((4, 8), (8, 9), 2, {'gram': np.ones((8, 8))}, r'\(8, 8\)'),
-    ((4, 8), (8, 9), 2, {'limit': np.ones(5, np.int32)}, 'limit'),
-    ((4, 8), (8, 9), 2, {'tolerance': np.ones(5)}, 'tolerance'),
+    (
+      (4, 8),
+      (8, 9),
+      2,
+      {'gram': np.ones((8, 8))},
+      r'gram must be \[K, K\] with K = 9, got \[8, 8\]',
+    ),
+    (
+      (4, 8),
+      (8, 9),
+      2,
+      {'limit': np.ones(5, np.int32)},
+      r'limit must be \[N\] with N = 4',
+    ),
+    ((4, 8), (8, 9), 2, {'residual_norm': np.ones(5)}, 'residual_norm must be'),
   ],
 )
 def test_bad_input_is_refused(signals, atoms, s, options, message):

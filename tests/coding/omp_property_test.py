@@ -182,20 +182,20 @@ def test_the_order_of_the_signals_does_not_matter(case, seed):
 
 @few
 @hypothesis.given(cases(modes=('omp', 'ols')), st.floats(0.05, 1))
-def test_pursuits_stop_as_soon_as_the_tolerance_is_met(case, share):
+def test_pursuits_stop_as_soon_as_the_residual_norm_is_met(case, share):
   signals, atoms, s, options = case.problem()
   norms = np.linalg.norm(np.float64(signals), axis=1)
   norms = np.where(np.isfinite(norms), norms, 1)
-  tolerance = (share * norms).astype(np.float32)
-  code = batch_omp(signals, atoms, s, tolerance=tolerance, **options)
+  residual_norm = (share * norms).astype(np.float32)
+  code = batch_omp(signals, atoms, s, residual_norm=residual_norm, **options)
   full = batch_omp(signals, atoms, s, **options)
   count = np.asarray(code.count)
   left = np.linalg.norm(signals - decoded(code, atoms), axis=1)
   slack = 1e-5 * norms
   stopped = np.isfinite(signals).all(axis=1) & (count < s)
-  # Those that stopped early are within the tolerance, or could not go on.
+  # Those that stopped early are within the residual_norm, or could not go on.
   stuck = ~np.asarray(full.coefficients).all(axis=1)
-  assert (left <= tolerance + slack)[stopped & ~stuck].all()
+  assert (left <= residual_norm + slack)[stopped & ~stuck].all()
   used = np.arange(s) < count[:, None]
   np.testing.assert_array_equal(
     np.where(used, code.atoms, -1), np.where(used, full.atoms, -1)
@@ -206,7 +206,7 @@ def test_pursuits_stop_as_soon_as_the_tolerance_is_met(case, share):
     chosen = chosen.astype(np.float64)
     fit = reference.refit(signals[i], chosen)
     left = np.linalg.norm(signals[i] - chosen @ fit)
-    assert left >= tolerance[i] - slack[i]
+    assert left >= residual_norm[i] - slack[i]
 
 
 @few

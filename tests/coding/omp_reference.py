@@ -62,13 +62,13 @@ def pursue(
   s,
   selection='omp',
   positive=False,
-  tolerance=0.0,
+  residual_norm=0.0,
   limit=None,
 ):
   """Codes signals [N, D]; options as `batch_omp` has them."""
   signals, dictionary = np.float64(signals), np.float64(dictionary)
   n = len(signals)
-  tolerance = np.broadcast_to(tolerance, n)
+  residual_norm = np.broadcast_to(residual_norm, n)
   limit = np.broadcast_to(s if limit is None else limit, n)
   result = Pursuits(
     np.full((n, s), -1), np.zeros((n, s)), np.zeros(n, np.int32)
@@ -80,7 +80,7 @@ def pursue(
       residual = signal - dictionary[:, chosen] @ coefficients
       scores = worth(signal, dictionary, chosen, selection, positive)
       floor = 1e-6 * np.linalg.norm(signal)
-      if np.linalg.norm(residual) <= tolerance[i] or scores.max() <= floor:
+      if np.linalg.norm(residual) <= residual_norm[i] or scores.max() <= floor:
         break
       chosen.append(int(scores.argmax()))
     count = len(chosen)

@@ -12,7 +12,7 @@ FORMS = {'Gram': (64, 16, 48, 3), 'residual': (64, 16, 528, 2)}
 OPTIONS = {
   'ols': {'selection': 'ols'},
   'fast': {'precision': 'bfloat16'},
-  'tolerance': {'tolerance': 2.5},
+  'residual_norm': {'residual_norm': 2.5},
 }
 SPLITS = {'K': (1, 8), 'N and K': (2, 4)}
 
@@ -53,7 +53,7 @@ def test_so_they_do_with_options(mode):
   found = batch_omp(*place(*problem, 'N and K'), s, **OPTIONS[mode])
   expected = batch_omp(*problem, s, **OPTIONS[mode])
   assert_close(found, expected)
-  if mode == 'tolerance':
+  if mode == 'residual_norm':
     np.testing.assert_array_equal(found.count, expected.count)
 
 

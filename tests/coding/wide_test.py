@@ -9,7 +9,7 @@ from lasers_jax import coding
 from lasers_jax.coding.hyperbolic import most_likely_class
 from lasers_jax.coding.index_propagation import largest_product
 from lasers_jax.coding.ista import ista
-from lasers_jax.coding.scalar import even_levels, lloyd_levels, nearest_level
+from lasers_jax.coding.scalar import lloyd_levels, mu_law_levels, nearest_level
 
 RNG = np.random.default_rng(0)
 X, C = RNG.standard_normal((20, 6)), RNG.standard_normal((10, 6))
@@ -31,7 +31,7 @@ CALLS = {
   'ols': pursuit(selection='ols'),
   'positive': pursuit(positive=True),
   'bfloat16': pursuit(precision='bfloat16'),
-  'tolerance': pursuit(tolerance=0.5),
+  'residual_norm': pursuit(residual_norm=0.5),
   'limit': pursuit(limit=np.arange(20) % 4),
   'gram': pursuit(gram=ATOMS.T @ ATOMS),
   'path': lambda: coding.batch_omp_path(X, ATOMS, 3),
@@ -41,7 +41,6 @@ CALLS = {
   'online': learning(coding.online),
   'gradient': learning(coding.gradient),
   'ksvd': learning(coding.ksvd),
-  'exact': learning(coding.exact),
   'nearest': lambda: coding.nearest_code(X, C),
   'product': lambda: largest_product(X, C),
   'class': lambda: most_likely_class(X, C, ONES, 1.0),
@@ -50,7 +49,7 @@ CALLS = {
   'sinkhorn': lambda: coding.sinkhorn(coding.squared_distances(X, C)),
   'ista': lambda: ista(jnp.asarray(X), jnp.asarray(ATOMS), 2.0, 0.1, 3),
   'levels': lambda: nearest_level(X, lloyd_levels(X, 4)),
-  'even': lambda: even_levels(X, 4),
+  'mu_law': lambda: mu_law_levels(X, 4),
 }
 
 
