@@ -31,23 +31,20 @@ from lasers_jax.priors.vector.base import (
   check_points,
   fold_rows,
   host_chunks,
-  pick_cells,
 )
 
-VARIANTS = ('bins', 'hashmap', 'around')
+VARIANTS = ('bins', 'around')
 _MOST = 2**16  # bins; with more, float32 leaves a cell too few points
 _BLOCK = 256  # points whose densities are counted at once
 
 
 @dataclasses.dataclass(frozen=True)
 class PMFS(Prior):
-  """PMFS in one of three variants.
+  """PMFS in one of two variants.
 
   - 'bins': draws a latent, then a point of its cell. The state is the number
     of each latent's bin in every dimension, in a byte for k up to 256, and
     the edges of bins.
-  - 'hashmap': the paper's table of occupied cells and their counts; draws a
-    cell, then a point of it. The same law as 'bins'.
   - 'around': draws a latent, then a point of a box about it that is as wide as
     a bin. The state holds the latents.
 
@@ -55,8 +52,8 @@ class PMFS(Prior):
   never changes stays at its value, and densities are over the others, where
   that one is met exactly, and 0 elsewhere.
 
-  Fitting and drawing take O(n d), O(n d + n log cells) for drawing from the
-  table; densities O((n + m) d), and O(n m d) for 'around'.
+  Fitting and drawing take O(n d); densities O((n + m) d), and O(n m d) for
+  'around'.
 
   Attributes:
     k: bins in each dimension.
@@ -85,18 +82,12 @@ class PMFS(Prior):
     chunks = (
       _cells(rows, low, high, self.k) for _, rows in host_chunks(latents)
     )
-    if self.variant == 'bins':
-      return {'bins': np.concatenate(list(chunks)), **ends}
-    bins, counts = _as_arrays(_count(chunks), latents.shape[1], self.k)
-    return {'bins': bins, 'counts': counts, **ends}
+    return {'bins': np.concatenate(list(chunks)), **ends}
 
   def sample(self, state: State, key: Array, n: int) -> Array:
     which, inside = jax.random.split(key)
     u = jax.random.uniform(inside, (n, len(state['low'])), np.float32)
-    if self.variant == 'hashmap':
-      row = pick_cells(which, jnp.asarray(state['counts'])[None], n)[:, 0]
-    else:
-      row = jax.random.randint(which, (n,), 0, len(state[self._rows]))
+    row = jax.random.randint(which, (n,), 0, len(state[self._rows]))
     source = jnp.asarray(state[self._rows])[row]
     if self.variant == 'around':
       width = (state['high'] - state['low']) / self.k
@@ -118,10 +109,6 @@ class PMFS(Prior):
       raise ValueError('bins beyond the last')
     if state['edges'].shape != (len(state['low']), self.k + 1):
       raise ValueError('edges of other bins')
-    if self.variant == 'hashmap' and not (
-      len(state['counts']) == len(state['bins']) and state['counts'].any()
-    ):
-      raise ValueError('counts of other cells')
 
   def log_prob(self, state: State, x) -> Array:
     x = check_points(x, len(state['low']))
@@ -145,11 +132,7 @@ class PMFS(Prior):
   def _look_up(self, state: State, x: np.ndarray) -> tuple[list[int], int]:
     """How many latents share the cell of each point, and their number."""
     bins, low, high = (np.asarray(state[x]) for x in ('bins', 'low', 'high'))
-    if self.variant == 'hashmap':
-      counts = np.asarray(state['counts']).tolist()
-      table = dict(zip(_as_keys(bins), counts, strict=True))
-    else:
-      table = _count(rows for _, rows in host_chunks(bins))
+    table = _count(rows for _, rows in host_chunks(bins))
     found = []
     for _, rows in host_chunks(x):
       inside = ((low <= rows) & (rows <= high)).all(axis=1)
@@ -205,15 +188,6 @@ def _count(chunks) -> dict[bytes, int]:
   for bins in chunks:
     table.update(_as_keys(bins))
   return table
-
-
-def _as_arrays(
-  table: dict[bytes, int], d: int, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """The bins [cells, d] and the counts [cells] of a table."""
-  kind = np.min_scalar_type(k - 1)
-  bins = np.frombuffer(b''.join(table), kind).reshape(-1, d)
-  return bins, np.fromiter(table.values(), np.int32, len(table))
 
 
 @jax.jit

@@ -229,7 +229,6 @@ def test_cells_are_picked_by_their_counts():
 DENSE = {
   'pmfs': {'k': 7},
   'pmfs-fine': {'k': 1000},
-  'pmfs-hashmap': {'k': 7, 'variant': 'hashmap'},
   'pmfs-around': {'k': 7, 'variant': 'around'},
   'gaussian': {},
   'kde': {'bandwidth': 0.3},
