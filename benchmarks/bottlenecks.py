@@ -7,7 +7,7 @@ forward pass is that of training: codes, losses and new statistics of the
 codebook. Forward and backward adds the gradients to z and parameters of the
 losses and of the sum of c q, where c stands for the decoder's gradient; and
 revival, for what revives codes at every step. Settings and weights of losses
-are those of configs/bottlenecks.py, but S = 4 for lasers, and as many levels or
+are the defaults, but S = 4 for lasers, and as many levels or
 bits as K asks for. The peer takes part where it is installed and has the system
 (`pip install torch vector-quantize-pytorch`), in training mode, with the same
 settings.
@@ -41,9 +41,8 @@ import numpy as np
 from absl import app, flags
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from configs.bottlenecks import choose
-
-from lasers_jax.bottlenecks import BOTTLENECKS
+from lasers_jax.bottlenecks import BOTTLENECKS, start
+from lasers_jax.experiment.presets.bottlenecks import choose
 from lasers_jax.experiment.settings import build_model
 
 LABELS = ['lasers-rounded', *BOTTLENECKS, 'vq-cosine', 'vq-rotation']
@@ -96,15 +95,10 @@ def ours(label: str, k: int) -> Passes:
   """Compiles our passes; the codebook goes from call to call, as in a run."""
   section, weights = settings(label, k)
   network = {'name': 'vqvae', 'D': _WIDTH.value}
-  module = build_model(network, section.to_dict()).bottleneck
+  module = build_model(network, section).bottleneck
   z, c = jnp.asarray(latents(0)), jnp.asarray(latents(1))
   key = jax.random.key(0)
-  keys = {'params': key, 'bottleneck': key}
-  variables = module.init(keys, z[:1], False)
-  _, fitted = module.apply(
-    variables, z, method='initialize', mutable=BOTH, rngs=keys
-  )
-  variables = {'params': {}, 'codebook': {}, **variables, **fitted}
+  variables = {'params': {}, 'codebook': {}, **start(module, z, key)}
   inputs = variables['params'], z, c, key
 
   def build(program):
@@ -186,32 +180,35 @@ def their_module(section, weights):
   """The peer's module with the same settings."""
   import vector_quantize_pytorch as peer
 
-  d, name = _WIDTH.value, section.name
+  d, name = _WIDTH.value, section['name']
   if name == 'fsq':
-    return peer.FSQ(list(section.levels), dim=d)
+    return peer.FSQ(list(section['levels']), dim=d)
   if name in ('lfq', 'bsq'):
     return peer.LFQ(
       dim=d,
-      codebook_size=2**section.bits,
+      codebook_size=2 ** section['bits'],
       spherical=name == 'bsq',
-      diversity_gamma=section.gamma,
-      entropy_loss_weight=weights.entropy,
-      commitment_loss_weight=weights.commitment,
+      diversity_gamma=section['gamma'],
+      entropy_loss_weight=weights['entropy'],
+      commitment_loss_weight=weights['commitment'],
     )
   book = section.get('inner', section)
-  fields = {'dim': d, 'codebook_size': book.K, 'rotation_trick': False}
-  fields['commitment_weight'] = weights.commitment
+  fields = {'dim': d, 'codebook_size': book['K'], 'rotation_trick': False}
+  fields['commitment_weight'] = weights['commitment']
   if name == 'simvq':
-    fields['commitment_weight'] = weights.codebook
-    share = weights.commitment / weights.codebook
+    fields['commitment_weight'] = weights['codebook']
+    share = weights['commitment'] / weights['codebook']
     return peer.SimVQ(**fields, input_to_quantize_commit_loss_weight=share)
-  fields['rotation_trick'] = book.gradient == 'rotation'
-  fields['use_cosine_sim'] = book.distance == 'cosine'
-  fields.update(decay=book.decay, kmeans_init=False, threshold_ema_dead_code=0)
+  fields['rotation_trick'] = book['gradient'] == 'rotation'
+  fields['use_cosine_sim'] = book['distance'] == 'cosine'
+  fields.update(
+    decay=book['decay'], kmeans_init=False, threshold_ema_dead_code=0
+  )
   if name == 'residual':
-    return peer.ResidualVQ(num_quantizers=section.depth, **fields)
+    return peer.ResidualVQ(num_quantizers=section['depth'], **fields)
   if name == 'product':
-    slices = {'heads': section.groups, 'codebook_dim': d // section.groups}
+    groups = section['groups']
+    slices = {'heads': groups, 'codebook_dim': d // groups}
     fields.update(slices, separate_codebook_per_head=True)
   return peer.VectorQuantize(**fields)
 

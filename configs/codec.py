@@ -2,8 +2,8 @@
 
   python train.py --config=configs/codec.py:entropy --workdir=runs/codec \
     --config.data.name=folder:/my/images
-  python codec.py curve --model=runs/codec --step=0.1,0.2,0.4 --context \
-    other/*.png
+  python codec.py curve --model=runs/codec --quantizer_step=0.1,0.2,0.4 \
+    --context other/*.png
 
 The argument chooses the bottleneck. With `entropy`, blocks start as the cosines
 of JPEG, and training shows the decoder many steps; with `lasers` codes of 1 to

@@ -128,6 +128,6 @@ def test_tuned_changes_a_diffusion_decoder():
 
 def test_what_is_none_takes_an_integer():
   one, other = (get_config('cifar10', 'none') for _ in range(2))
-  one.bottleneck.bits = 2  # as the flag --config.bottleneck.bits=2 does
-  assert one.to_dict()['bottleneck']['bits'] == 2
-  assert other.to_dict()['bottleneck']['bits'] is None
+  one.bottleneck.value_bits = 2  # as --config.bottleneck.value_bits=2 does
+  assert one.to_dict()['bottleneck']['value_bits'] == 2
+  assert other.to_dict()['bottleneck']['value_bits'] is None

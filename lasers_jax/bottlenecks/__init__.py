@@ -1,6 +1,6 @@
 """What stands between encoder and decoder, behind one contract."""
 
-from lasers_jax.bottlenecks.base import Bottleneck, Latent
+from lasers_jax.bottlenecks.base import Bottleneck, Latent, start
 from lasers_jax.bottlenecks.binary import BSQ, LFQ
 from lasers_jax.bottlenecks.continuous import KL, Identity
 from lasers_jax.bottlenecks.cvq import CVQ
@@ -67,4 +67,5 @@ __all__ = [
   'Product',
   'Residual',
   'SimVQ',
+  'start',
 ]

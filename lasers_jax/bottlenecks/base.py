@@ -11,8 +11,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax import coding
+from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_plane
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.core.ranges import Count, Decay, Several, Whole, check_fields
+from lasers_jax.errors import InputError
+
+MOST_CODES = 2**18  # of one codebook that is solved for
 
 
 @flax.struct.dataclass
@@ -28,26 +33,43 @@ class Latent:
 class Bottleneck(nn.Module):
   """The contract: `z` is channels last, with any leading dimensions.
 
+    module = VQ(D=16, K=512)
+    variables = start(module, z, jax.random.key(0))
+    codes = module.apply(variables, z, method='encode')
+    quantized = module.apply(variables, codes, method='decode')
+
   A subclass defines `encode`, `decode` and `__call__(z, train, mask=None)`,
   where `mask`, bool [..., H, W], says which sites count in losses, statistics
   and learning (the others are padding, and coded all the same); where its code
-  is discrete also `bits_per_site`, `symbols` and `indices`; where it has atoms
-  or codes to learn also `initialize` and `revive`. Gradients touch `params`
-  alone; statistics live in the collection `codebook`, which is written only in
-  training. Random draws take the key stream `bottleneck`.
+  is discrete also `bits_per_site`, `symbols`, `indices`, `at_rate` and
+  `transfer`; where it has atoms or codes to learn also `initialize` and
+  `revive`. Gradients touch `params` alone; statistics live in the collection
+  `codebook`, which is written only in training. Random draws take the key
+  stream `bottleneck`.
 
   Attributes:
     CHOICES: the words that a field may be, where it is one of a few.
+    loss_weights: of its losses, where a config says no others.
     D: width of a latent vector.
     K: atoms or codes of a codebook; a field of those that have one.
     revive_every: steps from one `revive` to the next; 0 never.
   """
 
   CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+  loss_weights: ClassVar[Mapping[str, float]] = {}
 
   D: Count = 16
   K = 0
   revive_every = 0
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    """Returns the fields with which a site costs the bits that are asked.
+
+    Raises:
+      ValueError: none do; the message says why.
+    """
+    raise ValueError(f'{asked.bits} bits a site: {cls.__name__} has no rate')
 
   @property
   def bits_per_site(self) -> float | None:
@@ -98,6 +120,25 @@ class Bottleneck(nn.Module):
     """Returns the atoms or codes in use: int32 in [0, symbols)."""
     return codes
 
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> Any:
+    """Leads a coder through the codes of one image, and returns them.
+
+    Args:
+      coder: counts, weighs, writes or reads.
+      sites: H and W of the latent.
+      codes: what `encode` gives for a latent [H, W, D], as NumPy arrays; None
+        for a reader.
+      name: what the names of tables begin with.
+
+    Raises:
+      InputError: the code is continuous.
+    """
+    raise InputError(
+      f'{type(self).__name__} has a continuous code, which no file holds'
+    )
+
   def initialize(self, z: Array) -> None:
     """Sets up what learns from data; writes `params` and `codebook`."""
 
@@ -121,6 +162,25 @@ class Bottleneck(nn.Module):
     return train and mutable and not self.is_initializing()
 
 
+def start(module: Bottleneck, z: Array, key: Array) -> dict[str, Any]:
+  """Draws the variables of a bottleneck, and lets it start from data.
+
+  Args:
+    z: [..., D], a first batch.
+    key: of all draws.
+  """
+  draw, fit = jax.random.split(key)
+  variables = module.init(draw, z, train=False)
+  _, fitted = module.apply(
+    variables,
+    z,
+    method='initialize',
+    mutable=['params', 'codebook'],
+    rngs={'bottleneck': fit},
+  )
+  return {**variables, **fitted}
+
+
 class LookUp(Bottleneck):
   """Codes each site by one of K codes, and decodes it by looking that up.
 
@@ -132,6 +192,16 @@ class LookUp(Bottleneck):
 
   K: Several = 512
 
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    bits = asked.bits
+    if 2**bits > MOST_CODES:
+      raise ValueError(
+        f'{bits} bits a site are 2^{bits} codes, and at most {MOST_CODES:,} '
+        'fit; copies of it may meet them (residual, product)'
+      )
+    return {'K': 2**bits}
+
   @property
   def bits_per_site(self) -> float:
     return fixed_length_bits(self.K)
@@ -142,6 +212,11 @@ class LookUp(Bottleneck):
   def decode(self, codes: Array) -> Array:
     """Looks up codes [...]: float32 [..., D]."""
     return self._codes()[codes]
+
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> Array:
+    return transfer_plane(coder, name, codes, sites, self.K)
 
   def _codes(self) -> Array:
     """What the codes stand for: [K, D]."""

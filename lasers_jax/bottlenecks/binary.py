@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import site_mean
-from lasers_jax.bottlenecks.fsq import Scalars
+from lasers_jax.bottlenecks.fsq import Scalars, check_number
+from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import binary
 from lasers_jax.core.ranges import Amount, Positive, Range
 
@@ -38,9 +39,14 @@ class Binary(Scalars):
     gamma: weight of the entropy of the mean, which asks for diverse codes.
   """
 
-  bits: Annotated[int, Range(1, 32)] = 10
+  bits: Annotated[int, Range(1, 32)] = 9
   temperature: Positive = 1.0
   gamma: Amount = 1.0
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    check_number(asked.bits)
+    return {'bits': asked.bits}
 
   @property
   def levels(self) -> tuple[int, ...]:
@@ -77,6 +83,8 @@ class LFQ(Binary):
   Losses and attributes are those of `Binary`.
   """
 
+  loss_weights = {'entropy': 0.1, 'commitment': 0.25}
+
   temperature: Positive = 0.01
 
   def _place(self, scalars: Array) -> Array:
@@ -89,6 +97,8 @@ class BSQ(Binary):
   The scalars are u = x / |x|, and q = sign(u) / √bits has length 1 as well.
   Losses and attributes are those of `Binary`, where x is u.
   """
+
+  loss_weights = {'entropy': 0.1, 'commitment': 0.0}
 
   @property
   def scale(self) -> float:

@@ -4,11 +4,11 @@ D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014; with
 the clamp and the small weight of R. Rombach et al., "High-resolution image
 synthesis with latent diffusion models", CVPR 2022. Unlike there, the mean
 starts as z itself and the deviation at e⁻³, so that a run begins as a plain
-autoencoder, and the loss is a mean over sites. Rows with `bits` are not of the
-papers: they show what the numbers cost as bits.
+autoencoder, and the loss is a mean over sites. Rows with `value_bits` are not
+of the papers: they show what the numbers cost as bits.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,9 @@ from lasers_jax.bottlenecks.base import (
   site_mean,
   use_stats,
 )
+from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_planes
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.rates import Asked, Fields, channel_bits
 from lasers_jax.coding.scalar import (
   Levels,
   nearest_level,
@@ -43,18 +45,22 @@ class Numbers(Bottleneck):
   A subclass defines `numbers(z)`, what is to be stored of z: float32 [..., D].
 
   Attributes:
-    bits: b of a stored number, which is one of 2^b learned
-      levels, the same for all channels, in units of the deviation of its
-      channel about its mean; None stores float32, and is continuous.
+    value_bits: b of a stored number, which is one of 2^b learned levels, the
+      same for all channels, in units of the deviation of its channel about its
+      mean; None stores float32, and is continuous.
     decay: of the moving average that the levels are.
   """
 
-  bits: Annotated[int, Range(1, 12)] | None = None
+  value_bits: Annotated[int, Range(1, 12)] | None = None
   decay: Decay = 0.99
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    return {'value_bits': channel_bits(asked, 1)}
 
   def setup(self):
     self.check()
-    if self.bits is not None:
+    if self.value_bits is not None:
       self.centre = self.variable(
         'codebook', 'centre', jnp.zeros, (self.D,), jnp.float32
       )
@@ -66,31 +72,42 @@ class Numbers(Bottleneck):
 
   @property
   def bits_per_site(self) -> float | None:
-    return None if self.bits is None else self.D * self.bits
+    return None if self.value_bits is None else self.D * self.value_bits
 
   @property
   def symbols(self) -> int:
-    return 0 if self.bits is None else self.D * 2**self.bits
+    return 0 if self.value_bits is None else self.D * 2**self.value_bits
 
   def indices(self, codes: Array) -> Array:
-    """One of each channel and level, where `bits` is set: int32 [..., D]."""
-    starts = 2**self.bits * jnp.arange(self.D, dtype=jnp.int32)
+    """Returns one of each channel and level: int32 [..., D]."""
+    starts = 2**self.value_bits * jnp.arange(self.D, dtype=jnp.int32)
     return codes + like_sites(starts, codes)
 
   def encode(self, z: Array) -> Array:
-    """Codes z [..., D]: the numbers float32 [..., D], or int32 with `bits`."""
+    """Codes z [..., D]: the numbers float32 [..., D].
+
+    With `value_bits`, their levels int32 [..., D].
+    """
     return self._store(self.numbers(z))
 
   def decode(self, codes: Array) -> Array:
-    if self.bits is None:
+    if self.value_bits is None:
       return codes
     values = self.levels.value.values[codes]
     scale = like_sites(self.scale.value, codes)
     return like_sites(self.centre.value, codes) + scale * values
 
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> Array:
+    if self.value_bits is None:
+      return super().transfer(coder, sites, codes, name)
+    sizes = [2**self.value_bits] * self.D
+    return transfer_planes(coder, name, codes, sites, sizes)
+
   def initialize(self, z: Array) -> None:
     """Fits the levels to a first batch."""
-    if self.bits is None:
+    if self.value_bits is None:
       return
     numbers = self.numbers(z).reshape(-1, self.D)
     weights = jnp.ones(numbers.shape, jnp.float32)
@@ -98,7 +115,7 @@ class Numbers(Bottleneck):
     self.levels.value = self._spread(self._standard(numbers))
 
   def _spread(self, x: Array) -> Levels:
-    return spread_levels(x, 2**self.bits)
+    return spread_levels(x, 2**self.value_bits)
 
   def _standard(self, numbers: Array) -> Array:
     """Numbers [..., D] in units of the deviation of their channel."""
@@ -106,7 +123,7 @@ class Numbers(Bottleneck):
     return (numbers - centre) / like_sites(self.scale.value, numbers)
 
   def _store(self, numbers: Array) -> Array:
-    if self.bits is None:
+    if self.value_bits is None:
       return numbers
     return nearest_level(self._standard(numbers), self.levels.value.values)
 
@@ -115,7 +132,7 @@ class Numbers(Bottleneck):
 
     None reaches those beyond the levels, which would only go on outwards.
     """
-    if self.bits is None:
+    if self.value_bits is None:
       return numbers
     standard, levels = self._standard(numbers), self.levels.value.values
     within = (levels[0] <= standard) & (standard <= levels[-1])
@@ -124,13 +141,13 @@ class Numbers(Bottleneck):
 
   def _stats(self, z, quantized, codes, mask) -> dict[str, Array]:
     stats = {'relative_error': relative_error(z, quantized, mask)}
-    if self.bits is not None:
+    if self.value_bits is not None:
       stats.update(use_stats(self.indices(codes), self.symbols, mask)[1])
     return stats
 
   def _track(self, numbers, codes, train: bool, mask: Array | None) -> None:
     """Moves levels and moments towards those of a batch in training."""
-    if self.bits is None or not self.tracks(train):
+    if self.value_bits is None or not self.tracks(train):
       return
     weights = jnp.ones(numbers.shape, jnp.float32)
     if mask is not None:
@@ -147,9 +164,9 @@ class Numbers(Bottleneck):
 class Identity(Numbers):
   """Passes z on as it is: what any code is to be compared with.
 
-  With `bits`, training decodes the rounded numbers too; the gradient passes
-  those within the levels unchanged, and the others not at all, as in I. Hubara
-  et al., "Binarized neural networks", NIPS 2016. There are no losses.
+  With `value_bits`, training decodes the rounded numbers too; the gradient
+  passes those within the levels unchanged, and the others not at all, as in
+  I. Hubara et al., "Binarized neural networks", NIPS 2016. There are no losses.
   """
 
   def numbers(self, z: Array) -> Array:
@@ -170,11 +187,14 @@ class KL(Numbers):
   """Draws each site from N(mean, variance), both linear in z (KL-VAE).
 
   Training decodes a draw, evaluation the mean; the code is the mean in both.
-  With `bits`, evaluation decodes the rounded mean; the draw is not rounded.
+  With `value_bits`, evaluation decodes the rounded mean; the draw is not
+  rounded.
 
   Losses: `kl`, the divergence of N(mean, variance) from N(0, I) in nats, a sum
   over D and a mean over sites.
   """
+
+  loss_weights = {'kl': 1e-4}
 
   def setup(self):
     super().setup()

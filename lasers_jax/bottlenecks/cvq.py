@@ -12,10 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lasers_jax import coding
-from lasers_jax.bottlenecks.base import (
-  Latent,
-  LookUp,
-)
+from lasers_jax.bottlenecks.base import Latent, LookUp
 from lasers_jax.coding.anchors import ANCHORS, DISTANCES, anchor_rate
 from lasers_jax.core.ranges import Decay, Whole
 
@@ -42,6 +39,7 @@ class CVQ(LookUp):
   """
 
   CHOICES = {'distance': tuple(DISTANCES), 'anchors': tuple(ANCHORS)}
+  loss_weights = {'codebook': 1.0, 'commitment': 0.25}
 
   distance: str = 'cosine'
   anchors: str = 'probrandom'

@@ -1,5 +1,7 @@
 """A number for each of K atoms: all of them, or the largest as bits."""
 
+from typing import Annotated, Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -11,28 +13,47 @@ from lasers_jax.bottlenecks.base import (
   site_mean,
   use_stats,
 )
+from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_planes
+from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.keep import keep_largest
 from lasers_jax.coding.search import linear
-from lasers_jax.core.ranges import Count, Several
+from lasers_jax.core.ranges import Count, Range, Several
+
+_RATED_BITS = 4  # of a coefficient, where settings are solved for a rate
 
 
 class Dense(Bottleneck):
   """Codes each site by a number for each of K atoms, most of them zero.
 
   A subclass defines these numbers, `_values(z)` [..., K], and `_atoms()`,
-  [D, K]; and of the numbers that are stored as `value_bits` bits, how they
-  are rounded to integers from 0 on, `_round`, and what these stand for,
-  `_restore`, both of a SparseCode.
+  [D, K]; and of the numbers that are stored, how they are rounded to integers
+  from 0 on, `_round`, and what these stand for, `_restore`, both of a
+  SparseCode.
 
   Attributes:
     K: atoms.
     keep: the numbers that are stored; None stores all K as float32, and is
       continuous.
+    coefficient_bits: bits of a stored number, where `keep` is set.
   """
 
   K: Several = 512
   keep: Count | None = None
+  coefficient_bits: Annotated[int, Range(1, 24)] = 8
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    """Few pairs of an atom, of 16 to 4096, and a coefficient of 4 bits."""
+    for pairs in range(1, asked.d + 1):
+      atom_bits = asked.bits / pairs - _RATED_BITS
+      if 4 <= atom_bits <= 12 and atom_bits == int(atom_bits):
+        k = 2 ** int(atom_bits)
+        return {'K': k, 'keep': pairs, 'coefficient_bits': _RATED_BITS}
+    raise ValueError(
+      f'{asked.bits} bits a site are not pairs of an atom (4 to 12 bits) and '
+      f'a coefficient of {_RATED_BITS} bits'
+    )
 
   def check(self) -> None:
     super().check()
@@ -45,7 +66,7 @@ class Dense(Bottleneck):
   def bits_per_site(self) -> float | None:
     if self.keep is None:
       return None
-    return self.keep * (fixed_length_bits(self.K) + self.value_bits)
+    return self.keep * (fixed_length_bits(self.K) + self.coefficient_bits)
 
   @property
   def symbols(self) -> int:
@@ -72,6 +93,19 @@ class Dense(Bottleneck):
     )
     rows = coding.reconstruct(flat, self._atoms())
     return rows.reshape(*codes.atoms.shape[:-1], self.D)
+
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> SparseCode:
+    """The largest first: the order says something of how large they are."""
+    if self.keep is None:
+      return super().transfer(coder, sites, codes, name)
+    atoms, values = (None, None) if codes is None else codes
+    sizes = [self.K] * self.keep
+    atoms = transfer_planes(coder, f'{name}atoms/', atoms, sites, sizes)
+    sizes = [2**self.coefficient_bits] * self.keep
+    values = transfer_planes(coder, f'{name}values/', values, sites, sizes)
+    return SparseCode(atoms, values)
 
   def _combine(self, values: Array) -> Array:
     rows = linear(values.reshape(-1, self.K), self._atoms().T)

@@ -54,6 +54,8 @@ class Entropy(Integers):
     decay: of the moving averages.
   """
 
+  loss_weights = {'rate': 1e-3}
+
   limit: Limit = 31
   step: Positive = 0.1
   max_step_scale: Annotated[float, Range(1)] = 1.0

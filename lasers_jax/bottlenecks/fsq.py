@@ -7,10 +7,12 @@ belong to the bottleneck, and are there even where D is that number.
 """
 
 import math
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import (
@@ -20,13 +22,16 @@ from lasers_jax.bottlenecks.base import (
   relative_error,
   use_stats,
 )
+from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import finite
 from lasers_jax.coding.search import linear
 from lasers_jax.core.ranges import Range
 
 # More codes than this are counted scalar by scalar.
 MOST_COUNTED = 2**18
+MOST_BITS = 32  # of the number that is stored
 Level = Annotated[int, Range(2, finite.MOST_LEVELS)]
 
 
@@ -125,6 +130,17 @@ class Scalars(Bottleneck):
     values = self._values(finite.to_digits(codes.reshape(-1), self.levels))
     return self.widen(values).reshape(*codes.shape, self.D)
 
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> np.ndarray:
+    """Numbers of one table where there are few; else each level by itself."""
+    total = math.prod(self.levels)
+    dtype = np.int32 if total <= 2**31 else np.uint32
+    radices = [total] if self._counted else self.levels
+    planes = None if codes is None else _digits(codes, radices)
+    planes = coder.planes(name, planes, sites, radices)
+    return (planes @ _places(radices)).astype(dtype)
+
   def _placed(self, z: Array) -> Array:
     sites = z.reshape(-1, self.D).astype(jnp.float32)
     return self._place(self.narrow(sites))
@@ -133,6 +149,25 @@ class Scalars(Bottleneck):
     self, placed: Array, values: Array, mask: Array | None
   ) -> dict[str, Array]:
     return {}
+
+
+def check_number(bits: int) -> None:
+  """Raises ValueError where a code of so many bits is no one number."""
+  if bits > MOST_BITS:
+    raise ValueError(
+      f'{bits} bits a site: a code is one number of at most {MOST_BITS} bits; '
+      'copies may meet them (product)'
+    )
+
+
+def _places(radices: Sequence[int]) -> np.ndarray:
+  """What a digit is worth: the first the least, as `coding.finite` has it."""
+  return np.cumprod([1, *radices[:-1]], dtype=np.int64)
+
+
+def _digits(codes: np.ndarray, radices: Sequence[int]) -> np.ndarray:
+  wide = codes.astype(np.int64)[..., None]
+  return wide // _places(radices) % np.array(radices, np.int64)
 
 
 class FSQ(Scalars):
@@ -146,7 +181,15 @@ class FSQ(Scalars):
       the number of codes.
   """
 
-  levels: Annotated[tuple[Level, ...], Range(1)] = (8, 5, 5, 5)
+  levels: Annotated[tuple[Level, ...], Range(1)] = (8, 8, 8)
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    """Scalars of about 3 bits: 8 levels are near the 5 to 8 of the paper."""
+    check_number(asked.bits)
+    count = max(1, round(asked.bits / 3))
+    each, more = divmod(asked.bits, count)
+    return {'levels': (2 ** (each + 1),) * more + (2**each,) * (count - more)}
 
   def check(self) -> None:
     super().check()

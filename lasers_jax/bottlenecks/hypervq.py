@@ -21,7 +21,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.coding.hyperbolic import mlr_logits, most_likely_class
 from lasers_jax.coding.index_propagation import pass_through
 from lasers_jax.coding.search import largest
-from lasers_jax.core.ranges import Amount, Positive
+from lasers_jax.core.ranges import Amount, Count, Decay, Positive, Whole
 
 
 class HyperVQ(LookUp, Codebook):
@@ -41,10 +41,16 @@ class HyperVQ(LookUp, Codebook):
     K: classes.
     curvature: c of the ball, at least 0; 0 is flat space.
     temperature: of the Gumbel softmax, positive.
+    decay, revive_every, revive_below, revive_limit: as of `Codebook`; classes
+      die faster than the codes of others, and are looked at more often.
   """
 
   curvature: Amount = 1.0
   temperature: Positive = 1.0
+  decay: Decay = 0.97
+  revive_every: Whole = 20
+  revive_below: Decay = 0.1
+  revive_limit: Count = 64
 
   def setup(self):
     self.check()

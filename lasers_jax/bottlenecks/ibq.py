@@ -40,6 +40,13 @@ class IBQ(LookUp):
     entropy_temperature: of the softmax in the entropy loss.
   """
 
+  loss_weights = {
+    'double': 1.0,
+    'codebook': 1.0,
+    'commitment': 0.25,
+    'entropy': 0.05,
+  }
+
   entropy_temperature: Positive = 0.01
 
   def setup(self):

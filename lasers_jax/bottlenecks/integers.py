@@ -1,8 +1,9 @@
 """What codes have in common that are one integer of each channel."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lasers_jax.bottlenecks.base import (
@@ -10,6 +11,8 @@ from lasers_jax.bottlenecks.base import (
   fixed_length_bits,
   like_sites,
 )
+from lasers_jax.bottlenecks.coder import Coder, Sites
+from lasers_jax.bottlenecks.rates import Asked, Fields, channel_bits
 from lasers_jax.core.ranges import Range
 
 Limit = Annotated[int, Range(1, 2**15 - 1)]
@@ -26,6 +29,10 @@ class Integers(Bottleneck):
   """
 
   limit: Limit = 7
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    return {'limit': 2 ** (channel_bits(asked, 2) - 1) - 1}
 
   @property
   def bits_per_site(self) -> float:
@@ -53,3 +60,9 @@ class Integers(Bottleneck):
   def decode(self, codes: Array) -> Array:
     """Turns integers [..., D] into what they stand for: float32 [..., D]."""
     return codes.astype(jnp.float32) * like_sites(self._basis(), codes)
+
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> np.ndarray:
+    found = coder.numbers(name, codes, sites, self.limit, self.D)
+    return found.astype(np.int32)

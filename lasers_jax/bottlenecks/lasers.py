@@ -8,7 +8,7 @@ too; and what is coded is how a signal differs from the mean of signals.
 """
 
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,19 @@ from lasers_jax.bottlenecks.base import (
   relative_error,
   use_stats,
 )
+from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_sets
 from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
+from lasers_jax.bottlenecks.prefixes import draw_prefixes
+from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import SparseCode
-from lasers_jax.coding.positions import position_bits
+from lasers_jax.coding.positions import largest_n, position_bits
 from lasers_jax.core.ranges import Amount, Count, Range, Share
+from lasers_jax.errors import InputError
 
 BITS = {'omp': (1, 12), 'rounded': (0, 4)}
+MOST_ATOMS = 2048  # of a dictionary that is solved for
 
 
 class _Pursued(NamedTuple):
@@ -52,10 +57,6 @@ class Lasers(Codebook):
     learning: how the dictionary learns. 'gradient': a parameter, moved by the
       dictionary loss; 'online': by Mairal et al. 2009 from the running
       statistics of codes and signals, in the step; 'fixed': not at all.
-    gradient: what reaches z from the decoder. 'straight_through': all of its
-      gradient, as in the paper; 'refit': the exact gradient of the fit by the
-      chosen atoms, which is the part within their span. It also reaches the
-      dictionary, where that is a parameter.
     coefficient_bits: bits b of a stored coefficient, which is one of 2^b
       learned multiples, the same for all atoms, of the usual size of the
       coefficients of its atom; None stores float32, and counts 32.
@@ -70,29 +71,28 @@ class Lasers(Codebook):
       the first 1 to S atoms, as many as a draw says: so that it knows what
       smaller S look like (as N. Zeghidour et al., "SoundStream", arXiv
       2107.03312, section III-C, drop stages of a residual quantizer).
-    tolerance: with it a site takes no more atoms, out of training, than leave
-      this share of the mean square of the usual sizes of coefficients as its
-      squared error; the others are K, 'none', and come last. Each site then
-      has an S of its own, from 0 on. Goes with pursuit='rounded'.
+    residual_norm: out of training a site takes no more atoms once its residual
+      has a squared norm of at most this times the mean square of the usual
+      sizes of coefficients, and so has an S of its own, from 0 on; the other
+      atoms are K, and come last. Goes with pursuit='rounded'.
     forgetting: of the online statistics, per step.
     decay: of the moving averages of use and of the levels.
   """
 
   CHOICES = {
     'learning': ('gradient', 'online', 'fixed'),
-    'gradient': ('straight_through', 'refit'),
     'pursuit': ('omp', 'rounded'),
   }
+  loss_weights = {'dictionary': 1.0, 'commitment': 0.25}
 
   S: Count = 5
   learning: str = 'gradient'
-  gradient: str = 'straight_through'
   coefficient_bits: Annotated[int, Range(0, 12)] | None = 8
   pursuit: str = 'omp'
   patch: Count = 1
   progressive: bool = False
   sparsity_dropout: Share = 0.0
-  tolerance: Amount | None = None
+  residual_norm: Amount | None = None
   forgetting: Share = 0.98
 
   def setup(self):
@@ -121,12 +121,25 @@ class Lasers(Codebook):
         f'coefficient_bits must be from {least} to {most} with '
         f'pursuit={self.pursuit!r}, got {self.coefficient_bits}'
       )
-    if self.gradient == 'refit' and self.pursuit != 'omp':
-      raise ValueError("gradient='refit' goes with pursuit='omp' only")
-    if self.tolerance is not None and self.pursuit != 'rounded':
-      raise ValueError("tolerance goes with pursuit='rounded' only")
-    if self.sparsity_dropout and self.gradient == 'refit':
-      raise ValueError("prefixes go with gradient='straight_through' only")
+    if self.residual_norm is not None and self.pursuit != 'rounded':
+      raise ValueError("residual_norm goes with pursuit='rounded' only")
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    """Few atoms of at most 2048, at 2 or 4 levels inside the pursuit.
+
+    On CIFAR-10, at 2 bits a pixel, 2 bits a coefficient were better than 1, 0,
+    or the 6 and more that rounding after the pursuit asks for; with one atom a
+    site, 1 bit, its sign, was better than none.
+    """
+    for s in range(1, asked.d + 1):
+      bits = 1 if s == 1 else 2
+      k = largest_n(asked.bits - s * bits, s, MOST_ATOMS)
+      if k >= 2 * s:
+        return {'K': k, 'S': s, 'coefficient_bits': bits, 'pursuit': 'rounded'}
+    raise ValueError(
+      f'{asked.bits} bits a site are not a few atoms with a bit or two each'
+    )
 
   @property
   def _home(self) -> str:
@@ -135,7 +148,7 @@ class Lasers(Codebook):
   @property
   def bits_per_site(self) -> float:
     each = 32 if self.coefficient_bits is None else self.coefficient_bits
-    if self.tolerance is None:
+    if self.residual_norm is None:
       bits = position_bits(self.K, self.S) + self.S * each
     else:
       sets = (math.comb(self.K, s) * 2 ** (s * each) for s in range(self.S + 1))
@@ -167,20 +180,12 @@ class Lasers(Codebook):
     latent = self._latent(z, quantized, self._store(z, code), mask)
     if self.progressive:
       latent.losses.update(self._progressive_losses(z, pursued, mask))
-    if self.gradient == 'refit':
-      fit = SparseCode(code.atoms, code.coefficients)
-      exact = coding.with_fit_gradient(fit, signals, atoms).coefficients
-      passed = rounded.coefficients + (exact - code.coefficients)
-      rounded = rounded._replace(coefficients=passed)
-      quantized = self._decode_signals(z, rounded, atoms)
-    else:
-      if self.sparsity_dropout:
-        prefix = self._draw_prefixes(z, pursued)
-        quantized = self._decode_signals(z, prefix, atoms)
-      quantized = straight_through(z, quantized)
+    if self.sparsity_dropout:
+      prefix = self._draw_prefixes(z, pursued)
+      quantized = self._decode_signals(z, prefix, atoms)
+    quantized = straight_through(z, quantized)
     if self.tracks(train):  # last, since it changes what the code depends on
       signals = lax.stop_gradient(signals)
-      rounded = lax.stop_gradient(rounded)
       self._track(signals, code, rounded, self._patch_mask(mask))
     return latent.replace(quantized=quantized)
 
@@ -194,7 +199,7 @@ class Lasers(Codebook):
     """
     signals = self._signals(z)
     code = self._pursue(signals, self._atoms())
-    if self.tolerance is not None:
+    if self.residual_norm is not None:
       code = self._stop(signals, code)
     return self._store(z, _sorted(code))
 
@@ -217,6 +222,18 @@ class Lasers(Codebook):
     signals = self._reconstruct(self._read(*flat), self._atoms())
     signals = signals.reshape(*codes.atoms.shape[:-1], -1)
     return from_patches(signals, self.patch)
+
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> SparseCode:
+    if self.coefficient_bits is None:
+      raise InputError(
+        'coefficients are stored as float32: set bottleneck.coefficient_bits'
+      )
+    shape = self.S, self.K, 2**self.coefficient_bits
+    counted = self.residual_norm is not None
+    found = transfer_sets(coder, name, codes, self.grid(*sites), shape, counted)
+    return SparseCode(*found)
 
   def initialize(self, z: Array) -> None:
     """Takes signals of a first batch as atoms, and fits the rest to it."""
@@ -281,13 +298,9 @@ class Lasers(Codebook):
 
   def _stop(self, signals: Array, code: _Pursued) -> _Pursued:
     """Takes away the atoms that come after the error is small enough."""
-    enough = self.tolerance * jnp.mean(self.coefficients.usual() ** 2)
-    read, rows = self._read(code.atoms, code.stored), self._atoms().T
-    left, taken = signals, [jnp.full(len(signals), True)]
-    for s in range(self.S):
-      taken.append(taken[-1] & (jnp.sum(left**2, axis=1) > enough))
-      left -= read.coefficients[:, s, None] * rows[code.atoms[:, s]]
-    taken = jnp.stack(taken[1:], axis=1)
+    enough = self.residual_norm * jnp.mean(self.coefficients.usual() ** 2)
+    read = self._read(code.atoms, code.stored)
+    taken = coding.needed_atoms(signals, self._atoms(), read, enough)
     return code._replace(
       atoms=jnp.where(taken, code.atoms, self.K),
       stored=jnp.where(taken, code.stored, 0),
@@ -343,11 +356,8 @@ class Lasers(Codebook):
 
   def _draw_prefixes(self, z: Array, code: _Pursued) -> SparseCode:
     """Cuts the codes of each image to as many atoms as a draw says."""
-    which, count = jax.random.split(self.make_rng('bottleneck'))
-    images = z.shape[:-3]
-    drawn = jax.random.randint(count, images, 1, self.S + 1)
-    shorter = jax.random.bernoulli(which, self.sparsity_dropout, images)
-    kept = jnp.where(shorter, drawn, self.S)
+    key = self.make_rng('bottleneck')
+    kept = draw_prefixes(key, z.shape[:-3], self.S, self.sparsity_dropout)
     sites = z.shape[-3] * z.shape[-2] // self.patch**2
     kept = jnp.repeat(kept.ravel(), sites)[:, None]
     stored = code.stored
@@ -379,10 +389,7 @@ class Lasers(Codebook):
 
 def _losses(z: Array, quantized: Array, mask) -> dict[str, Array]:
   losses = codebook_losses(z, quantized, mask)
-  return {
-    'dictionary': losses['codebook'],
-    'commitment': losses['commitment'],
-  }
+  return {'dictionary': losses.pop('codebook'), **losses}
 
 
 def _sorted(code: _Pursued) -> _Pursued:

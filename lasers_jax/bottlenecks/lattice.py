@@ -41,11 +41,14 @@ class Lattice(Integers):
   Beyond B, the widest spacing at the start, it has none either.
 
   Attributes:
-    K: sets the spacings at the start and nothing else: they are drawn from
-      U(0, B), B = 1 / (K^(1/D) - 1), with which K points span a cube of side 1.
+    initial_points: set the spacings at the start and nothing else: they are
+      drawn from U(0, B), B = 1 / (points^(1/D) - 1), with which so many points
+      span a cube of side 1.
   """
 
-  K: Several = 512
+  loss_weights = {'codebook': 1.0, 'commitment': 0.25, 'size': 0.01}
+
+  initial_points: Several = 512
 
   def setup(self):
     self.check()
@@ -54,7 +57,7 @@ class Lattice(Integers):
   @property
   def widest(self) -> float:
     """B, the widest spacing that the lattice starts with."""
-    return 1 / (self.K ** (1 / self.D) - 1)
+    return 1 / (self.initial_points ** (1 / self.D) - 1)
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

@@ -33,7 +33,7 @@ class Lista(Dense):
 
   Attributes:
     K: atoms.
-    steps: of thresholding.
+    iterations: steps of thresholding.
     penalty: lambda, the weight of |s|₁. A latent whose products with all atoms
       are smaller is coded as zero, and passes no gradient of the decoder.
     learning: how the dictionary learns. 'gradient': a parameter; 'fixed': not
@@ -47,7 +47,9 @@ class Lista(Dense):
 
   CHOICES = {'learning': ('gradient', 'fixed')}
 
-  steps: Count = 16
+  loss_weights = {'latent': 1.0}
+
+  iterations: Count = 16
   penalty: Amount = 0.1
   learning: str = 'gradient'
   coefficient_bits: Annotated[int, Range(1, 12)] = 8
@@ -65,10 +67,6 @@ class Lista(Dense):
   @property
   def _home(self) -> str:
     return 'params' if self.learning == 'gradient' else 'codebook'
-
-  @property
-  def value_bits(self) -> int:
-    return self.coefficient_bits
 
   def atoms(self) -> Array:
     rows = self._atoms().T
@@ -117,7 +115,7 @@ class Lista(Dense):
     c = jnp.maximum(self.ratio, 0.5) * largest_eigenvalue(atoms)
     c = jnp.maximum(c, 1e-6)
     signals = z.reshape(-1, self.D)
-    rows = ista(signals, atoms, c, self.penalty, self.steps)
+    rows = ista(signals, atoms, c, self.penalty, self.iterations)
     return rows.reshape(*z.shape[:-1], self.K)
 
   def _round(self, kept: SparseCode) -> Array:

@@ -20,6 +20,8 @@ import numpy as np
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import Latent
+from lasers_jax.bottlenecks.coder import Coder, Sites
+from lasers_jax.bottlenecks.rates import USUAL_BITS, Asked, Fields
 from lasers_jax.bottlenecks.wrappers import Copies
 from lasers_jax.coding.positions import (
   best_positions,
@@ -32,6 +34,7 @@ from lasers_jax.core.ranges import Count, Range
 
 _TRUST = 0.02  # at first, in a site that was not kept
 _SMALL = 1e-5  # what variances are kept above
+_CLOSE = 0.98  # fraction of a rate that meets it, as none does exactly
 # The fast variance loses all digits where the mean is large.
 _LayerNorm = functools.partial(
   nn.LayerNorm, epsilon=_SMALL, use_fast_variance=False
@@ -75,6 +78,20 @@ class MQVAE(Copies, kw_only=True):
   keep: Annotated[float, Range(0, 1, '(]')] = 0.25
   blocks: Count = 2
   width: Count = 64
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    """As many of the sites as the bits allow, their positions counted."""
+    most = asked.bits * asked.sites
+    for bits in (*range(USUAL_BITS, 0, -1), *range(USUAL_BITS + 1, 19)):
+      for kept in range(asked.sites, 0, -1):
+        cost = position_bits(asked.sites, kept) + kept * bits
+        if _CLOSE * most <= cost <= most:
+          inner = asked.inner(bits, asked.d)
+          return {'keep': kept / asked.sites, 'inner': inner}
+    raise ValueError(
+      f'{asked.bits} bits a site are more than {asked.sites} sites can spend'
+    )
 
   def setup(self):
     super().setup()
@@ -151,6 +168,17 @@ class MQVAE(Copies, kw_only=True):
   def decode(self, codes: MaskedCodes) -> Array:
     """Fills the map: float32 [..., H, W, D]."""
     return self._fill(self.inner.decode(codes.inner), codes, None)
+
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> MaskedCodes:
+    """Which sites are kept, then the codes of these."""
+    n = math.prod(sites)
+    m = self.kept(n)
+    positions, inner = (codes.positions, codes.inner) if codes else (None, None)
+    positions = coder.subset(positions, m, n).astype(np.int32)
+    inner = self.inner.transfer(coder, (1, m), inner, f'{name}kept/')
+    return MaskedCodes(positions, inner, *sites)
 
   def initialize(self, z: Array) -> None:
     """Starts `inner` from the sites of a first batch that are kept."""

@@ -61,6 +61,8 @@ class WAE(Identity):
   Losses: `mmd`, of `prior_mmd`; in evaluation against the same draws always.
   """
 
+  loss_weights = {'mmd': 1.0}
+
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
   ) -> Latent:
@@ -80,6 +82,8 @@ class InfoVAE(KL):
   Attributes:
     alpha, lambda_: the letters of the paper.
   """
+
+  loss_weights = {'info': 1e-4}
 
   alpha: Annotated[float, Range(high=1)] = 0.0
   lambda_: Amount = 100.0
@@ -110,6 +114,8 @@ class RAE(Identity):
 
   Losses: `norm`, |z|²/2, a sum over D and a mean over sites.
   """
+
+  loss_weights = {'norm': 1e-4}
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

@@ -34,19 +34,16 @@ class SCQ(Dense):
       float32 needs 1e-3.
     keep: the weights that are stored; None stores all K as float32, and is
       continuous. Training decodes all weights, evaluation what is stored.
-    weight_bits: bits of a stored weight, where `keep` is set.
+    coefficient_bits: bits of a stored weight, where `keep` is set.
   """
 
+  loss_weights = {'quantization': 1.0}
+
   penalty: Annotated[float, Range(1e-3)] = 0.1
-  weight_bits: Annotated[int, Range(1, 24)] = 8
 
   def setup(self):
     self.check()
     self.declare('params', 'codes', coding.random_codes, (self.K, self.D))
-
-  @property
-  def value_bits(self) -> int:
-    return self.weight_bits
 
   def atoms(self) -> Array:
     return self._codes()[:, None, None]
@@ -79,8 +76,8 @@ class SCQ(Dense):
     return weights.reshape(*z.shape[:-1], self.K)
 
   def _round(self, kept: SparseCode) -> Array:
-    """Integers in [0, 2^weight_bits - 1], the largest of a site the highest."""
-    return quantize_shares(kept.coefficients, self.weight_bits)
+    """Rounds to [0, 2^coefficient_bits), the largest of a site the highest."""
+    return quantize_shares(kept.coefficients, self.coefficient_bits)
 
   def _restore(self, codes: SparseCode) -> Array:
     return dequantize_shares(codes.coefficients)

@@ -27,6 +27,8 @@ class SimVQ(LookUp):
     K: codes.
   """
 
+  loss_weights = {'codebook': 1.0, 'commitment': 0.25}
+
   def setup(self):
     self.check()
     scale = self.D**-0.5

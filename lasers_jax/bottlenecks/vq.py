@@ -56,6 +56,8 @@ class VQ(LookUp, Codebook):
     'gradient': tuple(GRADIENTS),
   }
 
+  loss_weights = {'commitment': 0.25}
+
   learning: str = 'ema'
   distance: str = 'euclidean'
   start: str = 'data'

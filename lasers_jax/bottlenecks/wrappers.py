@@ -10,7 +10,6 @@ quantization for nearest neighbor search", PAMI 33(1), 2011 (slices).
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -20,6 +19,9 @@ from lasers_jax.bottlenecks.base import (
   relative_error,
   site_mean,
 )
+from lasers_jax.bottlenecks.coder import Coder, Sites
+from lasers_jax.bottlenecks.prefixes import draw_prefixes
+from lasers_jax.bottlenecks.rates import USUAL_BITS, Asked, Fields
 from lasers_jax.core.ranges import Count, Share
 
 
@@ -88,6 +90,16 @@ class Copies(Bottleneck, kw_only=True):
     ]
     return jnp.stack(each, axis=-1)
 
+  def transfer(
+    self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
+  ) -> tuple:
+    """One copy after the other, each by tables of its own."""
+    given = [None] * self.count if codes is None else codes
+    return tuple(
+      self.inner.transfer(coder, sites, code, f'{name}{i}/')
+      for i, code in enumerate(given)
+    )
+
 
 class Residual(Copies, kw_only=True):
   """Codes each site by levels, each of them what those before it leave.
@@ -108,6 +120,14 @@ class Residual(Copies, kw_only=True):
 
   depth: Count = 4
   dropout: Share = 0.0
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    counts = _divisors(asked.bits)
+    if not counts:
+      raise ValueError(f'{asked.bits} bits a site do not split among levels')
+    count = _fewest(counts, asked.bits)
+    return {'depth': count, 'inner': asked.inner(asked.bits // count, asked.d)}
 
   @property
   def count(self) -> int:
@@ -175,12 +195,9 @@ class Residual(Copies, kw_only=True):
 
   def _draw_levels(self, z: Array) -> Array:
     """How many levels each site uses, by its image: int32 [..., H, W]."""
-    images = z.shape[:-3][:1]
-    which, many = jax.random.split(self.make_rng('bottleneck'))
-    drops = jax.random.bernoulli(which, self.dropout, images)
-    levels = jax.random.randint(many, images, 1, self.depth + 1)
-    levels = jnp.where(drops, levels, self.depth)
-    sites = z.shape[:-1]
+    images, sites = z.shape[:-3][:1], z.shape[:-1]
+    key = self.make_rng('bottleneck')
+    levels = draw_prefixes(key, images, self.depth, self.dropout)
     levels = levels.reshape(images + (1,) * (len(sites) - len(images)))
     return jnp.broadcast_to(levels, sites)
 
@@ -196,6 +213,17 @@ class Product(Copies, kw_only=True):
   """
 
   groups: Count = 4
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    bits, d = asked.bits, asked.d
+    counts = [n for n in _divisors(bits) if d % n == 0]
+    if not counts:
+      raise ValueError(
+        f'{bits} bits a site do not split among groups that divide D = {d}'
+      )
+    count = _fewest(counts, bits)
+    return {'groups': count, 'inner': asked.inner(bits // count, d // count)}
 
   @property
   def count(self) -> int:
@@ -255,6 +283,17 @@ class Product(Copies, kw_only=True):
 
   def _slices(self, z: Array) -> list[Array]:
     return jnp.split(z, self.groups, axis=-1)
+
+
+def _divisors(bits: int) -> list[int]:
+  """The numbers of copies that bits split among."""
+  return [n for n in range(2, bits + 1) if bits % n == 0]
+
+
+def _fewest(counts: list[int], bits: int) -> int:
+  """The fewest copies whose codebooks are not larger than usual."""
+  usual = [n for n in counts if bits / n <= USUAL_BITS]
+  return usual[0] if usual else counts[-1]
 
 
 def _copy(module: Bottleneck) -> Bottleneck:

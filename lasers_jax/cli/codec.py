@@ -3,19 +3,21 @@
   python codec.py encode --model=runs/photos pictures/*.png files/
   python codec.py decode --model=runs/photos files/*.lz copies/
   python codec.py info files/*.lz
-  python codec.py curve --model=runs/photos --S=1,2,3 --bits=4,6 pictures/*.png
+  python codec.py curve --model=runs/photos --S=1,2,3 --coefficient_bits=4,6 \
+    pictures/*.png
 
 The model is a workdir whose code is discrete. How probable its codes are is
 counted over images of the training split when it first encodes, and kept beside
 it, in MODEL/codec.npz: a decoder needs that file, too. A model with `lasers`
 may encode with fewer atoms and other coefficients than it was trained with:
---S, --bits, --levels and --pursuit; with --tolerance=0.5, say, and coefficients
-rounded in the pursuit, each site takes as many atoms as it needs. One with
-`lista` has --bits and --levels, and one with `entropy` may round more coarsely:
---step. How probable codes are can be told from those around them (--context):
-smaller files, more time. Each choice has a file of its own. Images may have any
-size. Each is coded by itself, and written whole or not at all, so that several
-processes may work at once.
+--S, --coefficient_bits, --levels and --pursuit; with --residual_norm=0.5, say,
+and coefficients rounded in the pursuit, each site takes as many atoms as it
+needs. One with `lista` has --coefficient_bits and --levels, one with `scq`
+--coefficient_bits, and one with `entropy` may round more coarsely:
+--quantizer_step. How probable codes are can be told from those around them
+(--context): smaller files, more time. Each choice has a file of its own. Images
+may have any size. Each is coded by itself, and written whole or not at all, so
+that several processes may work at once.
 """
 
 import os
@@ -57,9 +59,9 @@ def main(words: list[str]) -> None:
     raise InputError('--model=WORKDIR is needed')
   choices = choices_of(
     given.S,
-    given.bits,
-    given.tolerance,
-    given.step,
+    given.coefficient_bits,
+    given.residual_norm,
+    given.quantizer_step,
     given.levels,
     given.pursuit,
     given.context,
@@ -68,7 +70,10 @@ def main(words: list[str]) -> None:
     decode_files(path, files[:-1], files[-1])
   elif command == 'encode':
     if len(choices) > 1:
-      raise InputError('encode takes one --S, --bits, --tolerance and --step')
+      raise InputError(
+        'encode takes one --S, --coefficient_bits, --residual_norm and '
+        '--quantizer_step'
+      )
     encode_files(path, files[:-1], files[-1], choices[0])
   else:
     folder = given.output or os.path.join(path, 'curve')
@@ -80,12 +85,19 @@ def define_flags() -> None:
   flags.DEFINE(Path(), 'model', None, 'Workdir of the model.')
   atoms, bits = declared(Lasers, 'S'), declared(Lasers, 'coefficient_bits')
   flags.DEFINE(Numbers(atoms | None), 'S', None, 'Atoms, if not as trained.')
-  flags.DEFINE(Numbers(bits), 'bits', None, 'Of a coefficient, the same.')
-  error, step = declared(Lasers, 'tolerance'), declared(Entropy, 'step')
   flags.DEFINE(
-    Numbers(error), 'tolerance', None, 'Error at which a site has enough atoms.'
+    Numbers(bits), 'coefficient_bits', None, 'Of a coefficient, the same.'
   )
-  flags.DEFINE(Numbers(step | None), 'step', None, 'Between integers.')
+  norm, step = declared(Lasers, 'residual_norm'), declared(Entropy, 'step')
+  flags.DEFINE(
+    Numbers(norm),
+    'residual_norm',
+    None,
+    'Of the residual at which a site has enough atoms.',
+  )
+  flags.DEFINE(
+    Numbers(step | None), 'quantizer_step', None, 'Between integers.'
+  )
   flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
   flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
   flags.DEFINE_bool('context', False, 'Train and use a context model.')

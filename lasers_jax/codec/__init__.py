@@ -3,7 +3,6 @@
 from lasers_jax.codec.codec import Codec, fit_tables
 from lasers_jax.codec.coder import range_coder
 from lasers_jax.codec.container import unpack
-from lasers_jax.codec.layout import transfer
 from lasers_jax.codec.state import State, load, load_kept, save
 from lasers_jax.codec.tables import Tables
 
@@ -16,6 +15,5 @@ __all__ = [
   'load_kept',
   'range_coder',
   'save',
-  'transfer',
   'unpack',
 ]

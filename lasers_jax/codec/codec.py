@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from lasers_jax.bottlenecks import Bottleneck
+from lasers_jax.bottlenecks.coder import Sites
 from lasers_jax.codec import container
 from lasers_jax.codec.coder import BEYOND, WORD, Reader, Writer
-from lasers_jax.codec.counters import Checker, Counter, Gatherer
-from lasers_jax.codec.layout import Sites, transfer
+from lasers_jax.codec.counters import Checker, Counter, MapCollector
 from lasers_jax.codec.tables import Tables
 from lasers_jax.errors import InputError
 
@@ -40,7 +40,7 @@ class Codec:
   def __post_init__(self):
     try:
       sites = self._sites(self.pad_multiple, self.pad_multiple)
-      transfer(self.bottleneck, Checker(self.tables), sites)
+      self.bottleneck.transfer(Checker(self.tables), sites)
     except ValueError as error:
       raise InputError(str(error)) from error
 
@@ -51,11 +51,12 @@ class Codec:
     need be: so reading takes no more time and memory than its size justifies.
 
     Args:
-      codes: NumPy arrays, as `transfer` takes them, of the padded image.
+      codes: NumPy arrays, as `Bottleneck.transfer` takes them, of the padded
+        image.
       height, width: of the image itself, in pixels.
     """
     sites, writer = self._sites(height, width), Writer(self.tables)
-    transfer(self.bottleneck, writer, sites, codes)
+    self.bottleneck.transfer(writer, sites, codes)
     payload = writer.payload().ljust(self._least(sites), b'\0')
     return container.pack(container.Frame(self.model, height, width, payload))
 
@@ -80,7 +81,7 @@ class Codec:
     if size > least and not any(frame.payload[-WORD:]):
       raise InputError(BEYOND)
     reader = Reader(self.tables, frame.payload)
-    codes = transfer(self.bottleneck, reader, sites)
+    codes = self.bottleneck.transfer(reader, sites)
     reader.end()
     return codes, frame.height, frame.width
 
@@ -109,9 +110,9 @@ def fit_tables(
   Raises:
     InputError: the code is continuous.
   """
-  counter, gatherer = Counter(), Gatherer()
+  counter, collector = Counter(), MapCollector()
   for codes, sites in maps:
-    transfer(bottleneck, counter, sites, codes)
+    bottleneck.transfer(counter, sites, codes)
     if context:
-      transfer(bottleneck, gatherer, sites, codes)
-  return counter.tables() | gatherer.networks()
+      bottleneck.transfer(collector, sites, codes)
+  return counter.tables() | collector.networks()

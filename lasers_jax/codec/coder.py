@@ -1,8 +1,8 @@
 """Coders of integers: they write, and read.
 
-All have the methods of `Coder`, as have those that count (`counters`), and
-`layout.transfer` leads any of them through the codes of an image: the reader
-meets the integers as the writer left them, since both go the same way.
+A bottleneck leads any of them through the codes of an image, and so those that
+count (`counters`): see `bottlenecks.coder`. A reader meets the integers as the
+writer left them, since both go the same way.
 Probabilities are ratios of the integers of tables, and what is done with them
 (constriction's range coder of 24 bits, R. Bamler, arXiv 2201.01741) is
 additions, multiplications and divisions as IEEE 754 has them: the same bytes on
@@ -12,13 +12,14 @@ every machine.
 import abc
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
 
-from lasers_jax.codec.context import Kind, Network, Walk
-from lasers_jax.codec.scales import Scales, Survey, passes
+from lasers_jax.bottlenecks.coder import Coder
+from lasers_jax.codec.context import AutoregressiveMap, Kind, Network
+from lasers_jax.codec.scales import ScalePredictor, Scales, passes
 from lasers_jax.codec.tables import Tables, ladder, steps
 from lasers_jax.errors import InputError
 
@@ -28,29 +29,10 @@ BEYOND = 'the file is damaged: its codes go on past their end'
 _MEANINGLESS = 'the file is damaged: its codes mean nothing'
 
 
-class Coder(abc.ABC):
-  """Is led through the integers of an image.
+class RowCoder(Coder, abc.ABC):
+  """Codes maps by the rows of tables; but for sets, which a subclass codes."""
 
-  What is called `values` is there for a counter or a writer, and None for a
-  reader; all return the values.
-  """
-
-  def table(
-    self,
-    name: str,
-    values: np.ndarray | None,
-    n: int,
-    size: int,
-    rows: np.ndarray | None = None,
-    row_count: int = 1,
-  ) -> np.ndarray:
-    """Codes n integers in [0, size): int64 [n].
-
-    Args:
-      name: of a table [row_count, size] of weights.
-      values: int [n].
-      rows: int [n], by which row each is coded; None is the first for all.
-    """
+  def table(self, name, values, n, size, rows=None, row_count=1):
     rows = np.zeros(n, np.int64) if rows is None else rows
     found = np.zeros(n, np.int64)
     for row, which in _alike(rows):
@@ -59,19 +41,7 @@ class Coder(abc.ABC):
       found[which] = self._row(name, shape, row, given, len(which))
     return found
 
-  def planes(
-    self,
-    name: str,
-    codes: np.ndarray | None,
-    sites: tuple[int, int],
-    sizes: Sequence[int],
-  ) -> np.ndarray:
-    """Codes a map of integers, those of plane i in [0, sizes[i]).
-
-    Args:
-      codes: int [h, w, planes], also what is returned, int64.
-      sites: h and w.
-    """
+  def planes(self, name, codes, sites, sizes):
     found = []
     for i, size in enumerate(sizes):
       given = None if codes is None else codes[..., i].ravel()
@@ -79,45 +49,11 @@ class Coder(abc.ABC):
       found.append(plane.reshape(sites))
     return np.stack(found, axis=-1)
 
-  def numbers(
-    self,
-    name: str,
-    codes: np.ndarray | None,
-    sites: tuple[int, int],
-    limit: int,
-    count: int,
-  ) -> np.ndarray:
-    """Codes a map of integers in [-limit, limit], `count` at a site.
-
-    Args:
-      codes: int [h, w, count], also what is returned, int64.
-      sites: h and w.
-    """
+  def numbers(self, name, codes, sites, limit, count):
     codes = None if codes is None else codes + limit
     return self.planes(name, codes, sites, [2 * limit + 1] * count) - limit
 
-  @abc.abstractmethod
-  def sets(
-    self,
-    name: str,
-    codes: np.ndarray | None,
-    counts: np.ndarray,
-    size: int,
-    most: int,
-  ) -> np.ndarray:
-    """Codes a map of sets of integers in [0, size), each ascending.
-
-    A set's probability, given how many members it has, is as the product of
-    their weights: so order costs nothing.
-
-    Args:
-      codes: int [h, w, most], also what is returned, int64; `size` fills sets
-        of fewer members.
-      counts: int [h, w], members of each set, at most `most`.
-    """
-
-  def subset(self, values: np.ndarray | None, m: int, n: int) -> np.ndarray:
-    """Codes which m of n there are, all choices alike: int64 [m], ascending."""
+  def subset(self, values, m, n):
     chosen = None if values is None else np.isin(np.arange(n), values)
     found = []
     for i in range(n):
@@ -140,7 +76,7 @@ class Coder(abc.ABC):
     """Codes n integers, whose probabilities are as the weights."""
 
 
-class Walking(Coder):
+class FittedCoder(RowCoder):
   """A coder that goes by tables, or wave of sites by wave by networks."""
 
   def __init__(self, tables: Tables):
@@ -150,32 +86,32 @@ class Walking(Coder):
     network = self._fitted(name, Network)
     if network is None:
       return super().planes(name, codes, sites, sizes)
-    walk = Walk(network, Kind(tuple(sizes)), sites)
-    for where in walk.waves():
+    maps = AutoregressiveMap(network, Kind(tuple(sizes)), sites)
+    for where in maps.waves():
       for i in range(len(sizes)):
         given = None if codes is None else codes[(*where, i)]
-        walk.learn(where, i, self._each(given, walk.weights(where, i)))
-    return walk.codes
+        maps.learn(where, i, self._each(given, maps.weights(where, i)))
+    return maps.codes
 
   def numbers(self, name, codes, sites, limit, count):
     """Codes plane by plane, each by how far off it is from what is expected."""
     found = self._fitted(name, Scales)
     if found is None:
       return super().numbers(name, codes, sites, limit, count)
-    survey, table = Survey(found, limit, (*sites, count)), f'{name}@rungs'
-    shape = found.rungs.shape
+    predictor = ScalePredictor(found, limit, (*sites, count))
+    table, shape = f'{name}@scale_bins', found.scale_bins.shape
     for plane in range(count):
       for one in passes(*sites):
-        guess, rungs = survey.expect(plane, one)
+        guess, bins = predictor.expect(plane, one)
         given, lowest = None, guess - 2 * limit
         if codes is not None:
           given = codes[one.rows, one.columns, plane] - lowest
-        off = self.table(table, given, len(guess), shape[1], rungs, shape[0])
+        off = self.table(table, given, len(guess), shape[1], bins, shape[0])
         if np.abs(off + lowest).max() > limit:
           raise InputError(_MEANINGLESS)
-        survey.learn(plane, one, off + lowest, guess)
-      survey.finish(plane)
-    return survey.codes
+        predictor.learn(plane, one, off + lowest, guess)
+      predictor.finish(plane)
+    return predictor.codes
 
   def sets(self, name, codes, counts, size, most):
     network = self._fitted(name, Network)
@@ -199,12 +135,12 @@ class Walking(Coder):
         )
     return found
 
-  def _members(self, rungs, codes, n):
+  def _members(self, each, codes, n):
     """Codes n sets: the r-th member by the r-th of `steps`."""
-    found = np.zeros((n, len(rungs)), np.int64)
+    found = np.zeros((n, len(each)), np.int64)
     before = np.full(n, -1)
-    for r, weights in enumerate(rungs):
-      missing = len(rungs) - 1 - r
+    for r, weights in enumerate(each):
+      missing = len(each) - 1 - r
       for low, which in _alike(before):
         given = None if codes is None else codes[which, r] - low - 1
         above = weights[low + 1 : len(weights) - missing]
@@ -213,9 +149,9 @@ class Walking(Coder):
     return found
 
   def _sets_by_network(self, network, codes, counts, size, most):
-    walk = Walk(network, Kind((size,), most), counts.shape)
-    for wave in walk.waves():
-      rungs = np.stack(ladder(walk.weights(wave, 0), most))
+    maps = AutoregressiveMap(network, Kind((size,), most), counts.shape)
+    for wave in maps.waves():
+      each = np.stack(ladder(maps.weights(wave, 0), most))
       last = np.full(len(wave[0]), -1)
       for r in range(most):
         missing = counts[wave] - r
@@ -223,13 +159,13 @@ class Walking(Coder):
         where = tuple(x[which] for x in wave)
         given = None if codes is None else codes[(*where, r)]
         above = np.arange(size)[None] > last[which, None]
-        weights = np.where(above, rungs[most - missing[which], which], 0)
+        weights = np.where(above, each[most - missing[which], which], 0)
         found = self._each(given, weights)
         if not weights[np.arange(len(found)), found].all():
           raise InputError(_MEANINGLESS)
-        walk.learn(where, r, found)
+        maps.learn(where, r, found)
         last[which] = found
-    return walk.codes
+    return maps.codes
 
   def _fitted(self, name: str, kind: type[_Fitted]) -> _Fitted | None:
     """What is fitted to maps of this name, where anything is."""
@@ -246,7 +182,7 @@ class Walking(Coder):
     """Codes n integers, each by a row of weights [n, size] of its own."""
 
 
-class Writer(Walking):
+class Writer(FittedCoder):
   """Writes integers: `payload` gives the bytes."""
 
   def __init__(self, tables: Tables):
@@ -269,7 +205,7 @@ class Writer(Walking):
     return values
 
 
-class Reader(Walking):
+class Reader(FittedCoder):
   """Reads the integers that a writer wrote.
 
   Raises InputError where no writer can have written what there is.

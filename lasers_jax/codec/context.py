@@ -101,7 +101,7 @@ def shapes(kind: Kind) -> Network:
   )
 
 
-class Walk:
+class AutoregressiveMap:
   """A map of codes that becomes known from its upper left corner on."""
 
   def __init__(self, network: Network, kind: Kind, sites: tuple[int, int]):
@@ -138,9 +138,9 @@ class Walk:
 
   def _heard(self, where, plane: int) -> np.ndarray:
     rows, columns = where
-    told = _around(self._seen, rows, columns)
+    context = _around(self._seen, rows, columns)
     heard = sum(
-      self._network.around[i, told[:, i]].sum(axis=1)
+      self._network.around[i, context[:, i]].sum(axis=1)
       for i in range(len(NEIGHBOURS))
     )
     known = self._seen[rows + 1, columns + 1, :plane]

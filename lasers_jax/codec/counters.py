@@ -3,13 +3,13 @@
 import numpy as np
 
 from lasers_jax.codec import context, scales
-from lasers_jax.codec.coder import Coder, Walking
+from lasers_jax.codec.coder import FittedCoder, RowCoder
 from lasers_jax.codec.context import Kind, Network
 from lasers_jax.codec.scales import Scales
 from lasers_jax.codec.tables import Tables, weigh
 
 
-class Counter(Coder):
+class Counter(RowCoder):
   """Counts integers, for tables to be made of."""
 
   def __init__(self):
@@ -32,7 +32,7 @@ class Counter(Coder):
     return values
 
 
-class Gatherer(Coder):
+class MapCollector(RowCoder):
   """Keeps maps, for networks to be trained on."""
 
   def __init__(self):
@@ -70,7 +70,7 @@ class Gatherer(Coder):
     return values
 
 
-class Checker(Walking):
+class Checker(FittedCoder):
   """Reads zeros; raises ValueError where a table is missing or misshapen."""
 
   def table(self, name, values, n, size, rows=None, row_count=1):

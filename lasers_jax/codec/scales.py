@@ -1,4 +1,4 @@
-"""How large integers are, told by those that are known.
+"""Predicts how large integers are from those that are known.
 
 For maps of planes of integers, such as the channels of a transform. One plane
 comes after the other, and the sites of each from coarse to fine: an integer is
@@ -7,8 +7,8 @@ from how far off they were, as in P. Howard and J. Vitter, "New methods for
 lossless image compression using arithmetic coding", Inf. Proc. & Management
 1992 (MLP); and from the planes before, at the site and beside it, as D. Minnen
 and S. Singh, ICIP 2020, take slices of channels one by one. Both are linear,
-and found on training maps. What is expected is a rung of a ladder, each with a
-table of how often integers were off by so much.
+and found on training maps. What is expected falls into one of a few bins, each
+with a table of how often integers were off by so much.
 
 All of it is in integers, products in float64 where sums stay below 2^53: every
 machine finds the same.
@@ -35,8 +35,8 @@ _PARTS = 12  # a mean of 1 to 4 is exact in twelfths
 _LARGEST = 2**20  # weight, in units
 _AT_ONCE = 2**14  # sites
 _BLOCK = 16  # planes
-# Scales from 2^-7 to 2^7, four to an octave.
-_LADDER = np.array([round(_UNIT * 2 ** (j / 4)) for j in range(-28, 29)])
+# Of the bins of scales: from 2^-7 to 2^7, four to an octave.
+_EDGES = np.array([round(_UNIT * 2 ** (j / 4)) for j in range(-28, 29)])
 
 STEPS = 1_500  # of training
 _BATCH = 256
@@ -52,7 +52,7 @@ class Scales(NamedTuple):
     near: [kinds, planes], for how far off those were that predict.
     before, beside: [planes, planes], what plane i says to plane j > i, at the
       site and at the four around it.
-    rungs: [rungs, 4 limit + 1], weights of how far off one is.
+    scale_bins: [bins, 4 limit + 1], weights of how far off one is.
   """
 
   slope: np.ndarray
@@ -61,17 +61,17 @@ class Scales(NamedTuple):
   near: np.ndarray
   before: np.ndarray
   beside: np.ndarray
-  rungs: np.ndarray
+  scale_bins: np.ndarray
 
 
 def shapes(limit: int, planes: int) -> Scales:
   """The shapes of what is fitted to integers in [-limit, limit]."""
   each, square = (KINDS, planes), (planes, planes)
-  rungs = len(_LADDER) + 1, 4 * limit + 1
-  return Scales(each, each, each, each, square, square, rungs)
+  bins = len(_EDGES) + 1, 4 * limit + 1
+  return Scales(each, each, each, each, square, square, bins)
 
 
-class Pass(NamedTuple):
+class ScanPass(NamedTuple):
   """Sites that come together, and the k that predict each."""
 
   kind: int
@@ -82,7 +82,7 @@ class Pass(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def passes(height: int, width: int) -> tuple[Pass, ...]:
+def passes(height: int, width: int) -> tuple[ScanPass, ...]:
   """All sites of a map, from coarse to fine; at most 7 passes."""
   row, column = np.indices((height, width))
   first = (row % _COARSEST == 0) & (column % _COARSEST == 0)
@@ -103,7 +103,7 @@ def passes(height: int, width: int) -> tuple[Pass, ...]:
   return tuple(x for x in found if len(x.rows))
 
 
-def _pass(kind: int, here: np.ndarray, offsets: Sequence) -> Pass:
+def _pass(kind: int, here: np.ndarray, offsets: Sequence) -> ScanPass:
   """The sites of a map bool [h, w], and those so far off."""
   rows, columns = np.nonzero(here)
   height, width = here.shape
@@ -111,10 +111,10 @@ def _pass(kind: int, here: np.ndarray, offsets: Sequence) -> Pass:
   y, x = rows + offsets[:, 0], columns + offsets[:, 1]
   inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
   parts = inside * (_PARTS // np.maximum(inside.sum(axis=0), 1))
-  return Pass(kind, rows, columns, (y % height, x % width), parts)
+  return ScanPass(kind, rows, columns, (y % height, x % width), parts)
 
 
-class Survey:
+class ScalePredictor:
   """Maps of integers [..., h, w] that become known plane by plane."""
 
   def __init__(self, scales: Scales, limit: int, shape: tuple[int, ...]):
@@ -124,7 +124,7 @@ class Survey:
     self._known = np.zeros((planes, *lead), np.int32)
     self.off = np.zeros((planes, *lead), np.uint8)
     self.beside = np.zeros((planes, *lead), np.uint8)
-    self._told = np.zeros(lead)  # to the plane that comes
+    self._context = np.zeros(lead)  # to the plane that comes
     self._earlier = np.zeros((_BLOCK, *lead))  # to its block, by those before
 
   @property
@@ -132,18 +132,18 @@ class Survey:
     """What is known: int64 [..., h, w, planes]."""
     return np.moveaxis(self._known, 0, -1).astype(np.int64)
 
-  def expect(self, plane: int, one: Pass) -> tuple[np.ndarray, np.ndarray]:
-    """What integers of a pass will be, and by which rungs: int64 [..., n]."""
+  def expect(self, plane: int, one: ScanPass) -> tuple[np.ndarray, np.ndarray]:
+    """What integers of a pass will be, and in which bins: int64 [..., n]."""
     net, at = self._scales, (one.kind, plane)
     means = _around(self._known[plane], one)
     guess = net.slope[at] * means + _PARTS * (net.offset[at] + _SLOPE // 2)
     guess = np.clip(guess // (_PARTS * _SLOPE), -self._limit, self._limit)
     near = net.near[at] * _around(self.off[plane], one) // _PARTS
-    told = self._told[..., one.rows, one.columns].astype(np.int64)
-    scale = net.least[at] + near + told
-    return guess, np.searchsorted(_LADDER, scale)
+    context = self._context[..., one.rows, one.columns].astype(np.int64)
+    scale = net.least[at] + near + context
+    return guess, np.searchsorted(_EDGES, scale)
 
-  def learn(self, plane: int, one: Pass, codes, guess) -> None:
+  def learn(self, plane: int, one: ScanPass, codes, guess) -> None:
     """Takes the integers of a pass as known: [..., n]."""
     where = (..., one.rows, one.columns)
     self._known[plane][where] = codes
@@ -160,7 +160,7 @@ class Survey:
     if n == first:
       self._earlier = self._say(slice(first), slice(n, n + _BLOCK))
     late = self._say(slice(first, n), slice(n, n + 1))[0]
-    self._told = self._earlier[n - first] + late
+    self._context = self._earlier[n - first] + late
 
   def _say(self, known: slice, later: slice) -> np.ndarray:
     """What some planes say to later ones: float64 [later, ..., h, w]."""
@@ -191,10 +191,10 @@ def fit(maps: Sequence[np.ndarray], limit: int, seed: int = 0) -> Scales:
   seen = [_look(blank, limit, stack) for stack in stacks]
   together = _Seen(*map(np.concatenate, zip(*seen, strict=True)))
   scales = blank._replace(**_train(together, seed))
-  counts = np.zeros((len(_LADDER) + 1, 4 * limit + 1), np.int64)
+  counts = np.zeros((len(_EDGES) + 1, 4 * limit + 1), np.int64)
   for stack in stacks:
     _count(scales, limit, stack, counts)
-  return scales._replace(rungs=weigh(counts))
+  return scales._replace(scale_bins=weigh(counts))
 
 
 class _Seen(NamedTuple):
@@ -211,8 +211,8 @@ def _blank(slope: np.ndarray, offset: np.ndarray, limit: int) -> Scales:
   kinds, planes = slope.shape
   zeros = np.zeros((kinds, planes), np.int64)
   square = np.zeros((planes, planes), np.int64)
-  rungs = np.ones((1, 4 * limit + 1), np.int64)
-  return Scales(slope, offset, zeros, zeros, square, square, rungs)
+  bins = np.ones((1, 4 * limit + 1), np.int64)
+  return Scales(slope, offset, zeros, zeros, square, square, bins)
 
 
 def _predictions(stacks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -242,39 +242,39 @@ def _look(blank: Scales, limit: int, stack: np.ndarray) -> _Seen:
   """What is seen of maps [b, h, w, planes] as they become known."""
   kind = np.zeros(stack.shape[1:3], np.int32)
   near = np.zeros(stack.shape, np.int32)
-  survey = Survey(blank, limit, stack.shape)
-  for plane, one, _, _ in _walk(survey, stack):
+  predictor = ScalePredictor(blank, limit, stack.shape)
+  for plane, one, _, _ in _walk(predictor, stack):
     where = (..., one.rows, one.columns)
     kind[where] = one.kind
-    near[(*where, plane)] = _around(survey.off[plane], one)
+    near[(*where, plane)] = _around(predictor.off[plane], one)
   rows = [
     np.moveaxis(x, 0, -1).reshape(-1, stack.shape[-1]).astype(np.int32)
-    for x in (survey.off, survey.beside)
+    for x in (predictor.off, predictor.beside)
   ]
   kinds = np.broadcast_to(kind, stack.shape[:3]).ravel()
   return _Seen(kinds, near.reshape(len(kinds), -1), *rows)
 
 
 def _count(scales, limit, stack, counts) -> None:
-  """Counts on which rung integers are how far off."""
-  survey = Survey(scales, limit, stack.shape)
-  for _, _, off, rungs in _walk(survey, stack):
-    np.add.at(counts, (rungs, off + 2 * limit), 1)
+  """Counts in which bin integers are how far off."""
+  predictor = ScalePredictor(scales, limit, stack.shape)
+  for _, _, off, bins in _walk(predictor, stack):
+    np.add.at(counts, (bins, off + 2 * limit), 1)
 
 
-def _walk(survey: Survey, stack: np.ndarray):
-  """Leads a survey through known maps [b, h, w, planes].
+def _walk(predictor: ScalePredictor, stack: np.ndarray):
+  """Leads a predictor through known maps [b, h, w, planes].
 
-  Yields (plane, pass, how far off what was expected is, rungs) before each
+  Yields (plane, pass, how far off what was expected is, bins) before each
   pass is learned.
   """
   for plane in range(stack.shape[-1]):
     for one in passes(*stack.shape[1:3]):
       codes = stack[..., one.rows, one.columns, plane]
-      guess, rungs = survey.expect(plane, one)
-      yield plane, one, codes - guess, rungs
-      survey.learn(plane, one, codes, guess)
-    survey.finish(plane)
+      guess, bins = predictor.expect(plane, one)
+      yield plane, one, codes - guess, bins
+      predictor.learn(plane, one, codes, guess)
+    predictor.finish(plane)
 
 
 def _train(seen: _Seen, seed: int) -> dict[str, np.ndarray]:
@@ -319,7 +319,7 @@ def _train(seen: _Seen, seed: int) -> dict[str, np.ndarray]:
   }
 
 
-def _around(maps: np.ndarray, one: Pass) -> np.ndarray:
+def _around(maps: np.ndarray, one: ScanPass) -> np.ndarray:
   """The mean of those that predict, in 1 / _PARTS: int64 [..., n].
 
   0 where there are none.

@@ -50,14 +50,14 @@ def steps(weights: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
     `count` arrays int64, as long as `weights`.
   """
   above = [1] * len(weights)  # of j members, from above each
-  rungs = []
+  found = []
   for _ in range(count):
     own = [w * e for w, e in zip(weights, above, strict=True)]
     excess = max(max(own).bit_length() - 40, 0)
-    rungs.append(np.array([max(x >> excess, 1) for x in own], np.int64))
+    found.append(np.array([max(x >> excess, 1) for x in own], np.int64))
     sums = list(itertools.accumulate(reversed(own)))[::-1]
     above = [*sums[1:], 0]
-  return tuple(reversed(rungs))
+  return tuple(reversed(found))
 
 
 def ladder(weights: np.ndarray, count: int) -> list[np.ndarray]:

@@ -36,9 +36,9 @@ class Choice(NamedTuple):
   """How to encode, where not as trained; None is as trained."""
 
   S: int | None = None
-  bits: int | None = None
-  tolerance: float | None = None
-  step: float | None = None
+  coefficient_bits: int | None = None
+  residual_norm: float | None = None
+  quantizer_step: float | None = None
   levels: str = 'lloyd'  # of LEVELS
   pursuit: str | None = None
   context: bool = False  # whether what is around tells what is probable
@@ -48,17 +48,17 @@ class Choice(NamedTuple):
     """What changes of the bottleneck's fields."""
     fields = {
       'S': self.S,
-      'coefficient_bits': self.bits,
+      'coefficient_bits': self.coefficient_bits,
       'pursuit': self.pursuit,
-      'tolerance': self.tolerance,
-      'step': self.step,
+      'residual_norm': self.residual_norm,
+      'step': self.quantizer_step,
     }
     return {name: x for name, x in fields.items() if x is not None}
 
   @property
   def fits_levels(self) -> bool:
     """Whether coefficients are of other sizes than in training."""
-    return bool(self.changes.keys() - {'tolerance', 'step'})
+    return bool(self.changes.keys() - {'residual_norm', 'step'})
 
   @property
   def file(self) -> str:
@@ -151,11 +151,12 @@ def training_batches(model: TrainedModel, path: str) -> Iterator[dict]:
 
 def choices_of(
   numbers: list[int | None] | None,
-  bits: list[int | None] | None,
-  tolerances: list[float | None] | None,
-  steps: list[float | None] | None,
+  coefficient_bits: list[int | None] | None,
+  residual_norms: list[float | None] | None,
+  quantizer_steps: list[float | None] | None,
   *others: Any,
 ) -> list[Choice]:
   """All that flags name: each S with each number of bits, and so on."""
-  values = [x or [None] for x in (numbers, bits, tolerances, steps)]
+  each = numbers, coefficient_bits, residual_norms, quantizer_steps
+  values = [x or [None] for x in each]
   return [Choice(*some, *others) for some in itertools.product(*values)]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lasers_jax import inference
+from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.bottlenecks.rates import fields_at
 from lasers_jax.core.files import as_json, write_text, written_whole
 from lasers_jax.core.images import save_png
@@ -97,7 +98,9 @@ def plan(
       entry = Entry(name, rate, os.path.join(path, f'{name}-{rate:g}'))
       entries.append(entry)
       try:
-        entry.fields = fields_at(base['bottleneck'], rate * f**2, d, sites)
+        entry.fields = fields_at(
+          BOTTLENECKS, base['bottleneck'], rate * f**2, d, sites
+        )
       except ValueError as error:
         entry.error = f'no settings: {error}'
         continue

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.binary import BSQ, LFQ
-from tests.bottlenecks.modules import drawn, normal, run
+from tests.bottlenecks.rows import drawn, run, standard_normal
 
 B, SIDE, D, BITS = 4, 4, 8, 5
 CLASSES = [LFQ, BSQ]
@@ -15,7 +15,7 @@ CLASSES = [LFQ, BSQ]
 
 @pytest.fixture(scope='module')
 def z():
-  return normal((B, SIDE, SIDE, D))
+  return standard_normal((B, SIDE, SIDE, D))
 
 
 @functools.cache
@@ -90,7 +90,7 @@ def test_losses(cls, temperature, gamma, z):
 
 def test_the_gradient_of_lfq_is_that_of_the_linear_maps(z):
   module, variables = started(LFQ)
-  c = normal((B, SIDE, SIDE, D), seed=1)
+  c = standard_normal((B, SIDE, SIDE, D), seed=1)
 
   def total(z):
     return jnp.sum(run(module, variables, z, train=True).quantized * c)
@@ -105,7 +105,7 @@ def test_the_gradient_of_lfq_is_that_of_the_linear_maps(z):
 def test_the_gradient_of_bsq_is_that_of_the_sphere(z):
   """Across a scalar's direction, scaled by its length, and none along it."""
   module, variables = started(BSQ)
-  c = normal((B, SIDE, SIDE, D), seed=1)
+  c = standard_normal((B, SIDE, SIDE, D), seed=1)
 
   def total(z):
     return jnp.sum(run(module, variables, z, train=True).quantized * c)
@@ -178,7 +178,7 @@ def test_extremes_are_finite(cls, z):
 def test_the_entropy_loss_makes_codes_diverse(cls, temperature):
   """Descending it alone, from signals that all share one code."""
   module, variables = started(cls, temperature=temperature)
-  z = normal((B, SIDE, SIDE, D)) * 0.2 + 1.0
+  z = standard_normal((B, SIDE, SIDE, D)) * 0.2 + 1.0
   params = variables['params']
 
   @jax.jit

@@ -203,7 +203,7 @@ def test_kl_codes_a_site_alike_whatever_comes_along(variables, z):
 
 BITS = 3
 L = 2**BITS
-ROUNDED = [Identity(D=D, bits=BITS), KL(D=D, bits=BITS)]
+ROUNDED = [Identity(D=D, value_bits=BITS), KL(D=D, value_bits=BITS)]
 rounded = pytest.mark.parametrize(
   'module', ROUNDED, ids=lambda x: type(x).__name__
 )
@@ -324,7 +324,7 @@ def test_moments_follow_what_counts_in_training(module, z, variables):
 
 def test_latents_that_grow_keep_their_levels(z):
   """A slow range was left behind by latents that nothing holds."""
-  module = Identity(D=D, bits=BITS)
+  module = Identity(D=D, value_bits=BITS)
   variables = start(module, z, {})
   grown = z
   for _ in range(60):
@@ -357,7 +357,7 @@ def test_rounding_passes_the_gradient_within_the_levels(z, dtype):
 
 
 def test_a_draw_is_not_rounded_but_its_code_is(z, variables):
-  plain, module = KL(D=D), KL(D=D, bits=BITS)
+  plain, module = KL(D=D), KL(D=D, value_bits=BITS)
   rngs = {'bottleneck': jax.random.key(3)}
   one = plain.apply(variables, z, train=True, rngs=rngs)
   started = start(module, z, variables)

@@ -7,20 +7,20 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from lasers_jax.bottlenecks.cvq import CVQ
-from tests.bottlenecks.modules import normal
+from tests.bottlenecks.rows import standard_normal
 
 B, SIDE, D, K = 8, 4, 8, 16
 
 
 @pytest.fixture(scope='module')
 def z():
-  return normal((B, SIDE, SIDE, D), 0)
+  return standard_normal((B, SIDE, SIDE, D), 0)
 
 
 @pytest.fixture(scope='module')
 def variables():
   """Of codes at a distance, of which many are not the nearest to any."""
-  codes = normal((K, D), 1) + 2 * jnp.eye(D)[:1]
+  codes = standard_normal((K, D), 1) + 2 * jnp.eye(D)[:1]
   use = jnp.asarray(np.random.default_rng(2).uniform(0, 2, K), jnp.float32)
   return {'params': {'codes': codes}, 'codebook': {'use': use}}
 

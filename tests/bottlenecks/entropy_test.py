@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from lasers_jax.bottlenecks import entropy
 from lasers_jax.bottlenecks.entropy import Entropy
-from tests.bottlenecks.modules import drawn, run
+from tests.bottlenecks.rows import drawn, run
 
 B, SIDE, D = 64, 4, 8
 

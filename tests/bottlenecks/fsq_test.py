@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.fsq import FSQ
-from tests.bottlenecks.modules import drawn, normal, run
+from tests.bottlenecks.rows import drawn, run, standard_normal
 
 B, SIDE, D = 4, 4, 8
 LEVELS = (4, 3, 5)
@@ -14,7 +14,7 @@ LEVELS = (4, 3, 5)
 
 @pytest.fixture(scope='module')
 def z():
-  return normal((B, SIDE, SIDE, D))
+  return standard_normal((B, SIDE, SIDE, D))
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def test_decoded_codes_are_the_forward_pass_in_training(z):
 def test_the_gradient_is_that_of_the_bound(z):
   """Straight through the rounding alone, and by hand through the rest."""
   module, variables = started()
-  c = normal((B, SIDE, SIDE, D), seed=1)
+  c = standard_normal((B, SIDE, SIDE, D), seed=1)
 
   def total(z):
     return jnp.sum(run(module, variables, z, train=True).quantized * c)
@@ -88,7 +88,7 @@ def test_the_gradient_is_that_of_the_bound(z):
 
 def test_the_linear_maps_learn_from_the_decoder(z):
   module, variables = started()
-  c = normal((B, SIDE, SIDE, D), seed=1)
+  c = standard_normal((B, SIDE, SIDE, D), seed=1)
 
   def total(params):
     latent = run(module, {'params': params}, z, train=True)

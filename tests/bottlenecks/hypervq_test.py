@@ -7,20 +7,20 @@ import pytest
 
 from lasers_jax.bottlenecks.hypervq import HyperVQ
 from lasers_jax.coding.hyperbolic import mlr_logits
-from tests.bottlenecks.modules import normal
+from tests.bottlenecks.rows import standard_normal
 
 B, SIDE, D, K = 8, 4, 8, 16
 
 
 @pytest.fixture(scope='module')
 def z():
-  return 0.5 * normal((B, SIDE, SIDE, D), 0)
+  return 0.5 * standard_normal((B, SIDE, SIDE, D), 0)
 
 
 @pytest.fixture(scope='module')
 def params():
   offsets = jnp.asarray(np.random.default_rng(2).uniform(0.5, 1, K), 'f4')
-  return {'directions': normal((K, D), 1), 'offsets': offsets}
+  return {'directions': standard_normal((K, D), 1), 'offsets': offsets}
 
 
 @functools.partial(jax.jit, static_argnames=('train', 'method', 'module'))
@@ -60,7 +60,7 @@ def test_evaluation_takes_the_largest_logit(curvature, z, params):
 
 
 def test_training_draws_by_the_softmax_of_the_logits(params):
-  z = jnp.broadcast_to(0.5 * normal((D,), 5), (B, SIDE, SIDE, D))
+  z = jnp.broadcast_to(0.5 * standard_normal((D,), 5), (B, SIDE, SIDE, D))
   drawn = np.stack(
     [apply(params, z, seed, train=True).codes for seed in range(40)]
   )
@@ -84,7 +84,7 @@ def test_training_decodes_what_it_drew(z, params):
 
 def test_gradients_are_those_of_the_straight_through_gumbel_softmax(z, params):
   module = HyperVQ(D=D, K=K, temperature=0.7)
-  g = normal(z.shape, 3)
+  g = standard_normal(z.shape, 3)
   noise = jax.random.gumbel(jax.random.key(9), (z[..., 0].size, K))
 
   def ours(params, z):

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.ibq import IBQ
-from tests.bottlenecks.modules import normal
+from tests.bottlenecks.rows import standard_normal
 
 B, SIDE, D, K = 8, 4, 8, 16
 
 
 @pytest.fixture(scope='module')
 def z():
-  return normal((B, SIDE, SIDE, D), 0)
+  return standard_normal((B, SIDE, SIDE, D), 0)
 
 
 @pytest.fixture(scope='module')
 def codes():
-  return normal((K, D), 1)
+  return standard_normal((K, D), 1)
 
 
 @functools.partial(jax.jit, static_argnames=('train', 'method'))
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_the_paper(
     pull(
       (
         {other: jnp.float32(other == name) for other in values[0]},
-        normal(values[1].shape, 3) * (name is None),
+        standard_normal(values[1].shape, 3) * (name is None),
       )
     )
     for values, pull in pulls
@@ -98,7 +98,7 @@ def test_gradients_are_those_of_the_paper(
 def test_every_code_has_a_gradient(pulls):
   (values, pull), _ = pulls
   nothing = jax.tree.map(jnp.zeros_like, values[0])
-  to_codes, _ = pull((nothing, normal(values[1].shape, 3)))
+  to_codes, _ = pull((nothing, standard_normal(values[1].shape, 3)))
   assert np.all(np.any(to_codes != 0, axis=1))
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_nan(codes):
     return sum(latent.losses.values()) + jnp.sum(latent.quantized)
 
   for scale in (0.0, 1e3):
-    z = scale * normal((2, 2, D), 4)
+    z = scale * standard_normal((2, 2, D), 4)
     found = jax.value_and_grad(total, (0, 1))(codes, z)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
 

@@ -70,17 +70,3 @@ def test_evaluation_and_statistics_do_not_change(z):
     for x in (module, cut)
   ]  # fmt: skip
   jax.tree.map(np.testing.assert_array_equal, *updated)
-
-
-@pytest.mark.parametrize(
-  'fields, line',
-  [
-    (
-      {'sparsity_dropout': 0.5, 'gradient': 'refit'},
-      "prefixes go with gradient='straight_through' only",
-    ),
-  ],
-)
-def test_settings_that_cannot_be(z, fields, line):
-  with pytest.raises(ValueError, match=line):
-    start(fields, z)

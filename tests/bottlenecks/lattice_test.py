@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks.lattice import Lattice
-from tests.bottlenecks.modules import drawn, run
+from tests.bottlenecks.rows import drawn, run
 
 B, SIDE, D, K = 4, 4, 8, 16
 N = B * SIDE * SIDE
@@ -21,7 +21,7 @@ def z():
 
 @functools.cache
 def started(**fields):
-  module = Lattice(**{'D': D, 'K': K, **fields})
+  module = Lattice(**{'D': D, 'initial_points': K, **fields})
   return module, drawn(module)
 
 
@@ -156,7 +156,7 @@ def test_the_codebook_loss_finds_the_spacing_of_the_data():
   """Signals that are multiples of one spacing a channel, up to the limit."""
   b = np.linspace(0.4, 1.2, D)
   k = np.random.default_rng(0).integers(-3, 4, (B, SIDE, SIDE, D))
-  module, z = Lattice(D=D, K=K, limit=3), jnp.asarray(b * k, 'f4')
+  module, z = Lattice(D=D, initial_points=K, limit=3), jnp.asarray(b * k, 'f4')
 
   @jax.jit
   def step(params):
@@ -174,7 +174,7 @@ def test_the_codebook_loss_finds_the_spacing_of_the_data():
 
 def test_the_start_is_that_of_the_paper():
   """U(0, B) but for the lowest hundredth of it."""
-  module = Lattice(D=4000, K=512)
+  module = Lattice(D=4000, initial_points=512)
   b = basis_of(drawn(module))
   widest = 1 / (512 ** (1 / 4000) - 1)
   assert 0 < b.min() < 0.02 * widest and 0.99 * widest < b.max()
@@ -195,7 +195,7 @@ def test_the_mask_chooses_what_is_counted(z):
 
 
 def test_extremes_are_finite(z):
-  module = Lattice(D=D, K=K)
+  module = Lattice(D=D, initial_points=K)
 
   def total(params, z):
     latent = run(module, {'params': params}, z, train=True)
@@ -214,7 +214,7 @@ def test_extremes_are_finite(z):
 
 @pytest.mark.parametrize('limit, bits', [(1, 2), (3, 3), (4, 4), (7, 4)])
 def test_bits_per_site(limit, bits):
-  assert Lattice(D=D, K=K, limit=limit).bits_per_site == D * bits
+  assert Lattice(D=D, initial_points=K, limit=limit).bits_per_site == D * bits
 
 
 def test_atoms_are_steps_along_the_channels():

@@ -7,7 +7,7 @@ from lasers_jax import coding
 from lasers_jax.bottlenecks.lista import Lista
 from lasers_jax.coding.ista import dct_dictionary, ista, largest_eigenvalue
 from lasers_jax.coding.scalar import Levels, update_levels
-from tests.bottlenecks.modules import assert_near
+from tests.bottlenecks.rows import assert_close
 
 B, SIDE, D, K = 4, 4, 8, 16
 
@@ -39,7 +39,7 @@ def with_levels(variables, levels):
 
 
 def module_of(**fields):
-  return Lista(**{'D': D, 'K': K, 'steps': 5, **fields})
+  return Lista(**{'D': D, 'K': K, 'iterations': 5, **fields})
 
 
 def expected_codes(z, variables, penalty=0.1):
@@ -51,10 +51,10 @@ def expected_codes(z, variables, penalty=0.1):
 def test_codes_are_those_of_the_steps(z, variables):
   codes = module_of().apply(variables, z, method='encode')
   assert codes.shape == (B, SIDE, SIDE, K) and codes.dtype == jnp.float32
-  assert_near(codes.reshape(-1, K), expected_codes(z, variables))
+  assert_close(codes.reshape(-1, K), expected_codes(z, variables))
   quantized = module_of().apply(variables, codes, method='decode')
   dictionary = np.asarray(variables['params']['dictionary'])
-  assert_near(quantized, np.asarray(codes) @ dictionary.T)
+  assert_close(quantized, np.asarray(codes) @ dictionary.T)
 
 
 def test_training_is_evaluation(z, variables):
@@ -91,7 +91,7 @@ def test_the_loss_reaches_encoder_dictionary_and_constant(z, variables):
   gradient = wanted[1][0]['dictionary']
   radial = jnp.sum(atoms * gradient, axis=0, keepdims=True)
   wanted[1][0]['dictionary'] = gradient - atoms * radial
-  assert_near(found, wanted)
+  assert_close(found, wanted)
   assert all(np.any(x != 0) for x in jax.tree.leaves(found[1]))
 
 
@@ -105,13 +105,13 @@ def test_the_gradient_of_the_decoder_goes_through_the_steps(z, variables):
     rows = expected_codes(z, variables) @ variables['params']['dictionary'].T
     return jnp.sum(rows * c.reshape(-1, D))
 
-  assert_near(jax.grad(total)(z), jax.grad(expected)(z))
+  assert_close(jax.grad(total)(z), jax.grad(expected)(z))
 
 
 @pytest.mark.parametrize('ratio', [0.0, -3.0, 0.5])
 def test_the_constant_stays_where_steps_converge(z, variables, ratio):
   params = {**variables['params'], 'ratio': jnp.float32(ratio)}
-  module = module_of(steps=100)
+  module = module_of(iterations=100)
   latent = module.apply({**variables, 'params': params}, z, train=False)
   assert latent.stats['relative_error'] < 1
 
@@ -132,7 +132,7 @@ def test_averaged_weights_are_normalized(z, variables):
     module_of().apply(x, z, train=False)
     for x in (variables, {**variables, 'params': params})
   ]
-  assert_near(*latents)
+  assert_close(*latents)
 
 
 # Sizes and levels
@@ -154,7 +154,7 @@ def test_levels_and_sizes_follow_what_is_kept(z, variables):
     jnp.ones(kept.shape),
     0.9,
   )
-  assert_near(found['levels'], expected)
+  assert_close(found['levels'], expected)
   for atom in range(K):
     own = kept[np.asarray(codes.atoms) == atom]
     if len(own):
@@ -162,7 +162,7 @@ def test_levels_and_sizes_follow_what_is_kept(z, variables):
       square = 9 + share * (np.mean(own**2) - 9)
       np.testing.assert_allclose(found['sizes'][atom], square**0.5, rtol=1e-4)
   _, same = module.apply(known, z, train=False, mutable=['codebook'])
-  assert_near(same['codebook'], known['codebook'])
+  assert_close(same['codebook'], known['codebook'])
 
 
 def test_they_start_with_a_first_batch(z, variables):
@@ -183,7 +183,7 @@ def test_atoms_have_their_usual_size(variables):
   for module, size in (module_of(), 1.0), (module_of(keep=2), 3.0):
     atoms = module.apply(known, method='atoms')
     assert atoms.shape == (K, 1, 1, D)
-    assert_near(atoms[:, 0, 0], size * variables['params']['dictionary'].T)
+    assert_close(atoms[:, 0, 0], size * variables['params']['dictionary'].T)
 
 
 # What is kept
@@ -205,7 +205,7 @@ def test_kept_coefficients_are_the_nearest_levels(z, variables):
   indices = module.apply(known, codes, method='indices')
   np.testing.assert_array_equal(indices, codes.atoms)
   multiples = module.apply(known, z, method='multiples')
-  assert_near(multiples, (kept / 3.0).reshape(-1, 3))
+  assert_close(multiples, (kept / 3.0).reshape(-1, 3))
 
   quantized = module.apply(known, codes, method='decode')
   chosen = np.asarray(variables['params']['dictionary']).T[order]
@@ -270,8 +270,8 @@ def test_masked_sites_count_for_nothing(z, variables, keep):
     )
     return latent.losses, latent.stats, updates
 
-  assert_near(train(z, mask), train(other, mask))
-  assert_near(train(z, mask), train(z[:, :2]))
+  assert_close(train(z, mask), train(other, mask))
+  assert_close(train(z, mask), train(z[:, :2]))
 
 
 @pytest.mark.parametrize('keep', [None, 2])

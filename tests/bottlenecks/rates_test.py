@@ -3,7 +3,7 @@
 import pytest
 
 from lasers_jax.bottlenecks import BOTTLENECKS
-from lasers_jax.bottlenecks.rates import CLOSE, SOLVERS, fields_at
+from lasers_jax.bottlenecks.rates import fields_at
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.presets import bottlenecks
 
@@ -12,11 +12,11 @@ ROUNDED = {'pursuit': 'rounded'}
 
 
 def section(name):
-  return bottlenecks.choose(name)[0].to_dict()
+  return bottlenecks.choose(name)[0]
 
 
 def solve(name, bits):
-  return fields_at(section(name), bits, D, SIDE**2)
+  return fields_at(BOTTLENECKS, section(name), bits, D, SIDE**2)
 
 
 def bits_at(name, bits):
@@ -30,29 +30,25 @@ def bits_at(name, bits):
   return model.bottleneck.map_bits(SIDE, SIDE) / SIDE**2
 
 
-def test_every_bottleneck_has_a_row():
-  assert SOLVERS.keys() == BOTTLENECKS.keys()
-
-
 @pytest.mark.parametrize('bits', [9, 32])
-@pytest.mark.parametrize('name', [*SOLVERS, 'residual-fsq', 'product-bsq'])
+@pytest.mark.parametrize('name', [*BOTTLENECKS, 'residual-fsq', 'product-bsq'])
 def test_settings_cost_what_was_asked(name, bits):
   try:
     cost = bits_at(name, bits)
   except ValueError as error:
     assert f'{bits} bits a site' in str(error)
   else:
-    assert CLOSE * bits <= cost <= bits if name == 'mqvae' else cost == bits
+    assert 0.98 * bits <= cost <= bits if name == 'mqvae' else cost == bits
 
 
 def test_most_meet_the_rate_of_512_codes():
   met = []
-  for name in SOLVERS:
+  for name in BOTTLENECKS:
     try:
       met.append(solve(name, 9) and name)
     except ValueError:
       pass
-  assert set(SOLVERS) - set(met) == {
+  assert set(BOTTLENECKS) - set(met) == {
     'lattice',
     'entropy',
     'product',
@@ -77,8 +73,8 @@ def test_most_meet_the_rate_of_512_codes():
     ('residual', 13, {'depth': 13, 'inner': {'K': 2}}),
     ('product', 32, {'groups': 4, 'inner': {'K': 256}}),
     ('product-lattice', 64, {'groups': 8, 'inner': {'limit': 7}}),
-    ('none', 64, {'bits': 4}),
-    ('none', 16, {'bits': 1}),
+    ('none', 64, {'value_bits': 4}),
+    ('none', 16, {'value_bits': 1}),
     ('lasers', 9, {**ROUNDED, 'K': 256, 'S': 1, 'coefficient_bits': 1}),
     ('lasers', 32, {**ROUNDED, 'K': 739, 'S': 3, 'coefficient_bits': 2}),
     ('mqvae', 9, {'keep': 53 / 64, 'inner': {'K': 1024}}),

@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from tests.bottlenecks.copies import (
+from tests.bottlenecks.rows import (
   DEPTH,
   INNER,
   SIDE,
   B,
   D,
   K,
-  assert_near,
+  assert_close,
   assert_same,
-  draw_z,
   home,
   names,
   residual,
-  start,
-  train,
+  standard_normal,
+  started,
+  train_once,
   under,
 )
 
 
 @pytest.fixture(scope='module')
 def z():
-  return draw_z()
+  return standard_normal((B, SIDE, SIDE, D))
 
 
 # Residual
@@ -49,12 +49,12 @@ def partial_sums(variables, z, depth=DEPTH):
 @pytest.mark.parametrize('learning', ['ema', 'loss'])
 def test_each_level_codes_what_is_left(z, learning):
   module = residual(INNER[learning])
-  variables = start(module, z)
-  latent, _ = train(module, variables, z)
+  variables = started(module, z)
+  latent, _ = train_once(module, variables, z)
   chosen, sums = partial_sums(variables, z)
   codes = np.stack(latent.codes).reshape(DEPTH, -1)
   np.testing.assert_array_equal(codes, chosen)
-  assert_near(latent.quantized.reshape(-1, D), sums[-1])
+  assert_close(latent.quantized.reshape(-1, D), sums[-1])
   # RQ-VAE equation 8: of the partial sums, here a mean over the levels.
   errors = ((np.asarray(z).reshape(-1, D) - sums) ** 2).mean(axis=(1, 2))
   assert np.all(np.diff(errors) < 0)
@@ -67,7 +67,7 @@ def test_each_level_codes_what_is_left(z, learning):
 
 def test_levels_of_sparse_codes_come_nearer(z):
   module = residual(INNER['lasers'])
-  variables = start(module, z)
+  variables = started(module, z)
   errors = [
     residual(INNER['lasers'], depth=depth)
     .apply(variables, z, train=False)
@@ -79,7 +79,7 @@ def test_levels_of_sparse_codes_come_nearer(z):
 
 def test_gradients_of_residual_levels(z):
   module = residual()
-  variables, n = start(module, z), z[..., 0].size
+  variables, n = started(module, z), z[..., 0].size
   c = jax.random.normal(jax.random.key(3), z.shape)
 
   def output(params, z):
@@ -99,7 +99,7 @@ def test_gradients_of_residual_levels(z):
   errors = np.asarray(z).reshape(-1, D) - sums
   expected = 2 * errors.sum(axis=0) / (DEPTH * n * D)
   to_params, to_z = gradients['commitment']
-  assert_near(to_z.reshape(-1, D), expected)
+  assert_close(to_z.reshape(-1, D), expected)
   assert not any(np.any(x) for x in jax.tree.leaves(to_params))
   # The codebook loss moves each level by its own error, and not z.
   to_params, to_z = gradients['codebook']
@@ -107,19 +107,19 @@ def test_gradients_of_residual_levels(z):
   for i, name in enumerate(names(DEPTH)):
     expected = np.zeros((K, D))
     np.add.at(expected, chosen[i], -2 * errors[i] / (DEPTH * n * D))
-    assert_near(to_params[name]['codes'], expected)
+    assert_close(to_params[name]['codes'], expected)
 
 
 def test_levels_learn_from_what_is_left_to_them(z):
   module = residual(INNER['ema'])
-  variables = start(module, z)
-  _, codebook = train(module, variables, z)
+  variables = started(module, z)
+  _, codebook = train_once(module, variables, z)
   _, sums = partial_sums(variables, z)
   left = np.concatenate([np.zeros_like(sums[:1]), sums[:-1]])
   for i, name in enumerate(names(DEPTH)):
     rest = jnp.asarray(z - left[i].reshape(z.shape), 'f4')
-    _, expected = train(INNER['ema'], under(variables, name), rest)
-    assert_near(codebook[name], expected, 1e-4)
+    _, expected = train_once(INNER['ema'], under(variables, name), rest)
+    assert_close(codebook[name], expected, 1e-4)
 
 
 # Dropout of levels
@@ -139,9 +139,9 @@ def levels_used(variables, quantized, z):
 
 
 def test_dropout_uses_the_first_levels_of_an_image(z):
-  variables = start(residual(), z)
+  variables = started(residual(), z)
   for seed in range(3):
-    latent, _ = train(dropped(), variables, z, seed=seed)
+    latent, _ = train_once(dropped(), variables, z, seed=seed)
     assert len(set(levels_used(variables, latent.quantized, z))) > 1
     # The codes are all there, as in evaluation.
     codes = dropped().apply(variables, z, method='encode')
@@ -159,7 +159,7 @@ def drawn_levels(variables, shape, share=1.0, seed=3):
 
 @pytest.mark.parametrize('share', [1.0, 0.4])
 def test_dropout_draws_levels_with_equal_odds(z, share):
-  variables = start(residual(), z)
+  variables = started(residual(), z)
   levels = drawn_levels(variables, (3000, 1, 1, D), share)
   counts = np.bincount(levels.ravel(), minlength=DEPTH + 1) / 3000
   expected = np.array([0, 1, 1, 1]) * share / DEPTH
@@ -168,7 +168,7 @@ def test_dropout_draws_levels_with_equal_odds(z, share):
 
 
 def test_dropout_takes_the_first_dimension_as_images(z):
-  variables = start(residual(), z)
+  variables = started(residual(), z)
   for shape in ((20, 2, SIDE, SIDE, D), (20, SIDE, SIDE, D)):
     levels = np.asarray(drawn_levels(variables, shape))
     assert levels.shape == shape[:-1]
@@ -183,9 +183,9 @@ def test_dropout_takes_the_first_dimension_as_images(z):
 
 
 def test_dropout_is_drawn_again_by_its_key_and_never_in_evaluation(z):
-  variables = start(residual(), z)
+  variables = started(residual(), z)
   one, again, other = (
-    train(dropped(), variables, z, seed=seed)[0] for seed in (3, 3, 4)
+    train_once(dropped(), variables, z, seed=seed)[0] for seed in (3, 3, 4)
   )
   assert_same(one, again)
   assert np.any(one.quantized != other.quantized)
@@ -194,9 +194,9 @@ def test_dropout_is_drawn_again_by_its_key_and_never_in_evaluation(z):
 
 
 def test_dropout_averages_over_the_levels_in_use(z):
-  variables = start(residual(), z)
+  variables = started(residual(), z)
   c = jax.random.normal(jax.random.key(3), z.shape)
-  latent, codebook = train(dropped(), variables, z)
+  latent, codebook = train_once(dropped(), variables, z)
   used = levels_used(variables, latent.quantized, z)
   assert len(set(used)) > 1
   _, sums = partial_sums(variables, z)
@@ -209,21 +209,21 @@ def test_dropout_averages_over_the_levels_in_use(z):
   for i, name in enumerate(names(DEPTH)):
     rest = z if i == 0 else z - sums[i - 1].reshape(z.shape).astype('f4')
     mask = jnp.broadcast_to(counted[i][:, None, None], z.shape[:-1])
-    _, expected = train(INNER['loss'], under(variables, name), rest, mask)
-    assert_near(codebook[name], expected)
+    _, expected = train_once(INNER['loss'], under(variables, name), rest, mask)
+    assert_close(codebook[name], expected)
 
   def total(z):
-    return jnp.sum(train(dropped(), variables, z)[0].quantized * c)
+    return jnp.sum(train_once(dropped(), variables, z)[0].quantized * c)
 
   assert_same(jax.grad(total)(z), c)
 
 
 def test_dropout_counts_no_masked_sites(z):
-  module, variables = dropped(), start(residual(), z)
+  module, variables = dropped(), started(residual(), z)
   mask = jnp.zeros((B, SIDE, SIDE), bool).at[:, :2].set(True)
-  whole, _ = train(module, variables, z, mask)
-  part, _ = train(module, variables, z[:, :2])
-  assert_near((whole.losses, whole.stats), (part.losses, part.stats))
+  whole, _ = train_once(module, variables, z, mask)
+  part, _ = train_once(module, variables, z[:, :2])
+  assert_close((whole.losses, whole.stats), (part.losses, part.stats))
   # A level that no image uses, and a batch where nothing counts.
-  leaves = jax.tree.leaves(train(module, variables, z, mask & False))
+  leaves = jax.tree.leaves(train_once(module, variables, z, mask & False))
   assert all(np.isfinite(x).all() for x in leaves)

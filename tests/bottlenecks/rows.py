@@ -1,4 +1,7 @@
-"""The bottlenecks that the contract is held for; a new one joins ROWS."""
+"""The bottlenecks that the contract is held for; a new one joins ROWS.
+
+And what the tests of bottlenecks share: small ones, and how they are run.
+"""
 
 import dataclasses
 import functools
@@ -8,9 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
+from lasers_jax.bottlenecks import (
+  BOTTLENECKS,
+  VQ,
+  Bottleneck,
+  Lasers,
+  Product,
+  Residual,
+)
 
-D, K, S = 8, 16, 2
+D, K, S, DEPTH = 8, 16, 2, 3
 B, SIDE = 8, 4
 SPARSE = {'name': 'lasers', 'S': S}
 ROWS = {
@@ -19,7 +29,6 @@ ROWS = {
   'lasers-fixed': {**SPARSE, 'learning': 'fixed'},
   'lasers-float': {**SPARSE, 'coefficient_bits': None},
   'lasers-patch': {**SPARSE, 'patch': 2, 'D': 2},  # signals of 8 again
-  'lasers-refit': {**SPARSE, 'gradient': 'refit'},
   'lasers-progressive': {**SPARSE, 'progressive': True},
   'lasers-rounded': {**SPARSE, 'pursuit': 'rounded', 'coefficient_bits': 2},
   'vq-ema': {'name': 'vq', 'learning': 'ema'},
@@ -41,7 +50,7 @@ ROWS = {
   'fsq': {'name': 'fsq', 'levels': (4, 5)},
   'lfq': {'name': 'lfq', 'bits': 4},
   'bsq': {'name': 'bsq', 'bits': 20},
-  'lattice': {'name': 'lattice', 'limit': 3},
+  'lattice': {'name': 'lattice', 'limit': 3, 'initial_points': K},
   'entropy': {'name': 'entropy'},
   'entropy-widest': {'name': 'entropy', 'max_step_scale': 4.0},
   'residual': {'name': 'residual', 'depth': 2, 'inner': {'name': 'vq'}},
@@ -52,16 +61,22 @@ ROWS = {
   },
   'scq': {'name': 'scq'},
   'scq-kept': {'name': 'scq', 'keep': 3},
-  'lista': {'name': 'lista', 'steps': 4},
-  'lista-kept': {'name': 'lista', 'steps': 4, 'keep': 3},
+  'lista': {'name': 'lista', 'iterations': 4},
+  'lista-kept': {'name': 'lista', 'iterations': 4, 'keep': 3},
   'mqvae': {'name': 'mqvae', 'width': 16, 'blocks': 1, 'inner': {'name': 'vq'}},
   'kl': {'name': 'kl'},
-  'kl-rounded': {'name': 'kl', 'bits': 3},
+  'kl-rounded': {'name': 'kl', 'value_bits': 3},
   'none': {'name': 'none'},
-  'none-rounded': {'name': 'none', 'bits': 3},
+  'none-rounded': {'name': 'none', 'value_bits': 3},
   'wae': {'name': 'wae'},
   'info_vae': {'name': 'info_vae'},
   'rae': {'name': 'rae'},
+}
+# What wrappers are made of: VQ in both ways of learning, and sparse codes.
+INNER = {
+  'ema': VQ(D=D, K=K),
+  'loss': VQ(D=D, K=K, learning='loss'),
+  'lasers': Lasers(D=D, K=K, S=2),
 }
 # Those that code a site by its whole image, and not by itself alone.
 BY_IMAGE = ('mqvae',)
@@ -108,6 +123,15 @@ def build(name: str, **fields) -> Bottleneck:
   return kind(**{**given, **fields})
 
 
+def residual(inner=INNER['loss'], **fields) -> Residual:
+  return Residual(**{'D': D, 'inner': inner, 'depth': DEPTH, **fields})
+
+
+def product(inner=INNER['loss'], groups=2, **fields) -> Product:
+  inner = inner.clone(D=D // groups)
+  return Product(**{'D': D, 'inner': inner, 'groups': groups, **fields})
+
+
 class Case(NamedTuple):
   """A bottleneck that started from z, and what it is called with."""
 
@@ -125,9 +149,12 @@ class Case(NamedTuple):
     return 'params' if 'params' in self.variables else 'codebook'
 
 
-def normal(shape, seed=0) -> jax.Array:
+def normal(shape, seed=0, scale=3) -> jax.Array:
   generator = np.random.default_rng(seed)
-  return jnp.asarray(3 * generator.standard_normal(shape), jnp.float32)
+  return jnp.asarray(scale * generator.standard_normal(shape), jnp.float32)
+
+
+standard_normal = functools.partial(normal, scale=1)
 
 
 def shape_of(module: Bottleneck, b=B, height=SIDE, width=SIDE):
@@ -143,14 +170,37 @@ def begin(module: Bottleneck, z: jax.Array) -> tuple[dict, dict]:
   One program, which is kept for the other processes of tests.
   """
   drawn = module.init(jax.random.key(1), z, train=False)
-  _, fitted = module.apply(
-    drawn,
+  return drawn, {**drawn, **written(module, drawn, z, 'initialize')}
+
+
+def started(module: Bottleneck, z: jax.Array) -> dict:
+  return begin(module, z)[1]
+
+
+def written(module, variables, z, method, seed=2) -> dict:
+  """What a method such as `initialize` or `revive` writes."""
+  _, changed = module.apply(
+    variables,
     z,
-    method='initialize',
+    method=method,
     mutable=['params', 'codebook'],
-    rngs={'bottleneck': jax.random.key(2)},
+    rngs={'bottleneck': jax.random.key(seed)},
   )
-  return drawn, {**drawn, **fitted}
+  return changed
+
+
+@functools.partial(
+  jax.jit, static_argnums=0, static_argnames=('train', 'method')
+)
+def run(module, variables, *args, **options):
+  return module.apply(variables, *args, **options)
+
+
+def drawn(module: Bottleneck) -> dict:
+  """The variables of a module before it saw data."""
+  z = jnp.zeros((1, 1, 1, module.D))
+  init = functools.partial(module.init, train=False)
+  return jax.jit(init)(jax.random.key(0), z)
 
 
 def start(module: Bottleneck) -> Case:
@@ -169,14 +219,21 @@ def train(case: Case, z: jax.Array) -> tuple[Any, Any]:
   return latent, updates.get('codebook', {})
 
 
-def revive(case: Case, z: jax.Array) -> Case:
-  _, changed = case.module.apply(
-    case.variables,
+def train_once(module, variables, z, mask=None, seed=3) -> tuple[Any, Any]:
+  """Returns the forward pass in training, and the codebook after it."""
+  latent, updates = module.apply(
+    variables,
     z,
-    method='revive',
-    mutable=['params', 'codebook'],
-    rngs={'bottleneck': jax.random.key(3)},
+    train=True,
+    mask=mask,
+    mutable=['codebook'],
+    rngs={'bottleneck': jax.random.key(seed)},
   )
+  return latent, updates['codebook']
+
+
+def revive(case: Case, z: jax.Array) -> Case:
+  changed = written(case.module, case.variables, z, 'revive', seed=3)
   return case._replace(variables={**case.variables, **changed})
 
 
@@ -231,3 +288,17 @@ def stored(case) -> np.ndarray:
   return np.asarray(
     arrays['codes'] if 'codes' in arrays else arrays['dictionary'].T
   )
+
+
+def names(count) -> list[str]:
+  """Of the copies inside a wrapper, as variables have them."""
+  return ['inner', *(f'copies_{i}' for i in range(1, count))]
+
+
+def under(variables, name):
+  """The variables of one copy."""
+  return {home: arrays[name] for home, arrays in variables.items()}
+
+
+def home(arrays) -> str:
+  return 'params' if 'params' in arrays else 'codebook'

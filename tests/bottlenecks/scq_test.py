@@ -6,7 +6,7 @@ import pytest
 from lasers_jax.bottlenecks.scq import SCQ
 from lasers_jax.coding.convex import convex_weights
 from lasers_jax.coding.search import linear
-from tests.bottlenecks.modules import assert_near
+from tests.bottlenecks.rows import assert_close
 
 B, SIDE, D, K = 4, 4, 8, 16
 
@@ -27,7 +27,7 @@ def variables():
 def apply(variables, *args, **options):
   fields = {
     name: options.pop(name)
-    for name in ('keep', 'weight_bits')
+    for name in ('keep', 'coefficient_bits')
     if name in options
   }
   return SCQ(D=D, K=K, **fields).apply(variables, *args, **options)
@@ -64,7 +64,7 @@ def test_the_gradient_is_that_of_the_weights(z, variables):
   found, wanted = (
     jax.grad(x, (0, 1))(variables['params'], z) for x in (total, expected)
   )
-  assert_near(found, wanted)
+  assert_close(found, wanted)
   assert np.abs(found[1] - c).max() > 0.1  # not straight through
 
 
@@ -90,12 +90,12 @@ def test_stats(z, variables):
 
 
 def test_kept_weights_are_integers(z, variables):
-  codes = apply(variables, z, method='encode', keep=3, weight_bits=4)
+  codes = apply(variables, z, method='encode', keep=3, coefficient_bits=4)
   assert codes.atoms.shape == codes.coefficients.shape == (B, SIDE, SIDE, 3)
   assert codes.atoms.dtype == codes.coefficients.dtype == jnp.int32
   np.testing.assert_array_equal(codes.coefficients[..., 0], 15)
   assert codes.coefficients.min() >= 0
-  module = SCQ(D=D, K=K, keep=3, weight_bits=4)
+  module = SCQ(D=D, K=K, keep=3, coefficient_bits=4)
   indices = module.apply(variables, codes, method='indices')
   np.testing.assert_array_equal(indices, codes.atoms)
   # The decoded site is their mean, weighted by the integers.
@@ -125,7 +125,7 @@ def test_what_is_kept_comes_near_to_all(z, variables):
 
   def gaps(*kept):
     for keep, bits in kept:
-      fields = {'keep': keep, 'weight_bits': bits}
+      fields = {'keep': keep, 'coefficient_bits': bits}
       quantized = apply(variables, z, train=False, **fields).quantized
       yield np.abs(quantized - free).mean()
 
@@ -140,7 +140,7 @@ def test_what_is_kept_comes_near_to_all(z, variables):
   [
     ({}, None, 0),
     ({'keep': 1}, 9 + 8, 512),
-    ({'keep': 4, 'weight_bits': 5}, 4 * (9 + 5), 512),
+    ({'keep': 4, 'coefficient_bits': 5}, 4 * (9 + 5), 512),
     ({'keep': 2, 'K': 513}, 2 * (10 + 8), 513),
   ],
 )
@@ -173,7 +173,7 @@ def test_masked_sites_count_for_nothing(z, variables, keep):
   )
   alone = apply(variables, z[:, :2], train=True, keep=keep)
   for latent in (two, alone):
-    assert_near((latent.losses, latent.stats), (one.losses, one.stats))
+    assert_close((latent.losses, latent.stats), (one.losses, one.stats))
 
 
 @pytest.mark.parametrize('keep', [None, 2])

@@ -7,14 +7,14 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from lasers_jax.bottlenecks.simvq import SimVQ
-from tests.bottlenecks.modules import normal
+from tests.bottlenecks.rows import standard_normal
 
 B, SIDE, D, K = 8, 4, 8, 16
 
 
 @pytest.fixture(scope='module')
 def z():
-  return normal((B, SIDE, SIDE, D), 0)
+  return standard_normal((B, SIDE, SIDE, D), 0)
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +93,7 @@ def test_losses_and_their_gradients(z, variables):
   np.testing.assert_allclose(to_z.reshape(-1, D), -slope, atol=1e-6)
 
   # Straight through, and to no parameter.
-  c = normal(z.shape, 6)
+  c = standard_normal(z.shape, 6)
   to_params, to_z = pull(({'codebook': zero, 'commitment': zero}, c))
   np.testing.assert_array_equal(to_z, c)
   assert not any(np.any(x) for x in to_params.values())

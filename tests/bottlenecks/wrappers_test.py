@@ -7,21 +7,21 @@ from scipy.spatial.distance import cdist
 from lasers_jax.bottlenecks import VQ, Lasers
 from lasers_jax.bottlenecks.continuous import Identity
 from lasers_jax.bottlenecks.wrappers import Product, Residual
-from tests.bottlenecks.copies import (
+from tests.bottlenecks.rows import (
   INNER,
   SIDE,
   B,
   D,
   K,
-  assert_near,
+  assert_close,
   assert_same,
-  draw_z,
   home,
   names,
   product,
   residual,
-  start,
-  train,
+  standard_normal,
+  started,
+  train_once,
   under,
   written,
 )
@@ -29,7 +29,7 @@ from tests.bottlenecks.copies import (
 
 @pytest.fixture(scope='module')
 def z():
-  return draw_z()
+  return standard_normal((B, SIDE, SIDE, D))
 
 
 @pytest.fixture(params=['ema', 'lasers'])
@@ -50,10 +50,10 @@ def inner(request):
 )
 def test_one_copy_is_the_base(z, wrap, base):
   count = {'depth' if wrap is Residual else 'groups': 1}
-  module, variables = wrap(D=D, inner=base, **count), start(base, z)
+  module, variables = wrap(D=D, inner=base, **count), started(base, z)
   wrapped = {home: {'inner': x} for home, x in variables.items()}
-  mine, codebook = train(module, wrapped, z)
-  theirs, expected = train(base, variables, z)
+  mine, codebook = train_once(module, wrapped, z)
+  theirs, expected = train_once(base, variables, z)
   assert_same(mine.replace(codes=mine.codes[0]), theirs)
   assert_same(codebook['inner'], expected)
   for name in ('bits_per_site', 'symbols', 'K', 'revive_every', 'patch_side'):
@@ -81,7 +81,7 @@ def test_one_copy_is_the_base(z, wrap, base):
 @pytest.mark.parametrize('make', [residual, product])
 def test_decoded_codes_are_the_forward_pass(z, inner, make):
   module = make(inner)
-  variables = start(module, z)
+  variables = started(module, z)
   codes = module.apply(variables, z, method='encode')
   latent, updates = module.apply(
     variables, z, train=False, mutable=['codebook']
@@ -94,7 +94,7 @@ def test_decoded_codes_are_the_forward_pass(z, inner, make):
 @pytest.mark.parametrize('make', [residual, product])
 def test_indices_are_offset_by_the_symbols_before(z, inner, make):
   module = make(inner)
-  variables = start(module, z)
+  variables = started(module, z)
   codes = module.apply(variables, z, method='encode')
   indices = np.asarray(module.apply(variables, codes, method='indices'))
   count = module.count
@@ -110,7 +110,7 @@ def test_indices_are_offset_by_the_symbols_before(z, inner, make):
 @pytest.mark.parametrize('make', [residual, product])
 def test_bfloat16_is_coded_in_float32(z, make):
   module = make()
-  variables, half = start(module, z), z.astype(jnp.bfloat16)
+  variables, half = started(module, z), z.astype(jnp.bfloat16)
   for training in (False, True):
     latent = module.apply(variables, half, train=training)
     assert latent.quantized.dtype == jnp.bfloat16
@@ -124,10 +124,10 @@ def test_bfloat16_is_coded_in_float32(z, make):
 
 def test_each_slice_is_coded_by_itself(z, inner):
   module = product(inner)
-  variables = start(module, z)
-  latent, codebook = train(module, variables, z)
+  variables = started(module, z)
+  latent, codebook = train_once(module, variables, z)
   parts = [
-    train(module.inner, under(variables, name), part)
+    train_once(module.inner, under(variables, name), part)
     for name, part in zip(names(2), jnp.split(z, 2, axis=-1), strict=True)
   ]
   quantized = [x.quantized for x, _ in parts]
@@ -145,14 +145,14 @@ def test_each_slice_is_coded_by_itself(z, inner):
   )
   c = jax.random.normal(jax.random.key(3), z.shape)
   gradient = jax.grad(
-    lambda x: jnp.sum(train(module, variables, x)[0].quantized * c)
+    lambda x: jnp.sum(train_once(module, variables, x)[0].quantized * c)
   )(z)
   assert_same(gradient, c)
 
 
 def test_atoms_of_a_slice_are_zero_in_the_others(z):
   module = product()
-  variables = start(module, z)
+  variables = started(module, z)
   atoms = module.apply(variables, method='atoms')[:, 0, 0]
   for i, name in enumerate(names(2)):
     own = atoms[i * K : (i + 1) * K]
@@ -169,14 +169,14 @@ def test_atoms_of_a_slice_are_zero_in_the_others(z):
 @pytest.mark.parametrize('make', [residual, product])
 def test_masked_sites_count_for_nothing(z, make):
   module = make(INNER['ema'])
-  variables = start(module, z)
+  variables = started(module, z)
   mask = jnp.zeros((B, SIDE, SIDE), bool).at[:, :2].set(True)
   other = jnp.where(mask[..., None], z, 7.0 * z[::-1] + 1)
-  results = [train(module, variables, x, mask) for x in (z, other)]
-  results.append(train(module, variables, z[:, :2]))
+  results = [train_once(module, variables, x, mask) for x in (z, other)]
+  results.append(train_once(module, variables, z[:, :2]))
   one, *others = [(x.losses, x.stats, codebook) for x, codebook in results]
   for two in others:
-    assert_near(one, two)
+    assert_close(one, two)
 
 
 def with_dead(variables, dead):
@@ -190,7 +190,7 @@ def with_dead(variables, dead):
 @pytest.mark.parametrize('make', [residual, product])
 def test_dead_codes_of_every_copy_are_revived(z, inner, make):
   module = make(inner)
-  variables = with_dead(start(module, z), 5)
+  variables = with_dead(started(module, z), 5)
   after = written(module, variables, z, 'revive')
   for name in names(module.count):
     before, now = under(variables, name), under(after, name)
@@ -204,14 +204,14 @@ def test_dead_codes_of_every_copy_are_revived(z, inner, make):
 
 @pytest.mark.parametrize('make', [residual, product])
 def test_copies_start_unlike_each_other(z, make):
-  variables = start(make(), z)['params']
+  variables = started(make(), z)['params']
   one, two = (variables[name]['codes'] for name in names(2))
   assert cdist(one, two).min() > 1e-3
 
 
 def test_slices_may_have_levels(z):
   module = product(residual(INNER['loss'].clone(D=D // 2), depth=2))
-  variables = start(module, z)
+  variables = started(module, z)
   codes = module.apply(variables, z, method='encode')
   latent = module.apply(variables, z, train=False)
   assert_same(latent.quantized, module.apply(variables, codes, method='decode'))
@@ -227,7 +227,7 @@ def test_a_patch_stays_a_patch(z):
   variables = module.init(jax.random.key(1), z, train=False)
   assert module.patch_side == 2
   assert module.bits_per_site == 2 * (7 + 2 * 8) / 4
-  latent, _ = train(module, variables, z)
+  latent, _ = train_once(module, variables, z)
   assert latent.quantized.shape == z.shape
   assert latent.codes[1].atoms.shape == (B, SIDE // 2, SIDE // 2, 2)
 

@@ -10,7 +10,6 @@ from lasers_jax.codec import (
   context,
   fit_tables,
   scales,
-  transfer,
 )
 from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
@@ -79,7 +78,7 @@ def test_a_file_is_as_long_as_its_codes_are_probable(known):
   [(codes, sites)] = maps(case, [(16, 16)], seed=9)
   data = codec.write(codes, sites[0] * F, sites[1] * F)
   meter = Meter(codec.tables)
-  transfer(case.module, meter, sites, codes)
+  case.module.transfer(meter, sites, codes)
   assert len(data) <= 1.01 * meter.bits / 8 + 16
 
 

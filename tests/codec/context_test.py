@@ -7,8 +7,13 @@ import pytest
 
 from lasers_jax.codec import context
 from lasers_jax.codec.coder import Reader, Writer
-from lasers_jax.codec.context import NEIGHBOURS, Kind, Network, Walk
-from lasers_jax.codec.counters import Counter, Gatherer
+from lasers_jax.codec.context import (
+  NEIGHBOURS,
+  AutoregressiveMap,
+  Kind,
+  Network,
+)
+from lasers_jax.codec.counters import Counter, MapCollector
 from lasers_jax.codec.tables import ladder
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter
@@ -68,9 +73,9 @@ def test_maps_come_back(kind, sites):
 
 @pytest.mark.parametrize('sites', [(1, 1), (1, 5), (6, 1), (5, 3), (3, 8)])
 def test_waves_meet_each_site_once_after_its_neighbours(sites):
-  walk = Walk(draw_network(PLANES), PLANES, sites)
+  maps = AutoregressiveMap(draw_network(PLANES), PLANES, sites)
   met = set()
-  for rows, columns in walk.waves():
+  for rows, columns in maps.waves():
     wave = set(zip(rows.tolist(), columns.tolist(), strict=True))
     assert not wave & met
     for y, x in wave:
@@ -90,11 +95,11 @@ def exact_weights(network, kind, codes, y, x, plane):
   for i, (dy, dx) in enumerate(NEIGHBOURS):
     inside = 0 <= y + dy < height and 0 <= x + dx < width
     for p in range(planes):
-      told = codes[y + dy, x + dx, p] + starts[p] if inside else -1
-      h = [a + b for a, b in zip(h, around[i][told], strict=True)]
+      seen = codes[y + dy, x + dx, p] + starts[p] if inside else -1
+      h = [a + b for a, b in zip(h, around[i][seen], strict=True)]
   for p in range(plane):
-    told = before[codes[y, x, p] + starts[p]]
-    h = [a + b for a, b in zip(h, told, strict=True)]
+    seen = before[codes[y, x, p] + starts[p]]
+    h = [a + b for a, b in zip(h, seen, strict=True)]
   h = [min(max(a, 0), 16 * 256) for a in h]
   logits = [
     (sum(a * row[k] for a, row in zip(h, out, strict=True)) + bias[k]) // 256
@@ -112,16 +117,16 @@ def exact_weights(network, kind, codes, y, x, plane):
 @pytest.mark.parametrize('kind', KINDS)
 def test_weights_are_those_of_exact_integers(kind):
   network, codes = draw_network(kind, 5), draw_map(kind, (3, 4))
-  walk = Walk(network, kind, (3, 4))
-  for where in walk.waves():
+  maps = AutoregressiveMap(network, kind, (3, 4))
+  for where in maps.waves():
     for plane in range(len(kind.sizes)):
-      found = walk.weights(where, plane)
+      found = maps.weights(where, plane)
       for i, (y, x) in enumerate(zip(*where, strict=True)):
         expected = exact_weights(network, kind, codes, y, x, plane)
         np.testing.assert_array_equal(found[i], expected)
-      walk.learn(where, plane, codes[(*where, plane)])
+      maps.learn(where, plane, codes[(*where, plane)])
     for plane in range(len(kind.sizes), kind.planes):
-      walk.learn(where, plane, codes[(*where, plane)])
+      maps.learn(where, plane, codes[(*where, plane)])
 
 
 def test_the_order_of_additions_changes_nothing():
@@ -167,15 +172,15 @@ def draw_dependent(rng, height=10, width=10, k=8):
 def learned():
   """Tables with and without a network, of maps that depend on neighbours."""
   rng = np.random.default_rng(0)
-  counter, gatherer = Counter(), Gatherer()
+  counter, collector = Counter(), MapCollector()
   for _ in range(60):
     codes = draw_dependent(rng)
-    for coder in counter, gatherer:
+    for coder in counter, collector:
       coder.planes('a', codes, (10, 10), (8, 4))
   plain = counter.tables()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(context, 'STEPS', 1500)
-    return plain, plain | gatherer.networks()
+    return plain, plain | collector.networks()
 
 
 def test_what_neighbours_tell_is_saved(learned):
@@ -213,7 +218,7 @@ def test_a_set_that_no_writer_writes_shows(second):
   kind, network = SETS[1], draw_network(SETS[1])
   writer = Writer(arrays(network))
   where = np.array([0]), np.array([0])
-  weights = Walk(network, kind, (1, 1)).weights(where, 0)
+  weights = AutoregressiveMap(network, kind, (1, 1)).weights(where, 0)
   for shares, last, member in zip(
     ladder(weights, 3), (-1, 5), (5, second), strict=False
   ):

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from lasers_jax.codec.coder import Walking
+from lasers_jax.codec.coder import FittedCoder
 from lasers_jax.codec.tables import Tables
 
 
-class Meter(Walking):
+class Meter(FittedCoder):
   """Adds up what integers cost: `bits`."""
 
   def __init__(self, tables: Tables):

@@ -7,8 +7,8 @@ import pytest
 
 from lasers_jax.codec import scales
 from lasers_jax.codec.coder import Reader, Writer
-from lasers_jax.codec.counters import Counter, Gatherer
-from lasers_jax.codec.scales import KINDS, Scales, Survey, passes
+from lasers_jax.codec.counters import Counter, MapCollector
+from lasers_jax.codec.scales import KINDS, ScalePredictor, Scales, passes
 from lasers_jax.codec.tables import weigh
 from lasers_jax.errors import InputError
 from tests.codec.meter import Meter
@@ -29,7 +29,7 @@ def draw_scales(seed=0, largest=400):
     near=rng.integers(0, largest, of_kinds),
     before=rng.integers(0, largest, square),
     beside=rng.integers(0, largest, square),
-    rungs=weigh(rng.integers(0, 50, (58, 4 * LIMIT + 1))),
+    scale_bins=weigh(rng.integers(0, 50, (58, 4 * LIMIT + 1))),
   )
 
 
@@ -106,16 +106,16 @@ def expected(fitted, codes, plane, y, x):
 def test_the_same_as_in_exact_integers(block, monkeypatch):
   monkeypatch.setattr(scales, '_BLOCK', block)
   fitted, codes = draw_scales(largest=40_000), draw_codes((5, 6))
-  survey = Survey(fitted, LIMIT, codes.shape)
+  predictor = ScalePredictor(fitted, LIMIT, codes.shape)
   for plane in range(PLANES):
     for one in passes(5, 6):
-      guess, rungs = survey.expect(plane, one)
+      guess, bins = predictor.expect(plane, one)
       for i, (y, x) in enumerate(zip(one.rows, one.columns, strict=True)):
-        found = int(guess[i]), int(rungs[i])
+        found = int(guess[i]), int(bins[i])
         assert found == expected(fitted, codes, plane, y, x)
-      survey.learn(plane, one, codes[one.rows, one.columns, plane], guess)
-    survey.finish(plane)
-  np.testing.assert_array_equal(survey.codes, codes)
+      predictor.learn(plane, one, codes[one.rows, one.columns, plane], guess)
+    predictor.finish(plane)
+  np.testing.assert_array_equal(predictor.codes, codes)
 
 
 def test_sums_are_exact_at_the_largest_weights():
@@ -217,11 +217,11 @@ def test_predictions_are_least_squares(maps, fitted):
 
 
 def test_it_is_fitted_to_maps_of_any_size(maps):
-  gatherer = Gatherer()
+  collector = MapCollector()
   for codes in maps[:6], [x[:5] for x in maps[:6]]:
     for some in codes:
-      gatherer.numbers('a', some, some.shape[:2], 31, PLANES)
-  tables = gatherer.networks()
+      collector.numbers('a', some, some.shape[:2], 31, PLANES)
+  tables = collector.networks()
   assert tables.keys() == arrays(draw_scales()).keys()
   assert all(x.dtype == np.int64 for x in tables.values())
   assert all((tables[f'a@{x}'] >= 0).all() for x in ('least', 'near', 'before'))

@@ -168,9 +168,9 @@ def config_of(section: str, name: str) -> dict:
     config['network'] = {'name': name, 'D': 16}
     config['network'] |= {'side': 32} if name == 'vector' else {}
   if section == 'bottleneck':
-    config['bottleneck'] = bottlenecks.choose(name)[0].to_dict()
+    config['bottleneck'] = bottlenecks.choose(name)[0]
   if section == 'bottleneck.inner':
-    config['bottleneck'] = bottlenecks.choose('residual')[0].to_dict()
+    config['bottleneck'] = bottlenecks.choose('residual')[0]
   return config
 
 

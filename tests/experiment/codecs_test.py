@@ -353,9 +353,9 @@ def test_a_state_that_does_not_fit_is_named(kind, model, copied_run):
   'choice',
   [
     Choice(S=1),
-    Choice(bits=4, levels='mu_law'),
-    Choice(bits=2, pursuit='rounded'),
-    Choice(bits=2, pursuit='rounded', tolerance=0.5),
+    Choice(coefficient_bits=4, levels='mu_law'),
+    Choice(coefficient_bits=2, pursuit='rounded'),
+    Choice(coefficient_bits=2, pursuit='rounded', residual_norm=0.5),
   ],
 )
 def test_a_model_encodes_otherwise_than_it_was_trained(
@@ -373,7 +373,7 @@ def test_a_model_encodes_otherwise_than_it_was_trained(
   codes, *_ = other.codec.read(data)
   assert codes.atoms.shape[-1] == (choice.S or 2)
   levels = len(other.state.levels)
-  assert levels == 2 ** (choice.bits or 8)
+  assert levels == 2 ** (choice.coefficient_bits or 8)
   assert codes.coefficients.max() < levels
   expected = other.decode(data)
   np.testing.assert_array_equal(Image.open(tmp_path / '0.png'), expected)
@@ -407,7 +407,7 @@ def test_levels_are_fitted_to_images_of_any_size(model):
 @pytest.mark.parametrize('levels', LEVELS)
 def test_levels_of_lista_are_fitted_too(levels):
   network = tiny.config('nowhere')['network']
-  section = dict(name='lista', K=16, steps=4, keep=2, coefficient_bits=3)
+  section = dict(name='lista', K=16, iterations=4, keep=2, coefficient_bits=3)
   model = settings.build_model(network, section)
   image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
   variables = model.init(jax.random.key(0), image / np.float32(255))
@@ -426,11 +426,14 @@ def test_levels_of_lista_are_fitted_too(levels):
 
 def test_each_choice_has_a_file_of_its_own():
   assert Choice().file == 'codec.npz'
-  assert Choice(S=3, bits=6).file == 'codec-S3-coefficient_bits6-lloyd.npz'
+  assert (
+    Choice(S=3, coefficient_bits=6).file
+    == 'codec-S3-coefficient_bits6-lloyd.npz'
+  )
   assert Choice(context=True).file == 'codec-context.npz'
   assert Choice(S=3, context=True).file == 'codec-S3-lloyd-context.npz'
-  assert Choice(step=0.2).file == 'codec-step0.2.npz'
-  assert Choice(step=0.2).changes == {'step': 0.2}
+  assert Choice(quantizer_step=0.2).file == 'codec-step0.2.npz'
+  assert Choice(quantizer_step=0.2).changes == {'step': 0.2}
 
 
 @pytest.fixture(scope='module')
@@ -491,7 +494,10 @@ def test_changed_bytes_are_one_error_each(
 
 def test_choices_are_all_that_flags_name():
   found = codecs.choices_of([2], [], [None, 0.5], [0.1])
-  assert found == [Choice(S=2, step=0.1), Choice(S=2, tolerance=0.5, step=0.1)]
+  assert found == [
+    Choice(S=2, quantizer_step=0.1),
+    Choice(S=2, residual_norm=0.5, quantizer_step=0.1),
+  ]
 
 
 def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):

@@ -4,8 +4,6 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.presets import autoencoders, bottlenecks, decoders
 
@@ -65,6 +63,6 @@ def _is_section(value: Any) -> bool:
 
 def _sections(section: Mapping, weights: Mapping) -> dict[str, Any]:
   return {
-    'bottleneck': ConfigDict(section).to_dict(),
-    'loss': {'weights': ConfigDict(weights).to_dict()},
+    'bottleneck': section,
+    'loss': {'weights': weights},
   }

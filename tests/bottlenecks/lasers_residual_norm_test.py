@@ -31,14 +31,14 @@ def encode(module, variables, z):
   return codes, np.asarray(quantized)
 
 
-@pytest.mark.parametrize('tolerance', [0.3, 1.0, 3.0])
+@pytest.mark.parametrize('residual_norm', [0.3, 1.0, 3.0])
 def test_a_site_takes_the_shortest_prefix_that_is_near_enough(
-  tolerance, started
+  residual_norm, started
 ):
   module, variables, z = started
   sizes = np.asarray(variables['codebook']['coefficients']['sizes'])
-  enough = tolerance * np.mean(sizes.astype(np.float64) ** 2)
-  codes, found = encode(module.clone(tolerance=tolerance), variables, z)
+  enough = residual_norm * np.mean(sizes.astype(np.float64) ** 2)
+  codes, found = encode(module.clone(residual_norm=residual_norm), variables, z)
   counts = np.sum(np.asarray(codes.atoms) < K, axis=-1)
   assert len(np.unique(counts)) > 2
   mean = np.asarray(variables['codebook']['mean'])
@@ -55,23 +55,24 @@ def test_a_site_takes_the_shortest_prefix_that_is_near_enough(
 
 def test_what_is_not_taken_comes_last_and_holds_nothing(started):
   module, variables, z = started
-  codes, _ = encode(module.clone(tolerance=1.0), variables, z)
+  codes, _ = encode(module.clone(residual_norm=1.0), variables, z)
   atoms, levels = map(np.asarray, codes)
   assert (np.diff(atoms) > 0)[atoms[..., 1:] < K].all()
   assert (levels[atoms == K] == 0).all() and atoms.max() == K
 
 
-def test_a_tolerance_of_zero_takes_all_atoms(started):
+def test_a_residual_norm_of_zero_takes_all_atoms(started):
   module, variables, z = started
   some, all_ = (
-    encode(x, variables, z)[0] for x in (module.clone(tolerance=0.0), module)
+    encode(x, variables, z)[0]
+    for x in (module.clone(residual_norm=0.0), module)
   )
   jax.tree.map(np.testing.assert_array_equal, some, all_)
 
 
 def test_usage_counts_what_is_taken(started):
   module, variables, z = started
-  module = module.clone(tolerance=1.0)
+  module = module.clone(residual_norm=1.0)
   latent = module.apply(variables, z, train=False)
   taken = np.asarray(latent.codes.atoms).ravel()
   shares = np.bincount(taken[taken < K], minlength=K) / np.sum(taken < K)
@@ -81,7 +82,7 @@ def test_usage_counts_what_is_taken(started):
 
 def test_bits_are_those_of_all_codes_of_up_to_s_atoms():
   module = Lasers(
-    D=D, K=K, S=3, pursuit='rounded', coefficient_bits=2, tolerance=1.0
+    D=D, K=K, S=3, pursuit='rounded', coefficient_bits=2, residual_norm=1.0
   )
   codes = sum(math.comb(K, s) * 4**s for s in range(4))
   assert module.bits_per_site == math.ceil(math.log2(codes))
@@ -91,15 +92,17 @@ def test_training_takes_all_atoms(started):
   module, variables, z = started
   one, other = (
     x.apply(variables, z, train=True).quantized
-    for x in (module, module.clone(tolerance=3.0))
+    for x in (module, module.clone(residual_norm=3.0))
   )
   np.testing.assert_array_equal(one, other)
 
 
 def test_it_goes_with_rounding_in_the_pursuit(started):
   _, variables, z = started
-  module = Lasers(D=D, K=K, S=S, tolerance=1.0)
-  with pytest.raises(ValueError, match="tolerance goes with pursuit='rounded'"):
+  module = Lasers(D=D, K=K, S=S, residual_norm=1.0)
+  with pytest.raises(
+    ValueError, match="residual_norm goes with pursuit='rounded'"
+  ):
     module.apply(variables, z, train=False)
 
 

@@ -1,0 +1,145 @@
+"""What leads through the codes of an image: in a file, one after the other.
+
+A bottleneck says by `transfer` in which order, and by which tables, its codes
+are coded; a coder counts, writes or reads them (see `lasers_jax.codec`). All
+that is called `codes` or `values` is there for a counter or a writer, and None
+for a reader; all methods return it, so that a reader meets the integers as the
+writer left them.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+Sites = tuple[int, int]  # H and W of a latent
+
+
+class Coder(Protocol):
+  """Codes integers one after the other."""
+
+  @abc.abstractmethod
+  def table(
+    self,
+    name: str,
+    values: np.ndarray | None,
+    n: int,
+    size: int,
+    rows: np.ndarray | None = None,
+    row_count: int = 1,
+  ) -> np.ndarray:
+    """Codes n integers in [0, size): int64 [n].
+
+    Args:
+      name: of a table [row_count, size] of weights.
+      values: int [n].
+      rows: int [n], by which row each is coded; None is the first for all.
+    """
+
+  @abc.abstractmethod
+  def planes(
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    sites: Sites,
+    sizes: Sequence[int],
+  ) -> np.ndarray:
+    """Codes a map of integers, those of plane i in [0, sizes[i]).
+
+    Args:
+      codes: int [h, w, planes], also what is returned, int64.
+      sites: h and w.
+    """
+
+  @abc.abstractmethod
+  def numbers(
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    sites: Sites,
+    limit: int,
+    count: int,
+  ) -> np.ndarray:
+    """Codes a map of integers in [-limit, limit], `count` at a site.
+
+    Args:
+      codes: int [h, w, count], also what is returned, int64.
+      sites: h and w.
+    """
+
+  @abc.abstractmethod
+  def sets(
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    counts: np.ndarray,
+    size: int,
+    most: int,
+  ) -> np.ndarray:
+    """Codes a map of sets of integers in [0, size), each ascending.
+
+    A set's probability, given how many members it has, is as the product of
+    their weights: so order costs nothing.
+
+    Args:
+      codes: int [h, w, most], also what is returned, int64; `size` fills sets
+        of fewer members.
+      counts: int [h, w], members of each set, at most `most`.
+    """
+
+  @abc.abstractmethod
+  def subset(self, values: np.ndarray | None, m: int, n: int) -> np.ndarray:
+    """Codes which m of n there are, all choices alike: int64 [m], ascending."""
+
+
+def transfer_planes(
+  coder: Coder,
+  name: str,
+  codes: np.ndarray | None,
+  sites: Sites,
+  sizes: Sequence[int],
+) -> np.ndarray:
+  """Codes a map of integers, see `Coder.planes`: int32 [h, w, planes]."""
+  return coder.planes(name, codes, sites, sizes).astype(np.int32)
+
+
+def transfer_plane(
+  coder: Coder, name: str, codes: np.ndarray | None, sites: Sites, size: int
+) -> np.ndarray:
+  """Codes a map of one integer in [0, size) a site: int32 [h, w]."""
+  planes = None if codes is None else codes[..., None]
+  return transfer_planes(coder, name, planes, sites, [size])[..., 0]
+
+
+def transfer_sets(
+  coder: Coder,
+  name: str,
+  codes: Sequence[np.ndarray] | None,
+  sites: Sites,
+  shape: tuple[int, int, int],
+  counted: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Codes a map of sets of atoms, then a level of each, given the atom.
+
+  Args:
+    codes: atoms and levels, int [h, w, S] each, also what is returned, int32;
+      K fills sets of fewer atoms.
+    sites: h and w.
+    shape: S, K, and how many levels there are.
+    counted: whether each site has a number of atoms of its own, coded first.
+  """
+  s, k, levels = shape
+  atoms, stored = (None, None) if codes is None else codes
+  counts = np.full(sites, s)
+  if counted:
+    counts = None if atoms is None else np.sum(atoms < k, axis=-1)
+    counts = transfer_plane(coder, f'{name}counts', counts, sites, s + 1)
+  atoms = coder.sets(f'{name}atoms', atoms, counts, k, s)
+  taken = atoms < k
+  given = None if stored is None else stored[taken]
+  found = np.zeros(atoms.shape, np.int32)
+  found[taken] = coder.table(
+    f'{name}levels', given, np.sum(taken), levels, atoms[taken], k
+  )
+  return atoms.astype(np.int32), found
