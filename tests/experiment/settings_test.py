@@ -200,13 +200,11 @@ def test_unknown_names():
     ),
     (
       {'data__side': 30},
-      'data.side=30 is not a multiple of 4 (factor 4 × latent patch 1, '
-      '4 of the decoder)',
+      'data.side=30 is not a multiple of 4 (factor 4 × latent patch 1)',
     ),
     (
       {'data__side': 36, 'bottleneck__patch': 2},
-      'data.side=36 is not a multiple of 8 (factor 4 × latent patch 2, '
-      '4 of the decoder)',
+      'data.side=36 is not a multiple of 8 (factor 4 × latent patch 2)',
     ),
     (
       {'network__dtype': 'float16'},
