@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder, behind one contract."""
+"""Bottlenecks between encoder and decoder, behind one contract."""
 
 from lasers_jax.bottlenecks.base import Bottleneck, Latent, start
 from lasers_jax.bottlenecks.binary import BSQ, LFQ

@@ -1,4 +1,4 @@
-"""What every bottleneck shares: the contract, statistics and losses."""
+"""The contract that bottlenecks share, their statistics and losses."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ MOST_CODES = 2**18  # of one codebook that is solved for
 
 @flax.struct.dataclass
 class Latent:
-  """What a bottleneck makes of the encoder's output."""
+  """The code of the encoder's output, and what came with it."""
 
   quantized: Array  # [..., D], what the decoder receives
   codes: Any  # a pytree of arrays: exactly what would be stored
@@ -73,26 +73,26 @@ class Bottleneck(nn.Module):
 
   @property
   def bits_per_site(self) -> float | None:
-    """Bits of fixed length for a site; None where codes are continuous."""
+    """Returns the bits of a site, of fixed length; None if continuous."""
     return None
 
   @property
   def symbols(self) -> int:
-    """How many values `indices` may take; 0 where codes are continuous."""
+    """Returns how many values `indices` may take; 0 if continuous."""
     return self.K
 
   @property
   def patch_side(self) -> int:
-    """Side of the square of sites that one code covers."""
+    """Returns the side of the square of sites that one code covers."""
     return 1
 
   def map_bits(self, height: int, width: int) -> float | None:
-    """Bits of the code of a map of so many sites; None where continuous."""
+    """Returns the bits of a map of so many sites; None if continuous."""
     bits = self.bits_per_site
     return None if bits is None else bits * height * width
 
   def grid(self, height: int, width: int) -> tuple[int, int]:
-    """Sides of the grid of codes of a map of so many sites."""
+    """Returns the sides of the grid of codes of a map of so many sites."""
     return height // self.patch_side, width // self.patch_side
 
   def crop(self, codes: Any, height: int, width: int) -> Any:
@@ -113,7 +113,7 @@ class Bottleneck(nn.Module):
         raise ValueError(f'{field} must be one of {choices}: {value!r}')
 
   def atoms(self) -> Array:
-    """What one atom or code stands for at a usual size: [M, p, p, D]."""
+    """Returns what each atom or code stands for: [M, p, p, D]."""
     return jnp.zeros((0, 1, 1, self.D), jnp.float32)
 
   def indices(self, codes: Any) -> Array:
@@ -157,7 +157,7 @@ class Bottleneck(nn.Module):
       self.variable(home, name, lambda: init(self.make_rng('params'), shape))
 
   def tracks(self, train: bool) -> bool:
-    """Whether statistics are to be written."""
+    """Says whether statistics are to be written."""
     mutable = self.is_mutable_collection('codebook')
     return train and mutable and not self.is_initializing()
 
@@ -219,7 +219,7 @@ class LookUp(Bottleneck):
     return transfer_plane(coder, name, codes, sites, self.K)
 
   def _codes(self) -> Array:
-    """What the codes stand for: [K, D]."""
+    """Returns what the codes stand for: [K, D]."""
     return self.codes
 
   def _coded(
@@ -250,7 +250,7 @@ class Codebook(Bottleneck):
   """A bottleneck with K atoms or codes that die and are revived.
 
   Attributes:
-    revive_below: an atom is dead below this share of the mean use.
+    revive_below: an atom is dead below this fraction of the mean use.
     revive_limit: atoms revived at once, at most.
     decay: of the moving average of use.
   """
@@ -263,7 +263,7 @@ class Codebook(Bottleneck):
 
 
 def fixed_length_bits(k: int) -> int:
-  """Bits of an index in [0, K) when each takes the same number of bits."""
+  """Returns the bits of an index in [0, K), each of the same length."""
   return math.ceil(math.log2(k))
 
 
@@ -278,9 +278,9 @@ def use_stats(
     mask: bool [...], the sites that count.
 
   Returns:
-    The counts [K] scaled to a mean of 1, and the statistics `usage`, the share
-    of codes in use, and `perplexity`, the exponential of their entropy: both
-    of this batch, so bounded by its number of sites.
+    The counts [K] scaled to a mean of 1, and the statistics `usage`, the
+    fraction of codes in use, and `perplexity`, the exponential of their
+    entropy: both of this batch, so bounded by its number of sites.
   """
   weights = jnp.ones(indices.shape, jnp.float32)
   if mask is not None:
@@ -295,7 +295,7 @@ def use_stats(
 
 
 def site_mean(values: Array, mask: Array | None = None) -> Array:
-  """The mean over the sites [...] that count, and over what else there is.
+  """Averages over the sites [...] that count, and over what else there is.
 
   Args:
     values: [..., any], of each site.
@@ -321,7 +321,7 @@ def codebook_losses(
 def relative_error(
   z: Array, quantized: Array, mask: Array | None = None
 ) -> Array:
-  """The share of the energy of z that the code loses, in [0, inf)."""
+  """Returns the fraction of the energy of z that a code loses, in [0, inf)."""
   error = site_mean((z - quantized) ** 2, mask)
   return error / (site_mean(z**2, mask) + 1e-20)
 

@@ -6,7 +6,7 @@ video tokenization with binary spherical quantization", arXiv 2406.07548 (BSQ).
 
 Unlike released code, entropies are factorised over single bits (an option of
 the BSQ code; LFQ code sums over all codes, or over groups of bits); the
-entropy of LFQ is that of all sites, not of a share of them; the entropy is not
+entropy of LFQ is that of all sites, not of a part of them; the entropy is not
 multiplied by the temperature; and commitment is a mean over bits, not a sum.
 """
 
@@ -54,7 +54,7 @@ class Binary(Scalars):
 
   @property
   def scale(self) -> float:
-    """The magnitude s of a code in each dimension."""
+    """Returns the magnitude s of a code in each dimension."""
     return 1.0
 
   def _digits(self, placed: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What leads through the codes of an image: in a file, one after the other.
+"""The contract of coders, which write, read or count the codes of images.
 
 A bottleneck says by `transfer` in which order, and by which tables, its codes
 are coded; a coder counts, writes or reads them (see `lasers_jax.codec`). All

@@ -1,4 +1,4 @@
-"""How the coefficients of atoms are stored: as one of a few learned levels."""
+"""Coefficients of atoms, stored as one of a few learned levels."""
 
 import flax.linen as nn
 import jax
@@ -41,21 +41,21 @@ class Coefficients(nn.Module):
       )
 
   def usual(self) -> Array:
-    """The usual size of the coefficients of each atom: [K], positive."""
+    """Returns the usual size of the coefficients of each atom: [K]."""
     return self.sizes.value
 
   def multiples(self) -> Array:
-    """The levels, as multiples of the usual size: [2^b], ascending."""
+    """Returns the levels, multiples of the usual size: [2^b], ascending."""
     return self.levels.value.values
 
   def store(self, atoms: Array, coefficients: Array) -> Array:
-    """What is stored of coefficients of atoms: both of one shape."""
+    """Returns what is stored of coefficients of atoms, all of one shape."""
     if self.bits is None:
       return coefficients
     return nearest_level(coefficients / self.usual()[atoms], self.multiples())
 
   def read(self, atoms: Array, stored: Array) -> Array:
-    """The coefficients that were stored."""
+    """Returns the coefficients that were stored."""
     if self.bits is None:
       return stored
     return self.multiples()[stored] * self.usual()[atoms]

@@ -128,7 +128,7 @@ class Numbers(Bottleneck):
     return nearest_level(self._standard(numbers), self.levels.value.values)
 
   def _decoded(self, numbers: Array, codes: Array) -> Array:
-    """Is `decode(codes)`, with the gradient to the numbers they are of.
+    """Decodes codes, with the gradient to the numbers they are of.
 
     None reaches those beyond the levels, which would only go on outwards.
     """

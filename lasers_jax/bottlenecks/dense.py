@@ -44,7 +44,7 @@ class Dense(Bottleneck):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Few pairs of an atom, of 16 to 4096, and a coefficient of 4 bits."""
+    """Takes few pairs of an atom, of 16 to 4096, and a coefficient."""
     for pairs in range(1, asked.d + 1):
       atom_bits = asked.bits / pairs - _RATED_BITS
       if 4 <= atom_bits <= 12 and atom_bits == int(atom_bits):
@@ -97,7 +97,7 @@ class Dense(Bottleneck):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> SparseCode:
-    """The largest first: the order says something of how large they are."""
+    """Codes the largest first: the order says how large others may be."""
     if self.keep is None:
       return super().transfer(coder, sites, codes, name)
     atoms, values = (None, None) if codes is None else codes

@@ -93,7 +93,7 @@ class Scalars(Bottleneck):
     return digits.reshape(*codes.shape, -1)
 
   def atoms(self) -> Array:
-    """What the lowest level of each scalar adds to a site: [d, 1, 1, D]."""
+    """Returns what the lowest level of each scalar adds: [d, 1, 1, D]."""
     lowest = self._values(jnp.zeros((1, len(self.levels)), jnp.int32))
     alone = jnp.eye(len(self.levels), dtype=jnp.float32) * lowest
     added = self.widen(alone) - self.widen(jnp.zeros_like(alone))
@@ -133,7 +133,7 @@ class Scalars(Bottleneck):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> np.ndarray:
-    """Numbers of one table where there are few; else each level by itself."""
+    """Codes numbers of one table where few may be; else each level."""
     total = math.prod(self.levels)
     dtype = np.int32 if total <= 2**31 else np.uint32
     radices = [total] if self._counted else self.levels
@@ -185,7 +185,7 @@ class FSQ(Scalars):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Scalars of about 3 bits: 8 levels are near the 5 to 8 of the paper."""
+    """Takes scalars of about 3 bits: 8 levels, near 5 to 8 of the paper."""
     check_number(asked.bits)
     count = max(1, round(asked.bits / 3))
     each, more = divmod(asked.bits, count)

@@ -1,4 +1,4 @@
-"""How the decoder's gradient passes a quantizer on its way to the encoder.
+"""Gradients of a quantizer: what of the decoder's reaches the encoder.
 
 Each function takes z and what it was quantized to, both [..., D], returns the
 quantized values to the last bit, and differs in the gradient alone, which

@@ -1,4 +1,4 @@
-"""What codes have in common that are one integer of each channel."""
+"""The base of codes that are one integer of each channel."""
 
 from typing import Annotated, Any
 
@@ -43,12 +43,12 @@ class Integers(Bottleneck):
     return self.D * (2 * self.limit + 1)
 
   def indices(self, codes: Array) -> Array:
-    """One of each channel and integer: int32 [..., D]."""
+    """Returns one of each channel and integer: int32 [..., D]."""
     starts = jnp.arange(self.D, dtype=jnp.int32) * (2 * self.limit + 1)
     return codes + self.limit + like_sites(starts, codes)
 
   def atoms(self) -> Array:
-    """One step along each channel: [D, 1, 1, D]."""
+    """Returns one step along each channel: [D, 1, 1, D]."""
     return jnp.diag(self._basis())[:, None, None]
 
   def encode(self, z: Array) -> Array:

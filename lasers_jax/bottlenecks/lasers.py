@@ -67,8 +67,8 @@ class Lasers(Codebook):
     patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
-    sparsity_dropout: share of the images in training of which the decoder sees
-      the first 1 to S atoms, as many as a draw says: so that it knows what
+    sparsity_dropout: fraction of the images of which, in training, the decoder
+      sees the first 1 to S atoms, as many as a draw says: so that it knows what
       smaller S look like (as N. Zeghidour et al., "SoundStream", arXiv
       2107.03312, section III-C, drop stages of a residual quantizer).
     residual_norm: out of training a site takes no more atoms once its residual
@@ -126,7 +126,7 @@ class Lasers(Codebook):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Few atoms of at most 2048, at 2 or 4 levels inside the pursuit.
+    """Takes few atoms of at most 2048, at 2 or 4 levels inside the pursuit.
 
     On CIFAR-10, at 2 bits a pixel, 2 bits a coefficient were better than 1, 0,
     or the 6 and more that rounding after the pursuit asks for; with one atom a
@@ -209,7 +209,7 @@ class Lasers(Codebook):
     return self._read(code.atoms, code.stored)
 
   def multiples(self, z: Array) -> Array:
-    """What is rounded to levels in coding z: float32 [N, S].
+    """Returns what coding z rounds to levels: float32 [N, S].
 
     The coefficients, in units of the usual size of those of their atoms.
     """

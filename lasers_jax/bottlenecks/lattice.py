@@ -56,7 +56,7 @@ class Lattice(Integers):
 
   @property
   def widest(self) -> float:
-    """B, the widest spacing that the lattice starts with."""
+    """Returns B, the widest spacing that the lattice starts with."""
     return 1 / (self.initial_points ** (1 / self.D) - 1)
 
   def __call__(

@@ -75,7 +75,7 @@ class Lista(Dense):
     return rows[:, None, None]
 
   def multiples(self, z: Array) -> Array:
-    """What is rounded to levels in coding z: float32 [N, keep].
+    """Returns what coding z rounds to levels: float32 [N, keep].
 
     The coefficients, in units of the usual size of those of their atoms.
     """

@@ -53,7 +53,7 @@ class MaskedCodes:
 
 
 class MQVAE(Copies, kw_only=True):
-  """Codes a share of the sites of each image, those that score best.
+  """Codes a fraction of the sites of each image, those that score best.
 
   A network gives each site a score. The M best sites, normalized and times
   their score, go through `inner`; the others hold a learned token. A second
@@ -63,14 +63,14 @@ class MQVAE(Copies, kw_only=True):
   other.
 
   The scores learn through the product alone, not through the choice. Masked
-  sites (padding) are read by neither network, and an image keeps its share of
-  the others alone: of M positions the last are then H·W, and hold nothing.
+  sites (padding) are read by neither network, and an image keeps its fraction
+  of the others alone: of M positions the last are then H·W, and hold nothing.
 
   Losses and statistics: those of `inner`, over the kept sites; so the statistic
   `relative_error` is of what `inner` codes, and not of z.
 
   Attributes:
-    keep: the share of sites that are kept; M is rounded down, and at least 1.
+    keep: the fraction of sites that are kept; M is rounded down, at least 1.
     blocks: of the second network, each a residual block and attention.
     width: channels of both networks.
   """
@@ -81,7 +81,7 @@ class MQVAE(Copies, kw_only=True):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """As many of the sites as the bits allow, their positions counted."""
+    """Keeps as many sites as the bits allow, their positions counted."""
     most = asked.bits * asked.sites
     for bits in (*range(USUAL_BITS, 0, -1), *range(USUAL_BITS + 1, 19)):
       for kept in range(asked.sites, 0, -1):
@@ -117,19 +117,19 @@ class MQVAE(Copies, kw_only=True):
 
   @property
   def bits_per_site(self) -> float:
-    """That of a large map: H2(keep) bits of positions, and the codes."""
+    """Returns that of a large map: H2(keep) bits of positions, and codes."""
     shares = self.keep, 1 - self.keep
     positions = -sum(p * math.log2(p) for p in shares if p)
     return positions + self.keep * self.inner.bits_per_site
 
   def map_bits(self, height: int, width: int) -> float:
-    """Bits of fixed length: of the set of positions, and of M codes."""
+    """Returns the bits of the set of positions, and of M codes."""
     n = height * width
     m = self.kept(n)
     return position_bits(n, m) + self.inner.map_bits(1, m)
 
   def grid(self, height: int, width: int) -> tuple[int, int]:
-    """One row of the sites that are kept."""
+    """Returns the sides of one row of the sites that are kept."""
     return self.inner.grid(1, self.kept(height * width))
 
   def crop(self, codes: MaskedCodes, height: int, width: int) -> MaskedCodes:
@@ -139,7 +139,7 @@ class MQVAE(Copies, kw_only=True):
     return MaskedCodes(rows * width + columns, inner, height, width)
 
   def kept(self, n: int) -> int:
-    """M, how many of n sites are kept."""
+    """Returns M, how many of n sites are kept."""
     return max(1, math.floor(self.keep * n + 1e-6))  # 0.29 × 100 < 29
 
   def indices(self, codes: MaskedCodes) -> Array:
@@ -172,7 +172,7 @@ class MQVAE(Copies, kw_only=True):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> MaskedCodes:
-    """Which sites are kept, then the codes of these."""
+    """Codes which sites are kept, then their codes."""
     n = math.prod(sites)
     m = self.kept(n)
     positions, inner = (codes.positions, codes.inner) if codes else (None, None)

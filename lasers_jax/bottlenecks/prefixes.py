@@ -1,4 +1,4 @@
-"""How much of a code training shows the decoder, of each image."""
+"""Prefixes of codes, which training shows the decoder."""
 
 import jax
 import jax.numpy as jnp

@@ -15,7 +15,7 @@ Fields = dict[str, Any]
 
 
 class Asked(NamedTuple):
-  """What settings are to meet.
+  """The rate that settings are to meet.
 
   Attributes:
     bits: of a site, fixed length.

@@ -43,8 +43,8 @@ class VQ(LookUp, Codebook):
     gradient: what reaches z from the decoder, see gradients.py.
     affine: codes are (1 + a s) C + a b with learned s and b for all, where a is
       this; 0 for C itself. Goes with learning 'loss'.
-    synchronized: ν, the share of the decoder's gradient that also reaches the
-      codes. Goes with learning 'loss'.
+    synchronized: ν, the fraction of the decoder's gradient that also reaches
+      the codes. Goes with learning 'loss'.
     rate: of the descent in 'alternated' learning.
   """
 

@@ -26,10 +26,11 @@ from lasers_jax.core.ranges import Count, Share
 
 
 class Copies(Bottleneck, kw_only=True):
-  """What is common to bottlenecks that are made of copies of another.
+  """The base of bottlenecks that are made of copies of another.
 
   A subclass defines `count`, how many there are. The index of an atom or code
-  of a copy is offset by the `symbols` of the copies before it.
+  of a copy is offset by the `symbols` of the copies before it. Its losses are
+  those of `inner`, and so are their weights.
 
   Attributes:
     inner: what is copied, with fields as a copy has them; its codes must be
@@ -93,7 +94,7 @@ class Copies(Bottleneck, kw_only=True):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> tuple:
-    """One copy after the other, each by tables of its own."""
+    """Codes one copy after the other, each by tables of its own."""
     given = [None] * self.count if codes is None else codes
     return tuple(
       self.inner.transfer(coder, sites, code, f'{name}{i}/')
@@ -114,7 +115,7 @@ class Residual(Copies, kw_only=True):
 
   Attributes:
     depth: levels.
-    dropout: share of the images of a batch for which training uses the first
+    dropout: fraction of the images of a batch for which training uses the first
       levels alone, from 1 to all of them with equal odds.
   """
 
@@ -194,7 +195,7 @@ class Residual(Copies, kw_only=True):
       rest = rest - level.decode(level.encode(rest))
 
   def _draw_levels(self, z: Array) -> Array:
-    """How many levels each site uses, by its image: int32 [..., H, W]."""
+    """Draws how many levels each site uses, by its image: int32 [..., H, W]."""
     images, sites = z.shape[:-3][:1], z.shape[:-1]
     key = self.make_rng('bottleneck')
     levels = draw_prefixes(key, images, self.depth, self.dropout)
@@ -242,7 +243,7 @@ class Product(Copies, kw_only=True):
       )
 
   def atoms(self) -> Array:
-    """Those of each slice, with zeros in the others."""
+    """Returns those of each slice, with zeros in the others."""
     d, each = self.inner.D, []
     for i, copy in enumerate(self.copies):
       around = [(0, 0)] * 3 + [(i * d, self.D - (i + 1) * d)]

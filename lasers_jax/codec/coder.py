@@ -190,7 +190,7 @@ class Writer(FittedCoder):
     self._encoder = range_coder().queue.RangeEncoder()
 
   def payload(self) -> bytes:
-    """Words, of which the last is not 0: a reader takes any more to be that."""
+    """Returns words, the last not 0: a reader takes any more to be that."""
     words = np.trim_zeros(self._encoder.get_compressed(), 'b')
     return words.astype('<u4').tobytes()
 

@@ -25,7 +25,7 @@ HEAD_BYTES = _HEAD.size
 
 
 class Frame(NamedTuple):
-  """What a file says."""
+  """The contents of a file."""
 
   model: bytes  # HASH_BYTES of them
   height: int
@@ -50,7 +50,7 @@ def pack(frame: Frame) -> bytes:
 
 
 def head(model: bytes, body: bytes) -> bytes:
-  """The first HEAD_BYTES of the file of a model, before its sides and codes."""
+  """Returns the first HEAD_BYTES of the file of a model."""
   return _HEAD.pack(MAGIC, VERSION, model, _check(model, body))
 
 

@@ -1,4 +1,4 @@
-"""How probable codes are, given those of the sites around them.
+"""Probabilities of codes, given those of the sites around them.
 
 A small network sees the codes of the sites to the left, above left, above, and
 above right, as the first layer of a PixelCNN does (A. van den Oord et al., ICML
@@ -64,7 +64,7 @@ class Network(NamedTuple):
 
 
 class Kind(NamedTuple):
-  """What there is at a site: a plane of each size, or a set.
+  """The integers of a site: a plane of each size, or a set.
 
   A set has at most `count` members, all below its one size, which fills it.
   """
@@ -79,7 +79,7 @@ class Kind(NamedTuple):
 
   @property
   def starts(self) -> np.ndarray:
-    """The number of each plane's first symbol: [planes]."""
+    """Returns the number of each plane's first symbol: [planes]."""
     if self.count:
       return np.zeros(self.count, np.int64)
     return np.cumsum([0, *self.sizes[:-1]])
@@ -90,7 +90,7 @@ class Kind(NamedTuple):
 
 
 def shapes(kind: Kind) -> Network:
-  """The shapes of a network of maps of this kind."""
+  """Returns the shapes of a network of maps of this kind."""
   n, planes = sum(kind.sizes), len(kind.sizes)
   return Network(
     around=(len(NEIGHBOURS), n + 1, _WIDTH),
@@ -113,7 +113,7 @@ class AutoregressiveMap:
 
   @property
   def codes(self) -> np.ndarray:
-    """What is known: int64 [h, w, planes]."""
+    """Returns what is known: int64 [h, w, planes]."""
     return self._seen[1:, 1:-1] - self._kind.starts
 
   def waves(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -126,7 +126,7 @@ class AutoregressiveMap:
         yield rows, time - 2 * rows
 
   def weights(self, where, plane: int) -> np.ndarray:
-    """How probable symbols of a plane are at n sites: int64 [n, size]."""
+    """Weighs the symbols of a plane at n sites: int64 [n, size]."""
     net, symbols = self._network, self._kind.symbols(plane)
     hidden = net.hidden[plane] + self._heard(where, plane)
     hidden = np.clip(hidden, 0, _HIGHEST * _UNIT).astype(np.float64)
@@ -180,7 +180,7 @@ def fit(maps: Sequence[np.ndarray], kind: Kind, seed: int = 0) -> Network:
 
 
 def bits(params: Network, kind: Kind, around, own):
-  """What a site costs, on average, of floats as the network is trained.
+  """Returns the mean bits of a site, of floats as the network is trained.
 
   Args:
     around: int32 [n, 4, planes], numbers of symbols.

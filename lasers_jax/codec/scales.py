@@ -65,7 +65,7 @@ class Scales(NamedTuple):
 
 
 def shapes(limit: int, planes: int) -> Scales:
-  """The shapes of what is fitted to integers in [-limit, limit]."""
+  """Returns the shapes of what is fitted to integers in [-limit, limit]."""
   each, square = (KINDS, planes), (planes, planes)
   bins = len(_EDGES) + 1, 4 * limit + 1
   return Scales(each, each, each, each, square, square, bins)
@@ -83,7 +83,7 @@ class ScanPass(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def passes(height: int, width: int) -> tuple[ScanPass, ...]:
-  """All sites of a map, from coarse to fine; at most 7 passes."""
+  """Returns all sites of a map, from coarse to fine; at most 7 passes."""
   row, column = np.indices((height, width))
   first = (row % _COARSEST == 0) & (column % _COARSEST == 0)
   found = [_pass(0, first, ())]
@@ -129,11 +129,11 @@ class ScalePredictor:
 
   @property
   def codes(self) -> np.ndarray:
-    """What is known: int64 [..., h, w, planes]."""
+    """Returns what is known: int64 [..., h, w, planes]."""
     return np.moveaxis(self._known, 0, -1).astype(np.int64)
 
   def expect(self, plane: int, one: ScanPass) -> tuple[np.ndarray, np.ndarray]:
-    """What integers of a pass will be, and in which bins: int64 [..., n]."""
+    """Predicts integers of a pass, and their bins of scales: int64 [..., n]."""
     net, at = self._scales, (one.kind, plane)
     means = _around(self._known[plane], one)
     guess = net.slope[at] * means + _PARTS * (net.offset[at] + _SLOPE // 2)

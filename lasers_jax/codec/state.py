@@ -1,4 +1,4 @@
-"""What a codec keeps beside its model: tables, and how the code was changed."""
+"""The state of a codec, beside its model: tables, and changes of the code."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _HASH = 'hash'  # with it, an array that is missing shows
 
 
 class State(NamedTuple):
-  """How the codes of a model are written.
+  """The settings that codes of a model are written with.
 
   `levels` are those of coefficients, float32 [2^b], where they are not the
   model's own.

@@ -38,7 +38,7 @@ def with_even_share(weights: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def steps(weights: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
-  """The weights of the 1st, 2nd, ... member of a set, ascending.
+  """Returns the weights of the 1st, 2nd, ... member of a set, ascending.
 
   Exact integers, then 40 bits of them: no rounding differs elsewhere.
 
@@ -61,7 +61,7 @@ def steps(weights: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
 
 
 def ladder(weights: np.ndarray, count: int) -> list[np.ndarray]:
-  """Weights of the 1st, 2nd, ... member of sets, ascending: float64 [n, size].
+  """Weighs the 1st, 2nd, ... member of sets, ascending: float64 [n, size].
 
   As `steps`, for n rows of weights at once, and rounded: by sums one
   after the other, as IEEE 754 has them, and so alike on every machine.

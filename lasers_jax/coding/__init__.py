@@ -1,4 +1,4 @@
-"""How one vector is coded: pure functions of arrays."""
+"""Codes of single vectors: pure functions of arrays."""
 
 from lasers_jax.coding.codebook import (
   CodebookStatistics,

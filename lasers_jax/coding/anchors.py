@@ -17,7 +17,7 @@ from lasers_jax.coding.search import in_blocks, matmul
 
 
 class Distance(NamedTuple):
-  """What 'near' means, for the look-up and for the anchors.
+  """The distance of the look-up and of the anchors.
 
   `nearest(signals [N, D], codebook [K, D])` is int32 [N], in [0, K);
   `similarity` of the same arrays is [N, K], and may leave out what is equal

@@ -28,7 +28,7 @@ def bit_logits(x: Array, scale: float, temperature: float) -> Array:
 
 @jax.jit
 def entropies(logits: Array, weights: Array) -> tuple[Array, Array]:
-  """The mean entropy of the codes of sites, and the entropy of their mean.
+  """Returns the mean entropy of the codes of sites, and that of their mean.
 
   The first is exact: given the site, bits are independent. The second is the
   sum of the entropies of the single bits. Over sites bits may depend on each

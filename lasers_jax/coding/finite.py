@@ -56,7 +56,7 @@ def nearest_levels(bounded: Array, levels: Levels) -> Array:
 
 @_jit
 def level_values(digits: Array, levels: Levels) -> Array:
-  """What levels [N, d] stand for: float32 [N, d], in [-1, 1]."""
+  """Returns what levels [N, d] stand for: float32 [N, d], in [-1, 1]."""
   middle = _middle(levels)
   return (digits.astype(jnp.float32) - middle) / middle
 
@@ -80,7 +80,7 @@ def to_index(digits: Array, levels: Levels) -> Array:
 
 @_jit
 def to_digits(index: Array, levels: Levels) -> Array:
-  """Is the inverse of `to_index`: [N] to int32 [N, d]."""
+  """Inverts `to_index`: [N] to int32 [N, d]."""
   strides = _strides(levels)
   sizes = jnp.array(levels, strides.dtype)[None]
   digits = index[:, None].astype(strides.dtype) // strides % sizes

@@ -54,7 +54,7 @@ def ista(
 
 
 def largest_eigenvalue(dictionary: Array) -> Array:
-  """The largest eigenvalue of A A', A [D, K]: a scalar without gradient."""
+  """Finds the largest eigenvalue of A A', A [D, K]; it has no gradient."""
   dictionary = as_float32(lax.stop_gradient(dictionary))
   return jnp.linalg.eigvalsh(matmul(dictionary, dictionary.T))[-1]
 

@@ -41,7 +41,7 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 class LearnerState(NamedTuple):
-  """What a learner knows: arrays alone, so that any checkpoint stores it."""
+  """The state of a learner: arrays alone, so that any checkpoint stores it."""
 
   dictionary: Array  # [D, K], unit-norm columns
   memory: Any  # what the learner keeps of past signals
@@ -79,7 +79,7 @@ REVIVE = Revive()
 
 
 class _Rule(NamedTuple):
-  """How a learner differs from the others."""
+  """The part in which a learner differs from others."""
 
   start: Callable[[int, int], Any]  # (D, K) -> memory
   # (state, signals, code, exponent) -> dictionary, memory: signals and code are

@@ -1,4 +1,4 @@
-"""What comes in is made float32, finite and near 1 before it is coded."""
+"""Checks of what is to be coded, which is made float32, finite and near 1."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -60,7 +60,7 @@ def exponents(sizes: Array) -> Array:
 
 
 def scale(x: Array, exponent: Array) -> Array:
-  """Is x 2^exponent, for exponents from -252 to 254; within float32 exactly.
+  """Returns x 2^exponent, exponents from -252 to 254; exact in float32.
 
   In two steps, since one factor may leave float32; and not by `ldexp` of all
   of x, which costs as much as a step of a pursuit.
@@ -70,6 +70,6 @@ def scale(x: Array, exponent: Array) -> Array:
 
 
 def power_of_two(exponent: Array) -> Array:
-  """Is 2^exponent, put together from its bits; 2^-126 for less."""
+  """Returns 2^exponent, put together from its bits; 2^-126 for less."""
   bits = (jnp.maximum(exponent, -126) + 127) << 23
   return lax.bitcast_convert_type(bits, jnp.float32)

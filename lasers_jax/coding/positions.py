@@ -42,7 +42,7 @@ def put_sites(sites: Array, positions: Array, values: Array | float) -> Array:
 
 
 def position_bits(n: int, m: int) -> int:
-  """Bits of a fixed length for which m of n sites they are: log2 C(n, m)."""
+  """Returns the bits of which m of n sites they are: log2 C(n, m)."""
   return (math.comb(n, m) - 1).bit_length()  # exact, where log2 is not
 
 

@@ -154,7 +154,7 @@ def _start(signals: Array, norm: Array, squares: Array, atoms: Array) -> _State:
 
 
 def ols_scores(correlations: Array, beyond: Array, squares: Array) -> Array:
-  """How much each atom would lower the squared error; 0 within the span."""
+  """Scores atoms by how far the squared error would fall; 0 in the span."""
   far = beyond > GRAM_FLOOR * squares
   return jnp.where(far, correlations**2 / jnp.where(far, beyond, 1.0), 0.0)
 

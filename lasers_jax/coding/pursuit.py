@@ -41,7 +41,7 @@ PRECISIONS = ('float32', 'bfloat16')
 
 
 class Options(NamedTuple):
-  """What a compiled pursuit depends on; see `batch_omp`."""
+  """The settings of a compiled pursuit; see `batch_omp`."""
 
   sparsity: int
   selection: str = 'omp'
@@ -70,7 +70,7 @@ class Options(NamedTuple):
 
 
 class Pursuit(NamedTuple):
-  """What a pursuit ends with."""
+  """The end of a pursuit."""
 
   atoms: Array  # int32 [N, S]
   coefficients: Array  # float32 [N, S], or [N, S, S] after each step

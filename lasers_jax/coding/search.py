@@ -54,7 +54,7 @@ def largest_two(scores: Array) -> tuple[Array, Array]:
 
 
 def take(x: Array, indices: Array) -> Array:
-  """Is x[indices] for indices that are known to be within bounds."""
+  """Returns x[indices] for indices that are known to be within bounds."""
   return x.at[indices].get(mode='promise_in_bounds')
 
 
@@ -126,7 +126,7 @@ def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
 @jax.custom_vjp
 @jax.jit
 def linear(sites: Array, kernel: Array) -> Array:
-  """Is sites @ kernel, where each row is the same whatever rows come along.
+  """Returns sites @ kernel, each row the same whatever rows come along.
 
   Args:
     sites: float32 [N, D]; kernel: float32 [D, d].

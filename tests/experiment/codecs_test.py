@@ -404,6 +404,13 @@ def test_levels_are_fitted_to_images_of_any_size(model):
   assert seen == [(sites * bottleneck.S, n)] and len(levels) == n
 
 
+def test_levels_are_fitted_only_where_there_are_some():
+  network = tiny.config('nowhere')['network']
+  section = dict(name='scq', K=16, keep=2, coefficient_bits=3)
+  model = settings.build_model(network, section)
+  assert fit_levels(model, {}, [], LEVELS['lloyd']) is None
+
+
 @pytest.mark.parametrize('levels', LEVELS)
 def test_levels_of_lista_are_fitted_too(levels):
   network = tiny.config('nowhere')['network']
