@@ -1,0 +1,398 @@
+"""The tables of the documentation: of which file, and with which columns.
+
+Read by make_tables.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+
+class Column(NamedTuple):
+  """One column of a table.
+
+  Attributes:
+    title: its head.
+    key: where a row has the value; '/' goes into a nested dictionary.
+    style: how a number is written, as for `format`; or a function of the value.
+  """
+
+  title: str
+  key: str
+  style: str | Callable[[Any], str] = ''
+
+
+class Table(NamedTuple):
+  """One table.
+
+  Attributes:
+    file: of results, without its suffix.
+    columns: from left to right.
+    select: the rows that the table has, from those of the file.
+  """
+
+  file: str
+  columns: tuple[Column, ...]
+  select: Callable[[list[Row]], list[Row]] = lambda rows: rows
+
+
+def code(text: str) -> str:
+  return f'`{text}`'
+
+
+def percent(value: float) -> str:
+  return f'{100 * value:.1f} %'
+
+
+def interval(value: Row | float) -> str:
+  if not isinstance(value, dict):
+    return f'{value:.2f}'
+  return '{mean:.2f} ({low:.2f} to {high:.2f})'.format(**value)
+
+
+def settings(value: Row) -> str:
+  """Writes {'K': 8, 'inner': {'K': 2}} as 'K = 8, inner K = 2'."""
+  words = []
+  for key, one in value.items():
+    if isinstance(one, dict):
+      words += [f'{key} {word}' for word in settings(one).split(', ')]
+    elif isinstance(one, list):
+      words.append(f'{key} = {"·".join(map(str, one))}')
+    else:
+      words.append(f'{key} = {one}')
+  return ', '.join(words)
+
+
+def rate(value: float | str) -> str:
+  return value if isinstance(value, str) else f'{value:g}'
+
+
+def signed(value: float) -> str:
+  return f'{value:+.2f}'.replace('-', '−')
+
+
+def site_bits(value: Row) -> str:
+  levels = f' ({value["levels"]:.2f})' if 'levels' in value else ''
+  return f'{value["bits"]:.2f}{levels}'
+
+
+def distance(value: Row) -> str:
+  return f'{value["distance"]:.4g} ({value["nearest"]:.2f})'
+
+
+def cost(value: Row) -> str:
+  return f'{signed(value["psnr"])} dB, {value["bits_per_pixel"]:.2f}'
+
+
+def with_rates(rows: list[Row]) -> list[Row]:
+  """Gives each finished row its rate; the best first at each rate."""
+  done = []
+  for row in rows:
+    if row['results']:
+      bits = row['results']['bits_per_pixel']
+      done.append({**row, 'rate': rate(bits['fixed_length'])})
+  order = lambda row: (  # noqa: E731
+    row['asked_bits_per_pixel'] or float('inf'),
+    -row['results']['psnr']['mean'],
+  )
+  return sorted(done, key=order)
+
+
+def headlines(rows: list[Row]) -> list[Row]:
+  """The five rows of the README."""
+  wanted = [
+    ('vq', 0.5625),
+    ('lasers', 0.5625),
+    ('residual', 2.0),
+    ('lasers', 2.0),
+    ('none', None),
+  ]
+  found = {
+    (row['bottleneck'], row['asked_bits_per_pixel']): row
+    for row in with_rates(rows)
+  }
+  return [found[name] for name in wanted]
+
+
+def with_first_images(rows: list[Row]) -> list[Row]:
+  """Puts the image that a diffusion decoder begins with below its row."""
+  done = []
+  for row in rows:
+    time = row.get('milliseconds_at_most')
+    time = f'at most {time}' if time else row.get('milliseconds')
+    done.append({**row, 'name': code(row['name']), 'time': time})
+    if 'first' in row:
+      first = row['first']
+      time = first.get('milliseconds')
+      done.append({'name': 'its first image', **first, 'time': time})
+  return done
+
+
+def single(rows: Row) -> list[Row]:
+  """The row of a results file of one model."""
+  bits = rows['bits_per_pixel']['fixed_length']
+  steps = rows['protocol']['step']
+  name = rows['protocol']['bottleneck']['name']
+  return [{'name': name, 'steps': steps, 'rate': rate(bits), 'results': rows}]
+
+
+QUALITY = (
+  Column('PSNR in dB (95 %)', 'results/psnr', interval),
+  Column('SSIM', 'results/ssim/mean', '.4f'),
+  Column('usage', 'results/usage', percent),
+  Column('perplexity', 'results/perplexity', '.0f'),
+)
+PERCEPTUAL = (
+  Column('PSNR in dB', 'psnr', '.2f'),
+  Column('SSIM', 'ssim', '.3f'),
+  Column('LPIPS-VGG16', 'lpips-vgg16', '.3f'),
+  Column('LPIPS-AlexNet', 'lpips-alexnet', '.3f'),
+  Column('FD-VGG16', 'fd-vgg16', '.0f'),
+)
+FILES = (
+  Column('bits per pixel', 'bits_per_pixel', '.3f'),
+  Column('PSNR in dB (95 %)', 'psnr', interval),
+  Column('SSIM', 'ssim', '.3f'),
+)
+PRIORS = 'ae', 'rae', 'wae', 'beta_vae', 'vae', 'info_vae'
+SECONDS = '0.25', '0.5', '1', '2.5', '5', '10', '20'
+LEARNING = (
+  Column('learner', 'name'),
+  *(Column(f'{x} s', x, '.4f') for x in SECONDS),
+  Column('ms an update', 'update', 'g'),
+)
+
+TABLES = {
+  'headlines': Table(
+    'cifar10-comparison',
+    (
+      Column('bottleneck', 'bottleneck', code),
+      Column('bits per pixel', 'rate'),
+      *QUALITY,
+    ),
+    headlines,
+  ),
+  'comparison': Table(
+    'cifar10-comparison',
+    (
+      Column('bottleneck', 'bottleneck', code),
+      Column('settings', 'settings', settings),
+      Column('bits per pixel', 'rate'),
+      *QUALITY,
+    ),
+    with_rates,
+  ),
+  'vq-1024': Table(
+    'cifar10-vq-1024',
+    (
+      Column('bottleneck', 'bottleneck', code),
+      Column('settings', 'settings', settings),
+      Column('bits per pixel', 'rate'),
+      *QUALITY,
+    ),
+    with_rates,
+  ),
+  'vq-7000': Table(
+    'cifar10-vq-7000',
+    (
+      Column('bottleneck', 'name', code),
+      Column('steps', 'steps', ',d'),
+      Column('bits per pixel', 'rate'),
+      *QUALITY,
+    ),
+    single,
+  ),
+  'sparse-codes': Table(
+    'sparse-codes',
+    (
+      Column('`pursuit`', 'pursuit'),
+      Column('K', 'K'),
+      Column('S', 'S'),
+      Column('`coefficient_bits`', 'coefficient_bits'),
+      Column('bits per pixel', 'bits_per_pixel', 'g'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+    ),
+  ),
+  'decoders': Table(
+    'cifar10-decoders',
+    (
+      Column('decoder', 'name'),
+      *PERCEPTUAL,
+      Column('ms an image', 'time'),
+    ),
+    with_first_images,
+  ),
+  'diffusion-ablation': Table(
+    'cifar10-diffusion-ablation', (Column('change', 'change'), *PERCEPTUAL)
+  ),
+  'sampling-steps': Table(
+    'cifar10-sampling-steps',
+    (
+      Column('model', 'model', code),
+      Column('sampling', 'sampling'),
+      *(column for column in PERCEPTUAL if column.key != 'lpips-alexnet'),
+    ),
+  ),
+  'clothing-decoders': Table(
+    'clothing-decoders', (Column('decoder', 'name', code), *PERCEPTUAL)
+  ),
+  'priors': Table(
+    'mnist-priors',
+    (
+      Column('prior', 'name', code),
+      *(Column(code(name), name, distance) for name in PRIORS),
+    ),
+  ),
+  'priors-scores': Table(
+    'mnist-priors-scores',
+    (
+      Column('prior', 'name'),
+      Column('FD to test', 'fd', '.4g'),
+      Column('FD to training', 'fd_to_training', '.4g'),
+      Column('W1 marginal', 'w1_marginal', '.4f'),
+      Column('W2 sliced', 'w2_sliced', '.4f'),
+      Column('W2 exact', 'w2_exact', '.3f'),
+      Column('precision', 'precision', '.3f'),
+      Column('recall', 'recall', '.3f'),
+      Column('density', 'density', '.3f'),
+      Column('coverage', 'coverage', '.3f'),
+      Column('nearest latent', 'nearest_latents', '.3f'),
+      Column('nearest image', 'nearest_images', '.3f'),
+    ),
+  ),
+  'bins': Table(
+    'mnist-bins',
+    (
+      Column('prior', 'name'),
+      Column('Fréchet distance', 'fd', '.1f'),
+      Column('nearest image', 'nearest_images', '.2f'),
+      Column('nearest latent', 'nearest_latents', '.2f'),
+      Column('precision', 'precision', '.2f'),
+      Column('recall', 'recall', '.2f'),
+    ),
+  ),
+  'kodak': Table(
+    'kodak-codec',
+    (
+      Column('model', 'model', code),
+      Column('setting', 'setting'),
+      *FILES,
+      Column('dB above JPEG', 'above_jpeg', signed),
+      Column('WebP', 'above_webp', signed),
+      Column('AVIF', 'above_avif', signed),
+    ),
+  ),
+  'small-files': Table(
+    'cifar10-codec',
+    (
+      Column('setting', 'setting'),
+      *FILES,
+      Column('dB above WebP', 'above_webp', signed),
+    ),
+  ),
+  'small-files-context': Table(
+    'cifar10-codec-context',
+    (
+      Column('model', 'model', code),
+      Column('setting', 'setting'),
+      Column('bits per pixel', 'bits_per_pixel', '.3f'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+      Column('dB above WebP', 'above_webp', signed),
+    ),
+  ),
+  'atom-order': Table(
+    'atom-order',
+    (
+      Column('bits a site: atoms (levels)', 'name'),
+      Column('S = 1', 'S1', site_bits),
+      Column('S = 2', 'S2', site_bits),
+      Column('S = 4', 'S4', site_bits),
+    ),
+  ),
+  'coefficient-bits': Table(
+    'coefficient-bits',
+    (
+      Column('bits of a coefficient', 'bits'),
+      Column('`lloyd`: PSNR, bits per pixel', 'lloyd', cost),
+      Column('`mu_law`: PSNR, bits per pixel', 'mu_law', cost),
+    ),
+  ),
+  'damaged-files': Table(
+    'damaged-files',
+    (Column('files', 'count', ',d'), Column('outcome', 'outcome')),
+  ),
+  'speed-omp': Table(
+    'speed-omp',
+    (
+      Column('N×D×K×S', 'shape'),
+      Column('`omp`, ms', 'milliseconds', 'g'),
+      Column('SPAMS, 2 threads', 'spams_2', 'g'),
+      Column('SPAMS, 1 thread', 'spams_1', 'g'),
+      Column('scikit-learn', 'sklearn', 'g'),
+      Column('PyTorch package', 'torch', 'g'),
+      Column('SPAMS : `ols`', 'ols_spams_2', 'g'),
+      Column('`omp` : bound', 'floor', 'g'),
+      Column('`ols` : bound', 'ols_floor', 'g'),
+      Column('error of `ols`, %', 'ols_error', signed),
+    ),
+  ),
+  'learning-patches': Table('dictionary-learning-patches', LEARNING),
+  'learning-planted': Table('dictionary-learning-planted', LEARNING),
+  'speed-bottlenecks': Table(
+    'speed-bottlenecks',
+    (
+      Column('bottleneck', 'name'),
+      Column('forward, ms', 'forward', 'g'),
+      Column('both, ms', 'both', 'g'),
+      Column('MiB', 'mib'),
+      Column('peer: forward', 'peer_forward', 'g'),
+      Column('both', 'peer_both', 'g'),
+      Column('MiB', 'peer_mib'),
+      Column('peer : ours, forward', 'ratio_forward', '.2f'),
+      Column('both', 'ratio_both', '.2f'),
+    ),
+  ),
+  'speed-step': Table(
+    'speed-step',
+    (
+      Column('step', 'name'),
+      Column('ms', 'milliseconds', '.1f'),
+      Column('images a second', 'images_per_second'),
+      Column('× JAX vq', 'ratio', '.2f'),
+      Column('% in the bottleneck', 'bottleneck'),
+    ),
+  ),
+  'speed-decoders': Table(
+    'speed-decoders',
+    (
+      Column('decoder', 'name'),
+      Column('ms an image', 'milliseconds', '.2f'),
+      Column('× the first', 'ratio', '.1f'),
+      Column('MiB', 'mib'),
+    ),
+  ),
+  'speed-priors': Table(
+    'speed-priors',
+    (
+      Column('prior', 'name'),
+      Column('fit, s', 'fit', 'g'),
+      Column('draw, s', 'draw', 'g'),
+      Column('an iteration of EM, s', 'iteration', 'g'),
+      Column('scikit-learn : its fit', 'fit_ratio', 'g'),
+      Column('draw', 'draw_ratio', 'g'),
+      Column('iteration', 'iteration_ratio', 'g'),
+      Column('MiB', 'mib'),
+    ),
+  ),
+  'speed-codec': Table(
+    'speed-codec',
+    (
+      Column('codec', 'name'),
+      Column('encode, MP/s', 'encode', '.2f'),
+      Column('% in the range coder', 'encode_coder'),
+      Column('decode, MP/s', 'decode', '.2f'),
+      Column('% in the range coder', 'decode_coder'),
+    ),
+  ),
+}
