@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/photos
 DEMO_FLAGS ?=
 
-.PHONY: install demo test quick lint
+.PHONY: install demo test quick lint docs
 
 install: $(VENV)/installed
 
@@ -46,3 +46,12 @@ quick: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The site in build/site, and that its tables are those of the result files.
+docs: $(VENV)/docs
+	$(BIN)/python docs/results/make_tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(VENV)/docs: requirements.txt pyproject.toml
+	$(call set_up,.[docs])
+	touch $@

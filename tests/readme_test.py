@@ -1,110 +1,150 @@
-"""What the README says to run, runs."""
+"""What the README and the pages say to run, runs."""
 
-import ast
 import importlib
 import pathlib
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from lasers_jax.experiment import settings
+from lasers_jax.cli import command_line, program
+from lasers_jax.cli.main import PROGRAMS
+from lasers_jax.experiment import compare, settings
+from lasers_jax.priors import vector
 
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / 'README.md').read_text()
+PAGES = {
+  path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
+  for path in (
+    *(ROOT / x for x in ('README.md', 'CONTRIBUTING.md')),
+    ROOT / 'benchmarks' / 'README.md',
+    *sorted((ROOT / 'docs').rglob('*.md')),
+  )
+}
+WITH_CODE = [page for page, text in PAGES.items() if '```python\n' in text]
 
 
-def blocks(language):
-  return re.findall(rf'```{language}\n(.*?)```', README, re.DOTALL)
+def blocks(page, language):
+  return re.findall(rf'```{language}\n(.*?)```', PAGES[page], re.DOTALL)
 
 
-def commands():
-  """The shell commands of the README, a list of words each."""
-  for block in blocks('sh'):
+def commands(page):
+  """The shell commands of a page that are programs: names and their words."""
+  for block in blocks(page, 'sh'):
     for line in block.replace('\\\n', ' ').splitlines():
       words = shlex.split(line, comments=True)
-      if len(words) == 1:
-        continue
       # A command that another one passes on counts as its own.
       for word in words:
         if word.startswith('--command='):
-          words = shlex.split(word.partition('=')[2].partition('&& ')[2])
-      yield words
+          words = shlex.split(word.partition('=')[2])
+      if 'lasers-jax' in words:
+        _, name, *rest = words[words.index('lasers-jax') :]
+        yield name, rest
 
 
-def test_the_python_example_runs():
-  (code,) = blocks('python')
-  names = {}
-  exec(compile(code, 'README.md', 'exec'), names)
-  assert names['code'].atoms.shape == (1000, 5)
-  assert float((names['error'] ** 2).mean()) < 0.1
+COMMANDS = [(page, *found) for page in PAGES for found in commands(page)]
 
 
-@pytest.mark.parametrize(
-  'words',
-  [w for w in commands() if any(x.startswith('--config=') for x in w)],
-  ids=' '.join,
-)
-def test_training_commands_name_configs_and_keys_that_exist(words):
-  name, _, argument = next(
-    w.partition('=')[2] for w in words if w.startswith('--config=')
-  ).partition(':')
-  module = importlib.import_module(name.removesuffix('.py').replace('/', '.'))
-  config = module.get_config(*filter(None, [argument]))
-  for word in words:
-    if word.startswith('--config.'):
-      path, _, value = word.removeprefix('--config.').partition('=')
-      *sections, key = path.split('.')
-      section = config
-      for part in sections:
-        section = section[part]
-      assert key in section, f'{word} sets nothing'
-      if not isinstance(section[key], str):
-        value = ast.literal_eval(value)
-      section[key] = value
-  settings.from_config(config.to_dict())
-  assert any(w.startswith('--workdir=') for w in words)
+def parsed(name, words, monkeypatch):
+  """The flags of a program after it has read the words of a command.
+
+  What it would run is not run.
+  """
+  found = {}
+
+  def read(main, words=False, resumes=False):
+    rest = command_line.parse(sys.argv, words, main.__module__)
+    found.update(flags.FLAGS.flag_values_dict(), words=rest[1:])
+
+  monkeypatch.setattr(program, 'run', read)
+  monkeypatch.setattr(sys, 'argv', [name, *words])
+  was_parsed = flags.FLAGS.is_parsed()
+  with flagsaver.flagsaver():
+    try:
+      importlib.import_module(f'lasers_jax.cli.{name}').run()
+    except SystemExit as left:  # of --help
+      assert left.code == 0
+    finally:
+      if not was_parsed:
+        flags.FLAGS.unparse_flags()
+  return found
 
 
 @pytest.mark.parametrize(
-  'script, least',
-  [
-    ('evaluate.py', {'workdir', 'S', 'data'}),
-    ('compare.py', {'workdir', 'config', 'bottlenecks', 'metrics'}),
-    ('sample.py', {'workdir', 'priors'}),
-    ('codec.py', {'model'}),
-  ],
+  'page, name, words',
+  COMMANDS,
+  ids=[f'{page}: {name} {" ".join(words)}' for page, name, words in COMMANDS],
 )
-def test_commands_use_flags_that_exist(script, least):
-  cli = ROOT / 'lasers_jax' / 'cli'
-  source = (cli / script).read_text()
-  for shared in 'program', 'command_line':
-    source += (cli / f'{shared}.py').read_text()
-  if 'evaluate.define_metrics' in source:
-    source += (cli / 'evaluate.py').read_text()
-  flags = set(re.findall(r"DEFINE\w*\(\s*(?:[^',]+,\s*)?'(\w+)'", source))
-  used = {
-    word.removeprefix('--').partition('=')[0]
-    for words in commands()
-    if script in words
-    for word in words
-    if word.startswith('--') and not word.startswith('--config.')
-  }
-  assert least <= used <= flags
+def test_commands_are_those_of_the_programs(page, name, words, monkeypatch):
+  given = parsed(name, words, monkeypatch)
+  if words == ['--help']:
+    return
+  if name in ('train', 'compare'):
+    assert given['workdir']
+    config = given['config'].to_dict()
+    settings.from_config(config)
+  if name == 'compare':
+    rates = given['bits_per_pixel']
+    assert compare.plan(config, given['bottlenecks'], rates, 'runs')
+  if name == 'sample':
+    assert all(map(vector.parse, given['priors']))
+  if name == 'evaluate':
+    assert given['workdir']
 
 
-@pytest.mark.parametrize('target', ['install', 'demo', 'test'])
-def test_make_targets_of_the_readme_exist(target):
-  assert f'make {target}' in README
+def test_the_pages_show_every_program():
+  shown = {name for _, name, words in COMMANDS if words != ['--help']}
+  assert shown == set(PROGRAMS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', WITH_CODE)
+def test_python_snippets_run(page, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert blocks(page, 'python')
+  for code in blocks(page, 'python'):
+    code = code.replace('steps=600', 'steps=2')
+    exec(compile(code, page, 'exec'), {})
+
+
+@pytest.mark.parametrize(
+  'target', ['install', 'demo', 'docs', 'test', 'quick', 'lint']
+)
+def test_make_targets_of_the_pages_exist(target):
+  assert any(f'make {target}' in text for text in PAGES.values())
   dry = subprocess.run(
     ['make', '-n', target], cwd=ROOT, capture_output=True, text=True
   )
-  assert dry.returncode == 0, dry.stderr
+  assert dry.returncode == 0 and 'up to date' not in dry.stdout, dry.stderr
 
 
-def test_the_pictures_of_the_readme_exist():
-  found = re.findall(r'!\[[^\]]*\]\(([^)]+)\)', README)
-  assert found
-  for path in found:
-    assert (ROOT / path).is_file(), path
+def anchors(path):
+  """The anchors of the headings of a page, as Markdown makes them."""
+  titles = re.findall(r'^#+ (.*)', path.read_text(encoding='utf-8'), re.M)
+  return {re.sub(r'[^\w\- ]', '', x).lower().replace(' ', '-') for x in titles}
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_to_files_and_headings_that_exist(page):
+  for target in re.findall(r'\]\(([^)\s]+)\)', PAGES[page]):
+    if not target.startswith(('http:', 'https:')):
+      name, _, anchor = target.partition('#')
+      path = (ROOT / page).parent / name if name else ROOT / page
+      assert path.is_file(), f'{page}: {target}'
+      assert not anchor or anchor in anchors(path), f'{page}: {target}'
+
+
+def test_the_readme_is_short():
+  assert len(PAGES['README.md'].splitlines()) <= 130
+
+
+@pytest.mark.parametrize(
+  'path', sorted((ROOT / 'docs').rglob('*.md')), ids=lambda path: path.stem
+)
+def test_each_page_is_in_the_navigation(path):
+  navigation = (ROOT / 'mkdocs.yml').read_text(encoding='utf-8')
+  assert f': {path.relative_to(ROOT / "docs").as_posix()}\n' in navigation
