@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Row = dict[str, Any]
+SPACE = '\N{NO-BREAK SPACE}'
 
 
 class Column(NamedTuple):
@@ -42,13 +43,14 @@ def code(text: str) -> str:
 
 
 def percent(value: float) -> str:
-  return f'{100 * value:.1f} %'
+  return f'{100 * value:.1f}{SPACE}%'
 
 
 def interval(value: Row | float) -> str:
   if not isinstance(value, dict):
     return f'{value:.2f}'
-  return '{mean:.2f} ({low:.2f} to {high:.2f})'.format(**value)
+  text = '{mean:.2f} ({low:.2f} to {high:.2f})'.format(**value)
+  return text.replace(' ', SPACE)
 
 
 def settings(value: Row) -> str:
