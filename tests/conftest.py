@@ -101,24 +101,23 @@ def tiny_run(pictures, tmp_path_factory):
   host), lines (of the log) and compiled (the names of what was).
   """
   from lasers_jax.experiment import loop
+  from lasers_jax.experiment.hooks import Hooks
   from tests import tiny
 
   config = tiny.config(pictures, evaluate_every=6)
   workdir = tmp_path_factory.mktemp('tiny') / 'run'
-  seen, describe = [], loop.describe
+  seen = []
 
-  def look(run, mesh, state):
-    seen.append(tiny.copied(state))
-    describe(run, mesh, state)
+  class Look(Hooks):
+    def on_start(self, experiment, mesh, state):
+      seen.append(tiny.copied(state))
 
   with (
-    pytest.MonkeyPatch.context() as patch,
     captured_log() as lines,
     captured_log('jax._src.interpreters.pxla') as compiled,
     jax.log_compiles(),
   ):
-    patch.setattr(loop, 'describe', look)
-    state = loop.train_and_evaluate(config, str(workdir))
+    state = loop.train_and_evaluate(config, str(workdir), hooks=Look())
   return types.SimpleNamespace(
     config=config,
     workdir=workdir,

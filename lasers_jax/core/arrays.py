@@ -6,11 +6,27 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from lasers_jax.core.files import one_line, written_whole
 
 _HEADER = 'header.json'  # the entry of a file that says what the others are
+
+
+def flat_names(tree: Any) -> dict[str, Any]:
+  """Returns the leaves of a tree by their paths, as 'params/decoder/kernel'."""
+
+  def name(entry) -> str:
+    for kind in ('name', 'key', 'idx'):
+      if hasattr(entry, kind):
+        return str(getattr(entry, kind))
+    return str(entry)
+
+  return {
+    '/'.join(map(name, path)): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
 
 def write_arrays(

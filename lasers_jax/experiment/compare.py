@@ -169,7 +169,7 @@ def reconstructions(path: str) -> list[np.ndarray]:
   return inference.reconstruct(run.model, variables, images, mesh, run.decoding)
 
 
-def first_images(run: settings.Settings, path: str) -> list[np.ndarray]:
+def first_images(run: settings.Experiment, path: str) -> list[np.ndarray]:
   source = run.data.open(run.data.test, path)
   return run.data.first_images(source, run.evaluation.pictures)
 

@@ -77,7 +77,7 @@ def measure(
   started = time.time()
   source = run.data.open(run.data.test, path, metrics.minimum_side)
   if 'name' not in (changes.get('data_changes') or {}):
-    workdir.check_pictures(path, {source.split: source.fingerprint})
+    workdir.check_fingerprints(path, {source.split: source.fingerprint})
   batches = run.data.evaluation_batches(
     source, run.evaluation.batch_size, run.pad_multiple
   )

@@ -12,15 +12,16 @@ from jax.sharding import Mesh
 from lasers_jax import data
 from lasers_jax.core import sharding
 from lasers_jax.core.images import save_png, to_float
-from lasers_jax.errors import TrainingError, optional
+from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.evaluation import protocol
-from lasers_jax.experiment import settings
+from lasers_jax.experiment import settings, sources
 from lasers_jax.experiment.figures import reconstruction_figure
+from lasers_jax.experiment.hooks import Hooks
 from lasers_jax.metrics.registry import ALWAYS
 from lasers_jax.training import workdir
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
-from lasers_jax.training.monitor import Monitor
+from lasers_jax.training.monitor import Monitor, parameter_table
 from lasers_jax.training.objective import make_objective
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import (
@@ -36,164 +37,204 @@ from lasers_jax.training.stop import StopRequests, stop_requests
 class Work(NamedTuple):
   """What the parts of a run share."""
 
-  run: settings.Settings
+  experiment: settings.Experiment
   path: str  # the workdir
   mesh: Mesh
   train: data.TrainPipeline
-  validation: data.Source
+  validation: data.Source | None
   perceptual_params: Any
   terms: list[str]  # of the loss, in the order of a step
+  hooks: Hooks
 
 
-def train_and_evaluate(config: dict, path: str) -> TrainState:
-  """Runs a config in a workdir: the whole story of a run, top to bottom.
+def train_and_evaluate(
+  config: dict, path: str, images: Any = None, hooks: Hooks | None = None
+) -> TrainState:
+  """Trains what a config says in a workdir, and measures it now and then.
 
   Args:
     config: nested dictionaries, as the files of `configs/` make them.
     path: the workdir; a run that stopped there goes on.
+    images: those of the run, as `sources.by_role` takes them; None opens what
+      the config names.
+    hooks: called at the turns of the run.
 
   Returns:
     The last state; its step is below `steps` where the run was asked to stop.
 
   Raises:
-    InputError: something that the user can mend.
+    InputError: a user error.
     TrainingError: the loss is not finite.
   """
-  path = workdir.locate(path)
-  run = settings.from_config(config)
-  objective, perceptual_params = make_objective(run.model, run.loss)
-  terms = objective.check_weights(run.data.side)
+  path, hooks = workdir.locate(path), hooks or Hooks()
+  config = dict(config) if images is None else sources.mark_given(config)
+  experiment = settings.from_config(config)
+  model = experiment.model
+  objective, perceptual_params = make_objective(model, experiment.loss)
+  terms = objective.check_weights(experiment.data.side)
 
   # Devices and data
-  mesh = sharding.make_mesh(**vars(run.mesh))
-  check_sizes(run, mesh)
-  train, validation, lists = open_data(run, path)
+  mesh = sharding.make_mesh(**vars(experiment.mesh))
+  check_sizes(experiment, mesh)
+  train, validation, fingerprints = open_data(experiment, path, images)
   everywhere = sharding.replicated(mesh)
   perceptual_params = jax.device_put(perceptual_params, everywhere)
-  work = Work(run, path, mesh, train, validation, perceptual_params, terms)
+  work = Work(
+    experiment, path, mesh, train, validation, perceptual_params, terms, hooks
+  )
 
   # The state: shapes first, so that each array is created in its place
-  optimizer = make_optimizer(run.optimizer, run.steps)
-  adversary = run.discriminator and make_adversary(run.discriminator)
-  shapes = state_shapes(run.model, optimizer, run.data.side, adversary)
-  places = sharding.state_shardings(shapes, mesh, run.model.bottleneck.K)
+  optimizer = make_optimizer(experiment.optimizer, experiment.steps)
+  adversary = experiment.discriminator and make_adversary(
+    experiment.discriminator
+  )
+  shapes = state_shapes(model, optimizer, experiment.data.side, adversary)
+  places = sharding.state_shardings(shapes, mesh, model.bottleneck.K)
   target = sharding.with_shardings(shapes, places)
 
   def create(images):
     return create_train_state(
-      run.model, optimizer, to_float(images), run.seed, adversary
+      model, optimizer, to_float(images), experiment.seed, adversary
     )
 
   # The step
   train_step = jax.jit(
-    make_train_step(objective, optimizer, run.optimizer.ema, adversary),
+    make_train_step(objective, optimizer, experiment.optimizer.ema, adversary),
     in_shardings=(places, sharding.batch_sharding(mesh), everywhere),
     out_shardings=(places, everywhere),
     donate_argnums=0,
   )
 
+  run = workdir.Run(config, settings.with_defaults, fingerprints)
   with (
-    workdir.hold(path, workdir.Run(config, settings.with_defaults, lists)),
-    Checkpoints(path, run.checkpoints_kept) as checkpoints,
+    workdir.lock_workdir(path, run),
+    Checkpoints(path, experiment.checkpoints_kept) as checkpoints,
   ):
     # Go on, or start
     state = checkpoints.restore(target)
     if state is None:
       first = put_images(train.batch(0), mesh)
       state = jax.jit(create, out_shardings=places)(first)
-    describe(run, mesh, state)
-    if int(state.step) < run.steps:
-      # Here, where a wish to stop can be met at once: nothing is new to save.
+    log_summary(experiment, mesh, state)
+    hooks.on_start(experiment, mesh, state)
+    if int(state.step) < experiment.steps:
+      # Compiled here, where a request to stop is met at once: nothing is new.
       train_step = train_step.lower(
-        target, images_of(run, mesh), perceptual_params
+        target, image_shape(work), perceptual_params
       )
       state = loop(work, state, train_step.compile(), checkpoints)
     return state
 
 
 def open_data(
-  run: settings.Settings, path: str
-) -> tuple[data.TrainPipeline, data.Source, dict[str, Any]]:
-  """Opens training and validation; also returns which pictures each split has.
+  experiment: settings.Experiment, path: str, images: Any = None
+) -> tuple[data.TrainPipeline, data.Source | None, dict[str, Any]]:
+  """Opens training and validation images; also returns their fingerprints.
 
   A line of the log says where the test split will be missed.
+
+  Returns:
+    The training batches, the validation split (None where images are given
+    without one), and the fingerprint of each split.
   """
-  train = run.data.train_pipeline(run.batch_size, run.seed, path)
-  validation = run.data.open(run.data.validation, path, ALWAYS.minimum_side)
-  test = run.data.look_for(run.data.test, path, ALWAYS.minimum_side)
-  lists = {run.data.test: test.fingerprint} if test else {}
-  lists[run.data.train] = train.fingerprint
-  lists[run.data.validation] = validation.fingerprint
-  return train, validation, lists
+  splits = experiment.data
+  if images is None:
+    train = splits.train_pipeline(experiment.batch_size, experiment.seed, path)
+    validation = splits.open(splits.validation, path, ALWAYS.minimum_side)
+    test = splits.look_for(splits.test, path, ALWAYS.minimum_side)
+    names = splits.train, splits.validation, splits.test
+  else:
+    given = sources.by_role(images)
+    train = splits.train_pipeline(
+      experiment.batch_size, experiment.seed, source=given['train']
+    )
+    validation, test = given.get('validation'), given.get('test')
+    names = sources.ROLES
+  if validation is None and experiment.evaluate_every:
+    raise InputError(
+      f'evaluate_every={experiment.evaluate_every} requires images to validate '
+      "with: data={'train': ..., 'validation': ...}, or evaluate_every=0"
+    )
+  opened = zip(names, (train, validation, test), strict=True)
+  fingerprints = {x: y.fingerprint for x, y in opened if y is not None}
+  return train, validation, fingerprints
 
 
-def images_of(run: settings.Settings, mesh: Mesh) -> jax.ShapeDtypeStruct:
-  """The images of a batch, without their values."""
+def image_shape(work: Work) -> jax.ShapeDtypeStruct:
+  """Returns the shape of the images of a batch, and where they live."""
+  side = work.experiment.data.side
   return jax.ShapeDtypeStruct(
-    (run.batch_size, run.data.side, run.data.side, 3),
+    (work.experiment.batch_size, side, side, 3),
     np.uint8,
-    sharding=sharding.batch_sharding(mesh),
+    sharding=sharding.batch_sharding(work.mesh),
   )
 
 
-def check_sizes(run: settings.Settings, mesh: Mesh) -> None:
+def check_sizes(experiment: settings.Experiment, mesh: Mesh) -> None:
   """Raises InputError where images are too small, or batches do not split."""
-  if not run.data.whole:
-    protocol.check_size(run.data.side, run.data.side)
-  sharding.check_batch(run.batch_size, mesh, 'batch_size')
-  sharding.check_batch(run.evaluation.batch_size, mesh, 'evaluation.batch_size')
+  if not experiment.data.whole:
+    protocol.check_size(experiment.data.side, experiment.data.side)
+  sharding.check_batch(experiment.batch_size, mesh, 'batch_size')
+  batch_size = experiment.evaluation.batch_size
+  sharding.check_batch(batch_size, mesh, 'evaluation.batch_size')
 
 
 def loop(
   work: Work, state: TrainState, train_step, checkpoints: Checkpoints
 ) -> TrainState:
-  """Takes the steps that are left; saves, watches and stops when it is time."""
-  run, start = work.run, int(state.step)
+  """Takes the steps that are left; saves and validates when it is due."""
+  experiment, start = work.experiment, int(state.step)
   step, batches = start, work.train.iterate(start)
-  late = None  # metrics, looked at while the next step runs
+  pending = None  # metrics of the last step, read while the next one runs
 
-  with Monitor(work.path, run, start) as monitor, stop_requests() as stop:
+  with (
+    Monitor(work.path, experiment, start) as monitor,
+    stop_requests() as stop,
+  ):
 
     def catch_up() -> None:
-      """Looks at the last metrics: a state behind bad ones is never saved."""
-      nonlocal late
-      if late:
-        settle(late, work, monitor)
-      late = None
+      """Reads the pending metrics: a state behind bad ones is never saved."""
+      nonlocal pending
+      if pending:
+        check_and_log(*pending, work, monitor)
+      pending = None
 
-    def leave() -> None:
+    def save_and_leave() -> None:
       """Saves what is new."""
       catch_up()
       if step > start:
         checkpoints.save(state)
       checkpoints.wait()
-      if step < run.steps:
+      if step < experiment.steps:
         said = f'saved step {step}' if step else 'nothing is left to save'
         logging.info(f'asked to stop: {said}')
 
     def rescue() -> None:
-      leave()
+      save_and_leave()
       monitor.close()
 
-    while step < run.steps and not stop.asked():
+    while step < experiment.steps and not stop.asked():
       with stop.rescuing(rescue):
         batch = monitor.time_waiting(lambda: next(batches))
+        work.hooks.on_batch(step + 1, batch)
       images = put_images(batch, work.mesh)
       state, metrics = train_step(state, images, work.perceptual_params)
       step += 1
-      if late:
-        settle(late, work, monitor)
-      late = step, metrics
-      save = step == run.steps or is_due(step, run.checkpoint_every)
-      look = is_due(step, run.evaluate_every)
+      if pending:
+        check_and_log(*pending, work, monitor)
+      pending = step, metrics
+      save = step == experiment.steps or is_due(
+        step, experiment.checkpoint_every
+      )
+      look = is_due(step, experiment.evaluate_every)
       if save or look:
         catch_up()
       if save:
         checkpoints.save(state)
       if look:
         with stop.rescuing(rescue):
-          watch(work, state, monitor, stop)
-    leave()
+          validate(work, state, monitor, stop)
+    save_and_leave()
   return state
 
 
@@ -203,19 +244,19 @@ def put_images(batch: dict[str, np.ndarray], mesh: Mesh) -> jax.Array:
 
 
 def is_due(step: int, every: int) -> bool:
-  """Whether something that happens every so many steps (0: never) is due."""
+  """Returns whether what happens every so many steps (0: never) is due."""
   return every > 0 and step % every == 0
 
 
-def settle(late, work: Work, monitor: Monitor) -> None:
-  """Looks at the metrics of a step, and stops the run if one is not finite."""
-  step, metrics = late
+def check_and_log(step: int, metrics, work: Work, monitor: Monitor) -> None:
+  """Logs the metrics of a step; ends the run if one of them is not finite."""
   metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
   bad = [name for name, x in metrics.items() if not np.isfinite(x)]
   if not bad:
     monitor.step(step, metrics)
+    work.hooks.on_step(step, metrics)
     return
-  # Name the one that broke first in the pass: the code, then the pixels.
+  # Name the one that broke first in the pass.
   term = next(x for x in [*work.terms, 'loss', *bad] if x in bad)
   kept = 'could not be kept'
   with optional('file of the batch'):
@@ -228,24 +269,28 @@ def settle(late, work: Work, monitor: Monitor) -> None:
   )
 
 
-def watch(
+def validate(
   work: Work, state: TrainState, monitor: Monitor, stop: StopRequests
 ) -> None:
-  """Measures the validation split, and keeps a picture of it.
+  """Measures the validation split, and writes a figure of it.
 
   Raises:
     Abandoned: the run was asked to stop.
   """
-  started = time.time()
-  run, mesh, validation = work.run, work.mesh, work.validation
+  started, step = time.time(), int(state.step)
+  work.hooks.on_validation(step)
+  experiment, mesh, validation = work.experiment, work.mesh, work.validation
   variables = evaluation_variables(state)
-  batches = run.data.evaluation_batches(
-    validation, run.evaluation.batch_size, run.pad_multiple
+  batches = experiment.data.evaluation_batches(
+    validation, experiment.evaluation.batch_size, experiment.pad_multiple
   )
   results = protocol.evaluate(
-    run.model, variables, stop.checked(batches), mesh, run.decoding
+    experiment.model,
+    variables,
+    stop.checked(batches),
+    mesh,
+    experiment.decoding,
   )
-  step = int(state.step)
   logging.info(
     'validation at step %d: %s (%.0f s)',
     step,
@@ -253,27 +298,34 @@ def watch(
     time.time() - started,
   )
   monitor.write(step, protocol.scalars(results, 'validation'))
+  work.hooks.on_results(step, results)
   stop.check()
   with optional('picture of the validation split'):
-    draw(work, variables, step, monitor)
+    write_figure(work, variables, step, monitor)
   monitor.restart_clock(step)
 
 
-def draw(work: Work, variables: Any, step: int, monitor: Monitor) -> None:
-  """Keeps a picture of the validation split."""
-  run = work.run
-  images = run.data.first_images(work.validation, run.evaluation.pictures)
-  picture = reconstruction_figure(
-    run.model, variables, images, work.mesh, run.decoding
+def write_figure(
+  work: Work, variables: Any, step: int, monitor: Monitor
+) -> None:
+  """Writes reconstructions of the validation split to a file and the log."""
+  experiment = work.experiment
+  images = experiment.data.first_images(
+    work.validation, experiment.evaluation.pictures
+  )
+  figure = reconstruction_figure(
+    experiment.model, variables, images, work.mesh, experiment.decoding
   )
   if jax.process_index() == 0:
     folder = os.path.join(work.path, 'pictures')
     os.makedirs(folder, exist_ok=True)
-    save_png(os.path.join(folder, f'{step}.png'), picture)
-  monitor.picture(step, 'validation', picture)
+    save_png(os.path.join(folder, f'{step}.png'), figure)
+  monitor.picture(step, 'validation', figure)
 
 
-def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
+def log_summary(
+  experiment: settings.Experiment, mesh: Mesh, state: TrainState
+) -> None:
   """Logs what is about to run, and where."""
   if jax.process_index():
     return
@@ -285,7 +337,7 @@ def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
     f'{name} {sum(x.size for x in jax.tree.leaves(part)):,}'
     for name, part in parts.items()
   )
-  bits = run.bits_per_pixel
+  bits = experiment.bits_per_pixel
   lines = {
     'processes': jax.process_count(),
     'devices': f'{mesh.size} × {", ".join(kinds)}',
@@ -293,7 +345,9 @@ def describe(run: settings.Settings, mesh: Mesh, state: TrainState) -> None:
     'parameters': sizes,
     'code': f'{bits:.4g} bits per pixel' if bits else 'continuous',
     'state': f'{sharding.bytes_per_device(state):,} bytes per device',
-    'steps': f'{int(state.step)} of {run.steps} done',
+    'steps': f'{int(state.step)} of {experiment.steps} done',
   }
+  with optional('table of parameters'):
+    logging.info('%s', parameter_table(parts))
   for name, text in lines.items():
     logging.info('%-10s %s', name, text)

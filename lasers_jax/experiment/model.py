@@ -26,7 +26,7 @@ class TrainedModel(NamedTuple):
   """A trained model, and how it is to be measured."""
 
   config: dict
-  run: settings.Settings
+  run: settings.Experiment
   mesh: Mesh
   step: int
   variables: Any  # params and codebook
@@ -74,7 +74,7 @@ def load(
 
 
 def restore(
-  run: settings.Settings, path: str, step: int | None, mesh
+  run: settings.Experiment, path: str, step: int | None, mesh
 ) -> TrainState:
   """Reads a checkpoint of a workdir to every device of a mesh."""
   optimizer = make_optimizer(run.optimizer, run.steps)

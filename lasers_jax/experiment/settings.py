@@ -47,7 +47,7 @@ class EvaluationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Experiment:
   """A whole run.
 
   Attributes:
@@ -104,7 +104,7 @@ _SECTIONS = {
 }
 
 
-def from_config(config: Mapping[str, Any]) -> Settings:
+def from_config(config: Mapping[str, Any]) -> Experiment:
   """Builds a run from a config.
 
   Args:
@@ -134,7 +134,7 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     )
   decoding = _build_decoding(decoder, model.decoder)
   parts |= {'model': model, 'decoding': decoding}
-  settings = _build(Settings, config, '', parts, names)
+  settings = _build(Experiment, config, '', parts, names)
   if settings.data.side % settings.pad_multiple:
     f, of_decoder = model.encoder.f, model.decoder.pad_multiple
     raise InputError(
@@ -157,7 +157,7 @@ def with_defaults(
   Args:
     none: makes what stands where a value is None, of the field's annotation.
   """
-  filled = _filled(Settings, config, none)
+  filled = _filled(Experiment, config, none)
   if 'discriminator' not in config:
     del filled['discriminator']
   kinds = {'discriminator': DiscriminatorSettings, **_SECTIONS}

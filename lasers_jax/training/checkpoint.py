@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from lasers_jax.core.arrays import flat_names
 from lasers_jax.errors import InputError
 from lasers_jax.training.state import TrainState
 
@@ -110,7 +111,7 @@ class Checkpoints:
   ) -> TrainState | None:
     """Reads the newest checkpoint that is whole, or that of a step.
 
-    Damaged ones are passed over, one line of the log says so, and they are
+    Damaged ones are skipped, one line of the log says so, and they are
     moved aside to `checkpoints-damaged` unless this is read-only.
 
     Args:
@@ -201,7 +202,7 @@ class Checkpoints:
 
   def _set_aside(self, step: int, reason: str) -> None:
     logging.warning(
-      'checkpoint of step %d is damaged and passed over (%s)', step, reason
+      'checkpoint of step %d is damaged and skipped (%s)', step, reason
     )
     if self._read_only:
       return
@@ -252,18 +253,8 @@ def _checksums(state: TrainState) -> jax.Array:
 
 
 def _shapes(tree) -> dict[str, tuple[int, ...]]:
-  """The shape of each array by its path."""
-
-  def name(entry) -> str:
-    for kind in ('name', 'key', 'idx'):
-      if hasattr(entry, kind):
-        return str(getattr(entry, kind))
-    return str(entry)
-
-  return {
-    '/'.join(map(name, path)): tuple(leaf.shape)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
+  """Returns the shape of each array by its path."""
+  return {name: tuple(x.shape) for name, x in flat_names(tree).items()}
 
 
 @contextlib.contextmanager

@@ -127,6 +127,13 @@ class Monitor:
     self._last_step, self._last_time, self._waited = step, time.time(), 0.0
 
 
+def parameter_table(params: Any) -> str:
+  """Returns a table of parameters: the name, shape and size of each."""
+  from clu import parameter_overview
+
+  return parameter_overview.get_parameter_overview(params, include_stats=False)
+
+
 def _line(step, steps, metrics, speed, eta) -> str:
   names = [n for n in _FIRST if n in metrics]
   names += [n for n in metrics if n not in _FIRST]

@@ -18,10 +18,11 @@ from lasers_jax.core.files import (
   local,
   write_text,
 )
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, shown
 
 CONFIG = 'config.json'
-PICTURES = 'data.json'
+FORMAT = 1  # of what stands beside it: other numbers are not read
+FINGERPRINTS = 'data.json'
 
 # Keys that may change when a run goes on: none of them changes the numbers.
 # `steps` does, but only from here on, and by the user's wish.
@@ -50,12 +51,12 @@ class Run(NamedTuple):
     config: nested dictionaries, as the user gave them.
     with_defaults: fills in what a config leaves to the defaults; an older
       config may lack keys that came later.
-    pictures: the fingerprint of each split that was opened; see `data`.
+    fingerprints: of the images of each split that was opened; see `data`.
   """
 
   config: Mapping[str, Any]
   with_defaults: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
-  pictures: Mapping[str, Mapping[str, Any]] = {}
+  fingerprints: Mapping[str, Mapping[str, Any]] = {}
 
 
 def locate(path: str) -> str:
@@ -86,11 +87,11 @@ def locate(path: str) -> str:
 
 
 @contextlib.contextmanager
-def hold(workdir: str, run: Run) -> Iterator[None]:
-  """Holds a workdir for this run alone, and keeps there what it is.
+def lock_workdir(workdir: str, run: Run) -> Iterator[None]:
+  """Locks a workdir for this run alone, and writes there what it is.
 
-  The hold ends with the process, however that ends. In a run of several
-  processes the first one holds it for all. Where the disk cannot lock, the log
+  The lock ends with the process, however that ends. In a run of several
+  processes the first one locks it for all. Where the disk cannot lock, the log
   says so.
 
   Raises:
@@ -103,7 +104,7 @@ def hold(workdir: str, run: Run) -> Iterator[None]:
   check_folder(workdir, 'choose another --workdir')
   with open(os.path.join(workdir, '.lock'), 'ab') as lock:
     _lock(lock, workdir)
-    _keep(workdir, run)
+    _write_run(workdir, run)
     yield
 
 
@@ -126,35 +127,34 @@ def _lock(file, workdir: str) -> None:
     )  # fmt: skip
 
 
-def _keep(workdir: str, run: Run) -> None:
+def _write_run(workdir: str, run: Run) -> None:
   """Writes what a new run is; compares it where a run goes on."""
-  path = os.path.join(workdir, CONFIG)
-  if os.path.exists(path):
+  if os.path.exists(os.path.join(workdir, CONFIG)):
     check_config(workdir, run)
-    check_pictures(workdir, run.pictures)
-  write_text(path, json.dumps(run.config, indent=2) + '\n')
-  if run.pictures:
-    known = {**load_pictures(workdir), **run.pictures}
+    check_fingerprints(workdir, run.fingerprints)
+  write_config(workdir, run.config)
+  if run.fingerprints:
+    known = {**load_fingerprints(workdir), **run.fingerprints}
     text = json.dumps(known, indent=2) + '\n'
-    write_text(os.path.join(workdir, PICTURES), text)
+    write_text(os.path.join(workdir, FINGERPRINTS), text)
 
 
 def check_config(workdir: str, run: Run) -> None:
   """Raises InputError where a workdir is of a run with other numbers.
 
-  The same pictures under another name are no difference.
+  The same images under another name are no difference.
   """
   stored, given = load_config(workdir), run.config
   old, new = (_flat(_plain(run.with_defaults(x))) for x in (stored, given))
-  known = load_pictures(workdir)
-  moved = run.pictures and all(
-    known.get(split) == now for split, now in run.pictures.items()
+  known = load_fingerprints(workdir)
+  moved = run.fingerprints and all(
+    known.get(split) == now for split, now in run.fingerprints.items()
   )
   for key in sorted(old.keys() | new.keys()):
     if old.get(key) == new.get(key) or key.startswith(_MAY_CHANGE):
       continue
     if key == 'data.name' and moved:
-      logging.info('the pictures of %s are now in %s', old[key], new[key])
+      logging.info('the images of %s are now in %s', old[key], new[key])
       continue
     raise InputError(
       f'{workdir} is of another config: {key} is {old.get(key)!r} there '
@@ -162,25 +162,25 @@ def check_config(workdir: str, run: Run) -> None:
     )
 
 
-def check_pictures(
-  workdir: str, pictures: Mapping[str, Mapping[str, Any]]
+def check_fingerprints(
+  workdir: str, fingerprints: Mapping[str, Mapping[str, Any]]
 ) -> None:
-  """Logs a line for each split whose list of pictures has changed."""
-  known = load_pictures(workdir)
-  for split, now in pictures.items():
+  """Logs a line for each split whose list of images has changed."""
+  known = load_fingerprints(workdir)
+  for split, now in fingerprints.items():
     before = known.get(split, now)
     if before != now:
       logging.warning(
-        'the pictures of the split %r are not those with which the run last '
+        'the images of the split %r are not those with which the run last '
         'began: %s then, %s now, by their names and sizes', split,
         before.get('count'), now.get('count'),
       )  # fmt: skip
 
 
-def load_pictures(workdir: str) -> dict[str, Any]:
+def load_fingerprints(workdir: str) -> dict[str, Any]:
   """Reads the fingerprints of the splits; none where they are not known."""
   try:
-    with open(os.path.join(workdir, PICTURES), encoding='utf-8') as file:
+    with open(os.path.join(workdir, FINGERPRINTS), encoding='utf-8') as file:
       known = json.load(file)
   except (OSError, ValueError):
     return {}
@@ -189,20 +189,37 @@ def load_pictures(workdir: str) -> dict[str, Any]:
   return {k: v for k, v in known.items() if isinstance(v, dict)}
 
 
-def load_config(workdir: str) -> dict:
-  """Reads the config of a workdir.
+def write_config(folder: str, config: Mapping[str, Any]) -> None:
+  """Writes a config and the format of what stands beside it."""
+  text = json.dumps({'format': FORMAT, **config}, indent=2)
+  write_text(os.path.join(folder, CONFIG), text + '\n')
+
+
+def load_config(folder: str) -> dict:
+  """Reads the config of a workdir or of an exported model.
 
   Raises:
-    InputError: there is none, or it is not readable.
+    InputError: there is none, it is not readable, or of another format.
   """
-  path = os.path.join(workdir, CONFIG)
+  path = os.path.join(folder, CONFIG)
   try:
     with open(path, encoding='utf-8') as file:
       config = json.load(file)
   except (OSError, ValueError) as error:
-    raise InputError(f'{workdir} is no workdir of a run: {error}') from error
+    raise InputError(f'{folder} is no workdir of a run: {error}') from error
   if not isinstance(config, dict):
-    raise InputError(f'{workdir} is no workdir of a run: {CONFIG} is no object')
+    raise InputError(f'{folder} is no workdir of a run: {CONFIG} is no object')
+  number = config.pop('format', None)
+  if number != FORMAT:
+    written = (
+      'before formats had numbers'
+      if number is None
+      else f'in format {shown(number)}'
+    )
+    raise InputError(
+      f'{folder} was written {written}, and this release reads format '
+      f'{FORMAT}: use the release that wrote it, or train again'
+    )
   return config
 
 

@@ -23,7 +23,7 @@ from lasers_jax.priors.vector import PRIORS, parse
 from lasers_jax.training.adversarial import DiscriminatorSettings
 
 SECTIONS = {
-  '': settings.Settings,
+  '': settings.Experiment,
   **settings._SECTIONS,
   'discriminator': DiscriminatorSettings,
 }

@@ -12,6 +12,7 @@ import pytest
 
 from lasers_jax.cli import program
 from lasers_jax.experiment import evaluate, loop
+from lasers_jax.experiment.hooks import Hooks
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -134,16 +135,15 @@ def test_two_processes_write_one_set_of_results(run_of_two, tmp_path):
     assert two[name] == one[name]
 
 
-def test_one_process_takes_over(run_of_two, pictures, monkeypatch):
+def test_one_process_takes_over(run_of_two, pictures):
   last = tiny.checkpoints(run_of_two.workdir)[-1]
   config = tiny.config(pictures, steps=tiny.ENDLESS)
-  put = loop.put_images
 
-  def put_and_interrupt(batch, mesh):
-    os.kill(os.getpid(), signal.SIGTERM)
-    return put(batch, mesh)
+  class Stop(Hooks):
+    def on_batch(self, step, batch):
+      os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(loop, 'put_images', put_and_interrupt)
-  state = loop.train_and_evaluate(config, str(run_of_two.workdir))
+  path = str(run_of_two.workdir)
+  state = loop.train_and_evaluate(config, path, hooks=Stop())
   assert state.step == last + 1
   assert tiny.metrics(run_of_two.workdir)[-1]['step'] == last + 1

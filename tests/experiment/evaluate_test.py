@@ -11,6 +11,7 @@ from PIL import Image
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import evaluate
+from lasers_jax.training import workdir
 from tests import tiny
 
 
@@ -108,7 +109,7 @@ def test_no_workdir_is_an_error(tmp_path):
 
 
 def test_no_checkpoint_is_an_error(tiny_run, tmp_path):
-  (tmp_path / 'config.json').write_text(json.dumps(tiny_run.config))
+  workdir.write_config(str(tmp_path), tiny_run.config)
   with pytest.raises(InputError, match='has no checkpoint yet'):
     evaluate.evaluate(str(tmp_path))
 
@@ -144,7 +145,7 @@ def test_other_pictures_than_in_training_are_told(copied_run, tmp_path, log):
   path.write_text(json.dumps({'test': known}))
   results = evaluate.measure(str(copied_run), str(tmp_path)).results
   (line,) = log
-  assert line.startswith("the pictures of the split 'test' are not those")
+  assert line.startswith("the images of the split 'test' are not those")
   assert '3 then, 10 now' in line
   assert results['protocol']['hash'] != known['hash']
 

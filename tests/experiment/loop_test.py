@@ -14,19 +14,37 @@ from lasers_jax.cli import program
 from lasers_jax.core import signals
 from lasers_jax.errors import TrainingError
 from lasers_jax.experiment import loop
-from lasers_jax.training.stop import Abandoned
+from lasers_jax.experiment.hooks import Hooks
 from tests import tiny
 
 
-def run(config, workdir) -> dict[str, np.ndarray]:
-  return tiny.on_host(loop.train_and_evaluate(config, str(workdir)))
+def run(config, workdir, hooks=None) -> dict[str, np.ndarray]:
+  state = loop.train_and_evaluate(config, str(workdir), hooks=hooks)
+  return tiny.on_host(state)
+
+
+class At(Hooks):
+  """Acts at one turn of a run, before one step."""
+
+  def __init__(self, turn, step, act):
+    self._step, self._act = step, act
+    setattr(self, turn, self._look)
+
+  def _look(self, step, *_):
+    if step == self._step:
+      self._act()
+
+
+def ask(number=signal.SIGTERM):
+  """Asks this process to stop."""
+  os.kill(os.getpid(), number)
 
 
 def test_a_run_leaves_its_files(tiny_run):
   assert tiny.checkpoints(tiny_run.workdir) == [4, 6]
   assert (tiny_run.workdir / 'pictures' / '6.png').exists()
   stored = json.loads((tiny_run.workdir / 'config.json').read_text())
-  assert stored == tiny_run.config
+  assert stored == {'format': 1, **tiny_run.config}
   lines = tiny.metrics(tiny_run.workdir)
   assert [x['step'] for x in lines] == [1, 2, 3, 4, 5, 6, 6]
   assert {'validation/psnr', 'validation/bits_per_pixel'} < lines[-1].keys()
@@ -72,71 +90,40 @@ def test_pictures_may_move_and_other_ones_are_told(
   data = {**tiny_run.config['data'], 'name': f'folder:{moved}'}
   config = {**tiny_run.config, 'data': data}
   tiny.assert_identical(run(config, copied_run), tiny_run.state)
-  assert f'the pictures of folder:{pictures} are now in folder:{moved}' in log
+  assert f'the images of folder:{pictures} are now in folder:{moved}' in log
   shutil.copy(moved / 'test' / '00.png', moved / 'test' / 'another.png')
   run(config, copied_run)
-  (line,) = [x for x in log if x.startswith('the pictures of the split')]
+  (line,) = [x for x in log if x.startswith('the images of the split')]
   assert "'test' are not those" in line and '10 then, 11 now' in line
 
 
 def run_until(
-  config, workdir, last, monkeypatch, number=signal.SIGTERM
+  config, workdir, last, number=signal.SIGTERM
 ) -> dict[str, np.ndarray]:
   """Runs a config, and sends a signal to it during a step, by its number."""
-  start = max(tiny.checkpoints(workdir), default=0)
-  # A new run takes one batch more, to begin with.
-  due = last - start + (start == 0)
-  batches, put = [], loop.put_images
-
-  def put_and_interrupt(batch, mesh):
-    batches.append(batch)
-    if len(batches) == due:
-      os.kill(os.getpid(), number)
-    return put(batch, mesh)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(loop, 'put_images', put_and_interrupt)
-    return run(config, workdir)
+  hooks = At('on_batch', last, lambda: ask(number))
+  return run(config, workdir, hooks)
 
 
 @pytest.mark.parametrize(
   'number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
 )
-def test_a_signal_saves_between_two_steps(
-  tiny_run, copied_run, monkeypatch, log, number
-):
+def test_a_signal_saves_between_two_steps(tiny_run, copied_run, log, number):
   changes = {'steps': 9, 'evaluate_every': 0, 'checkpoint_every': 0}
   before = signal.getsignal(number)
   config = {**tiny_run.config, **changes}
-  stopped = run_until(config, copied_run, 7, monkeypatch, number)
+  stopped = run_until(config, copied_run, 7, number)
   assert stopped['.step'] == 7
   assert tiny.checkpoints(copied_run)[-1] == 7
   assert log[-1] == 'asked to stop: saved step 7'
   assert signal.getsignal(number) == before
 
 
-def stop_while_measuring(batches):
-  next(batches)
-  os.kill(os.getpid(), signal.SIGINT)
-  next(batches)
-
-
-def stop_after_measuring(_):
-  os.kill(os.getpid(), signal.SIGINT)
-
-
-@pytest.mark.parametrize('when', [stop_while_measuring, stop_after_measuring])
-def test_going_on_after_a_stop_in_a_validation(
-  tiny_run, tmp_path, monkeypatch, log, when
-):
+@pytest.mark.parametrize('turn', ['on_validation', 'on_results'])
+def test_going_on_after_a_stop_in_a_validation(tiny_run, tmp_path, log, turn):
   config = {**tiny_run.config, 'checkpoint_every': 0}
-  with monkeypatch.context() as patch:
-    patch.setattr(
-      loop.protocol, 'evaluate', lambda a, b, batches, *_: when(batches)
-    )
-    patch.setattr(loop.protocol, 'one_line', str)
-    patch.setattr(loop.protocol, 'scalars', lambda *_: {})
-    assert run({**config, 'evaluate_every': 3}, tmp_path)['.step'] == 3
+  hooks = At(turn, 3, lambda: ask(signal.SIGINT))
+  assert run({**config, 'evaluate_every': 3}, tmp_path, hooks)['.step'] == 3
   assert tiny.checkpoints(tmp_path) == [3]
   assert log[-1] == 'asked to stop: saved step 3'
   assert not (tmp_path / 'pictures').exists()
@@ -146,33 +133,15 @@ def test_going_on_after_a_stop_in_a_validation(
 
 def block() -> None:
   """Asks to stop, and stays in native code, where no handler runs."""
-  os.kill(os.getpid(), signal.SIGTERM)
+  ask()
   hashlib.pbkdf2_hmac('sha256', b'', b'', 3_000_000)
 
 
-def block_validation(patch):
-  def evaluate(*_):
-    block()
-    raise Abandoned
-
-  patch.setattr(loop.protocol, 'evaluate', evaluate)
-
-
-def block_second_batch(patch):
-  iterate = loop.data.TrainPipeline.iterate
-
-  def blocked(self, start):
-    for i, batch in enumerate(iterate(self, start)):
-      if i == 1:
-        block()
-      yield batch
-
-  patch.setattr(loop.data.TrainPipeline, 'iterate', blocked)
-
-
-@pytest.mark.parametrize('hold_up', [block_validation, block_second_batch])
+@pytest.mark.parametrize(
+  ('turn', 'step'), [('on_validation', 7), ('on_batch', 8)]
+)
 def test_what_does_not_come_back_is_saved_from_outside(
-  tiny_run, copied_run, monkeypatch, hold_up
+  tiny_run, copied_run, monkeypatch, turn, step
 ):
   rescued = []
 
@@ -183,22 +152,53 @@ def test_what_does_not_come_back_is_saved_from_outside(
 
   changes = {'steps': 9, 'evaluate_every': 7, 'log_every': 0}
   monkeypatch.setattr(signals, 'PATIENCE', 0.1)
-  hold_up(monkeypatch)
   with signals.Listener(end):
-    run({**tiny_run.config, **changes}, copied_run)
+    config = {**tiny_run.config, **changes}
+    run(config, copied_run, At(turn, step, block))
   assert rescued == [7]
 
 
-def test_asked_before_the_first_step_a_run_ends_at_once(
-  tiny_run, tmp_path, monkeypatch
-):
-  def describe(*_):
-    os.kill(os.getpid(), signal.SIGTERM)
+def test_asked_before_the_first_step_a_run_ends_at_once(tiny_run, tmp_path):
+  class Stop(Hooks):
+    def on_start(self, experiment, mesh, state):
+      ask()
 
-  monkeypatch.setattr(loop, 'describe', describe)
   with signals.Listener(), pytest.raises(signals.Asked):
-    run(tiny_run.config, tmp_path)
+    run(tiny_run.config, tmp_path, Stop())
   assert tiny.checkpoints(tmp_path) == []
+
+
+def test_hooks_see_the_run(tiny_run, copied_run, pictures):
+  shutil.rmtree(copied_run / 'checkpoints' / '6')
+  seen = []
+
+  class Watch(Hooks):
+    def on_start(self, experiment, mesh, state):
+      seen.append(('start', int(state.step), experiment.steps))
+
+    def on_batch(self, step, batch):
+      seen.append(('batch', step, batch['image'].shape))
+
+    def on_step(self, step, metrics):
+      seen.append(('step', step, metrics['loss']))
+
+    def on_validation(self, step):
+      seen.append(('validation', step))
+
+    def on_results(self, step, results):
+      seen.append(('results', step, results['psnr']['count']))
+
+  run(tiny_run.config, copied_run, Watch())
+  shape, losses = (8, 16, 16, 3), tiny.losses(tiny_run.workdir)
+  assert seen == [
+    ('start', 4, 6),
+    ('batch', 5, shape),
+    ('batch', 6, shape),
+    ('step', 5, losses[4]),
+    ('step', 6, losses[5]),
+    ('validation', 6),
+    ('results', 6, tiny.TEST),
+  ]
 
 
 @pytest.mark.slow
@@ -224,26 +224,20 @@ def test_other_devices_take_over(tiny_run, copied_run):
   )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(
-  tiny_run, copied_run, monkeypatch
-):
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_run, copied_run):
   shutil.rmtree(copied_run / 'checkpoints' / '6')
   config = {**tiny_run.config, 'evaluate_every': 0}
-  restore = loop.Checkpoints.restore
 
-  def restore_broken(self, target):
-    state = restore(self, target)
-    biases = state.params['decoder']['Conv_0']
-    biases['bias'] = jax.device_put(
-      np.full(biases['bias'].shape, np.nan, np.float32),
-      biases['bias'].sharding,
-    )
-    return state
+  class Break(Hooks):
+    def on_start(self, experiment, mesh, state):
+      biases = state.params['decoder']['Conv_0']
+      biases['bias'] = jax.device_put(
+        np.full(biases['bias'].shape, np.nan, np.float32),
+        biases['bias'].sharding,
+      )
 
-  with monkeypatch.context() as patch:
-    patch.setattr(loop.Checkpoints, 'restore', restore_broken)
-    with pytest.raises(TrainingError, match='pixel is nan at step 5.*-5.npz'):
-      run(config, copied_run)
+  with pytest.raises(TrainingError, match='pixel is nan at step 5.*-5.npz'):
+    run(config, copied_run, Break())
   kept = np.load(copied_run / 'failure-5.npz')
   assert kept['step'] == 5 and kept['term'] == 'pixel'
   assert kept['image'].shape == (8, 16, 16, 3)
@@ -252,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
 
 @pytest.mark.slow
-def test_sigkill_and_then_sigterm(tiny_run, pictures, tmp_path, monkeypatch):
+def test_sigkill_and_then_sigterm(tiny_run, pictures, tmp_path):
   """Processes of their own, to one run after another."""
   workdir = tmp_path / 'run'
   flags = tiny.train_flags(pictures, workdir, steps=tiny.ENDLESS)
@@ -276,8 +270,8 @@ def test_sigkill_and_then_sigterm(tiny_run, pictures, tmp_path, monkeypatch):
 
   config = tiny.config(pictures, steps=tiny.ENDLESS, checkpoint_every=0)
   other = tmp_path / 'other'
-  never_stopped = run_until(config, other, last, monkeypatch)
+  never_stopped = run_until(config, other, last)
   assert tiny.losses(workdir) == tiny.losses(other)
-  then = run_until(config, workdir, last + 1, monkeypatch)
-  never_stopped = run_until(config, other, last + 1, monkeypatch)
+  then = run_until(config, workdir, last + 1)
+  never_stopped = run_until(config, other, last + 1)
   tiny.assert_identical(then, never_stopped)

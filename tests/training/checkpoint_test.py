@@ -104,7 +104,7 @@ def test_one_wrong_bit_is_noticed(tiny_run, tmp_path, whole, monkeypatch, log):
   monkeypatch.undo()
   with pytest.raises(InputError, match='damaged'):
     restore(tmp_path, whole)
-  assert 'damaged and passed over (checksums differ)' in log[0]
+  assert 'damaged and skipped (checksums differ)' in log[0]
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
@@ -112,7 +112,7 @@ def test_a_damaged_one_is_passed_over(copied_run, whole, log, damage):
   damage(copied_run / 'checkpoints' / '6')
   assert restore(copied_run, whole).step == 4
   assert len(log) == 1, log
-  assert 'checkpoint of step 6 is damaged and passed over (' in log[0]
+  assert 'checkpoint of step 6 is damaged and skipped (' in log[0]
   assert tiny.checkpoints(copied_run) == [4]
   assert (copied_run / 'checkpoints-damaged' / '6').exists()
 

@@ -16,33 +16,33 @@ from tests import tiny
 CONFIG = tiny.config('somewhere')
 
 
-def run(config=CONFIG, **pictures):
-  return workdir.Run(config, settings.with_defaults, pictures)
+def run(config=CONFIG, **fingerprints):
+  return workdir.Run(config, settings.with_defaults, fingerprints)
 
 
-def hold(path, config=CONFIG, **pictures):
-  with workdir.hold(str(path), run(config, **pictures)):
+def lock(path, config=CONFIG, **fingerprints):
+  with workdir.lock_workdir(str(path), run(config, **fingerprints)):
     pass
 
 
 def test_the_config_is_kept(tmp_path):
-  hold(tmp_path / 'new' / 'run')
+  lock(tmp_path / 'new' / 'run')
   assert workdir.load_config(str(tmp_path / 'new' / 'run')) == CONFIG
   files = sorted(os.listdir(tmp_path / 'new' / 'run'))
   assert files == ['.lock', 'config.json']
 
 
 def test_one_run_at_a_time(tmp_path):
-  with workdir.hold(str(tmp_path), run()):
+  with workdir.lock_workdir(str(tmp_path), run()):
     with pytest.raises(InputError, match='another process is training in'):
-      hold(tmp_path)
-  hold(tmp_path)
+      lock(tmp_path)
+  lock(tmp_path)
 
 
 def test_a_run_that_failed_holds_nothing(tmp_path):
-  with pytest.raises(KeyError), workdir.hold(str(tmp_path), run()):
+  with pytest.raises(KeyError), workdir.lock_workdir(str(tmp_path), run()):
     raise KeyError
-  hold(tmp_path)
+  lock(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_a_run_that_failed_holds_nothing(tmp_path):
   ],
 )
 def test_another_config_is_refused(tmp_path, changes, said):
-  hold(tmp_path)
+  lock(tmp_path)
   with pytest.raises(InputError, match=said):
-    hold(tmp_path, tiny.config('somewhere', **changes))
+    lock(tmp_path, tiny.config('somewhere', **changes))
   assert workdir.load_config(str(tmp_path)) == CONFIG
 
 
 def test_what_does_not_change_the_numbers_may_change(tmp_path):
-  hold(tmp_path)
+  lock(tmp_path)
   new = tiny.config(
     'somewhere',
     steps=12,
@@ -75,7 +75,7 @@ def test_what_does_not_change_the_numbers_may_change(tmp_path):
     data__workers=2,
     tensorboard=True,
   )
-  hold(tmp_path, new)
+  lock(tmp_path, new)
   assert workdir.load_config(str(tmp_path)) == new
 
 
@@ -99,28 +99,28 @@ def test_a_key_at_its_default_is_no_change(tmp_path, key):
   implicit = tiny.config('somewhere', **{key: None})
   inner = implicit[sections[0]] if sections else implicit
   del inner[name]
-  hold(tmp_path / 'a', implicit)
-  hold(tmp_path / 'a', explicit)
-  hold(tmp_path / 'b', explicit)
-  hold(tmp_path / 'b', implicit)
+  lock(tmp_path / 'a', implicit)
+  lock(tmp_path / 'a', explicit)
+  lock(tmp_path / 'b', explicit)
+  lock(tmp_path / 'b', implicit)
 
 
 def test_a_section_at_its_defaults_is_no_change(tmp_path):
   short = tiny.config('somewhere')
   del short['mesh'], short['evaluation']
-  hold(tmp_path, short)
-  hold(tmp_path, CONFIG)
+  lock(tmp_path, short)
+  lock(tmp_path, CONFIG)
 
 
 def test_a_key_that_is_new_and_not_at_its_default_is_a_change(tmp_path):
-  hold(tmp_path)
+  lock(tmp_path)
   with pytest.raises(InputError, match='data.flip is True there and False'):
-    hold(tmp_path, tiny.config('somewhere', data__flip=False))
+    lock(tmp_path, tiny.config('somewhere', data__flip=False))
 
 
 def test_tuples_are_no_change(tmp_path):
-  hold(tmp_path, tiny.config('x', data__options={'x': ('a', 'b')}))
-  hold(tmp_path, tiny.config('x', data__options={'x': ['a', 'b']}))
+  lock(tmp_path, tiny.config('x', data__held_out={'test': ('a', 'b')}))
+  lock(tmp_path, tiny.config('x', data__held_out={'test': ['a', 'b']}))
 
 
 def test_no_workdir_is_an_error(tmp_path):
@@ -131,10 +131,30 @@ def test_no_workdir_is_an_error(tmp_path):
     workdir.load_config(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+  ('found', 'said'),
+  [
+    ({}, 'was written before formats had numbers'),
+    ({'format': 2}, 'was written in format 2'),
+    ({'format': '1'}, "was written in format '1'"),
+  ],
+)
+def test_another_format_is_one_line(tmp_path, found, said):
+  (tmp_path / 'config.json').write_text(json.dumps({**found, **CONFIG}))
+  with pytest.raises(InputError) as error:
+    workdir.load_config(str(tmp_path))
+  assert str(error.value) == (
+    f'{tmp_path} {said}, and this release reads format 1: use the release '
+    'that wrote it, or train again'
+  )
+  with pytest.raises(InputError, match=said):
+    lock(tmp_path)
+
+
 def test_a_workdir_that_cannot_be_written_is_an_error(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot be written: .*choose another'):
-    hold(tmp_path / 'file' / 'run')
+    lock(tmp_path / 'file' / 'run')
 
 
 def test_the_batch_of_a_failure_is_kept(tmp_path):
@@ -148,7 +168,7 @@ def test_the_batch_of_a_failure_is_kept(tmp_path):
 
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = str(tmp_path / 'config.json')
-  write_text(path, json.dumps(CONFIG))
+  workdir.write_config(str(tmp_path), CONFIG)
 
   def fail(*_):
     raise OSError('the power is gone')
@@ -164,23 +184,23 @@ def some(count, hash='a'):
 
 
 def test_other_pictures_are_told_once(tmp_path, log):
-  hold(tmp_path, train=some(12), validation=some(3))
-  hold(tmp_path, train=some(12), validation=some(3))
+  lock(tmp_path, train=some(12), validation=some(3))
+  lock(tmp_path, train=some(12), validation=some(3))
   assert log == []
-  hold(tmp_path, train=some(15), validation=some(3, 'b'))
+  lock(tmp_path, train=some(15), validation=some(3, 'b'))
   assert [line.split(' are not')[0] for line in log] == [
-    "the pictures of the split 'train'",
-    "the pictures of the split 'validation'",
+    "the images of the split 'train'",
+    "the images of the split 'validation'",
   ]
   assert '12 then, 15 now' in log[0]
-  hold(tmp_path, train=some(15), validation=some(3, 'b'))
+  lock(tmp_path, train=some(15), validation=some(3, 'b'))
   assert len(log) == 2
 
 
 def test_the_same_pictures_may_move(tmp_path, log):
-  hold(tmp_path, train=some(12), validation=some(3))
-  hold(tmp_path, tiny.config('moved'), train=some(12), validation=some(3))
-  assert log == ['the pictures of folder:somewhere are now in folder:moved']
+  lock(tmp_path, train=some(12), validation=some(3))
+  lock(tmp_path, tiny.config('moved'), train=some(12), validation=some(3))
+  assert log == ['the images of folder:somewhere are now in folder:moved']
   assert workdir.load_config(str(tmp_path))['data']['name'] == 'folder:moved'
 
 
@@ -188,19 +208,19 @@ def test_the_same_pictures_may_move(tmp_path, log):
   'pictures', [{}, {'train': some(12, 'b')}, {'other': some(12)}]
 )
 def test_other_pictures_under_another_name_are_refused(tmp_path, pictures):
-  hold(tmp_path, train=some(12))
+  lock(tmp_path, train=some(12))
   with pytest.raises(InputError, match='data.name is .*somewhere.*:elsewhere'):
-    hold(tmp_path, tiny.config('elsewhere'), **pictures)
+    lock(tmp_path, tiny.config('elsewhere'), **pictures)
 
 
 @pytest.mark.parametrize(
   'text', ['', '[1]', '{"train": ', '\xff', 'null', '{"train": 3}']
 )
 def test_a_damaged_list_of_pictures_is_as_none(tmp_path, text):
-  hold(tmp_path, train=some(12))
+  lock(tmp_path, train=some(12))
   (tmp_path / 'data.json').write_text(text, encoding='latin-1')
-  hold(tmp_path, train=some(13))
-  assert workdir.load_pictures(str(tmp_path)) == {'train': some(13)}
+  lock(tmp_path, train=some(13))
+  assert workdir.load_fingerprints(str(tmp_path)) == {'train': some(13)}
 
 
 @pytest.mark.parametrize('text', ['[1]', '3', '"a"', 'null', '\xff', '{'])
@@ -212,11 +232,10 @@ def test_a_config_that_is_no_object_is_an_error(tmp_path, text):
 
 @pytest.mark.parametrize('section', ['data', 'network', 'bottleneck', 'mesh'])
 def test_a_config_whose_section_is_none_is_an_error(tmp_path, section):
-  hold(tmp_path)
-  broken = json.dumps({**CONFIG, section: 3})
-  (tmp_path / 'config.json').write_text(broken)
+  lock(tmp_path)
+  workdir.write_config(str(tmp_path), {**CONFIG, section: 3})
   with pytest.raises(InputError, match=f'{section} must be a section of keys'):
-    hold(tmp_path)
+    lock(tmp_path)
 
 
 NO_UTF8 = os.fsdecode(b'caf\xe9')
@@ -268,7 +287,7 @@ def test_a_disk_that_cannot_lock_is_told(tmp_path, monkeypatch, log, name):
     raise OSError(number, os.strerror(number))
 
   monkeypatch.setattr(fcntl, 'flock', flock)
-  hold(tmp_path)
+  lock(tmp_path)
   (line,) = log
   assert line.startswith(f'the disk of {tmp_path} cannot lock files')
 
@@ -279,7 +298,7 @@ def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch):
 
   monkeypatch.setattr(fcntl, 'flock', flock)
   with pytest.raises(InputError, match='cannot be locked: Input/output error'):
-    hold(tmp_path)
+    lock(tmp_path)
 
 
 def test_a_folder_that_may_not_be_written_is_an_error(tmp_path, monkeypatch):

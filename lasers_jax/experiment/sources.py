@@ -1,0 +1,56 @@
+"""Images of a split: given by a program, or named by a config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lasers_jax import data
+from lasers_jax.errors import InputError, unknown
+from lasers_jax.experiment.settings import Experiment
+
+ROLES = ('train', 'validation', 'test')
+GIVEN = 'given'  # `data.name` of a run whose images a program gave
+
+
+def by_role(given: Any) -> dict[str, data.Source]:
+  """Returns what a program gives as sources by their roles.
+
+  Args:
+    given: an object with `len` and `[i]` (the training images), or a
+      dictionary of such objects; its keys are of ROLES.
+
+  Raises:
+    InputError: a key is unknown, there is nothing to train on, or an object is
+      no source.
+  """
+  if not isinstance(given, Mapping):
+    given = {'train': given}
+  for role in given:
+    if role not in ROLES:
+      raise unknown('a key of data', role, ROLES)
+  if 'train' not in given:
+    raise InputError("data has no images to train on: data={'train': ...}")
+  return {role: data.as_source(x, role) for role, x in given.items()}
+
+
+def mark_given(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config that says that a program gave the images."""
+  section = config.get('data', {})
+  if not isinstance(section, Mapping):
+    return dict(config)  # `from_config` says what is wrong.
+  return {**config, 'data': {**section, 'name': GIVEN, 'options': {}}}
+
+
+def open_split(
+  experiment: Experiment, split: str, workdir: str | None, minimum_side: int = 1
+) -> data.Source:
+  """Opens a split that the config names; see `DataSettings.open`.
+
+  Raises:
+    InputError: it cannot be used, or a program gave the images of the run.
+  """
+  if experiment.data.name == GIVEN:
+    raise InputError(
+      'the images of this run were given by a program (data=...): give them '
+      'again, or name others'
+    )
+  return experiment.data.open(split, workdir, minimum_side)
