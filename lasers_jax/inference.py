@@ -1,7 +1,8 @@
-"""What a trained model makes of images: functions of a module and variables.
+"""Codes, latents and images of a trained model: functions of its variables.
 
-Images are uint8 [h, w, 3] of any size from the factor f up; arrays are padded
-inside, and what is padding is taken off again.
+Images are uint8, or float in [0, 1], [h, w, 3] of any size; arrays are padded
+inside, and the padding is removed from what comes back. The module is an
+`Autoencoder`, the variables are its parameters and statistics.
 """
 
 import functools
@@ -9,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +18,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from lasers_jax.core.images import to_float, to_uint8, to_uint8_range
-from lasers_jax.core.padding import common_sides, pad_one, padded_side
+from lasers_jax.core.padding import common_sides, pad, padded_side, sizes_of
 from lasers_jax.core.sharding import put_batch, replicated
 from lasers_jax.decoders import Draw, SamplingSettings
 from lasers_jax.networks.autoencoder import Autoencoder
 
-BATCH = 500  # latents decoded at once
+BATCH = 500  # rows at once, at most
+PIXELS = 2**20  # of all images at once, at most, where there are several
 MOST_ATOMS = 64  # of `decode_atoms`
 
 
@@ -43,9 +46,41 @@ def encode_batch(
   return model.apply(variables, to_float(images), sizes, method='encode')
 
 
+def encode(
+  model: Autoencoder, variables: Any, images: np.ndarray, mesh: Mesh
+) -> tuple[Any, np.ndarray]:
+  """Codes images [B, h, w, 3] of one size, as evaluation does.
+
+  Returns:
+    The codes, exactly what would be stored: a pytree of NumPy arrays [B, ...];
+    and the latents that the decoder receives, float32 [B, H, W, D].
+  """
+  chex.assert_shape(images, (None, None, None, 3))
+  height, width = model.sites(*images.shape[1:3])
+  codes, latents = [], []
+  for rows, batch in padded_batches(images, model.pad_multiple, mesh):
+    found, quantized = jax.device_get(
+      _encode(model, mesh, variables, put_batch(batch, mesh))
+    )
+    latents.append(quantized[: len(rows), :height, :width])
+    for i in range(len(rows)):
+      one = jax.tree.map(lambda x, i=i: x[i], found)
+      codes.append(model.bottleneck.crop(one, height, width))
+  codes = jax.tree.map(lambda *x: np.stack(x), *codes)
+  return codes, np.concatenate(latents).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(model, mesh, variables, batch) -> tuple[Any, Array]:
+  images = to_float(batch['image'])
+  latent = model.apply(variables, images, sizes=batch.get('sizes')).latent
+  found = latent.codes, latent.quantized
+  return jax.lax.with_sharding_constraint(found, replicated(mesh))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def look_up(model: Autoencoder, variables: Any, codes: Any) -> Array:
-  """Returns what codes stand for: float32 [B, H, W, D]."""
+  """Returns the latents of codes [B, ...]: float32 [B, H, W, D]."""
 
   def decode(module, codes):
     return module.bottleneck.decode(codes)
@@ -56,12 +91,12 @@ def look_up(model: Autoencoder, variables: Any, codes: Any) -> Array:
 def reconstruct(
   model: Autoencoder,
   variables: Any,
-  images: list[np.ndarray],
+  images: Sequence[np.ndarray],
   mesh: Mesh,
   decoding: SamplingSettings | None = None,
   indices: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
-  """Codes and decodes images uint8 [h, w, 3], of any size from the factor up.
+  """Codes and decodes images [h, w, 3], which may be of different sizes.
 
   Args:
     indices: their numbers in the split; None takes 0, 1, ...
@@ -69,28 +104,51 @@ def reconstruct(
   Returns:
     uint8 [h, w, 3] each.
   """
-  copies = []
-  indices = range(len(images)) if indices is None else indices
-  sides = common_sides(images, model.pad_multiple) if images else ()
-  for i, image, goal in zip(indices, images, sides, strict=True):
-    padded, sizes = pad_one(image, model.pad_multiple, goal)
-    copy = _reconstruct(
-      model, mesh, decoding, variables, padded, sizes, np.full(1, i, np.int32)
+  numbers = np.arange(len(images)) if indices is None else np.array(indices)
+  found: dict[int, np.ndarray] = {}
+  for rows, batch in padded_batches(images, model.pad_multiple, mesh):
+    chosen = np.pad(rows, (0, len(batch['image']) - len(rows)), mode='edge')
+    batch['index'] = numbers[chosen].astype(np.int32)
+    made = _reconstruct(
+      model, mesh, decoding, variables, put_batch(batch, mesh)
     )
-    h, w, _ = image.shape
-    copies.append(to_uint8(copy)[0, :h, :w])
-  return copies
+    for i, image in zip(rows, to_uint8(made), strict=False):
+      h, w, _ = images[i].shape
+      found[i] = image[:h, :w]
+  return [found[i] for i in range(len(images))]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _reconstruct(
-  model, mesh, decoding, variables, images, sizes, indices
-) -> Array:
-  output = model.apply(variables, to_float(images), sizes=sizes)
-  draw, quantized = Draw(indices, sizes=sizes), output.latent.quantized
-  copies = model.apply(variables, quantized, draw, decoding, method='sample')
-  rounded = to_uint8_range(copies)
+def _reconstruct(model, mesh, decoding, variables, batch) -> Array:
+  images = to_float(batch['image'])
+  output = model.apply(variables, images, sizes=batch.get('sizes'))
+  draw = Draw(batch['index'], sizes=batch.get('sizes'))
+  quantized = output.latent.quantized
+  images = model.apply(variables, quantized, draw, decoding, method='sample')
+  rounded = to_uint8_range(images)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
+
+
+def padded_batches(
+  images: Sequence[np.ndarray], pad_multiple: int, mesh: Mesh
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+  """Yields images [h, w, 3] in batches of a few sizes.
+
+  Yields:
+    Which images a batch is of, int [n]; and the batch: `image` [B, ...], B >= n
+    and a multiple of the devices, and `sizes` where images do not fill it.
+  """
+  if not len(images):
+    return
+  sides = common_sides(images, pad_multiple)
+  for side in np.unique(sides, axis=0):
+    (group,) = np.nonzero((sides == side).all(axis=1))
+    pixels = int(side.prod())
+    for _, rows, count in batches_of(group, mesh, pixels):
+      batch = {'image': np.stack([pad(images[i], 1, side) for i in rows])}
+      height, width = np.array([images[i].shape[:2] for i in rows]).T
+      sizes = sizes_of(batch['image'], height, width)
+      yield rows[:count], batch if sizes is None else {**batch, 'sizes': sizes}
 
 
 def decode_latents(
@@ -101,12 +159,13 @@ def decode_latents(
   decoding: SamplingSettings | None = None,
   size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-  """Decodes latents [n, H, W, D]: uint8 [n, h, w, 3].
+  """Decodes latents [n, H, W, D] to images uint8 [n, h, w, 3].
 
   Args:
     size: height and width of the images, which may have any. Latents are then
       padded, so that few sizes are compiled. None: as latents give them.
   """
+  chex.assert_shape(latents, (None, None, None, model.bottleneck.D))
   images = []
   if size is not None:
     sides = [
@@ -114,7 +173,8 @@ def decode_latents(
     ]
     more = [(0, n - x) for n, x in zip(sides, latents.shape[1:3], strict=True)]
     latents = np.pad(latents, ((0, 0), *more, (0, 0)))
-  for start, rows, count in batches_of(latents, mesh):
+  pixels = latents.shape[1] * latents.shape[2] * model.encoder.f**2
+  for start, rows, count in batches_of(latents, mesh, pixels):
     indices = np.arange(start, start + len(rows), dtype=np.int32)
     batch = {'latent': rows, 'index': indices}
     if size is not None:
@@ -126,14 +186,19 @@ def decode_latents(
 
 
 def batches_of(
-  rows: np.ndarray, mesh: Mesh
+  rows: np.ndarray, mesh: Mesh, pixels: int = 1
 ) -> Iterator[tuple[int, np.ndarray, int]]:
-  """Yields (start, rows, how many are real): of one size, zeros at the end."""
-  size = -(-min(len(rows), BATCH) // mesh.size) * mesh.size
+  """Yields (start, rows, how many are real), of one size: the last row repeats.
+
+  Args:
+    pixels: of the image of a row; large ones come in smaller batches.
+  """
+  most = min(len(rows), BATCH, max(1, PIXELS // pixels))
+  size = -(-most // mesh.size) * mesh.size
   for start in range(0, len(rows), size):
     some = rows[start : start + size]
     missing = [(0, size - len(some)), *[(0, 0)] * (rows.ndim - 1)]
-    yield start, np.pad(some, missing), len(some)
+    yield start, np.pad(some, missing, mode='edge'), len(some)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

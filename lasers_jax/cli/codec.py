@@ -37,6 +37,7 @@ from lasers_jax.experiment.codec_files import (
   say,
 )
 from lasers_jax.experiment.codecs import choices_of
+from lasers_jax.experiment.loading import load
 from lasers_jax.metrics.registry import load_metrics
 
 
@@ -54,31 +55,30 @@ def main(words: list[str]) -> None:
   if command == 'info':
     say(files)
     return
-  path = given.model
-  if not path:
+  if not given.model:
     raise InputError('--model=WORKDIR is needed')
-  choices = choices_of(
-    given.S,
-    given.coefficient_bits,
-    given.residual_norm,
-    given.quantizer_step,
-    given.levels,
-    given.pursuit,
-    given.context,
-  )
+  fields = {
+    'S': given.S,
+    'coefficient_bits': given.coefficient_bits,
+    'residual_norm': given.residual_norm,
+    'step': given.quantizer_step,
+    'pursuit': [given.pursuit],
+  }
+  choices = choices_of(fields, given.levels, given.context)
+  model = load(given.model)
   if command == 'decode':
-    decode_files(path, files[:-1], files[-1])
+    decode_files(model, files[:-1], files[-1])
   elif command == 'encode':
     if len(choices) > 1:
       raise InputError(
         'encode takes one --S, --coefficient_bits, --residual_norm and '
         '--quantizer_step'
       )
-    encode_files(path, files[:-1], files[-1], choices[0])
+    encode_files(model, files[:-1], files[-1], choices[0])
   else:
-    folder = given.output or os.path.join(path, 'curve')
+    folder = given.output or os.path.join(model.path, 'curve')
     metrics = load_metrics(given.metrics)
-    draw_curve(path, files, folder, choices, metrics)
+    draw_curve(model, files, folder, choices, metrics)
 
 
 def define_flags() -> None:

@@ -18,11 +18,14 @@ from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.evaluate import illustrate, measure
+from lasers_jax.experiment.loading import load
+from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.metrics.registry import METRICS, load_metrics
 
 
 def define_flags() -> None:
-  flags.DEFINE(Number(Whole), 'step', None, 'Checkpoint; the newest if unset.')
+  step = Number(Whole)
+  flags.DEFINE(step, 'checkpoint', None, 'Its step; the newest if unset.')
   flags.DEFINE_string('data', None, 'Other: photos, folder:PATH, a tfds name.')
   flags.DEFINE_string('split', None, 'Split; by default the test one.')
   flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
@@ -65,32 +68,35 @@ def main() -> None:
   if not program.WORKDIR.value:
     raise InputError('--workdir=FOLDER is needed')
   program.set_up_jax()
-  data_changes = {
-    'name': given.data,
-    'options': {} if given.data else None,
-    'test': given.split,
-    'whole': given.whole,
-  }
-  sampling_changes = {
+  model = load(program.WORKDIR.value, given.checkpoint)
+  model = changed(model, given)
+  evaluation = measure(
+    model,
+    given.data,
+    given.split,
+    load_metrics(given.metrics, given.metric_weights),
+    given.output or model.path,
+    given.dump,
+  )
+  if jax.process_index() == 0:
+    print(protocol.one_line(evaluation.results), flush=True)
+  illustrate(evaluation)
+
+
+def changed(model: TrainedModel, given: flags.FlagValues) -> TrainedModel:
+  """Returns a model that differs from training as flags say."""
+  evaluation = _given({'batch_size': given.batch_size})
+  data = _given({'whole': given.whole})
+  if evaluation or data:
+    model = model.with_config(data=data, evaluation=evaluation)
+  sampling = {
     'solver': given.solver,
     'steps': given.sampling_steps,
     'guidance': given.guidance,
     'guidance_interval': given.guidance_interval,
   }
-  evaluation = measure(
-    program.WORKDIR.value,
-    given.output,
-    load_metrics(given.metrics, given.metric_weights),
-    given.dump,
-    step=given.step,
-    data_changes=_given(data_changes),
-    bottleneck_changes=_given({'S': given.S}),
-    sampling_changes=_given(sampling_changes),
-    batch_size=given.batch_size,
-  )
-  if jax.process_index() == 0:
-    print(protocol.one_line(evaluation.results), flush=True)
-  illustrate(evaluation)
+  model = model.with_(**_given({'S': given.S}))
+  return model.with_sampling(**_given(sampling))
 
 
 def run() -> None:

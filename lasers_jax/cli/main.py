@@ -11,6 +11,7 @@ PROGRAMS = {
   'evaluate': 'measures a trained model over a whole split',
   'compare': 'trains bottlenecks at equal bits, side by side',
   'sample': 'draws new images by vector priors, and scores them',
+  'export': 'writes a model into a folder that needs nothing else',
   'codec': 'writes images to small files and reads them back',
 }
 

@@ -18,10 +18,10 @@ from lasers_jax.cli.command_line import Number, Path
 from lasers_jax.core.ranges import Seed, Several
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.generate import sample_all
+from lasers_jax.experiment.loading import load
 from lasers_jax.metrics import classifier
 from lasers_jax.priors import vector
 from lasers_jax.report import generation_table
-from lasers_jax.training import workdir
 
 
 def define_flags() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
   if jax.process_count() > 1:
     raise InputError('sample.py runs in one process')
   rows = sample_all(
-    [workdir.locate(x) for x in program.WORKDIR.value.split(',')],
+    [load(x) for x in program.WORKDIR.value.split(',')],
     given.priors,
     given.n,
     given.seed,

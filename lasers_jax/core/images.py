@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lasers_jax.core.files import written_whole
+from lasers_jax.errors import InputError
 
 
 def to_float(images):
@@ -22,6 +23,51 @@ def to_float(images):
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise ValueError(f'images must be uint8 or float, got {images.dtype}')
   return images.astype(jnp.float32)
+
+
+def check_images(images, name='images') -> np.ndarray:
+  """Returns images [B, h, w, 3] or [h, w, 3] as an array, once it is checked.
+
+  Args:
+    images: uint8, or float in [0, 1].
+    name: of the argument, for the message.
+
+  Raises:
+    InputError: the shape, the type or a value cannot be used.
+  """
+  try:
+    images = np.asarray(images)
+  except ValueError as error:  # of different sizes
+    raise InputError(f'{name} must be of one size: call once a size') from error
+  if images.ndim not in (3, 4) or images.shape[-1] != 3:
+    raise InputError(
+      f'{name} must be [B, h, w, 3] or [h, w, 3], RGB, not '
+      f'{list(images.shape)}{_hint(images.shape)}'
+    )
+  if not images.size:
+    raise InputError(f'{name} {list(images.shape)} hold no pixel')
+  if images.dtype == np.uint8:
+    return images
+  if not np.issubdtype(images.dtype, np.floating):
+    raise InputError(
+      f'{name} must be uint8, or float in [0, 1], not {images.dtype}'
+    )
+  low, high = images.min(), images.max()
+  if not (low >= 0 and high <= 1):  # NaN is neither
+    found = 'hold NaN' if np.isnan(low) else f'reach from {low:g} to {high:g}'
+    raise InputError(f'{name} of {images.dtype} must be in [0, 1], and {found}')
+  return images.astype(np.float32)
+
+
+def _hint(shape: tuple[int, ...]) -> str:
+  """Says how an array of a common other shape becomes images."""
+  if len(shape) == 2 or (len(shape) in (3, 4) and shape[-1] == 1):
+    return ': a grey image needs its channel three times'
+  if len(shape) in (3, 4) and shape[-1] == 4:
+    return ': leave out the fourth channel'
+  if len(shape) in (3, 4) and shape[-3] == 3:
+    return ': channels come last'
+  return ''
 
 
 @jax.jit

@@ -22,12 +22,8 @@ from lasers_jax.core.images import save_png
 from lasers_jax.data.sources import decode as read_picture
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import protocol, rate_distortion
-from lasers_jax.experiment.codecs import (
-  AS_TRAINED,
-  Choice,
-  open_decoder,
-  open_encoder,
-)
+from lasers_jax.experiment.codecs import AS_TRAINED, Choice
+from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.metrics.registry import Metrics
 from lasers_jax.report import comparison, rate_distortion_curve
 
@@ -35,11 +31,14 @@ ENDING = '.lz'
 
 
 def encode_files(
-  path: str, files: list[str], folder: str, choice: Choice = AS_TRAINED
+  model: TrainedModel,
+  files: list[str],
+  folder: str,
+  choice: Choice = AS_TRAINED,
 ) -> None:
   """Writes the file of each picture into a folder, and says how long."""
   targets = _targets(files, folder, ENDING)
-  codec = open_encoder(path, choice)
+  codec = model.encoder(choice)
   sizes, pixels = [], []
 
   def act(file: str, target: str) -> None:
@@ -57,10 +56,10 @@ def encode_files(
   )
 
 
-def decode_files(path: str, files: list[str], folder: str) -> None:
+def decode_files(model: TrainedModel, files: list[str], folder: str) -> None:
   """Writes the picture of each file into a folder, as PNG."""
   targets = _targets(files, folder, '.png')
-  decoder = functools.cache(functools.partial(open_decoder, path))
+  decoder = functools.cache(model.decoder)
 
   def act(file: str, target: str) -> None:
     data = _bytes(file)
@@ -86,7 +85,7 @@ def say(files: list[str]) -> None:
 
 
 def draw_curve(
-  path: str,
+  model: TrainedModel,
   files: list[str],
   folder: str,
   choices: list[Choice],
@@ -97,7 +96,7 @@ def draw_curve(
   Writes curve.md, curve.json and curve.png into a folder, and prints the table.
 
   Raises:
-    InputError: something that the user can mend.
+    InputError: a user error.
   """
   if metrics.of_sets:
     raise InputError(
@@ -105,9 +104,9 @@ def draw_curve(
     )
   images = [_of(file, _picture, file) for file in files]
   check_folder(folder)
-  name = os.path.basename(os.path.normpath(path))
+  name = os.path.basename(os.path.normpath(model.path))
   coders = list(rate_distortion.classical())
-  codecs = [open_encoder(path, choice) for choice in choices]
+  codecs = [model.encoder(choice) for choice in choices]
   for choice, codec in zip(choices, codecs, strict=True):
     fields = comparison.say_settings(choice.changes) or 'as trained'
     fields += ', context' if choice.context else ''

@@ -1,59 +1,39 @@
-"""The codec of a trained model, for a choice of settings or for a file."""
+"""States of a model's codec in its folder: counted once, and found again."""
 
-import functools
 import glob
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from lasers_jax import inference
-from lasers_jax.codec.coder import range_coder
 from lasers_jax.codec.model import (
   LEVELS,
-  ModelCodec,
   fit_levels,
   fit_tables,
   with_levels,
 )
 from lasers_jax.codec.state import State, load_kept, save
 from lasers_jax.codec.state import load as load_state
-from lasers_jax.core.files import (
-  held,
-  writing,
-)
+from lasers_jax.core.files import held, writing
 from lasers_jax.errors import InputError
-from lasers_jax.experiment.model import TrainedModel
-from lasers_jax.experiment.model import load as load_workdir
+from lasers_jax.networks.autoencoder import Autoencoder
 
 FITTED_TO = 5_000  # images of the training split
 
 
 class Choice(NamedTuple):
-  """How to encode, where not as trained; None is as trained."""
+  """How to encode, where not as trained.
 
-  S: int | None = None
-  coefficient_bits: int | None = None
-  residual_norm: float | None = None
-  quantizer_step: float | None = None
-  levels: str = 'lloyd'  # of LEVELS
-  pursuit: str | None = None
-  context: bool = False  # whether what is around tells what is probable
+  Attributes:
+    changes: of fields of the bottleneck; none is as trained.
+    levels: of LEVELS, how those of coefficients are found.
+    context: whether the codes around one tell how probable it is.
+  """
 
-  @property
-  def changes(self) -> dict[str, Any]:
-    """What changes of the bottleneck's fields."""
-    fields = {
-      'S': self.S,
-      'coefficient_bits': self.coefficient_bits,
-      'pursuit': self.pursuit,
-      'residual_norm': self.residual_norm,
-      'step': self.quantizer_step,
-    }
-    return {name: x for name, x in fields.items() if x is not None}
+  changes: Mapping[str, Any] = {}
+  levels: str = 'lloyd'
+  context: bool = False
 
   @property
   def fits_levels(self) -> bool:
@@ -62,8 +42,8 @@ class Choice(NamedTuple):
 
   @property
   def file(self) -> str:
-    """The name of its state in a workdir."""
-    parts = [f'{name}{x}' for name, x in self.changes.items()]
+    """The name of its state in the folder of a model."""
+    parts = [f'{name}{x}' for name, x in sorted(self.changes.items())]
     parts += [self.levels] if self.fits_levels else []
     parts += ['context'] if self.context else []
     return '-'.join(['codec', *parts]) + '.npz'
@@ -72,91 +52,106 @@ class Choice(NamedTuple):
 AS_TRAINED = Choice()
 
 
-def open_encoder(path: str, choice: Choice = AS_TRAINED) -> ModelCodec:
-  """Reads a workdir, and its state for a choice; or makes it, and keeps it.
+def kept_state(folder: str, choice: Choice, weights: str) -> State | None:
+  """Reads the state of a choice; None where it is not made yet.
 
   Raises:
-    InputError: something that the user can mend.
+    InputError: the file is damaged, or of other changes.
   """
-  range_coder()  # whether there is one, before codes are counted
-  model = load_workdir(path, bottleneck_changes=choice.changes)
-  weights = inference.weights_hash(model.variables)
-  file = os.path.join(path, choice.file)
-  kept = functools.partial(load_kept, file, weights, choice.changes)
-  state = kept()
-  if state is None:
-    logging.info('fitting %s to training images', file)
-    fitted = fit(model, choice, weights, path)
-    # Who is first wins: files of a state that was replaced have no decoder.
-    lock = os.path.join(path, '.codec.lock')
-    with writing(path), held(lock):
-      state = kept()
-      if state is None:
-        state = fitted
-        save(file, state)
-  return build(model, state, file)
+  file = os.path.join(folder, choice.file)
+  return load_kept(file, weights, dict(choice.changes))
 
 
-def fit(model: TrainedModel, choice: Choice, weights: str, path: str) -> State:
-  """Counts how probable codes of training images are, encoded by a choice."""
-  autoencoder, variables = model.run.model, model.variables
-  batches, levels = list(training_batches(model, path)), None
+def fit_state(
+  module: Autoencoder,
+  variables: Any,
+  batches: Iterable[dict],
+  choice: Choice,
+  weights: str,
+) -> State:
+  """Counts how probable the codes of images are, encoded by a choice.
+
+  Args:
+    module: as the choice changes it.
+    batches: of `evaluation_batches`.
+    weights: hash of the variables.
+  """
+  batches, levels = list(batches), None
   if choice.fits_levels:
-    find = LEVELS[choice.levels]
-    levels = fit_levels(autoencoder, variables, batches, find)
+    levels = fit_levels(module, variables, batches, LEVELS[choice.levels])
     variables = with_levels(variables, levels)
-  tables = fit_tables(autoencoder, variables, batches, choice.context)
-  return State(weights, choice.changes, tables, levels)
+  tables = fit_tables(module, variables, batches, choice.context)
+  return State(weights, dict(choice.changes), tables, levels)
 
 
-def open_decoder(path: str, name: bytes) -> ModelCodec:
-  """Reads a workdir, and of its states the one that a file names.
+def keep_state(folder: str, choice: Choice, state: State) -> State:
+  """Writes a state into a folder; returns that of whoever was first."""
+  file = os.path.join(folder, choice.file)
+  # Files of a state that was replaced would have no decoder.
+  with writing(folder), held(os.path.join(folder, '.codec.lock')):
+    kept = kept_state(folder, choice, state.weights)
+    if kept is None:
+      logging.info('%s says how probable codes are: keep it', file)
+      save(file, state)
+    return kept or state
+
+
+def state_files(folder: str) -> list[str]:
+  """Lists the files of states in a folder."""
+  return sorted(glob.glob(os.path.join(glob.escape(folder), 'codec*.npz')))
+
+
+def states_of(
+  folder: str, weights: str, changes: Mapping[str, Any]
+) -> list[str]:
+  """Lists the files of states that fit a model with some changes.
+
+  Each says all that it changes, so one that leaves a change out is of another
+  code than that of the model.
+  """
+  states = {file: load_state(file) for file in state_files(folder)}
+  return [
+    file
+    for file, state in states.items()
+    if state.weights == weights and changes.keys() <= state.changes.keys()
+  ]
+
+
+def named_state(folder: str, name: bytes, weights: str) -> tuple[State, str]:
+  """Finds the state that a file names, among those of a folder.
+
+  Returns:
+    The state, and its own file.
 
   Raises:
-    InputError: there is no such state of its weights, or one is damaged.
+    InputError: there is no such state of these weights, or one is damaged.
   """
-  for file in sorted(glob.glob(os.path.join(glob.escape(path), 'codec*.npz'))):
+  for file in state_files(folder):
     state = load_state(file)
-    if state.hash() == name:
-      model = load_workdir(path, bottleneck_changes=state.changes)
-      if state.weights == inference.weights_hash(model.variables):
-        return build(model, state, file)
+    if state.hash() == name and state.weights == weights:
+      return state, file
   raise InputError(
-    f'of another model: no codec*.npz in {path} is {name.hex()} and of its '
+    f'of another model: no codec*.npz in {folder} is {name.hex()} and of its '
     'weights; bring the one that was made when the file was encoded'
   )
 
 
-def build(model: TrainedModel, state: State, file: str) -> ModelCodec:
-  """Makes the codec of a model and a state; InputError names its file."""
-  _, run, mesh, _, variables = model
-  try:
-    return ModelCodec(run.model, variables, mesh, run.decoding, state)
-  except InputError as error:
-    raise InputError(
-      f'{file} is damaged: {error}; remove it, and encode again'
-    ) from error
-
-
-def training_batches(model: TrainedModel, path: str) -> Iterator[dict]:
-  """Images of the training split, spread over all of it."""
-  run = model.run
-  source = run.data.open(run.data.train, path)
-  n = min(len(source), FITTED_TO)
-  numbers = np.linspace(0, len(source) - 1, n).astype(int)
-  return run.data.evaluation_batches(
-    [source[i] for i in numbers], run.evaluation.batch_size, run.pad_multiple
-  )
-
-
 def choices_of(
-  numbers: list[int | None] | None,
-  coefficient_bits: list[int | None] | None,
-  residual_norms: list[float | None] | None,
-  quantizer_steps: list[float | None] | None,
-  *others: Any,
+  values: Mapping[str, Sequence[Any] | None],
+  levels: str = 'lloyd',
+  context: bool = False,
 ) -> list[Choice]:
-  """All that flags name: each S with each number of bits, and so on."""
-  each = numbers, coefficient_bits, residual_norms, quantizer_steps
-  values = [x or [None] for x in each]
-  return [Choice(*some, *others) for some in itertools.product(*values)]
+  """Returns all that flags name: each S with each number of bits, and so on.
+
+  Args:
+    values: of fields of the bottleneck; None is as trained.
+  """
+  some = [x or [None] for x in values.values()]
+  return [
+    Choice(
+      {k: x for k, x in zip(values, row, strict=True) if x is not None},
+      levels,
+      context,
+    )
+    for row in itertools.product(*some)
+  ]

@@ -16,8 +16,8 @@ from lasers_jax.core.images import save_png
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.experiment import presets, settings
 from lasers_jax.experiment.evaluate import evaluate
+from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.loop import train_and_evaluate
-from lasers_jax.experiment.model import load
 from lasers_jax.metrics.registry import ALWAYS, Metrics
 from lasers_jax.report import comparison
 from lasers_jax.training import workdir
@@ -68,13 +68,13 @@ def compare(
     The entries, or None where the run was asked to stop.
   """
   entries = plan(config, names, rates, path)
-  for entry in [x for x in entries if x.config and not finished(x, metrics)]:
+  for entry in [x for x in entries if x.config and not is_finished(x, metrics)]:
     logging.info('--- %s', os.path.basename(entry.path))
-    if not run(entry, metrics):
+    if not train_and_measure(entry, metrics):
       return None
     jax.clear_caches()
-    report(entries, path)
-  report(entries, path)
+    write_report(entries, path)
+  write_report(entries, path)
   return entries
 
 
@@ -109,7 +109,7 @@ def plan(
   return entries
 
 
-def finished(entry: Entry, metrics: Metrics) -> bool:
+def is_finished(entry: Entry, metrics: Metrics) -> bool:
   """Reads the results of an entry that was measured so at its last step.
 
   Raises:
@@ -138,7 +138,7 @@ def finished(entry: Entry, metrics: Metrics) -> bool:
   return True
 
 
-def run(entry: Entry, metrics: Metrics) -> bool:
+def train_and_measure(entry: Entry, metrics: Metrics) -> bool:
   """Trains and measures an entry; False where it was asked to stop.
 
   What goes wrong is kept with the entry, and the others go on.
@@ -147,7 +147,7 @@ def run(entry: Entry, metrics: Metrics) -> bool:
     state = train_and_evaluate(entry.config, entry.path)
     if int(state.step) < entry.config['steps']:
       return False
-    entry.results = evaluate(entry.path, metrics=metrics)
+    entry.results = evaluate(entry.path, metrics=metrics, output=entry.path)
   except Exception as error:  # Whatever it is, it is this entry's alone.
     known = isinstance(error, InputError | TrainingError)
     entry.error = ' '.join(f'{type(error).__name__}: {error}'.split())
@@ -164,25 +164,30 @@ def run(entry: Entry, metrics: Metrics) -> bool:
 
 def reconstructions(path: str) -> list[np.ndarray]:
   """Codes and decodes the first test images by the model of a workdir."""
-  _, run, mesh, _, variables = load(path)
-  images = first_images(run, path)
-  return inference.reconstruct(run.model, variables, images, mesh, run.decoding)
+  model = load(path)
+  images = first_images(model.experiment, path)
+  return inference.reconstruct(
+    model.module, model.variables, images, model.mesh, model.decoding
+  )
 
 
-def first_images(run: settings.Experiment, path: str) -> list[np.ndarray]:
-  source = run.data.open(run.data.test, path)
-  return run.data.first_images(source, run.evaluation.pictures)
+def first_images(
+  experiment: settings.Experiment, path: str
+) -> list[np.ndarray]:
+  """Returns the first test images as evaluation sees them: uint8 [h, w, 3]."""
+  source = experiment.data.open(experiment.data.test, path)
+  return experiment.data.first_images(source, experiment.evaluation.pictures)
 
 
-def report(entries: list[Entry], path: str) -> None:
+def write_report(entries: list[Entry], path: str) -> None:
   """Writes the table, the curves and the pictures of what is finished."""
   if jax.process_index() == 0:
-    tell(entries, path)
+    write_table(entries, path)
   with optional('pictures.png'):
-    draw(entries, path)
+    write_figure(entries, path)
 
 
-def tell(entries: list[Entry], path: str) -> None:
+def write_table(entries: list[Entry], path: str) -> None:
   """Writes the table and the curves."""
   os.makedirs(path, exist_ok=True)
   rows = [
@@ -202,7 +207,7 @@ def tell(entries: list[Entry], path: str) -> None:
     comparison.plot(rows, os.path.join(path, 'curves.png'))
 
 
-def draw(entries: list[Entry], path: str) -> None:
+def write_figure(entries: list[Entry], path: str) -> None:
   """Draws the same images by all runs that have kept theirs."""
   done = [
     entry

@@ -1,8 +1,10 @@
 """Measures a trained model over a split, and writes what is known of it."""
 
+import dataclasses
 import os
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -10,12 +12,13 @@ from lasers_jax import inference
 from lasers_jax.core import provenance
 from lasers_jax.core.files import as_json, check_folder, local, write_text
 from lasers_jax.core.images import save_png
-from lasers_jax.data import DataSettings, Source
+from lasers_jax.data import DataSettings, Source, as_source
 from lasers_jax.errors import optional
 from lasers_jax.evaluation import examples, protocol
 from lasers_jax.experiment.figures import reconstruction_figure
-from lasers_jax.experiment.model import TrainedModel, load
-from lasers_jax.metrics.registry import ALWAYS, Metrics
+from lasers_jax.experiment.loading import load
+from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.metrics.registry import ALWAYS, Metrics, load_metrics
 from lasers_jax.training import workdir
 from lasers_jax.training.monitor import read_metrics
 
@@ -23,8 +26,7 @@ from lasers_jax.training.monitor import read_metrics
 class Evaluation(NamedTuple):
   """What was measured, and of what."""
 
-  path: str  # the workdir
-  output: str  # the folder of what is written
+  output: str | None  # the folder of what is written
   model: TrainedModel
   source: Source
   metrics: Metrics
@@ -32,105 +34,145 @@ class Evaluation(NamedTuple):
   results: dict  # as in results.json
 
 
-def evaluate(path: str, output: str | None = None, **options) -> dict:
-  """Evaluates a checkpoint of a workdir, and writes all that is known of it.
+def evaluate(
+  model: TrainedModel | str,
+  data: Any = None,
+  split: str | None = None,
+  metrics: Sequence[str] | Metrics = (),
+  output: str | None = None,
+) -> dict[str, Any]:
+  """Measures a model over a whole split, its bits beside its quality.
 
   Args:
-    path, output, options: see `measure`.
+    model: a trained model, or what `load` takes.
+    data: images, any object with a length and an index; or the name of a data
+      set, as `data.name` of a config; None takes that of the config.
+    split: its name; None is the test split.
+    metrics: names of what to measure besides PSNR and SSIM; see
+      `metrics.registry`.
+    output: a folder for results.json, results.png and report.html; None writes
+      nothing.
 
   Returns:
-    The results, as in results.json.
+    The results, as in results.json, with their protocol.
+
+  Raises:
+    InputError: a user error.
   """
-  evaluation = measure(path, output, **options)
+  if not isinstance(model, TrainedModel):
+    model = load(model)
+  if not isinstance(metrics, Metrics):
+    metrics = load_metrics(list(metrics))
+  evaluation = measure(model, data, split, metrics, output)
   illustrate(evaluation)
   return evaluation.results
 
 
 def measure(
-  path: str,
-  output: str | None = None,
+  model: TrainedModel,
+  data: Any = None,
+  split: str | None = None,
   metrics: Metrics = ALWAYS,
+  output: str | None = None,
   dump: str | None = None,
-  **changes,
 ) -> Evaluation:
-  """Measures a checkpoint of a workdir, and writes results.json.
+  """Measures a model over a split, and writes results.json.
 
   Args:
-    path: the workdir.
-    output: the folder to write to; None is the workdir.
+    model, data, split, output: see `evaluate`.
     metrics: what to measure.
     dump: a folder for images and reconstructions as PNG files; None writes
       none.
-    changes: see `load`.
 
   Raises:
-    InputError: something that the user can mend.
+    InputError: a user error.
   """
-  path = workdir.locate(path)
-  output = local(output or path)
-  model = load(path, **changes)
-  _, run, mesh, _, variables = model
-  check_folder(output, 'name another folder with --output')
-  if dump:
-    dump = local(dump)
-    check_folder(dump, 'name another folder with --dump')
+  output, dump = (path and local(path) for path in (output, dump))
+  for path, flag in (output, 'output'), (dump, 'dump'):
+    if path:
+      check_folder(path, f'name another folder with --{flag}')
   started = time.time()
-  source = run.data.open(run.data.test, path, metrics.minimum_side)
-  if 'name' not in (changes.get('data_changes') or {}):
-    workdir.check_fingerprints(path, {source.split: source.fingerprint})
-  batches = run.data.evaluation_batches(
-    source, run.evaluation.batch_size, run.pad_multiple
+  model, source = open_images(model, data, split, metrics.minimum_side)
+  experiment = model.experiment
+  batches = experiment.data.evaluation_batches(
+    source, experiment.evaluation.batch_size, experiment.pad_multiple
   )
   measured = protocol.measure(
-    run.model, variables, batches, mesh, run.decoding, metrics, dump
+    model.module,
+    model.variables,
+    batches,
+    model.mesh,
+    model.decoding,
+    metrics,
+    dump,
   )
   results = protocol.summarize(measured)
   results['protocol'] = {
-    **say_protocol(model, metrics),
+    **describe_protocol(model, metrics),
     **source.fingerprint,
     'seconds': round(time.time() - started, 1),
   }
-  if jax.process_index() == 0:
-    file = os.path.join(output, 'results.json')
-    write_text(file, as_json(results))
-  return Evaluation(path, output, model, source, metrics, measured, results)
+  if output and jax.process_index() == 0:
+    write_text(os.path.join(output, 'results.json'), as_json(results))
+  return Evaluation(output, model, source, metrics, measured, results)
+
+
+def open_images(
+  model: TrainedModel, data: Any, split: str | None, minimum_side: int
+) -> tuple[TrainedModel, Source]:
+  """Opens what to measure; returns it with the model whose config names it."""
+  settings = model.experiment.data
+  split = split or settings.test
+  if data is None or isinstance(data, str):
+    changes = {} if data is None else {'name': data, 'options': {}}
+    model = model.with_config(data={**changes, 'test': split})
+    source = model.open_split(split, minimum_side)
+    if data is None:
+      known = {source.split: source.fingerprint}
+      workdir.check_fingerprints(model.path, known)
+    return model, source
+  source = as_source(data, split)
+  settings = dataclasses.replace(settings, name=source.name, test=split)
+  experiment = dataclasses.replace(model.experiment, data=settings)
+  return dataclasses.replace(model, experiment=experiment), source
 
 
 def illustrate(evaluation: Evaluation) -> None:
   """Writes results.png and report.html; the log says what could not be."""
-  _, output, model, source, metrics, measured, _ = evaluation
-  _, run, mesh, _, variables = model
-  lead = jax.process_index() == 0
+  output, model, source, metrics, measured, _ = evaluation
+  if not output:
+    return
+  data, lead = model.experiment.data, jax.process_index() == 0
+  parts = model.module, model.variables
   with optional('results.png'):
-    images = run.data.first_images(source, run.evaluation.pictures)
-    picture = reconstruction_figure(
-      run.model, variables, images, mesh, run.decoding
-    )
+    pictures = model.experiment.evaluation.pictures
+    images = data.first_images(source, pictures)
+    picture = reconstruction_figure(*parts, images, model.mesh, model.decoding)
     if lead:
       save_png(os.path.join(output, 'results.png'), picture)
   with optional('report.html'):
     findings = examples.collect(
-      run.model, variables, mesh, run.decoding, metrics, measured,
-      picker(run.data, source), run.data.side,
+      *parts, model.mesh, model.decoding, metrics, measured,
+      picker(data, source), data.side,
     )  # fmt: skip
     if lead:
       text = page(evaluation, findings)
       write_text(os.path.join(output, 'report.html'), text)
 
 
-def say_protocol(model: TrainedModel, metrics: Metrics) -> dict:
-  """What results say of how they were made."""
-  config, run, _, step, variables = model
+def describe_protocol(model: TrainedModel, metrics: Metrics) -> dict:
+  """Returns what results say of how they were made."""
+  data = model.experiment.data
   return {
     **protocol.PROTOCOL,
     **metrics.protocol,
-    **run.model.decoder.describe(run.decoding),
-    **run.data.describe(run.data.test),
-    'step': step,
-    'weights': inference.weights_hash(variables),
+    **model.module.decoder.describe(model.decoding),
+    **data.describe(data.test),
+    'step': model.step,
+    'weights': model.weights,
     'averaged_weights': True,
-    'bottleneck': config['bottleneck'],
-    'parameters': inference.count_parameters(variables),
+    'bottleneck': model.config['bottleneck'],
+    'parameters': inference.count_parameters(model.variables),
     'weights_of_metrics': {
       name: inference.weights_hash(params)
       for name, params in metrics.weights.items()
@@ -155,11 +197,13 @@ def page(evaluation: Evaluation, findings: examples.Findings) -> str:
   # Imported here: results are there without the packages that draw.
   from lasers_jax.report import document
 
-  path, _, model, _, _, measured, results = evaluation
+  model = evaluation.model
   origin = document.Origin(
     model.config,
-    read_metrics(os.path.join(path, 'metrics.jsonl')),
+    read_metrics(os.path.join(model.path, 'metrics.jsonl')),
     provenance.versions(provenance.commit()),
     provenance.command(),
   )
-  return document.render(results, measured, findings, origin)
+  return document.render(
+    evaluation.results, evaluation.measured, findings, origin
+  )

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from lasers_jax.core.images import save_png
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import generation
 from lasers_jax.evaluation.generation import ImageSet, Real
-from lasers_jax.experiment.model import TrainedModel, load
+from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.metrics import classifier
 from lasers_jax.metrics.base import Extractor
 from lasers_jax.metrics.registry import METRICS, load_metrics
@@ -27,7 +28,6 @@ GRID = 8  # new images in a row, and rows, of a prior's picture
 class Subject(NamedTuple):
   """A model, and the pictures that new ones are compared with."""
 
-  path: str
   model: TrainedModel
   real: Real
   shape: tuple[int, int, int]  # (H, W, D) of a latent
@@ -35,7 +35,7 @@ class Subject(NamedTuple):
 
 
 def sample_all(
-  paths: list[str],
+  models: Sequence[TrainedModel],
   specs: list[str],
   n: int = 10_000,
   seed: int = 0,
@@ -45,7 +45,7 @@ def sample_all(
   """Fits each prior to each model, draws, scores, and writes what comes.
 
   Args:
-    paths: workdirs, of models of the same data.
+    models: of the same data, from workdirs.
     specs: priors, as `vector.parse` reads them.
     n: images to draw.
     seed: of fitting and drawing.
@@ -56,68 +56,66 @@ def sample_all(
     A row of results for each model and prior.
 
   Raises:
-    InputError: something that the user can mend.
+    InputError: a user error.
   """
   if n < 2:
     raise InputError(f'n = {n} images cannot be scored: draw 2 or more')
-  models = {path: load(path) for path in paths}
-  if len({str(model.run.data) for model in models.values()}) > 1:
+  if len({str(model.experiment.data) for model in models}) > 1:
     raise InputError('models in one table must be of the same data')
   priors = {
-    (path, spec): suited(vector.parse(spec), path, model)
-    for path, model in models.items()
+    (model.path, spec): suited(vector.parse(spec), model)
+    for model in models
     for spec in specs
   }
-  for path in paths:
-    check_folder(os.path.join(path, 'samples'))
+  for model in models:
+    check_folder(os.path.join(model.path, 'samples'))
   if output:
     check_folder(output)
   rows, shown, extractor = [], [], None
-  for path, model in models.items():
-    subject = prepare(path, model, features, extractor)
+  for model in models:
+    subject = prepare(model, features, extractor)
     extractor = subject.real.extractor
     for spec in specs:
-      row, images = sample(subject, spec, priors[path, spec], n, seed)
+      row, images = sample(subject, spec, priors[model.path, spec], n, seed)
       rows.append(row)
       shown.append(images)
-      keep(path, row, images)
+      write_prior(model.path, row, images)
     if output:
-      report(rows, shown, output)
+      write_tables(rows, shown, output)
   return rows
 
 
-def suited(prior: vector.Prior, path: str, model: TrainedModel) -> vector.Prior:
+def suited(prior: vector.Prior, model: TrainedModel) -> vector.Prior:
   """Gives a histogram the width of a site; refuses others for a code.
 
   Raises:
     InputError: a prior of numbers for a model with a discrete code.
   """
-  bottleneck = model.run.model.bottleneck
+  bottleneck = model.module.bottleneck
   if isinstance(prior, vector.SiteHistogram):
     return dataclasses.replace(prior, width=bottleneck.D)
   if bottleneck.bits_per_site is not None:
     raise InputError(
-      f'{path} has a discrete code, and {type(prior).__name__} draws numbers '
-      'that stand for none: use --priors=histogram'
+      f'{model.path} has a discrete code, and {type(prior).__name__} draws '
+      'numbers that stand for none: use --priors=histogram'
     )
   return prior
 
 
 def prepare(
-  path: str, model: TrainedModel, features: str, extractor: Extractor | None
+  model: TrainedModel, features: str, extractor: Extractor | None
 ) -> Subject:
   """Reads the pictures of a model, and finds what compares them."""
-  data, mesh = model.run.data, model.mesh
+  experiment, mesh = model.experiment, model.mesh
+  data = experiment.data
   read = []
   for split in data.train, data.test:
-    source = data.open(split, path)
-    logging.info('%s: coding %d images of %s', path, len(source), split)
+    source = model.open_split(split)
+    logging.info('%s: coding %d images of %s', model.path, len(source), split)
     batches = data.evaluation_batches(
-      source, model.run.evaluation.batch_size, model.run.pad_multiple
+      source, experiment.evaluation.batch_size, experiment.pad_multiple
     )
-    read.append(
-      generation.read(model.run.model, model.variables, batches, mesh)
-    )
+    read.append(generation.read(model.module, model.variables, batches, mesh))
   if extractor is None:
     extractor = load_extractor(features, *read[0][1:])
   train, held_out = (
@@ -129,8 +127,8 @@ def prepare(
     for latents, images, _ in read
   )
   real = generation.compare_real(train, held_out, extractor)
-  said = say_protocol(model, real, features)
-  return Subject(path, model, real, read[0][0].shape[1:], said)
+  said = describe_protocol(model, real, features)
+  return Subject(model, real, read[0][0].shape[1:], said)
 
 
 def load_extractor(
@@ -149,22 +147,20 @@ def sample(
   subject: Subject, spec: str, prior: vector.Prior, n: int, seed: int
 ) -> tuple[dict, np.ndarray]:
   """Fits a prior, draws and scores: its row of results, and the images."""
-  _, run, mesh, _, variables = subject.model
-  logging.info('%s: fitting %s', subject.path, prior)
+  model = subject.model
+  logging.info('%s: fitting %s', model.path, prior)
   latents, seconds, state = generation.fit_and_draw(
-    prior, subject.real.train.latents, n, seed, mesh
+    prior, subject.real.train.latents, n, seed, model.mesh
   )
   logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
-  file = os.path.join(subject.path, 'samples', f'{file_name(spec)}.npz')
+  file = os.path.join(model.path, 'samples', f'{file_name(spec)}.npz')
   about = {'weights': subject.protocol['weights']}
   vector.save(file, prior, state, about)
-  images = inference.decode_latents(
-    run.model, variables, latents.reshape(n, *subject.shape), mesh, run.decoding
-  )
-  features = generation.features_of(subject.real.extractor, images, mesh)
+  images = model.decode_latents(latents.reshape(n, *subject.shape))
+  features = generation.features_of(subject.real.extractor, images, model.mesh)
   drawn = ImageSet(latents, images, features)
   return {
-    'model': os.path.basename(os.path.normpath(subject.path)),
+    'model': os.path.basename(os.path.normpath(model.path)),
     'prior': spec,
     **generation.score(drawn, subject.real),
     'seconds': seconds,
@@ -177,9 +173,9 @@ def sample(
   }, images
 
 
-def say_protocol(model: TrainedModel, real: Real, features: str) -> dict:
+def describe_protocol(model: TrainedModel, real: Real, features: str) -> dict:
   """What results say of the model and of the real pictures."""
-  data = model.run.data
+  data = model.experiment.data
   return {
     **data.describe(data.test),
     'fitted_to': data.train,
@@ -192,7 +188,7 @@ def say_protocol(model: TrainedModel, real: Real, features: str) -> dict:
       'weights': inference.weights_hash(real.extractor.params),
     },
     'step': model.step,
-    'weights': inference.weights_hash(model.variables),
+    'weights': model.weights,
     'commit': provenance.commit(),
   }
 
@@ -201,7 +197,7 @@ def file_name(spec: str) -> str:
   return spec.replace(':', '-').replace('=', '')
 
 
-def keep(path: str, row: dict, images: np.ndarray) -> None:
+def write_prior(path: str, row: dict, images: np.ndarray) -> None:
   """Writes the scores of a prior into a workdir, and then its grid."""
   base = os.path.join(path, 'samples', file_name(row['prior']))
   write_text(f'{base}.json', as_json(row))
@@ -211,7 +207,9 @@ def keep(path: str, row: dict, images: np.ndarray) -> None:
     save_png(f'{base}.png', grids.grid(grid))
 
 
-def report(rows: list[dict], shown: list[np.ndarray], folder: str) -> None:
+def write_tables(
+  rows: list[dict], shown: list[np.ndarray], folder: str
+) -> None:
   """Writes the table of all rows, and then new images of each."""
   write_text(os.path.join(folder, 'table.json'), as_json(rows))
   tables = generation_table.overview(rows), generation_table.table(rows)

@@ -1,89 +1,385 @@
-"""Trained models, read from a workdir."""
+"""Trained models: one value that codes, decodes and compresses images."""
 
 import dataclasses
+import functools
+import logging
 import math
-from typing import Any, NamedTuple
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from lasers_jax import decoders
+from lasers_jax import inference
+from lasers_jax.codec.coder import range_coder
+from lasers_jax.codec.container import unpack
+from lasers_jax.codec.model import ModelCodec
+from lasers_jax.codec.state import State
 from lasers_jax.core import sharding
+from lasers_jax.core.images import check_images
+from lasers_jax.decoders import DEFAULT, SamplingSettings
 from lasers_jax.errors import InputError
-from lasers_jax.experiment import settings
-from lasers_jax.training import workdir
-from lasers_jax.training.adversarial import make_adversary
-from lasers_jax.training.checkpoint import Checkpoints
-from lasers_jax.training.optimizer import make_optimizer
-from lasers_jax.training.state import (
-  TrainState,
-  evaluation_variables,
-  state_shapes,
-)
+from lasers_jax.evaluation.latents import measure_latents
+from lasers_jax.experiment import codecs, exported, presets, settings, sources
+from lasers_jax.experiment.codecs import AS_TRAINED, Choice
+from lasers_jax.networks.autoencoder import Autoencoder
+
+SAMPLED = 1_000  # training images that statistics of latents are of
 
 
-class TrainedModel(NamedTuple):
-  """A trained model, and how it is to be measured."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+  """A trained model, and how it is used.
 
-  config: dict
-  run: settings.Experiment
+  Images are uint8 or float in [0, 1], [B, h, w, 3] or a single [h, w, 3], of
+  any size; what is given singly comes back singly. All that comes back is in
+  NumPy arrays.
+
+  Attributes:
+    experiment: the objects that the config stands for.
+    variables: averaged parameters and statistics, on every device.
+    config: nested dictionaries, with what was changed since training.
+    mesh: where to compute.
+    step: of the checkpoint.
+    path: the folder that it was loaded from: a workdir or an exported model.
+    changes: of fields of the bottleneck since training.
+  """
+
+  experiment: settings.Experiment
+  variables: Any
+  config: Mapping[str, Any]
   mesh: Mesh
   step: int
-  variables: Any  # params and codebook
+  path: str
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def module(self) -> Autoencoder:
+    """The Flax module that the variables are of."""
+    return self.experiment.model
+
+  @property
+  def decoding(self) -> SamplingSettings:
+    """How the decoder samples; a decoder of one pass has no choice."""
+    return self.experiment.decoding
+
+  @functools.cached_property
+  def weights(self) -> str:
+    """The hash of the variables: 16 hexadecimal digits."""
+    return inference.weights_hash(self.variables)
+
+  def encode(self, images: Any) -> Any:
+    """Returns the codes of images, exactly what would be stored.
+
+    Returns:
+      A pytree of arrays [B, ...], which depends on the bottleneck.
+
+    Raises:
+      InputError: a shape, type or value that cannot be used.
+    """
+    return self._coded(images)[0]
+
+  def latents(self, images: Any) -> np.ndarray:
+    """Returns what the decoder receives: float32 [B, H, W, D]."""
+    return self._coded(images)[1]
+
+  def decode(self, codes: Any, size: tuple[int, int] | None = None) -> Any:
+    """Decodes what `encode` returns: images uint8 [B, h, w, 3].
+
+    Args:
+      size: height and width of the images; None is as large as their codes.
+
+    Raises:
+      InputError: the codes are not of this model, or of another size.
+    """
+    leaves, expected = jax.tree.leaves(codes), self._ranks
+    ranks = [np.ndim(x) for x in leaves]
+    single = ranks == [rank - 1 for rank in expected]
+    if not single and ranks != expected:
+      raise InputError(
+        f'codes of this model are {len(expected)} arrays of the ranks '
+        f'{expected}, or one less for a single image, not {ranks}'
+      )
+    if single:
+      codes = jax.tree.map(lambda x: np.asarray(x)[None], codes)
+    latents = jax.device_get(
+      inference.look_up(self.module, self.variables, codes)
+    )
+    images = self.decode_latents(latents, size)
+    return images[0] if single else images
+
+  def decode_latents(
+    self, latents: Any, size: tuple[int, int] | None = None
+  ) -> np.ndarray:
+    """Decodes what `latents` returns: images uint8 [B, h, w, 3].
+
+    Raises:
+      InputError: the latents are not [B, H, W, D] or [H, W, D], or of images of
+        another size.
+    """
+    latents, width = np.asarray(latents, np.float32), self.module.bottleneck.D
+    single = latents.ndim == 3
+    batch = latents[None] if single else latents
+    if batch.ndim != 4 or batch.shape[-1] != width or not batch.size:
+      raise InputError(
+        f'latents must be [B, H, W, {width}] or [H, W, {width}], not '
+        f'{list(latents.shape)}'
+      )
+    sites = batch.shape[1:3]
+    if size is not None and (
+      min(size) < 1 or tuple(self.module.sites(*size)) != sites
+    ):
+      raise InputError(
+        f'size {size[0]}x{size[1]} is not that of an image with '
+        f'{sites[0]}x{sites[1]} latents'
+      )
+    images = inference.decode_latents(
+      self.module, self.variables, batch, self.mesh, self.decoding, size
+    )
+    return images[0] if single else images
+
+  def reconstruct(self, images: Any) -> np.ndarray:
+    """Codes and decodes images, as evaluation does: uint8 [B, h, w, 3]."""
+    images = check_images(images)
+    single = images.ndim == 3
+    found = inference.reconstruct(
+      self.module,
+      self.variables,
+      images[None] if single else images,
+      self.mesh,
+      self.decoding,
+    )
+    return found[0] if single else np.stack(found)
+
+  def bits_per_pixel(self, height: int, width: int) -> float | None:
+    """Returns the fixed-length bits of an image; None where continuous."""
+    bits = self.module.bottleneck.map_bits(*self.module.sites(height, width))
+    return None if bits is None else bits / (height * width)
+
+  def compress(self, image: Any, context: bool = False) -> bytes:
+    """Returns the file of an image uint8 [h, w, 3], as `codec.py encode` does.
+
+    Args:
+      context: whether to use the context model; see `fit_codec`.
+
+    Raises:
+      InputError: nobody has counted the codes yet: call `fit_codec` before.
+    """
+    image = check_images(image, 'image')
+    if image.ndim != 3 or image.dtype != np.uint8:
+      raise InputError('compress takes one image uint8 [h, w, 3]')
+    choice = Choice(self.changes, context=context)
+    state = codecs.kept_state(self.path, choice, self.weights)
+    if state is None:
+      words = 'context=True' if context else ''
+      raise InputError(
+        f'no {choice.file} of these weights in {self.path}: '
+        f'model.fit_codec({words}) counts the codes of training images, and so '
+        f'does python codec.py encode --model={self.path}'
+      )
+    return self._codec(state, choice.file).encode(image)
+
+  def decompress(self, data: bytes) -> np.ndarray:
+    """Returns the image of a file: uint8 [h, w, 3].
+
+    Raises:
+      InputError: the file is damaged, or of another model.
+    """
+    return self.decoder(unpack(data).model).decode(data)
+
+  def fit_codec(self, images: Any = None, context: bool = False) -> None:
+    """Counts how probable codes are, and keeps that beside the model.
+
+    Files are then read by whoever has the model and that file. What is kept
+    already stays: files that were written with it could not be read any more.
+
+    Args:
+      images: [B, h, w, 3], or a data source; None takes training images.
+      context: whether to train a network, too, that tells how probable a code
+        is from those around it: smaller files, more time.
+
+    Raises:
+      InputError: the code is continuous, or there are no images to count.
+    """
+    source = None
+    if images is not None:
+      source = sources.by_role(images)['train']
+    self.encoder(Choice(context=context), source)
+
+  def encoder(
+    self, choice: Choice = AS_TRAINED, source: Any = None
+  ) -> ModelCodec:
+    """Returns the codec of a choice; counts its codes where nobody did.
+
+    Raises:
+      InputError: the code is continuous, or there are no images to count.
+    """
+    range_coder()  # whether there is one, before codes are counted
+    model = self.with_(**choice.changes)
+    choice = choice._replace(changes=model.changes)
+    state = codecs.kept_state(self.path, choice, self.weights)
+    if state is None:
+      logging.info('counting the codes of images for %s', choice.file)
+      batches = model.sample_batches(codecs.FITTED_TO, source)
+      state = codecs.fit_state(
+        model.module, model.variables, batches, choice, self.weights
+      )
+      state = codecs.keep_state(self.path, choice, state)
+    return model._codec(state, choice.file)
+
+  def decoder(self, name: bytes) -> ModelCodec:
+    """Returns the codec that wrote a file, by the name that the file holds.
+
+    Raises:
+      InputError: there is none of it in the folder of the model.
+    """
+    state, file = codecs.named_state(self.path, name, self.weights)
+    return self.with_(**state.changes)._codec(state, file)
+
+  def statistics(self, source: Any = None) -> dict[str, Any]:
+    """Measures latents and codes over training images; see `measure_latents`.
+
+    Args:
+      source: of the images; None opens the training split of the config.
+
+    Raises:
+      InputError: the images cannot be opened.
+    """
+    batches = self.sample_batches(SAMPLED, source)
+    return measure_latents(self.module, self.variables, batches, self.mesh)
+
+  def export(self, folder: str | os.PathLike) -> None:
+    """Writes the model into a folder that needs no checkpoint and no data.
+
+    `load` reads it. An exported model that is there already is replaced, and
+    anything else refused. It is written whole or not at all. Statistics of
+    latents are measured over training images where these can be opened.
+
+    Raises:
+      InputError: the folder is something else, or cannot be written.
+    """
+    folder = exported.check_target(os.fspath(folder))
+    bottleneck = self.config['bottleneck']
+    found = exported.Found(
+      self._known_statistics(),
+      exported.known_results(self.path, self.weights, bottleneck),
+      codecs.states_of(self.path, self.weights, self.changes),
+    )
+    exported.write(
+      folder, self.experiment, self.config, self.variables, self.step, found
+    )
+
+  def _known_statistics(self) -> dict[str, Any]:
+    """Returns what `statistics` does, or why there are none."""
+    try:
+      return self.statistics()
+    except InputError as error:
+      logging.warning('no statistics of latents: %s', error)
+      return {'missing': str(error)}
+
+  def sample_batches(self, most: int, source: Any = None) -> Iterator[dict]:
+    """Yields batches of training images, spread over all of them.
+
+    Args:
+      most: images.
+      source: of the images; None opens the training split of the config.
+    """
+    data = self.experiment.data
+    if source is None:
+      source = self.open_split(data.train)
+    numbers = np.linspace(0, len(source) - 1, min(len(source), most))
+    return data.evaluation_batches(
+      [source[i] for i in numbers.astype(int)],
+      self.experiment.evaluation.batch_size,
+      self.module.pad_multiple,
+    )
+
+  def open_split(self, split: str, minimum_side: int = 1) -> Any:
+    """Opens a split that the config names; see `sources.open_split`."""
+    # Which images are good is remembered in a workdir, never in an export.
+    workdir = None if exported.is_exported(self.path) else self.path
+    return sources.open_split(self.experiment, split, workdir, minimum_side)
+
+  def with_(self, **fields: Any) -> 'TrainedModel':
+    """Returns the model with other fields of its bottleneck, as `S=3`.
+
+    Raises:
+      InputError: a field is unknown, or its value cannot be used.
+    """
+    if not fields:
+      return self
+    changes = {**self.changes, **fields}
+    changed = self.with_config(bottleneck=fields)
+    return dataclasses.replace(changed, changes=changes)
+
+  def with_sampling(self, **fields: Any) -> 'TrainedModel':
+    """Returns the model with other `decoder.sampling`, as `steps=5`.
+
+    Raises:
+      InputError: the decoder is one pass, or a setting cannot be used.
+    """
+    if not fields:
+      return self
+    name = self.config.get('decoder', DEFAULT)['name']
+    return self.with_config(decoder={'name': name, 'sampling': fields})
+
+  def with_config(self, **sections: Mapping[str, Any]) -> 'TrainedModel':
+    """Returns the model with other values in sections of its config.
+
+    Raises:
+      InputError: a key is unknown, or its value cannot be used.
+    """
+    config = presets.merge(self.config, sections)
+    experiment = settings.from_config(config)
+    mesh, variables = evaluation_mesh(experiment), self.variables
+    if mesh != self.mesh:
+      home = sharding.replicated(mesh)
+      variables = jax.device_put(jax.device_get(variables), home)
+    return dataclasses.replace(
+      self,
+      experiment=experiment,
+      config=config,
+      mesh=mesh,
+      variables=variables,
+    )
+
+  def _coded(self, images: Any) -> tuple[Any, np.ndarray]:
+    images = check_images(images)
+    single = images.ndim == 3
+    found = inference.encode(
+      self.module,
+      self.variables,
+      images[None] if single else images,
+      self.mesh,
+    )
+    return jax.tree.map(lambda x: x[0], found) if single else found
+
+  @functools.cached_property
+  def _ranks(self) -> list[int]:
+    """The ranks of the arrays of codes of a batch."""
+    side = self.module.pad_multiple
+    codes = jax.eval_shape(
+      lambda v, x: self.module.apply(v, x, method='encode'),
+      self.variables,
+      jax.ShapeDtypeStruct((1, side, side, 3), np.float32),
+    )
+    return [x.ndim for x in jax.tree.leaves(codes)]
+
+  def _codec(self, state: State, file: str) -> ModelCodec:
+    try:
+      return ModelCodec(
+        self.module, self.variables, self.mesh, self.decoding, state
+      )
+    except InputError as error:
+      raise InputError(
+        f'{os.path.join(self.path, file)} is damaged: {error}; remove it, and '
+        'encode again'
+      ) from error
 
 
-def load(
-  path: str,
-  step: int | None = None,
-  data_changes: dict | None = None,
-  bottleneck_changes: dict | None = None,
-  sampling_changes: dict | None = None,
-  batch_size: int | None = None,
-) -> TrainedModel:
-  """Reads a checkpoint of a workdir.
-
-  Args:
-    path: the workdir.
-    step: the checkpoint; None takes the newest that is whole.
-    data_changes, bottleneck_changes, sampling_changes: keys of the sections
-      `data`, `bottleneck` and `decoder.sampling` of the config that are to
-      differ from training.
-    batch_size: images at a time; None takes that of the config.
-
-  Raises:
-    InputError: something that the user can mend.
-  """
-  path = workdir.locate(path)
-  config = workdir.load_config(path)
-  trained = settings.from_config(config)
-  config['data'].update(data_changes or {})
-  config['bottleneck'].update(bottleneck_changes or {})
-  if sampling_changes:
-    decoder = config.get('decoder', decoders.DEFAULT)
-    sampling = {**decoder.get('sampling', {}), **sampling_changes}
-    config['decoder'] = {**decoder, 'sampling': sampling}
-  run = settings.from_config(config)
-  if batch_size:
-    changed = dataclasses.replace(run.evaluation, batch_size=batch_size)
-    run = dataclasses.replace(run, evaluation=changed)
-  devices = math.gcd(run.evaluation.batch_size, jax.device_count())
-  mesh = sharding.make_mesh(data=devices)
-  state = restore(trained, path, step, mesh)
-  variables = evaluation_variables(state)
-  return TrainedModel(config, run, mesh, int(state.step), variables)
-
-
-def restore(
-  run: settings.Experiment, path: str, step: int | None, mesh
-) -> TrainState:
-  """Reads a checkpoint of a workdir to every device of a mesh."""
-  optimizer = make_optimizer(run.optimizer, run.steps)
-  adversary = run.discriminator and make_adversary(run.discriminator)
-  shapes = state_shapes(run.model, optimizer, run.data.side, adversary)
-  places = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
-  target = sharding.with_shardings(shapes, places)
-  with Checkpoints(path, read_only=True) as checkpoints:
-    state = checkpoints.restore(target, step)
-  if state is None:
-    raise InputError(f'{path} has no checkpoint yet')
-  return state
+def evaluation_mesh(experiment: settings.Experiment) -> Mesh:
+  """Arranges as many devices as divide a batch of evaluation."""
+  size = experiment.evaluation.batch_size
+  return sharding.make_mesh(data=math.gcd(size, jax.device_count()))

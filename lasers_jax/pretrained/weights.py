@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors.numpy import load_file
 
 from lasers_jax.errors import InputError
 
@@ -149,16 +150,6 @@ def _plain(array):
 def _read_npz(file):
   with np.load(file, allow_pickle=False) as arrays:
     return dict(arrays)
-
-
-def _read_safetensors(file):
-  try:
-    from safetensors.numpy import load_file
-  except ImportError as error:
-    raise InputError(
-      f'{file} needs the package safetensors: pip install safetensors'
-    ) from error
-  return load_file(file)
 
 
 # Which numbers the storages of PyTorch hold.
@@ -328,7 +319,7 @@ def _state_dict(tree, kind):
 
 
 _READERS = {
-  '.safetensors': _read_safetensors,
+  '.safetensors': load_file,
   '.npz': _read_npz,
   '.pth': _read_torch,
   '.pt': _read_torch,

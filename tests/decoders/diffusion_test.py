@@ -15,7 +15,7 @@ from lasers_jax.decoders import Draw
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import examples, protocol
 from lasers_jax.experiment import evaluate, loop, settings
-from lasers_jax.experiment.model import load
+from lasers_jax.experiment.loading import load
 from tests import browser, tiny
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,9 @@ def results(refined, tmp_path_factory):
   dump = str(output / 'dump')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(examples, 'STEPS', (1,))  # each is compiled
-    evaluate.evaluate(str(refined.workdir), str(output), dump=dump)
+    model = load(refined.workdir)
+    found = evaluate.measure(model, output=str(output), dump=dump)
+    evaluate.illustrate(found)
   return output
 
 
@@ -160,14 +162,14 @@ def on_host(model):
 
 def samples(refined, devices=1, batch_size=8, **sampling):
   """What the model makes of the first pictures, in the order of the split."""
-  model = load(str(refined.workdir), sampling_changes=sampling)
+  model = load(refined.workdir).with_sampling(**sampling)
   mesh, variables = sharding.make_mesh(data=devices), on_host(model)
-  source = model.run.data.open('test')
+  data = model.experiment.data
   found = {}
-  for batch in model.run.data.evaluation_batches(source, batch_size, 1):
+  for batch in data.evaluation_batches(data.open('test'), batch_size, 1):
     rows = {name: batch[name] for name in ('image', 'mask', 'index')}
     _, copies = protocol._measure_batch(
-      model.run.model, mesh, model.run.decoding, (), variables, {},
+      model.module, mesh, model.decoding, (), variables, {},
       sharding.put_batch(rows, mesh),
     )  # fmt: skip
     for i, image in zip(batch['index'], np.asarray(copies), strict=True):

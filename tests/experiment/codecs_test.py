@@ -24,7 +24,7 @@ from lasers_jax.codec.model import (
 from lasers_jax.core.sharding import make_mesh
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import rate_distortion
-from lasers_jax.experiment import codec_files, codecs, settings
+from lasers_jax.experiment import codec_files, codecs, loading, settings
 from lasers_jax.experiment.codecs import Choice
 from lasers_jax.metrics import similarity
 from lasers_jax.metrics.registry import ALWAYS, Metrics
@@ -40,7 +40,8 @@ def model(tiny_run, tmp_path_factory):
   """The finished run, read, with its codes counted."""
   path = tmp_path_factory.mktemp('model') / 'run'
   shutil.copytree(tiny_run.workdir, path)
-  return str(path), codecs.open_encoder(str(path))
+  trained = loading.load(path)
+  return trained, trained.encoder()
 
 
 @pytest.fixture(scope='module')
@@ -106,7 +107,12 @@ def test_pictures_of_near_sizes_share_programs(model):
 def test_another_process_with_one_device_reads_the_same(model, files, tmp_path):
   path = str(files / '1.lz')
   process = tiny.start(
-    'codec.py', 'decode', f'--model={model[0]}', path, str(tmp_path), devices=1
+    'codec.py',
+    'decode',
+    f'--model={model[0].path}',
+    path,
+    str(tmp_path),
+    devices=1,
   )
   out, log = process.communicate(timeout=240)
   assert process.returncode == 0, log
@@ -138,7 +144,7 @@ def test_an_interrupted_run_leaves_no_half_file(
   def interrupted(self, image):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(codecs.ModelCodec, 'encode', interrupted)
+  monkeypatch.setattr(ModelCodec, 'encode', interrupted)
   with pytest.raises(KeyboardInterrupt):
     codec_files.encode_files(model[0], [str(folder / '0.png')], str(tmp_path))
   assert os.listdir(tmp_path) == []
@@ -185,9 +191,8 @@ def test_the_first_of_two_states_wins(
 
   def encode(target):
     try:
-      codec_files.encode_files(
-        str(copied_run), [picture], str(tmp_path / target)
-      )
+      model = loading.load(copied_run)
+      codec_files.encode_files(model, [picture], str(tmp_path / target))
     except BaseException as error:
       faults.append(error)
 
@@ -199,9 +204,8 @@ def test_the_first_of_two_states_wins(
   assert not faults and not turns
   for target in 'ab':
     written = tmp_path / target
-    codec_files.decode_files(
-      str(copied_run), [str(written / '0.lz')], str(written)
-    )
+    model = loading.load(copied_run)
+    codec_files.decode_files(model, [str(written / '0.lz')], str(written))
   files = [(tmp_path / target / '0.lz').read_bytes() for target in 'ab']
   assert files[0] == files[1]
 
@@ -284,7 +288,8 @@ def test_a_folder_that_cannot_be_written_is_known_first(
     with pytest.raises(InputError, match=r'out/0.* cannot be written: Is a d'):
       act(model[0], some, str(tmp_path / 'out'))
     with monkeypatch.context() as patch:
-      patch.setattr(codecs, 'load_workdir', None)  # not reached
+      patch.setattr(codecs, 'load_kept', None)  # not reached
+      patch.setattr(codecs, 'load_state', None)
       with pytest.raises(InputError, match='file/a cannot be written: Not a d'):
         act(model[0], some, str(tmp_path / 'file' / 'a'))
 
@@ -320,17 +325,17 @@ def test_states_that_are_missing_damaged_or_of_other_weights(copied_run):
   name = state.hash()
   for _ in range(2):
     with pytest.raises(InputError, match=f'no codec.* is {name.hex()} and of'):
-      codecs.open_decoder(str(copied_run), name)
+      loading.load(copied_run).decoder(name)
     save(str(file), state)
   file.write_bytes(b'PK\3\4 something')
   with pytest.raises(InputError, match='codec.npz is damaged'):
-    codecs.open_decoder(str(copied_run), name)
+    loading.load(copied_run).decoder(name)
 
 
 def test_a_state_of_older_weights_is_replaced(model, copied_run):
   file = copied_run / 'codec.npz'
   save(str(file), State('other', {}, {'atoms': np.ones((1, 16), np.int64)}))
-  assert codecs.open_encoder(str(copied_run)).state.weights != 'other'
+  assert loading.load(copied_run).encoder().state.weights != 'other'
   assert load(str(file)).hash() == model[1].state.hash()
 
 
@@ -344,7 +349,7 @@ def test_a_state_that_does_not_fit_is_named(kind, model, copied_run):
   }[kind]
   save(str(file), changed)
   with pytest.raises(InputError) as error:
-    codecs.open_encoder(str(copied_run))
+    loading.load(copied_run).encoder()
   assert str(error.value).startswith(f'{file} is ')
   assert str(error.value).endswith('; remove it, and encode again')
 
@@ -352,28 +357,28 @@ def test_a_state_that_does_not_fit_is_named(kind, model, copied_run):
 @pytest.mark.parametrize(
   'choice',
   [
-    Choice(S=1),
-    Choice(coefficient_bits=4, levels='mu_law'),
-    Choice(coefficient_bits=2, pursuit='rounded'),
-    Choice(coefficient_bits=2, pursuit='rounded', residual_norm=0.5),
+    Choice({'S': 1}),
+    Choice({'coefficient_bits': 4}, 'mu_law'),
+    Choice({'coefficient_bits': 2, 'pursuit': 'rounded'}),
+    Choice({'coefficient_bits': 2, 'pursuit': 'rounded', 'residual_norm': 0.5}),
   ],
 )
 def test_a_model_encodes_otherwise_than_it_was_trained(
   choice, model, folder, tmp_path
 ):
-  path, picture = model[0], str(folder / '0.png')
-  codec_files.encode_files(path, [picture], str(tmp_path), choice)
-  codec_files.decode_files(path, [str(tmp_path / '0.lz')], str(tmp_path))
-  other = codecs.open_encoder(path, choice)
+  trained, picture = model[0], str(folder / '0.png')
+  codec_files.encode_files(trained, [picture], str(tmp_path), choice)
+  codec_files.decode_files(trained, [str(tmp_path / '0.lz')], str(tmp_path))
+  other = trained.encoder(choice)
   assert other.codec.model != model[1].codec.model
   image = np.asarray(Image.open(picture))
   data = (tmp_path / '0.lz').read_bytes()
   assert data == other.encode(image)
   assert len(data) < len(model[1].encode(image))
   codes, *_ = other.codec.read(data)
-  assert codes.atoms.shape[-1] == (choice.S or 2)
+  assert codes.atoms.shape[-1] == choice.changes.get('S', 2)
   levels = len(other.state.levels)
-  assert levels == 2 ** (choice.coefficient_bits or 8)
+  assert levels == 2 ** choice.changes.get('coefficient_bits', 8)
   assert codes.coefficients.max() < levels
   expected = other.decode(data)
   np.testing.assert_array_equal(Image.open(tmp_path / '0.png'), expected)
@@ -433,14 +438,11 @@ def test_levels_of_lista_are_fitted_too(levels):
 
 def test_each_choice_has_a_file_of_its_own():
   assert Choice().file == 'codec.npz'
-  assert (
-    Choice(S=3, coefficient_bits=6).file
-    == 'codec-S3-coefficient_bits6-lloyd.npz'
-  )
+  few = {'coefficient_bits': 6, 'S': 3}
+  assert Choice(few).file == 'codec-S3-coefficient_bits6-lloyd.npz'
   assert Choice(context=True).file == 'codec-context.npz'
-  assert Choice(S=3, context=True).file == 'codec-S3-lloyd-context.npz'
-  assert Choice(quantizer_step=0.2).file == 'codec-step0.2.npz'
-  assert Choice(quantizer_step=0.2).changes == {'step': 0.2}
+  assert Choice({'S': 3}, context=True).file == 'codec-S3-lloyd-context.npz'
+  assert Choice({'step': 0.2}).file == 'codec-step0.2.npz'
 
 
 @pytest.fixture(scope='module')
@@ -448,7 +450,7 @@ def contextual(model):
   """The codec of the model with a context model of a few steps."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(context, 'STEPS', 5)
-    return codecs.open_encoder(model[0], Choice(context=True))
+    return model[0].encoder(Choice(context=True))
 
 
 def test_a_context_model_changes_the_file_and_not_the_codes(
@@ -500,10 +502,10 @@ def test_changed_bytes_are_one_error_each(
 
 
 def test_choices_are_all_that_flags_name():
-  found = codecs.choices_of([2], [], [None, 0.5], [0.1])
-  assert found == [
-    Choice(S=2, quantizer_step=0.1),
-    Choice(S=2, residual_norm=0.5, quantizer_step=0.1),
+  flags = {'S': [2], 'bits': [], 'residual_norm': [None, 0.5], 'step': [0.1]}
+  assert codecs.choices_of(flags) == [
+    Choice({'S': 2, 'step': 0.1}),
+    Choice({'S': 2, 'residual_norm': 0.5, 'step': 0.1}),
   ]
 
 
@@ -512,7 +514,7 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
     rate_distortion, 'CLASSICAL', {'JPEG': (10, 90), 'AVIF': (50,)}
   )
   files = [str(folder / '0.png'), str(folder / '1.png')]
-  choices = codecs.choices_of([1, 2], [], [], [], 'lloyd')
+  choices = codecs.choices_of({'S': [1, 2]})
   codec_files.draw_curve(model[0], files, str(tmp_path), choices, ALWAYS)
   found = json.loads((tmp_path / 'curve.json').read_text())
   assert [row['codec'] for row in found['rows']] == [
@@ -523,7 +525,7 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
     'run',
   ]
   for row, choice in zip(found['rows'][3:], choices, strict=True):
-    coder = codecs.open_encoder(model[0], choice)
+    coder = model[0].encoder(choice)
     images = [np.asarray(Image.open(file)) for file in files]
     data = [coder.encode(image) for image in images]
     assert row['bytes'] == sum(map(len, data))

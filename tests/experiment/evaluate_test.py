@@ -10,7 +10,7 @@ from PIL import Image
 
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
-from lasers_jax.experiment import evaluate
+from lasers_jax.experiment import evaluate, loading
 from lasers_jax.training import workdir
 from tests import tiny
 
@@ -58,29 +58,27 @@ def test_validation_in_training_measured_the_same(tiny_run, results):
     )
 
 
-def test_any_batch_gives_the_same_numbers(tiny_run, results, tmp_path):
+def test_any_batch_gives_the_same_numbers(tiny_run, results):
   other = evaluate.evaluate(  # 5 divides 10, and 8 does not.
-    str(tiny_run.workdir), batch_size=5, output=str(tmp_path)
+    loading.load(tiny_run.workdir).with_config(evaluation={'batch_size': 5})
   )
   assert_close(other, results[0])
 
 
 def test_a_chosen_step(tiny_run, results, tmp_path):
-  other = evaluate.evaluate(str(tiny_run.workdir), step=4, output=str(tmp_path))
+  other = evaluate.evaluate(
+    loading.load(tiny_run.workdir, 4), output=str(tmp_path)
+  )
   assert other['protocol']['step'] == 4
   assert other['protocol']['weights'] != results[0]['protocol']['weights']
   assert other['psnr']['mean'] != results[0]['psnr']['mean']
 
 
-def test_other_sparsity(tiny_run, results, tmp_path):
+def test_other_sparsity(tiny_run, results):
   psnr = {2: results[0]['psnr']['mean']}
   # Less and more than in training; log2 of C(16, s), rounded up.
   for s, of_atoms in (1, 4), (3, 10):
-    other = evaluate.evaluate(
-      str(tiny_run.workdir),
-      bottleneck_changes={'S': s},
-      output=str(tmp_path / str(s)),
-    )
+    other = evaluate.evaluate(loading.load(tiny_run.workdir).with_(S=s))
     assert other['bits_per_pixel']['fixed_length'] == (of_atoms + s * 8) / 4
     assert other['protocol']['bottleneck']['S'] == s
     assert other['protocol']['weights'] == results[0]['protocol']['weights']
@@ -93,18 +91,16 @@ def test_other_data(tiny_run, tmp_path):
   folder.mkdir()
   for i, image in enumerate(tiny.images(3)):
     Image.fromarray(image).save(folder / f'{i}.png')
-  other = evaluate.evaluate(
-    str(tiny_run.workdir),
-    data_changes={'name': f'folder:{folder}', 'test': 'all'},
-    output=str(tmp_path / 'results'),
-  )
+  other = evaluate.evaluate(str(tiny_run.workdir), f'folder:{folder}', 'all')
   assert other['protocol']['data'] == f'folder:{folder}'
   assert other['protocol']['split'] == 'all'
   assert other['psnr']['count'] == 3
 
 
 def test_no_workdir_is_an_error(tmp_path):
-  with pytest.raises(InputError, match='is no workdir of a run'):
+  with pytest.raises(
+    InputError, match='is no workdir of a run and no exported'
+  ):
     evaluate.evaluate(str(tmp_path / 'nothing'))
 
 
@@ -116,12 +112,12 @@ def test_no_checkpoint_is_an_error(tiny_run, tmp_path):
 
 def test_a_step_that_is_not_there_is_an_error(tiny_run):
   with pytest.raises(InputError, match=r'no checkpoint of step 5 .*\[4, 6\]'):
-    evaluate.evaluate(str(tiny_run.workdir), step=5)
+    loading.load(tiny_run.workdir, 5)
 
 
 def test_too_many_atoms_are_an_error(tiny_run):
   with pytest.raises(InputError, match='S must be from 1 to K = 16.* S = 17'):
-    evaluate.evaluate(str(tiny_run.workdir), bottleneck_changes={'S': 17})
+    loading.load(tiny_run.workdir).with_(S=17)
 
 
 def test_the_command_on_one_device(tiny_run, results, tmp_path):
@@ -139,11 +135,11 @@ def test_the_command_on_one_device(tiny_run, results, tmp_path):
   assert_close(stored, json.loads(json.dumps(results[0])))
 
 
-def test_other_pictures_than_in_training_are_told(copied_run, tmp_path, log):
+def test_other_pictures_than_in_training_are_told(copied_run, log):
   path, known = copied_run / 'data.json', {'count': 3, 'hash': 'a'}
   assert json.loads(path.read_text())['test']['count'] == tiny.TEST
   path.write_text(json.dumps({'test': known}))
-  results = evaluate.measure(str(copied_run), str(tmp_path)).results
+  results = evaluate.evaluate(str(copied_run))
   (line,) = log
   assert line.startswith("the images of the split 'test' are not those")
   assert '3 then, 10 now' in line
@@ -220,4 +216,4 @@ def test_what_cannot_be_written_is_said_before_measuring(
   monkeypatch.setattr(protocol, 'measure', fail)
   folders = {'output': str(tmp_path), flag: str(tmp_path / 'file' / 'x')}
   with pytest.raises(InputError, match=f'cannot be written: .* --{flag}'):
-    evaluate.evaluate(str(tiny_run.workdir), **folders)
+    evaluate.measure(loading.load(tiny_run.workdir), **folders)

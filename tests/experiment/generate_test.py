@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lasers_jax.errors import InputError
-from lasers_jax.experiment import generate, loop
+from lasers_jax.experiment import generate, loading, loop
 from lasers_jax.metrics import classifier
 from lasers_jax.priors import vector
 from tests import tiny
@@ -47,12 +47,17 @@ def paths(folder, tmp_path_factory):
   return [str(home / name) for name in ('none', 'kl')]
 
 
+def sample_all(paths, *args, **options):
+  models = [loading.load(path) for path in paths]
+  return generate.sample_all(models, *args, **options)
+
+
 @pytest.fixture(scope='module')
 def found(paths, tmp_path_factory):
   output = tmp_path_factory.mktemp('table')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(classifier, 'STEPS', 5)
-    rows = generate.sample_all(paths, SPECS, N, output=str(output))
+    rows = sample_all(paths, SPECS, N, output=str(output))
   return rows, output
 
 
@@ -133,8 +138,8 @@ def test_pictures_that_cannot_be_drawn_lose_no_number(
   monkeypatch.setattr(generate, 'save_png', fail)
   row, images = found[0][0], np.zeros((3, 16, 16, 3), np.uint8)
   broken = {**row, 'prior': 'pmfs:k=4', 'frechet_to_train': np.inf}
-  generate.keep(paths[0], broken, images)
-  generate.report([broken], [images], str(tmp_path))
+  generate.write_prior(paths[0], broken, images)
+  generate.write_tables([broken], [images], str(tmp_path))
   for path in f'{paths[0]}/samples/pmfs-k4.json', tmp_path / 'table.json':
     with open(path, encoding='utf-8') as file:
       kept = json.load(file, parse_constant=pytest.fail)
@@ -159,15 +164,15 @@ def test_what_cannot_be_is_one_line(paths, changes, line, monkeypatch):
   monkeypatch.setattr(classifier, 'STEPS', 1)
   arguments = {'paths': paths[:1], 'specs': SPECS[:1], 'n': N, **changes}
   with pytest.raises(InputError, match=line):
-    generate.sample_all(**arguments)
+    sample_all(**arguments)
 
 
 def test_models_of_other_data_do_not_share_a_table(paths, tiny_run):
   with pytest.raises(InputError, match='must be of the same data'):
-    generate.sample_all([*paths, str(tiny_run.workdir)], SPECS[:1], N)
+    sample_all([*paths, str(tiny_run.workdir)], SPECS[:1], N)
 
 
 def test_numbers_stand_for_no_discrete_code(tiny_run):
   path = str(tiny_run.workdir)
   with pytest.raises(InputError, match='discrete code, and PMFS .*=histogram'):
-    generate.sample_all([path], ['pmfs'], N)
+    sample_all([path], ['pmfs'], N)

@@ -11,6 +11,7 @@ from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import evaluate
+from lasers_jax.experiment.loading import load
 from lasers_jax.metrics.base import Extractor, PerImage, Rows, extract
 from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance
 from lasers_jax.metrics.registry import (
@@ -59,8 +60,8 @@ def found(tiny_run, tmp_path_factory):
     {**ALWAYS.of_images, 'lpips-alexnet': distance}, {'fd-vgg16': COLOURS}
   )
   dump = str(folder / 'dump')
-  path, folders = str(tiny_run.workdir), {'output': str(folder), 'dump': dump}
-  evaluate.evaluate(path, metrics=metrics, **folders)
+  model, folders = load(tiny_run.workdir), {'output': str(folder), 'dump': dump}
+  evaluate.illustrate(evaluate.measure(model, metrics=metrics, **folders))
   images = [
     [
       np.asarray(Image.open(folder / 'dump' / side / f'{i}.png'))

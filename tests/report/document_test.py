@@ -17,7 +17,7 @@ from lasers_jax.evaluation import examples, protocol
 from lasers_jax.evaluation.examples import Findings, Samples, Sweep, rank
 from lasers_jax.evaluation.protocol import Measured
 from lasers_jax.experiment import evaluate
-from lasers_jax.experiment.model import load
+from lasers_jax.experiment.loading import load
 from lasers_jax.metrics.registry import ALWAYS
 from lasers_jax.report import charts, document, panels
 from tests import browser, tiny
@@ -306,7 +306,7 @@ def evaluated(tiny_run, tmp_path_factory):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(document, 'render', listen)
-    evaluate.evaluate(str(tiny_run.workdir), str(folder))
+    evaluate.evaluate(str(tiny_run.workdir), output=str(folder))
   return folder / 'report.html', *seen
 
 
@@ -335,12 +335,13 @@ def test_coefficients_come_in_the_order_of_the_pursuit(tiny_run, evaluated):
   findings = evaluated[3]
   model = load(str(tiny_run.workdir))
   assert findings.pursued == tiny.TEST
-  images = model.run.data.first_images(model.run.data.open('test'), tiny.TEST)
+  data = model.experiment.data
+  images = data.first_images(data.open('test'), tiny.TEST)
   images = np.stack(images).astype(np.float32) / 255
 
   @jax.jit
   def expected(variables):
-    bound = model.run.model.bind(variables)
+    bound = model.module.bind(variables)
     z, coder = bound.encoder(images - 0.5), bound.bottleneck
     scale = coder.coefficients.usual()
     atoms = coder.atoms()[:, 0, 0] - coder.mean.value[None]

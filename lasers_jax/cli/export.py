@@ -1,0 +1,44 @@
+"""Writes a trained model into a folder that needs no checkpoint and no data.
+
+  python export.py --workdir=runs/photos --output=photos-model
+
+The folder has the config, the averaged weights (safetensors), statistics,
+results where they are measured, tables of the codec where they are counted, and
+a model card. Read it with lasers_jax.load('photos-model'), or name it where the
+other programs take a workdir.
+"""
+
+from absl import flags
+
+from lasers_jax import inference
+from lasers_jax.cli import program
+from lasers_jax.cli.command_line import Number, Path
+from lasers_jax.core.ranges import Whole
+from lasers_jax.errors import InputError
+from lasers_jax.experiment.loading import load
+
+
+def define_flags() -> None:
+  step = Number(Whole)
+  flags.DEFINE(step, 'checkpoint', None, 'Its step; the newest if unset.')
+  flags.DEFINE(Path(), 'output', None, 'Folder of the model.')
+
+
+def main() -> None:
+  given = flags.FLAGS
+  if not program.WORKDIR.value or not given.output:
+    raise InputError('--workdir=FOLDER and --output=FOLDER are needed')
+  program.set_up_jax()
+  model = load(program.WORKDIR.value, given.checkpoint)
+  model.export(given.output)
+  count = sum(inference.count_parameters(model.variables).values())
+  print(
+    f'{given.output}: step {model.step}, {count:,} parameters, '
+    f'weights {model.weights}'
+  )
+
+
+def run() -> None:
+  """Runs the program by the words of the command line."""
+  define_flags()
+  program.run(main)

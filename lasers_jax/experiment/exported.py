@@ -1,0 +1,198 @@
+"""A model in a folder that needs nothing else: no checkpoint, no data.
+
+config.json        the config, and the number of the format
+model.safetensors  averaged parameters and statistics, by flat names such as
+                   params/decoder/Conv_0/kernel; its metadata has the step and
+                   the hash of the weights
+stats.json         of latents and codes, bits per pixel, and results
+README.md          the model card
+codec*.npz         states of its codec, where there are any
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from lasers_jax import inference
+from lasers_jax.core import provenance
+from lasers_jax.core.arrays import flat_names
+from lasers_jax.core.files import (
+  as_json,
+  local,
+  one_line,
+  write_text,
+  writing,
+)
+from lasers_jax.errors import InputError
+from lasers_jax.experiment.settings import Experiment, with_defaults
+from lasers_jax.report import model_card
+from lasers_jax.training import workdir
+
+WEIGHTS = 'model.safetensors'
+STATS = 'stats.json'
+CARD = 'README.md'
+
+
+class Found(NamedTuple):
+  """What is known of a model beside its weights."""
+
+  latent: Mapping[str, Any]  # of `measure_latents`, or why it is `missing`
+  results: Mapping[str, Any] | None  # as in results.json
+  codecs: Sequence[str]  # files of states
+
+
+def is_exported(path: str) -> bool:
+  """Returns whether a folder is an exported model."""
+  return os.path.isfile(os.path.join(path, WEIGHTS))
+
+
+def write(
+  folder: str,
+  experiment: Experiment,
+  config: Mapping[str, Any],
+  variables: Any,
+  step: int,
+  found: Found,
+) -> None:
+  """Writes a folder whole or not at all; an older export there is replaced.
+
+  Args:
+    folder: of `check_target`.
+    experiment: the objects that the config stands for.
+
+  Raises:
+    InputError: the folder cannot be written.
+  """
+  bits = experiment.bits_per_pixel
+  stats = {
+    'side': experiment.data.side,
+    'bits_per_pixel': 'continuous' if bits is None else bits,
+    'latent': found.latent,
+    'results': found.results,
+  }
+  decoder = experiment.model.decoder
+  about = {
+    'step': step,
+    'parameters': inference.count_parameters(variables),
+    'decoder': decoder.describe(experiment.decoding)['decoder'],
+    'version': provenance.versions(provenance.commit())['lasers_jax'],
+  }
+  title, complete = os.path.basename(folder), with_defaults(config)
+  arrays = {
+    name: np.array(x, order='C')
+    for name, x in flat_names(jax.device_get(variables)).items()
+  }
+  metadata = {'weights': inference.weights_hash(variables), 'step': str(step)}
+  with _written_whole(folder) as part:
+    workdir.write_config(part, config)
+    with open(os.path.join(part, WEIGHTS), 'wb') as file:
+      file.write(save(arrays, metadata))
+    write_text(os.path.join(part, STATS), as_json(stats))
+    card = model_card.card(title, complete, stats, about)
+    write_text(os.path.join(part, CARD), card)
+    for file in found.codecs:
+      shutil.copy(file, part)
+
+
+def check_target(folder: str) -> str:
+  """Returns the absolute path of a folder that a model may be written to.
+
+  Raises:
+    InputError: there is something else than an exported model.
+  """
+  folder = local(folder)
+  empty = os.path.isdir(folder) and not os.listdir(folder)
+  if os.path.lexists(folder) and not empty and not is_exported(folder):
+    raise InputError(
+      f'{folder} is there, and no exported model: name another folder'
+    )
+  return folder
+
+
+@contextlib.contextmanager
+def _written_whole(folder: str) -> Iterator[str]:
+  """Gives a folder that takes its name when the block ends without an error."""
+  above = os.path.dirname(folder)
+  token = secrets.token_hex(16)
+  part, old = (os.path.join(above, f'.{token}.{x}') for x in ('part', 'old'))
+  try:
+    with writing(folder, 'name another folder'):
+      os.makedirs(part)
+      yield part
+      if os.path.lexists(folder):
+        os.rename(folder, old)
+      os.rename(part, folder)
+  finally:
+    for rest in part, old:
+      shutil.rmtree(rest, ignore_errors=True)
+
+
+def read(folder: str, shapes: Any) -> tuple[Any, int]:
+  """Reads the variables of an exported model, and its step.
+
+  Args:
+    shapes: those of the variables, as the config says them.
+
+  Raises:
+    InputError: the file is damaged, or of another model than the config says.
+  """
+  path = os.path.join(folder, WEIGHTS)
+  try:
+    with safe_open(path, framework='numpy') as file:
+      about = file.metadata() or {}
+      found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    step, weights = int(about['step']), about['weights']
+  except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(f'{path} is damaged: {one_line(error)}') from error
+  expected = flat_names(shapes)
+  for name in sorted(expected.keys() | found.keys()):
+    there, here = _say(found.get(name)), _say(expected.get(name))
+    if there != here:
+      raise InputError(
+        f'{path} is of another model: {name} is {there} there and {here} in '
+        f'{workdir.CONFIG}'
+      )
+  leaves = [found[name] for name in expected]
+  variables = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+  if inference.weights_hash(variables) != weights:
+    raise InputError(
+      f'{path} is damaged: its arrays are not those that were exported'
+    )
+  return variables, step
+
+
+def known_results(
+  folder: str, weights: str, bottleneck: Mapping[str, Any]
+) -> dict[str, Any] | None:
+  """Reads the results of a model from its folder; None where there are none.
+
+  Args:
+    weights: hash of the variables that they must be of.
+    bottleneck: section of the config that they must be of.
+  """
+  for name in ('results.json', STATS):
+    try:
+      with open(os.path.join(folder, name), encoding='utf-8') as file:
+        found = json.load(file)
+      found = found['results'] if name == STATS else found
+      said = found['protocol']
+    except (OSError, ValueError, KeyError, TypeError):
+      continue
+    if (said.get('weights'), said.get('bottleneck')) == (weights, bottleneck):
+      return found
+  return None
+
+
+def _say(array: Any) -> str:
+  if array is None:
+    return 'missing'
+  return f'{np.dtype(array.dtype).name} {list(array.shape)}'

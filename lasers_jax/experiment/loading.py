@@ -1,0 +1,111 @@
+"""Finds trained models, and reads them."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from lasers_jax.core import sharding
+from lasers_jax.core.files import local
+from lasers_jax.errors import InputError, nearest
+from lasers_jax.experiment import exported, settings
+from lasers_jax.experiment.model import TrainedModel, evaluation_mesh
+from lasers_jax.training import workdir
+from lasers_jax.training.adversarial import make_adversary
+from lasers_jax.training.checkpoint import Checkpoints
+from lasers_jax.training.optimizer import make_optimizer
+from lasers_jax.training.state import (
+  TrainState,
+  evaluation_variables,
+  state_shapes,
+)
+
+# Models that come along: folders of exported models by their names.
+NAMES: Mapping[str, str] = {}
+
+
+def load(
+  path: str | os.PathLike, checkpoint: int | None = None
+) -> TrainedModel:
+  """Reads a trained model.
+
+  Args:
+    path: a workdir, the folder of an exported model, or a name of NAMES.
+    checkpoint: its step, of a workdir; None takes the newest that is whole.
+
+  Returns:
+    The model, with averaged parameters, on as many devices as divide a batch
+    of evaluation.
+
+  Raises:
+    InputError: there is no such model, or it is damaged.
+  """
+  folder = find(os.fspath(path))
+  if not exported.is_exported(folder):
+    return _load_workdir(workdir.locate(folder), checkpoint)
+  if checkpoint is not None:
+    raise InputError(
+      f'{folder} is an exported model and has no checkpoints: leave out the '
+      f'checkpoint {checkpoint}'
+    )
+  return _load_exported(folder)
+
+
+def find(path: str) -> str:
+  """Returns the folder of a model by its path or name.
+
+  Raises:
+    InputError: there is none.
+  """
+  if path in NAMES and not os.path.isdir(path):
+    return NAMES[path]
+  folder = local(path)
+  if os.path.isdir(folder):
+    return folder
+  near = nearest(path, list(NAMES))
+  raise InputError(f'{path} is no workdir of a run and no exported model{near}')
+
+
+def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
+  config = workdir.load_config(path)
+  experiment = settings.from_config(config)
+  mesh = evaluation_mesh(experiment)
+  state = restore(experiment, path, checkpoint, mesh)
+  variables, step = evaluation_variables(state), int(state.step)
+  return TrainedModel(experiment, variables, config, mesh, step, path)
+
+
+def _load_exported(path: str) -> TrainedModel:
+  config = workdir.load_config(path)
+  experiment = settings.from_config(config)
+  mesh = evaluation_mesh(experiment)
+  # The optimizer is none of what is there.
+  side, module = experiment.data.side, experiment.model
+  shapes = evaluation_variables(state_shapes(module, optax.identity(), side))
+  variables, step = exported.read(path, shapes)
+  variables = jax.device_put(variables, sharding.replicated(mesh))
+  return TrainedModel(experiment, variables, config, mesh, step, path)
+
+
+def restore(
+  experiment: settings.Experiment, path: str, step: int | None, mesh: Mesh
+) -> TrainState:
+  """Reads a checkpoint of a workdir to every device of a mesh.
+
+  Raises:
+    InputError: there is none, or it is damaged.
+  """
+  optimizer = make_optimizer(experiment.optimizer, experiment.steps)
+  rival = experiment.discriminator
+  adversary = rival and make_adversary(rival)
+  side = experiment.data.side
+  shapes = state_shapes(experiment.model, optimizer, side, adversary)
+  places = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
+  target = sharding.with_shardings(shapes, places)
+  with Checkpoints(path, read_only=True) as checkpoints:
+    state = checkpoints.restore(target, step)
+  if state is None:
+    raise InputError(f'{path} has no checkpoint yet')
+  return state

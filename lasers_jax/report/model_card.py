@@ -1,0 +1,127 @@
+"""The model card of an exported model, as Markdown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lasers_jax.evaluation import protocol
+
+_CARD = """# {title}
+
+An image autoencoder with coded latents, trained with `lasers_jax`.
+
+```python
+import lasers_jax as lj
+model = lj.load('{folder}')
+images = model.reconstruct(images)  # uint8 or float in [0, 1], [B, h, w, 3]
+```
+
+## What it is
+
+* Bottleneck: {bottleneck}
+* Networks: {network}
+* Decoder: {decoder}
+* Parameters: {parameters}
+* Code: {code}
+
+## How it was trained
+
+* Data: `{data}`, split `{split}`, crops of {side}x{side} pixels
+* Steps: {step:,} of {steps:,}, with {batch_size} images each
+* Optimizer: {optimizer}
+* Losses: {losses}
+* Code of the project: {version}
+
+## Results
+
+{results}
+
+## Latents
+
+{latents}
+
+## Licence
+
+Unknown: whoever trained the model has not said it here. The licence of the
+project is that of its code alone; the data may have terms of its own.
+"""
+
+
+def card(
+  title: str,
+  config: Mapping[str, Any],
+  stats: Mapping[str, Any],
+  about: Mapping[str, Any],
+) -> str:
+  """Writes a model card.
+
+  Args:
+    title: the name of the model.
+    config: complete, nested dictionaries.
+    stats: as in stats.json.
+    about: `step`, `parameters` of each part, `decoder` and `version`.
+  """
+  sizes = about['parameters']
+  return _CARD.format(
+    title=title,
+    folder=title,
+    bottleneck=_fields(config['bottleneck']),
+    network=_fields(config['network']),
+    decoder=about['decoder'],
+    parameters=', '.join(f'{name} {n:,}' for name, n in sizes.items()),
+    code=_code(stats),
+    data=config['data']['name'],
+    split=config['data']['train'],
+    side=config['data']['side'],
+    step=about['step'],
+    steps=config['steps'],
+    batch_size=config['batch_size'],
+    optimizer=_fields(config['optimizer']),
+    losses=_fields(config['loss']['weights'], ''),
+    version=about['version'],
+    results=_results(stats['results']),
+    latents=_latents(stats['latent']),
+  )
+
+
+def _fields(section: Mapping[str, Any], name: str = 'name') -> str:
+  """Says a section of a config on one line, its name first."""
+  fields = ', '.join(f'{k} {x}' for k, x in section.items() if k != name)
+  return f'`{section[name]}` ({fields})' if name in section else fields
+
+
+def _code(stats: Mapping[str, Any]) -> str:
+  bits, side = stats['bits_per_pixel'], stats['side']
+  if isinstance(bits, str):
+    return bits
+  return f'{bits:.4g} bits per pixel of a {side}x{side} image, fixed length'
+
+
+def _results(results: Mapping[str, Any] | None) -> str:
+  if not results:
+    return 'Not measured. `lasers_jax.evaluate(model)` measures it.'
+  said = results['protocol']
+  lines = [
+    f'{protocol.one_line(results)}.',
+    '',
+    f'Measured over `{said.get("data")}`, split `{said.get("split")}`, '
+    f'{said.get("crop") or "whole images"}; {said.get("psnr")}. All results '
+    'and their protocol are in stats.json.',
+  ]
+  return '\n'.join(lines)
+
+
+def _latents(latent: Mapping[str, Any]) -> str:
+  if 'missing' in latent:
+    return f'No statistics: {latent["missing"]}.'
+  mean, deviation = latent['mean'], latent['deviation']
+  lines = [
+    f'Over {latent["images"]:,} training images, {len(mean)} channels: means '
+    f'from {min(mean):.3g} to {max(mean):.3g}, standard deviations from '
+    f'{min(deviation):.3g} to {max(deviation):.3g} (stats.json has each).'
+  ]
+  if 'usage' in latent:
+    lines.append(
+      f'Usage of the code {latent["usage"]:.1%}, perplexity '
+      f'{latent["perplexity"]:.1f}.'
+    )
+  return ' '.join(lines)
