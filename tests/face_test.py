@@ -121,7 +121,10 @@ def test_training_on_images_of_a_program(tmp_path):
   assert isinstance(model, lj.TrainedModel) and model.step == 2
   assert hooks.losses == tiny.losses(tmp_path / 'run')
   last = tiny.metrics(tmp_path / 'run')[-1]
-  found = lj.evaluate(model, splits['validation'], 'validation')
+  found = lj.evaluate(
+    model, splits['validation'], 'validation', output=str(tmp_path / 'out')
+  )
+  assert (tmp_path / 'out' / 'report.html').exists()
   assert found['psnr']['count'] == 3
   assert found['protocol']['split'] == 'validation'
   np.testing.assert_allclose(

@@ -55,6 +55,7 @@ def test_a_run_says_what_it_is(tiny_run):
   for expected in (
     'processes  1',
     'devices    8 × cpu',
+    '| decoder/Conv_0/kernel',  # the table of parameters
     'mesh       data=8 × fsdp=1 × model=1',
     'bottleneck 64, decoder',  # D · K parameters
     # S (log2 K + 8) bits for a site of 4 pixels
