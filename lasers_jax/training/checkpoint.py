@@ -39,6 +39,18 @@ def _without_late_errors():
     sys.unraisablehook = hook
 
 
+@contextlib.contextmanager
+def _without_notes():
+  """Hides what Orbax notes of a reader: that it will not write."""
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
+
+
 # How often a reader begins anew, beside a run that removes what it reads.
 _CHANGES = 30
 
@@ -50,6 +62,7 @@ class Checkpoints:
   process of a run makes the same calls.
   """
 
+  @_without_notes()
   def __init__(self, workdir: str, keep: int = 2, read_only: bool = False):
     self._directory = os.path.join(os.path.abspath(workdir), 'checkpoints')
     self._read_only = read_only

@@ -306,3 +306,9 @@ def test_a_listing_is_repeated(copied_run, whole, monkeypatch):
   monkeypatch.setattr(ocp.CheckpointManager, '_load_checkpoint_infos', listed)
   assert restore(copied_run, whole, read_only=True).step == 6
   assert not replies
+
+
+def test_a_reader_is_not_told_that_it_only_reads(tiny_run, caplog):
+  with Checkpoints(str(tiny_run.workdir), read_only=True) as checkpoints:
+    assert checkpoints.steps == [4, 6]
+  assert caplog.messages == []
