@@ -74,6 +74,10 @@ def leaves(kind: Any):
       yield base, beside
       return
     yield from leaves(base)
+  elif (
+    kind is Any
+  ):  # data.options: by the signature of the source that reads it
+    return
   elif typing.get_args(kind):
     for each in typing.get_args(kind):
       if each is not Ellipsis:

@@ -1,7 +1,7 @@
 """A metric from outside the package: the mean absolute error of an image.
 
 import toy_metric  # before the evaluation that names it
-evaluate.evaluate('runs/photos', metrics=load_metrics(['mae']))
+lj.evaluate('runs/photos', metrics=('mae',))
 """
 
 import jax.numpy as jnp
