@@ -15,6 +15,7 @@ from lasers_jax.cli import command_line, program
 from lasers_jax.cli.main import PROGRAMS
 from lasers_jax.experiment import compare, settings
 from lasers_jax.priors import vector
+from tests import run_snippets
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = {
@@ -105,10 +106,8 @@ def test_the_pages_show_every_program():
 @pytest.mark.parametrize('page', WITH_CODE)
 def test_python_snippets_run(page, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert blocks(page, 'python')
-  for code in blocks(page, 'python'):
-    code = code.replace('steps=600', 'steps=2')
-    exec(compile(code, page, 'exec'), {})
+  assert run_snippets.snippets(PAGES[page])
+  run_snippets.run(page, PAGES[page])
 
 
 @pytest.mark.parametrize(
