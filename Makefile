@@ -46,6 +46,7 @@ quick: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 # The site in build/site, and that its tables are those of the result files.
 docs: $(VENV)/docs

@@ -8,6 +8,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from lasers_jax import coding
@@ -20,8 +21,7 @@ from lasers_jax.errors import InputError
 MOST_CODES = 2**18  # of one codebook that is solved for
 
 
-@flax.struct.dataclass
-class Latent:
+class Latent(flax.struct.PyTreeNode):
   """The code of the encoder's output, and what came with it."""
 
   quantized: Array  # [..., D], what the decoder receives
@@ -215,7 +215,7 @@ class LookUp(Bottleneck):
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
-  ) -> Array:
+  ) -> np.ndarray:
     return transfer_plane(coder, name, codes, sites, self.K)
 
   def _codes(self) -> Array:

@@ -140,6 +140,6 @@ def transfer_sets(
   given = None if stored is None else stored[taken]
   found = np.zeros(atoms.shape, np.int32)
   found[taken] = coder.table(
-    f'{name}levels', given, np.sum(taken), levels, atoms[taken], k
+    f'{name}levels', given, int(np.sum(taken)), levels, atoms[taken], k
   )
   return atoms.astype(np.int32), found

@@ -73,6 +73,7 @@ class Coefficients(nn.Module):
 
     Few levels leave it to the atoms to be large and small.
     """
+    assert self.bits is not None  # float32 needs no spread
     drawn = jnp.abs(coefficients).ravel()
     sizes = jax.random.choice(key, drawn, (self.K,))
     self.sizes.value = jnp.maximum(sizes, 0.1 * _size(coefficients))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import (
@@ -80,7 +81,7 @@ class Numbers(Bottleneck):
 
   def indices(self, codes: Array) -> Array:
     """Returns one of each channel and level: int32 [..., D]."""
-    starts = 2**self.value_bits * jnp.arange(self.D, dtype=jnp.int32)
+    starts = self._level_count * jnp.arange(self.D, dtype=jnp.int32)
     return codes + like_sites(starts, codes)
 
   def encode(self, z: Array) -> Array:
@@ -99,10 +100,10 @@ class Numbers(Bottleneck):
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
-  ) -> Array:
+  ) -> np.ndarray:
     if self.value_bits is None:
       return super().transfer(coder, sites, codes, name)
-    sizes = [2**self.value_bits] * self.D
+    sizes = [self._level_count] * self.D
     return transfer_planes(coder, name, codes, sites, sizes)
 
   def initialize(self, z: Array) -> None:
@@ -115,7 +116,12 @@ class Numbers(Bottleneck):
     self.levels.value = self._spread(self._standard(numbers))
 
   def _spread(self, x: Array) -> Levels:
-    return spread_levels(x, 2**self.value_bits)
+    return spread_levels(x, self._level_count)
+
+  @property
+  def _level_count(self) -> int:
+    assert self.value_bits is not None  # float32 has no levels
+    return 2**self.value_bits
 
   def _standard(self, numbers: Array) -> Array:
     """Numbers [..., D] in units of the deviation of their channel."""
@@ -235,8 +241,8 @@ def _moments(rows: Array, weights: Array) -> tuple[Array, Array]:
 
 def _dense(key: Array, kernel: Array, bias: float) -> dict[str, Array]:
   del key  # nothing is drawn
-  bias = jnp.full(kernel.shape[0], bias, jnp.float32)
-  return {'kernel': kernel, 'bias': bias}
+  biases = jnp.full(kernel.shape[0], bias, jnp.float32)
+  return {'kernel': kernel, 'bias': biases}
 
 
 def _map(z: Array, weights: dict[str, Array]) -> Array:

@@ -85,12 +85,10 @@ class Dense(Bottleneck):
 
   def decode(self, codes: Array | SparseCode) -> Array:
     """Adds up the atoms: float32 [..., D]."""
-    if self.keep is None:
+    if not isinstance(codes, SparseCode):
       return self._combine(codes)
-    values = self._restore(codes)
-    flat = SparseCode(
-      codes.atoms.reshape(-1, self.keep), values.reshape(-1, self.keep)
-    )
+    values, m = self._restore(codes), codes.atoms.shape[-1]
+    flat = SparseCode(codes.atoms.reshape(-1, m), values.reshape(-1, m))
     rows = coding.reconstruct(flat, self._atoms())
     return rows.reshape(*codes.atoms.shape[:-1], self.D)
 
@@ -105,7 +103,7 @@ class Dense(Bottleneck):
     atoms = transfer_planes(coder, f'{name}atoms/', atoms, sites, sizes)
     sizes = [2**self.coefficient_bits] * self.keep
     values = transfer_planes(coder, f'{name}values/', values, sites, sizes)
-    return SparseCode(atoms, values)
+    return SparseCode._make((atoms, values))  # of NumPy arrays
 
   def _combine(self, values: Array) -> Array:
     rows = linear(values.reshape(-1, self.K), self._atoms().T)
@@ -118,6 +116,7 @@ class Dense(Bottleneck):
     return SparseCode(kept.atoms, self._round(kept))
 
   def _kept(self, values: Array) -> SparseCode:
+    assert self.keep is not None  # else all are stored
     return keep_largest(values, self.keep)
 
   def _stats(self, z, quantized, values, codes, mask) -> dict[str, Array]:

@@ -200,7 +200,7 @@ class Lasers(Codebook):
     signals = self._signals(z)
     code = self._pursue(signals, self._atoms())
     if self.residual_norm is not None:
-      code = self._stop(signals, code)
+      code = self._stop(signals, code, self.residual_norm)
     return self._store(z, _sorted(code))
 
   def pursue(self, z: Array) -> SparseCode:
@@ -233,7 +233,7 @@ class Lasers(Codebook):
     shape = self.S, self.K, 2**self.coefficient_bits
     counted = self.residual_norm is not None
     found = transfer_sets(coder, name, codes, self.grid(*sites), shape, counted)
-    return SparseCode(*found)
+    return SparseCode._make(found)  # of NumPy arrays
 
   def initialize(self, z: Array) -> None:
     """Takes signals of a first batch as atoms, and fits the rest to it."""
@@ -273,9 +273,8 @@ class Lasers(Codebook):
     self.use.value = jnp.where(revived, 1.0, self.use.value)
     self.coefficients.forget(revived)
     if self.learning == 'online':
-      self.statistics.value = coding.forget_atoms(
-        self.statistics.value, revived
-      )
+      rest = coding.forget_atoms(self.statistics.value, revived)
+      self.statistics.value = rest
 
   def _signals(self, z: Array) -> Array:
     """The signals [N, p·p·D] of z [..., H, W, D], about their mean."""
@@ -286,19 +285,20 @@ class Lasers(Codebook):
     """Codes signals, and finds what is stored of the coefficients."""
     if self.pursuit == 'rounded':
       sizes, levels = self.coefficients.usual(), self.coefficients.multiples()
-      return _Pursued(
-        *coding.rounded_pursuit(signals, atoms, sizes, levels, self.S)
-      )
+      code = coding.rounded_pursuit(signals, atoms, sizes, levels, self.S)
+      return _Pursued(code.atoms, code.coefficients, code.bins)
     if self.progressive or self.sparsity_dropout:
       chosen, path = coding.batch_omp_path(signals, atoms, self.S)
-      code = SparseCode(chosen, path[:, -1])
+      fitted = path[:, -1]
     else:
       code, path = coding.batch_omp(signals, atoms, self.S), None
-    return _Pursued(*code, self.coefficients.store(*code), path)
+      chosen, fitted = code.atoms, code.coefficients
+    stored = self.coefficients.store(chosen, fitted)
+    return _Pursued(chosen, fitted, stored, path)
 
-  def _stop(self, signals: Array, code: _Pursued) -> _Pursued:
+  def _stop(self, signals: Array, code: _Pursued, norm: float) -> _Pursued:
     """Takes away the atoms that come after the error is small enough."""
-    enough = self.residual_norm * jnp.mean(self.coefficients.usual() ** 2)
+    enough = norm * jnp.mean(self.coefficients.usual() ** 2)
     read = self._read(code.atoms, code.stored)
     taken = coding.needed_atoms(signals, self._atoms(), read, enough)
     return code._replace(
@@ -341,7 +341,7 @@ class Lasers(Codebook):
     use, _ = use_stats(code.atoms, self.K, mask)
     self.use.value += (1 - self.decay) * (use - self.use.value)
     weights = jnp.broadcast_to(counted[:, None], code.coefficients.shape)
-    self.coefficients.track(*code[:3], weights)
+    self.coefficients.track(code.atoms, code.coefficients, code.stored, weights)
     if self.learning == 'online':
       coefficients = rounded.coefficients * counted[:, None]
       rounded = rounded._replace(coefficients=coefficients)
@@ -377,12 +377,13 @@ class Lasers(Codebook):
         stored = self.coefficients.store(chosen, code.path[:, s - 1, :s])
       prefix = self._read(chosen, stored)
       each.append(_losses(z, self._decode_signals(z, prefix, atoms), mask))
-    return {name: sum(x[name] for x in each) / self.S for name in each[0]}
+    return {
+      name: jnp.asarray(sum(x[name] for x in each) / self.S) for name in each[0]
+    }
 
   def _latent(self, z: Array, quantized: Array, codes: SparseCode, mask):
-    _, stats = use_stats(
-      codes.atoms.reshape(-1, self.S), self.K, self._patch_mask(mask)
-    )
+    atoms = codes.atoms.reshape(-1, self.S)
+    _, stats = use_stats(atoms, self.K, self._patch_mask(mask))
     stats['relative_error'] = relative_error(z, quantized, mask)
     return Latent(quantized, codes, _losses(z, quantized, mask), stats)
 

@@ -92,7 +92,7 @@ class Lista(Dense):
     quantized = self._combine(coefficients) if train else self.decode(codes)
     losses = {'latent': site_mean((z - quantized) ** 2, mask)}
     stats = self._stats(z, quantized, held, codes, mask)
-    if self.keep is not None and self.tracks(train):
+    if isinstance(codes, SparseCode) and self.tracks(train):
       # Last, since it changes sizes and levels.
       counted = jnp.ones(z.shape[:-1], bool) if mask is None else mask
       weights = jnp.broadcast_to(counted[..., None], codes.atoms.shape)

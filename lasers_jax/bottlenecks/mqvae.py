@@ -10,6 +10,7 @@ are kept is counted as bits.
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -41,12 +42,11 @@ _LayerNorm = functools.partial(
 )
 
 
-@flax.struct.dataclass
-class MaskedCodes:
+class MaskedCodes(flax.struct.PyTreeNode):
   """The kept sites of maps [..., H, W], as an encoder of files needs them."""
 
   # int32 [..., M] in [0, H·W), ascending: a set; H·W where padding left fewer.
-  positions: Array
+  positions: Array | np.ndarray
   inner: Any  # of the kept sites [..., 1, M], in this order
   height: int = flax.struct.field(pytree_node=False)
   width: int = flax.struct.field(pytree_node=False)
@@ -120,13 +120,13 @@ class MQVAE(Copies, kw_only=True):
     """Returns that of a large map: H2(keep) bits of positions, and codes."""
     shares = self.keep, 1 - self.keep
     positions = -sum(p * math.log2(p) for p in shares if p)
-    return positions + self.keep * self.inner.bits_per_site
+    return positions + self.keep * super().bits_per_site
 
   def map_bits(self, height: int, width: int) -> float:
     """Returns the bits of the set of positions, and of M codes."""
     n = height * width
     m = self.kept(n)
-    return position_bits(n, m) + self.inner.map_bits(1, m)
+    return position_bits(n, m) + super().map_bits(1, m)
 
   def grid(self, height: int, width: int) -> tuple[int, int]:
     """Returns the sides of one row of the sites that are kept."""
@@ -225,7 +225,7 @@ class MQVAE(Copies, kw_only=True):
     """Makes maps [..., H, W, D] of the values [..., 1, M, D] of kept sites."""
     *lead, m = codes.positions.shape
     h, w, d = codes.height, codes.width, self.D
-    positions = codes.positions.reshape(-1, m)
+    positions = jnp.asarray(codes.positions).reshape(-1, m)
     images = positions.shape[0]
     grid = jnp.broadcast_to(self.token, (images, h * w, d))
     grid = put_sites(grid, positions, values.reshape(-1, m, d))
@@ -350,7 +350,7 @@ def _normalize_maps(z: Array, valid: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _draw(key: Array, net: nn.Module, d: int) -> dict[str, Any]:
+def _draw(key: Array, net: nn.Module, d: int) -> Mapping[str, Any]:
   """Draws the parameters of a network for maps [B, H, W, D]."""
   shapes = (1, 1, 1, d), (1, 1, 1)
   maps = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
@@ -358,7 +358,7 @@ def _draw(key: Array, net: nn.Module, d: int) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _by_image(net: nn.Module, params: dict, *maps: Array):
+def _by_image(net: nn.Module, params: Mapping[str, Any], *maps: Array):
   """Applies a network to maps [B, ...], one image at a time on a CPU.
 
   There, to the last bit, an image then does not depend on its batch.

@@ -14,6 +14,10 @@ USUAL_BITS = 10  # of one of several codebooks, at most
 Fields = dict[str, Any]
 
 
+def _no_inner(bits: int, d: int) -> Fields:
+  raise ValueError(f'{bits} bits for D = {d}: there is no inner bottleneck')
+
+
 class Asked(NamedTuple):
   """The rate that settings are to meet.
 
@@ -28,7 +32,7 @@ class Asked(NamedTuple):
   bits: int
   d: int
   sites: int
-  inner: Callable[[int, int], Fields] | None = None
+  inner: Callable[[int, int], Fields] = _no_inner
 
 
 def fields_at(
@@ -54,7 +58,7 @@ def fields_at(
   """
   if bits < 1 or bits != int(bits):
     raise ValueError(f'{bits:g} bits a site: must be a whole number from 1')
-  inner = None
+  inner = _no_inner
   if 'inner' in section:
     inner = functools.partial(fields_at, table, section['inner'], sites=sites)
   return table[section['name']].at_rate(Asked(int(bits), d, sites, inner))

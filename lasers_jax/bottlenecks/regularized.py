@@ -52,7 +52,7 @@ def prior_mmd(z: Array, key: Array, mask: Array | None = None) -> Array:
 def _kernel(x: Array, y: Array) -> Array:
   distances = squared_distances(x, y)
   scales = [2 * x.shape[1] * scale for scale in SCALES]
-  return sum(scale / (scale + distances) for scale in scales)
+  return jnp.asarray(sum(scale / (scale + distances) for scale in scales))
 
 
 class WAE(Identity):

@@ -160,7 +160,7 @@ class Residual(Copies, kw_only=True):
       rest = rest - value
       if used is not None:
         value = jnp.where((used > i)[..., None], value, 0.0)
-      quantized = latent.quantized if i == 0 else quantized + value
+      quantized = latent.quantized if quantized is None else quantized + value
       latents.append(latent)
       shares.append(share)
     return _join(z, quantized, latents, shares, mask)

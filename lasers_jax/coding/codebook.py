@@ -48,8 +48,8 @@ def histogram(indices: Array, k: int, weights: Array | None = None) -> Array:
     k: codes.
     weights: of the same shape, how much each index counts; None for 1.
   """
-  weights = 1.0 if weights is None else weights.reshape(-1)
-  return jnp.zeros(k, jnp.float32).at[indices.reshape(-1)].add(weights)
+  each = 1.0 if weights is None else weights.reshape(-1)
+  return jnp.zeros(k, jnp.float32).at[indices.reshape(-1)].add(each)
 
 
 class CodebookStatistics(NamedTuple):

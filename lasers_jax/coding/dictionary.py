@@ -51,7 +51,8 @@ def _normalize(vectors: Array, axis: int) -> Array:
 
 def random_codes(key: Array, shape: tuple[int, int]) -> Array:
   """Draws codes [K, D] uniform on the sphere."""
-  return random_dictionary(key, shape[::-1]).T
+  k, d = shape
+  return random_dictionary(key, (d, k)).T
 
 
 def pick_signals(key: Array, signals: Array, k: int) -> Array:

@@ -283,7 +283,8 @@ def _learner(
     # Near 1, which changes no dictionary: squares stay within float32.
     exponent = exponents(jnp.max(jnp.abs(signals), initial=0.0))
     signals = scale(signals, -exponent)
-    code = batch_omp(signals, state.dictionary, sparsity, selection=selection)
+    found = batch_omp(signals, state.dictionary, sparsity, selection=selection)
+    code = SparseCode(found.atoms, found.coefficients)
     used = (code.coefficients != 0).astype(jnp.float32)
     state = state._replace(use=state.use.at[code.atoms].add(used))
     if revive is not None:

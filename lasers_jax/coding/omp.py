@@ -238,7 +238,9 @@ def reconstruct(code: SparseCode | CountedCode, dictionary: Array) -> Array:
   )
   rows = jnp.asarray(dictionary, jnp.float32).T
   # Slot by slot: nothing of [N, S, D] is built.
-  return sum(
-    code.coefficients[:, s, None] * rows[code.atoms[:, s]]
-    for s in range(code.atoms.shape[1])
+  return jnp.asarray(
+    sum(
+      code.coefficients[:, s, None] * rows[code.atoms[:, s]]
+      for s in range(code.atoms.shape[1])
+    )
   )

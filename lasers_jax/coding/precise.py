@@ -52,7 +52,7 @@ def extend(basis: Basis, k: Array, row: Array, going: Array):
     span; zeros are added where not.
   """
   vectors, inverse = basis
-  away, along = row, 0.0
+  away, along = row, jnp.float32(0)
   for _ in range(2):  # the second time for what rounding left
     weights = jnp.sum(vectors * away[None], axis=2)
     away = away - jnp.sum(weights[:, :, None] * vectors, axis=0)

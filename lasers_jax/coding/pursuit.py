@@ -114,7 +114,7 @@ def pursue(signals, dictionary, gram, residual_norm, limit, options) -> Pursuit:
     gram = jnp.where(known & known.T & jnp.isfinite(gram), gram, 0.0)
   sites = (as_float32(signals), residual_norm, limit)
 
-  def code(block) -> Pursuit:
+  def code(block: tuple[Array, Array | None, Array | None]) -> Pursuit:
     return _pursue_block(*block, dictionary, unit, gram, options)
 
   return in_blocks(code, sites, k)
@@ -339,13 +339,14 @@ def _norm(x: Array) -> Array:
   return jnp.sqrt(jnp.sum(x**2, axis=1))
 
 
-def _weighted(weights: Array, rows: list[Array]) -> Array | float:
+def _weighted(weights: Array, rows: list[Array]) -> Array:
   """Sums rows [b, K], each by a weight [b]."""
   pairs = zip(weights, rows, strict=True)
-  return sum((weight[:, None] * row for weight, row in pairs), start=0.0)
+  terms = (weight[:, None] * row for weight, row in pairs)
+  return jnp.asarray(sum(terms, start=0.0))
 
 
-def _combine(rows: Array, chosen: Chosen) -> Array | float:
+def _combine(rows: Array, chosen: Chosen) -> Array:
   """Sums the chosen atoms by their coefficients: [b, D]."""
   atoms = [take(rows, atom) for atom in chosen.atoms]
   return _weighted(chosen.coefficients, atoms)

@@ -37,10 +37,11 @@ def write_arrays(
   Args:
     header: what is no array, as JSON knows it; None writes none.
   """
+  entries: dict[str, Any] = dict(arrays)
   if header is not None:
-    arrays = {_HEADER: np.array(json.dumps(header)), **arrays}
+    entries = {_HEADER: np.array(json.dumps(header)), **entries}
   with written_whole(path) as file:
-    np.savez(file, **arrays)
+    np.savez(file, **entries)
 
 
 def read_with_header(

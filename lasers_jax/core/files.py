@@ -29,9 +29,10 @@ def written_whole(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
   path = os.path.realpath(path)
   # No number of a process: those of containers are alike.
   part = os.path.join(os.path.dirname(path), f'.{secrets.token_hex(16)}.part')
-  text = {} if 'b' in mode else _TEXT
+  encoding, errors = _BYTES if 'b' in mode else _TEXT
+  mode = mode.replace('w', 'x')
   try:
-    with open(part, mode.replace('w', 'x'), **text) as file:
+    with open(part, mode, encoding=encoding, errors=errors) as file:
       yield file
     with contextlib.suppress(OSError):  # there is none, or disks know no modes
       shutil.copymode(path, part)
@@ -42,7 +43,7 @@ def written_whole(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
 
 
 # Names of files may hold bytes that are no UTF-8, and text of them is.
-_TEXT = {'encoding': 'utf-8', 'errors': 'backslashreplace'}
+_BYTES, _TEXT = (None, None), ('utf-8', 'backslashreplace')
 
 
 @contextlib.contextmanager

@@ -81,4 +81,4 @@ def pad_one(
   """Makes a batch of one image [h, w, 3]; returns it and `sizes_of` it."""
   height, width, _ = image.shape
   batch = pad(image, pad_multiple, sides)[None]
-  return batch, sizes_of(batch, [height], [width])
+  return batch, sizes_of(batch, np.array([height]), np.array([width]))

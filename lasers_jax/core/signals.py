@@ -22,6 +22,8 @@ PATIENCE = 3.0  # seconds that the main thread has
 # within these seconds is no second Ctrl-C.
 _ECHO = 0.2
 
+End = Callable[[int, Callable | None], NoReturn]
+
 
 class Asked(KeyboardInterrupt):
   """A signal asked the process to end, and there is nothing to save."""
@@ -67,12 +69,12 @@ class Listener:
 
   def __init__(
     self,
-    end: Callable[[int, Callable | None], NoReturn] | None = None,
+    end: End | None = None,
     asking: Iterable[int] = ASKING,
   ):
     self.number: int | None = None
     self._end, self._asking = end, asking
-    self._before: dict[int, Callable | int] = {}
+    self._before: dict[int, Callable | int | None] = {}
     self._lock = threading.Lock()
     # What the main thread is in: whether it can be left by an exception, from
     # outside, what is to be done before, and since when.
@@ -87,7 +89,7 @@ class Listener:
       self._mouth.setblocking(False)
       self._wakeup = signal.set_wakeup_fd(self._mouth.fileno())
       self._thread = threading.Thread(
-        target=self._listen, args=[ear], daemon=True
+        target=self._listen, args=[ear, self._end], daemon=True
       )
       self._thread.start()
     for number in self._asking:
@@ -130,6 +132,7 @@ class Listener:
 
   def end(self, number: int) -> NoReturn:
     """Ends the process where nothing is to be saved."""
+    assert self._end  # a listener that ends nothing is not asked to
     with self._lock:
       self._end(number, None)
 
@@ -158,7 +161,7 @@ class Listener:
       signal.signal(number, self._before[number])
     self._note(number)
 
-  def _listen(self, ear: socket.socket) -> None:
+  def _listen(self, ear: socket.socket, end: End) -> None:
     """Runs in a thread, whatever the main one is busy with."""
     while True:
       pause = None if self._heard is None else 0.1
@@ -172,7 +175,7 @@ class Listener:
       with self._lock:
         late = heard and time.monotonic() - max(heard, self._since) > PATIENCE
         if late and self._overdue:
-          self._end(self._first, self._rescue)
+          end(self._first, self._rescue)
 
   def _take(self, number: int) -> None:
     now = time.monotonic()
