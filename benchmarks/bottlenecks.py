@@ -299,7 +299,7 @@ def measure(failures: list[str], label: str, k: int) -> list[str]:
   sides = BUILDERS if has else ['ours']
   memory = {x: process(failures, 'memory', label, k, x) for x in sides}
   alive = [side for side, x in memory.items() if x is not None]
-  times = alive and process(failures, 'time', label, k, *alive) or {}
+  times = (alive and process(failures, 'time', label, k, *alive)) or {}
   return cells(memory, times)
 
 

@@ -115,12 +115,14 @@ def test_unknown_decoders_are_refused():
 
 def test_decoders_go_together():
   config = get_config('cifar10', 'vq+gan+wide')
-  assert config.network.channels == 192 and 'discriminator' in config
+  assert config.network.channels == 192
+  assert 'discriminator' in config
 
 
 def test_tuned_changes_a_diffusion_decoder():
   config = get_config('cifar10', 'vq+swycc-mse+tuned')
-  assert config.decoder.latent and config.decoder.sampling.guidance == 3.0
+  assert config.decoder.latent
+  assert config.decoder.sampling.guidance == 3.0
   assert 'refined_perceptual' not in config.loss.weights
   with pytest.raises(settings.InputError, match='tuned goes after swycc'):
     get_config('cifar10', 'vq+gan+tuned')

@@ -95,8 +95,10 @@ def test_codes_are_those_of_scikit_learn(X, fitted, tolerance):
 def test_sparse_output_holds_the_same_codes(X, fitted):
   dense = fitted.transform(X)
   sparse = model(sparse_output=True).fit(X).transform(X)
-  assert scipy.sparse.issparse(sparse) and sparse.format == 'csr'
-  assert sparse.has_sorted_indices and np.all(sparse.data != 0)
+  assert scipy.sparse.issparse(sparse)
+  assert sparse.format == 'csr'
+  assert sparse.has_sorted_indices
+  assert np.all(sparse.data != 0)
   np.testing.assert_array_equal(sparse.toarray(), dense)
   signals = fitted.inverse_transform(dense)
   np.testing.assert_allclose(fitted.inverse_transform(sparse), signals)
@@ -181,7 +183,9 @@ def test_other_numbers_of_signals_compile_nothing_new(X, fitted):
 def test_progress_is_shown_on_stderr_when_asked(X, capsys):
   model(verbose=1).fit(X)
   out, err = capsys.readouterr()
-  assert not out and '9/9' in err and 'error=' in err
+  assert not out
+  assert '9/9' in err
+  assert 'error=' in err
   model().fit(X)
   assert capsys.readouterr() == ('', '')
 
@@ -214,7 +218,8 @@ def test_what_json_does_not_know_is_saved(X, tmp_path):
   odd.feature_names_in_ = np.array([f'pixel {i}' for i in range(D)], object)
   odd.save(path)
   back = DictionaryLearning.load(path)
-  assert back.tol == 0.5 and back.random_state is None
+  assert back.tol == 0.5
+  assert back.random_state is None
   np.testing.assert_array_equal(back.feature_names_in_, odd.feature_names_in_)
   assert list(back.get_feature_names_out())[:1] == ['dictionarylearning0']
   assert [x.name for x in tmp_path.iterdir()] == ['any name']
@@ -350,7 +355,8 @@ def test_another_method_starts_anew_by_fit_and_is_no_matter_to_a_file(tmp_path):
   estimator.partial_fit(X).set_params(method='gradient')
   estimator.save(tmp_path / 'file.npz')
   loaded = DictionaryLearning.load(tmp_path / 'file.npz')
-  assert loaded.method == 'gradient' and loaded.method_ == 'online'
+  assert loaded.method == 'gradient'
+  assert loaded.method_ == 'online'
   with pytest.raises(InputError, match='call fit to start anew'):
     loaded.partial_fit(X)
   assert loaded.fit(X).method_ == 'gradient'

@@ -118,7 +118,8 @@ def test_make_targets_of_the_pages_exist(target):
   dry = subprocess.run(
     ['make', '-n', target], cwd=ROOT, capture_output=True, text=True
   )
-  assert dry.returncode == 0 and 'up to date' not in dry.stdout, dry.stderr
+  assert dry.returncode == 0, dry.stderr
+  assert 'up to date' not in dry.stdout
 
 
 def anchors(path):

@@ -11,7 +11,7 @@ multiplied by the temperature; and commitment is a mean over bits, not a sum.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -83,7 +83,7 @@ class LFQ(Binary):
   Losses and attributes are those of `Binary`.
   """
 
-  loss_weights = {'entropy': 0.1, 'commitment': 0.25}
+  loss_weights: ClassVar = {'entropy': 0.1, 'commitment': 0.25}
 
   temperature: Positive = 0.01
 
@@ -98,7 +98,7 @@ class BSQ(Binary):
   Losses and attributes are those of `Binary`, where x is u.
   """
 
-  loss_weights = {'entropy': 0.1, 'commitment': 0.0}
+  loss_weights: ClassVar = {'entropy': 0.1, 'commitment': 0.0}
 
   @property
   def scale(self) -> float:

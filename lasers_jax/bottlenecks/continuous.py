@@ -8,7 +8,7 @@ autoencoder, and the loss is a mean over sites. Rows with `value_bits` are not
 of the papers: they show what the numbers cost as bits.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -200,7 +200,7 @@ class KL(Numbers):
   over D and a mean over sites.
   """
 
-  loss_weights = {'kl': 1e-4}
+  loss_weights: ClassVar = {'kl': 1e-4}
 
   def setup(self):
     super().setup()

@@ -7,6 +7,8 @@ the anchors and not after it; a random anchor is of this batch, not of a pool
 of earlier ones; and the batch of all devices is one.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -38,8 +40,8 @@ class CVQ(LookUp):
     revive_every: steps from one move to the anchors to the next.
   """
 
-  CHOICES = {'distance': tuple(DISTANCES), 'anchors': tuple(ANCHORS)}
-  loss_weights = {'codebook': 1.0, 'commitment': 0.25}
+  CHOICES: ClassVar = {'distance': tuple(DISTANCES), 'anchors': tuple(ANCHORS)}
+  loss_weights: ClassVar = {'codebook': 1.0, 'commitment': 0.25}
 
   distance: str = 'cosine'
   anchors: str = 'probrandom'

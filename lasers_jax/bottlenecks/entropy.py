@@ -9,7 +9,7 @@ right from the first step on. Files are written by what codec.py counts.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ class Entropy(Integers):
     decay: of the moving averages.
   """
 
-  loss_weights = {'rate': 1e-3}
+  loss_weights: ClassVar = {'rate': 1e-3}
 
   limit: Limit = 31
   step: Positive = 0.1

@@ -6,6 +6,8 @@ have names of their own, so that the weight β goes where equation 10 puts it,
 on `commitment`; the released code has it on `codebook`.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -40,7 +42,7 @@ class IBQ(LookUp):
     entropy_temperature: of the softmax in the entropy loss.
   """
 
-  loss_weights = {
+  loss_weights: ClassVar = {
     'double': 1.0,
     'codebook': 1.0,
     'commitment': 0.25,

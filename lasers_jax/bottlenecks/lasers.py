@@ -8,7 +8,7 @@ too; and what is coded is how a signal differs from the mean of signals.
 """
 
 import math
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,11 +79,11 @@ class Lasers(Codebook):
     decay: of the moving averages of use and of the levels.
   """
 
-  CHOICES = {
+  CHOICES: ClassVar = {
     'learning': ('gradient', 'online', 'fixed'),
     'pursuit': ('omp', 'rounded'),
   }
-  loss_weights = {'dictionary': 1.0, 'commitment': 0.25}
+  loss_weights: ClassVar = {'dictionary': 1.0, 'commitment': 0.25}
 
   S: Count = 5
   learning: str = 'gradient'

@@ -12,6 +12,8 @@ paper's dense variant is a negative weight of `size`; its own wider start is
 not here.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -46,7 +48,7 @@ class Lattice(Integers):
       span a cube of side 1.
   """
 
-  loss_weights = {'codebook': 1.0, 'commitment': 0.25, 'size': 0.01}
+  loss_weights: ClassVar = {'codebook': 1.0, 'commitment': 0.25, 'size': 0.01}
 
   initial_points: Several = 512
 

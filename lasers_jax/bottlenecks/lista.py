@@ -9,7 +9,7 @@ The dictionary starts as an overcomplete DCT over the channels. Rows with
 `keep` are not of the paper: they show what its coefficients cost as bits.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -45,9 +45,9 @@ class Lista(Dense):
     decay: of the moving averages of the levels.
   """
 
-  CHOICES = {'learning': ('gradient', 'fixed')}
+  CHOICES: ClassVar = {'learning': ('gradient', 'fixed')}
 
-  loss_weights = {'latent': 1.0}
+  loss_weights: ClassVar = {'latent': 1.0}
 
   iterations: Count = 16
   penalty: Amount = 0.1

@@ -4,7 +4,7 @@ WAE-MMD: I. Tolstikhin et al., arXiv 1711.01558. InfoVAE: S. Zhao et al., arXiv
 1706.02262. RAE-L2: P. Ghosh et al., arXiv 1903.12436.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class WAE(Identity):
   Losses: `mmd`, of `prior_mmd`; in evaluation against the same draws always.
   """
 
-  loss_weights = {'mmd': 1.0}
+  loss_weights: ClassVar = {'mmd': 1.0}
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None
@@ -83,7 +83,7 @@ class InfoVAE(KL):
     alpha, lambda_: the letters of the paper.
   """
 
-  loss_weights = {'info': 1e-4}
+  loss_weights: ClassVar = {'info': 1e-4}
 
   alpha: Annotated[float, Range(high=1)] = 0.0
   lambda_: Amount = 100.0
@@ -115,7 +115,7 @@ class RAE(Identity):
   Losses: `norm`, |z|²/2, a sum over D and a mean over sites.
   """
 
-  loss_weights = {'norm': 1e-4}
+  loss_weights: ClassVar = {'norm': 1e-4}
 
   def __call__(
     self, z: Array, train: bool, mask: Array | None = None

@@ -6,7 +6,7 @@ the relaxation of algorithm 2, with codes that start as signals. Rows with
 `keep` are not of the paper: they show what its weights cost as bits.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -37,7 +37,7 @@ class SCQ(Dense):
     coefficient_bits: bits of a stored weight, where `keep` is set.
   """
 
-  loss_weights = {'quantization': 1.0}
+  loss_weights: ClassVar = {'quantization': 1.0}
 
   penalty: Annotated[float, Range(1e-3)] = 0.1
 

@@ -8,6 +8,8 @@ far from the data, or around one point of it, are known to stay unused where
 there are few.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -27,7 +29,7 @@ class SimVQ(LookUp):
     K: codes.
   """
 
-  loss_weights = {'codebook': 1.0, 'commitment': 0.25}
+  loss_weights: ClassVar = {'codebook': 1.0, 'commitment': 0.25}
 
   def setup(self):
     self.check()

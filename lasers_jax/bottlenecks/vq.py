@@ -8,6 +8,8 @@ code lands where it should under `affine`, and the commitment and the codebook
 term are weighted by the trainer alone.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -48,7 +50,7 @@ class VQ(LookUp, Codebook):
     rate: of the descent in 'alternated' learning.
   """
 
-  CHOICES = {
+  CHOICES: ClassVar = {
     'learning': ('ema', 'loss', 'alternated'),
     'distance': ('euclidean', 'cosine'),
     'start': ('data', 'kmeans'),
@@ -56,7 +58,7 @@ class VQ(LookUp, Codebook):
     'gradient': tuple(GRADIENTS),
   }
 
-  loss_weights = {'commitment': 0.25}
+  loss_weights: ClassVar = {'commitment': 0.25}
 
   learning: str = 'ema'
   distance: str = 'euclidean'

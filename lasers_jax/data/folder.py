@@ -126,8 +126,8 @@ def _classes(
       name, slash, _ = path.partition('/')
       if slash and forms.setdefault(nfc(name), name) != name:
         raise InputError(
-          f'{os.path.join(root, folder)}: {ascii(name)} and '
-          f'{ascii(forms[nfc(name)])} are one name in two Unicode forms: '
+          f'{os.path.join(root, folder)}: {name!a} and '
+          f'{forms[nfc(name)]!a} are one name in two Unicode forms: '
           'rename one'
         )
     classes |= forms.keys()

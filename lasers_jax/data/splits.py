@@ -82,7 +82,7 @@ def cut(root: str, listing: Listing, split: str) -> Part:
   for folder in listing.folders:
     known.setdefault(split_named(folder) or '', []).append(folder)
   others = known.pop('', [])
-  folders = sum(known.values(), [])
+  folders = [folder for named in known.values() for folder in named]
   if split not in _NAMES:
     folder = _called(split, listing.folders)
     if not folder:

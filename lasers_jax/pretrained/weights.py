@@ -194,9 +194,9 @@ class _StateDictUnpickler(pickle.Unpickler):
     if (module, name) == ('collections', 'OrderedDict'):
       return OrderedDict
     # The second is of PyTorch before 0.4, as torchvision's VGG16 still is.
-    if module == 'torch._utils':
-      if name in ('_rebuild_tensor_v2', '_rebuild_tensor'):
-        return self._describe
+    rebuilds = name in ('_rebuild_tensor_v2', '_rebuild_tensor')
+    if module == 'torch._utils' and rebuilds:
+      return self._describe
     if module in ('torch', 'torch.cuda') and name in _STORAGES:
       return name
     _refuse(self._path, module, name)

@@ -194,16 +194,19 @@ def test_the_entropy_loss_makes_codes_diverse(cls, temperature):
   first = step(params)[1]
   for _ in range(100):
     params, perplexity = step(params)
-  assert first < 4 and perplexity > 2 * first
+  assert first < 4
+  assert perplexity > 2 * first
 
 
 def test_an_index_a_site_or_one_of_each_bit():
   few = LFQ(D=D, bits=18)
-  assert few.symbols == 2**18 and few.bits_per_site == 18
+  assert few.symbols == 2**18
+  assert few.bits_per_site == 18
   codes = jnp.array([[3, 2**18 - 1]])
   np.testing.assert_array_equal(few.indices(codes), codes)
   many = LFQ(D=D, bits=32)
-  assert many.symbols == 64 and many.bits_per_site == 32
+  assert many.symbols == 64
+  assert many.bits_per_site == 32
   bits = np.zeros((2, 32), int)
   bits[0, [0, 31]] = 1
   index = many.indices(jnp.array([1 + 2**31, 0], jnp.uint32))

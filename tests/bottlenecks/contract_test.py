@@ -162,7 +162,8 @@ def test_indices_are_below_symbols(case, row):
   # Without variables, as evaluation does.
   indices = np.asarray(case.module.indices(codes))
   assert indices.dtype == np.int32
-  assert 0 <= indices.min() and indices.max() < symbols
+  assert indices.min() >= 0
+  assert indices.max() < symbols
   share = 1 / 2 if row in CODEBOOKS else 1 / 3
   assert len(np.unique(indices)) > share * min(symbols, K)
 
@@ -295,9 +296,11 @@ def test_losses_reach_only_what_they_are_for(case):
     )
     # These map z first.
     if name == 'commitment' and not {'narrow', 'score'} & {*params}:
-      assert to_z and not to_params
+      assert to_z
+      assert not to_params
     if name in ('codebook', 'dictionary'):
-      assert to_params == bool(params) and not to_z
+      assert to_params == bool(params)
+      assert not to_z
 
 
 def test_codebooks_have_the_losses_of_their_way_to_learn(book):

@@ -87,7 +87,7 @@ def test_losses_reach_the_codes_and_the_encoder(z, variables):
 def test_a_step_is_that_of_the_paper(z, variables):
   """N and α in float64; `closest` anchors by their definition."""
   module = CVQ(D=D, K=K, distance='euclidean', anchors='closest', decay=0.9)
-  latent, after = step(module, variables, z)
+  _, after = step(module, variables, z)
   signals = np.float64(z).reshape(-1, D)
   codes = np.float64(variables['params']['codes'])
   distances = cdist(signals, codes)
@@ -122,7 +122,8 @@ def test_dead_codes_come_to_life_and_stay(z):
   for seed in range(6):
     latent, variables = step(module, variables, z, seed)
     used.append(len(np.unique(latent.codes)))
-  assert used[0] == 1 and used[-1] > K / 2
+  assert used[0] == 1
+  assert used[-1] > K / 2
 
 
 def test_only_the_forward_pass_in_training_counts_use(z, variables):

@@ -130,7 +130,8 @@ def test_a_step_for_each_image(z):
   latent = train(module, variables, z)
   error = np.asarray(latent.quantized - z).reshape(B, -1)
   steps = 2 * np.abs(error).max(axis=1)  # of 128 numbers: nearly the bound
-  assert steps.min() < 1.2 and 3.3 < steps.max() <= 4.001
+  assert steps.min() < 1.2
+  assert 3.3 < steps.max() <= 4.001
   assert abs(np.median(steps) - 2) < 0.5
   multiples = np.asarray(latent.quantized).reshape(B, -1)
   k = np.asarray(latent.codes).reshape(B, -1)

@@ -58,7 +58,8 @@ def test_what_is_not_taken_comes_last_and_holds_nothing(started):
   codes, _ = encode(module.clone(residual_norm=1.0), variables, z)
   atoms, levels = map(np.asarray, codes)
   assert (np.diff(atoms) > 0)[atoms[..., 1:] < K].all()
-  assert (levels[atoms == K] == 0).all() and atoms.max() == K
+  assert (levels[atoms == K] == 0).all()
+  assert atoms.max() == K
 
 
 def test_a_residual_norm_of_zero_takes_all_atoms(started):

@@ -111,7 +111,8 @@ def test_coefficients_are_stored_as_integers(z, bits):
   levels = values_of(variables, np.asarray(codes.atoms))
   off = np.abs(np.asarray(coefficients)[..., None] - levels).min(axis=-1)
   error = jnp.linalg.norm(quantized - exact.quantized, axis=-1)
-  assert 0 < error.max() and (error <= off.sum(axis=-1) + 1e-4).all()
+  assert error.max() > 0
+  assert (error <= off.sum(axis=-1) + 1e-4).all()
 
 
 def test_coefficients_beyond_the_levels_get_the_last(z, variables):
@@ -189,7 +190,7 @@ def test_rounded_atoms_start_in_the_sizes_of_coefficients(z):
 def test_sizes_follow_the_coefficients_of_each_atom(z):
   module = Lasers(D=D, K=K, S=S, **ROUNDED)
   variables = start(module, z)
-  latent, updates = module.apply(variables, z, train=True, mutable=['codebook'])
+  _, updates = module.apply(variables, z, train=True, mutable=['codebook'])
   found = pursued(z, variables)
   before, after = (
     x['codebook']['coefficients']['sizes'] for x in (variables, updates)
@@ -256,7 +257,7 @@ def test_progressive_is_plain_where_there_is_one_atom(z, variables):
 def test_losses_are_those_of_the_dictionary_before_its_update(z, variables):
   """The last prefix's losses are the plain ones, in online learning too."""
   module = Lasers(D=D, K=K, S=S, learning='online', progressive=True)
-  latent, updates = module.apply(
+  latent, _ = module.apply(
     online(variables), z, train=True, mutable=['codebook']
   )
   untouched = module.apply(online(variables), z, train=True)

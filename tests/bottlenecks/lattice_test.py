@@ -76,7 +76,8 @@ def test_losses_and_stats(z):
   np.testing.assert_allclose(stats['relative_error'], relative, rtol=1e-5)
 
   indices = run(module, variables, latent.codes, method='indices')
-  assert indices.dtype == jnp.int32 and indices.shape == z.shape
+  assert indices.dtype == jnp.int32
+  assert indices.shape == z.shape
   assert module.symbols == D * 5
   digits = np.asarray(latent.codes) + 2
   np.testing.assert_array_equal(indices, digits + 5 * np.arange(D))
@@ -177,7 +178,8 @@ def test_the_start_is_that_of_the_paper():
   module = Lattice(D=4000, initial_points=512)
   b = basis_of(drawn(module))
   widest = 1 / (512 ** (1 / 4000) - 1)
-  assert 0 < b.min() < 0.02 * widest and 0.99 * widest < b.max()
+  assert 0 < b.min() < 0.02 * widest
+  assert 0.99 * widest < b.max()
   assert b.max() <= widest * 1.001
   np.testing.assert_allclose(b.mean(), 0.505 * widest, rtol=0.03)
   np.testing.assert_allclose(b.std(), 0.99 * widest / 12**0.5, rtol=0.03)

@@ -50,7 +50,8 @@ def expected_codes(z, variables, penalty=0.1):
 
 def test_codes_are_those_of_the_steps(z, variables):
   codes = module_of().apply(variables, z, method='encode')
-  assert codes.shape == (B, SIDE, SIDE, K) and codes.dtype == jnp.float32
+  assert codes.shape == (B, SIDE, SIDE, K)
+  assert codes.dtype == jnp.float32
   assert_close(codes.reshape(-1, K), expected_codes(z, variables))
   quantized = module_of().apply(variables, codes, method='decode')
   dictionary = np.asarray(variables['params']['dictionary'])
@@ -121,7 +122,8 @@ def test_sparser_by_a_larger_penalty(z, variables):
     module_of(penalty=x).apply(variables, z, train=False).stats['active']
     for x in (0.0, 0.1, 0.5, 1.0, 100.0)
   ]
-  assert active[0] == K and active[-1] == 0
+  assert active[0] == K
+  assert active[-1] == 0
   assert np.all(np.diff(active) < 0)
 
 
@@ -236,7 +238,8 @@ def test_what_is_kept_comes_near_to_all(z, variables):
     known = with_levels(variables, np.linspace(-2, 2, 2**bits))
     quantized = module.apply(known, z, train=False).quantized
     gaps.append(np.abs(quantized - free).mean())
-  assert gaps[0] > gaps[1] > gaps[2] > gaps[3] and gaps[3] < 3e-3
+  assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
+  assert gaps[3] < 3e-3
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def dense(x, weights):
 
 def conv(x, weights):
   """3x3, of sites beyond the border zero."""
-  b, h, w, _ = x.shape
+  _, h, w, _ = x.shape
   x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   taps = [
     x[:, i : i + h, j : j + w] @ weights['kernel'][i, j]
@@ -68,7 +68,7 @@ def attention(q, k, v, trust):
 def demasked(params, grid, trust, blocks):
   params = jax.tree.map(np.float64, params)
   x = conv(dense(np.float64(grid), params['Dense_0']), params['Conv_0'])
-  b, h, w, c = x.shape
+  b, h, w, _ = x.shape
   for i in range(blocks):
     x = block(x, params[f'ResidualBlock_{i}'])
     own = params[f'TrustingAttention_{i}']

@@ -293,7 +293,8 @@ def test_any_discrete_bottleneck_goes_inside(inner, z):
   assert_same(latent.codes, codes)
   assert_same(latent.quantized, module.apply(variables, codes, method='decode'))
   indices = module.apply(variables, codes, method='indices')
-  assert 0 <= indices.min() and indices.max() < module.symbols
+  assert indices.min() >= 0
+  assert indices.max() < module.symbols
   assert indices.shape[:3] == (B, 1, M)
   assert module.symbols == inner.symbols
   for leaf in jax.tree.leaves(codes):
@@ -379,4 +380,5 @@ def test_codes_are_arrays_and_the_sides_of_the_map(variables, z):
   assert names == ['positions', 'inner', 'height', 'width']
   assert len(jax.tree.leaves(codes)) == 2
   assert (codes.height, codes.width) == (SIDE, SIDE)
-  assert codes.positions.shape == (B, M) and codes.inner.shape == (B, 1, M)
+  assert codes.positions.shape == (B, M)
+  assert codes.inner.shape == (B, 1, M)

@@ -173,7 +173,8 @@ def test_dropout_takes_the_first_dimension_as_images(z):
     levels = np.asarray(drawn_levels(variables, shape))
     assert levels.shape == shape[:-1]
     rows = levels.reshape(20, -1)
-    assert np.all(rows == rows[:, :1]) and len(set(rows[:, 0])) == DEPTH
+    assert np.all(rows == rows[:, :1])
+    assert len(set(rows[:, 0])) == DEPTH
   # Without leading dimensions there is one image.
   each = [
     drawn_levels(variables, (SIDE, SIDE, D), seed=seed) for seed in range(8)

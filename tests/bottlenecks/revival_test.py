@@ -84,16 +84,18 @@ def test_revived_atoms_are_made_of_signals(revived):
     assert np.all(apart.min(axis=1) <= (1e-5 if rounds else 0))
   else:
     np.testing.assert_allclose(norms(new), 1, rtol=1e-5)
-  assert norms(new[0] - new[1]) > 0.1 and norms(new[1] - new[2]) > 0.1
+  assert norms(new[0] - new[1]) > 0.1
+  assert norms(new[1] - new[2]) > 0.1
 
 
 def test_revived_atoms_forget_their_statistics(revived):
-  before, after = revived
+  before, _ = revived
   if before.module.learning != 'online':
     pytest.skip('has no statistics of pairs of atoms')
   old, new = (x.variables['codebook']['statistics'] for x in revived)
   assert np.all(np.diagonal(old.codes)[DEAD] > 0)
-  assert not np.any(new.codes[DEAD]) and not np.any(new.codes[:, DEAD])
+  assert not np.any(new.codes[DEAD])
+  assert not np.any(new.codes[:, DEAD])
   assert not np.any(new.products[:, DEAD])
   np.testing.assert_array_equal(
     new.codes[np.ix_(ALIVE, ALIVE)], old.codes[np.ix_(ALIVE, ALIVE)]
@@ -128,5 +130,6 @@ def test_revive_limit(case):
   before = before._replace(module=case.module.clone(revive_limit=2))
   after = revive(before, case.z)
   changed = np.any(stored(before) != stored(after), axis=1)
-  assert changed.sum() == 2 and not changed[5:].any()
+  assert changed.sum() == 2
+  assert not changed[5:].any()
   assert np.sum(after.variables['codebook']['use'] < 1e-3) == 3

@@ -35,7 +35,8 @@ def apply(variables, *args, **options):
 
 def test_codes_are_weights_on_the_simplex(z, variables):
   codes = apply(variables, z, method='encode')
-  assert codes.shape == (B, SIDE, SIDE, K) and codes.dtype == jnp.float32
+  assert codes.shape == (B, SIDE, SIDE, K)
+  assert codes.dtype == jnp.float32
   assert codes.min() >= 0
   np.testing.assert_allclose(codes.sum(axis=-1), 1, rtol=1e-5)
   quantized = apply(variables, codes, method='decode')
@@ -132,7 +133,8 @@ def test_what_is_kept_comes_near_to_all(z, variables):
   of_atoms = [*gaps((1, 12), (3, 12), (K, 12))]
   of_bits = [*gaps((K, 4), (K, 8))]
   assert of_atoms[0] > of_atoms[1] > of_atoms[2]
-  assert of_bits[0] > of_bits[1] > of_atoms[2] and of_atoms[2] < 1e-3
+  assert of_bits[0] > of_bits[1] > of_atoms[2]
+  assert of_atoms[2] < 1e-3
 
 
 @pytest.mark.parametrize(

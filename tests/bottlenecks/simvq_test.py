@@ -41,7 +41,8 @@ def test_codes_are_frozen_and_the_map_learns(variables):
   }
   np.testing.assert_allclose(np.std(codes), D**-0.5, rtol=0.2)
   for x in variables['params'].values():
-    assert np.abs(x).max() <= D**-0.5 and np.ptp(x) > D**-0.5
+    assert np.abs(x).max() <= D**-0.5
+    assert np.ptp(x) > D**-0.5
 
 
 def test_coding_is_that_of_the_effective_codes(z, variables):
@@ -122,7 +123,8 @@ def test_the_start_has_the_mean_and_the_spread_of_the_data(z):
     len(np.unique(module.apply(x, z, method='encode')))
     for x in (variables, {**variables, **fitted})
   ]
-  assert used[0] <= 3 and used[1] >= 12
+  assert used[0] <= 3
+  assert used[1] >= 12
   codes = effective({**variables, **fitted})
   signals = np.asarray(z).reshape(-1, D)
   np.testing.assert_allclose(codes.mean(axis=0), 20, atol=1)

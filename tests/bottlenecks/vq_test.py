@@ -64,7 +64,7 @@ def test_ema_converges_to_the_mean_of_a_cluster():
   z = jnp.broadcast_to(signal[None, None, None], (1, 2, 2, D))
   module, variables = VQ(D=D, K=K, decay=0.5), variables_of('codebook')
   for _ in range(15):
-    latent, updates = train(module, variables, z)
+    _, updates = train(module, variables, z)
     variables = {**variables, **updates}
   np.testing.assert_allclose(
     module.apply(variables, z, train=False).quantized, z, atol=1e-3
@@ -298,7 +298,8 @@ def test_affine_codes_share_a_scale_and_a_shift(z):
     ]
 
   gradient = jax.grad(loss)(start['params'])
-  assert np.all(gradient['stretch'] != 0) and np.all(gradient['shift'] != 0)
+  assert np.all(gradient['stretch'] != 0)
+  assert np.all(gradient['shift'] != 0)
 
 
 def test_a_code_revived_under_an_affine_map_lands_on_a_signal(z):

@@ -98,7 +98,8 @@ def test_indices_are_offset_by_the_symbols_before(z, inner, make):
   codes = module.apply(variables, z, method='encode')
   indices = np.asarray(module.apply(variables, codes, method='indices'))
   count = module.count
-  assert module.symbols == count * K and indices.dtype == np.int32
+  assert module.symbols == count * K
+  assert indices.dtype == np.int32
   assert module.bits_per_site == count * module.inner.bits_per_site
   for i in range(count):
     own = codes[i] if isinstance(inner, VQ) else codes[i].atoms

@@ -62,7 +62,8 @@ def test_paths_have_names(parse):
 def test_changes_of_keys(parse):
   found, _ = parse('--config.steps=7', '--noconfig.flip', '--config.bits=2')
   config = found.config
-  assert isinstance(config, ConfigDict) and config.is_locked
+  assert isinstance(config, ConfigDict)
+  assert config.is_locked
   assert (config.steps, config.flip, config.bits) == (7, False, 2)
 
 
@@ -134,7 +135,8 @@ def test_what_cannot_be_used_is_one_line(parse, words, line):
   with pytest.raises(InputError) as error:
     parse(*words)
   found = str(error.value)
-  assert found.startswith(line) and (len(found) == len(line) or line[-1] == ' ')
+  assert found.startswith(line)
+  assert len(found) == len(line) or line[-1] == ' '
   assert '\n' not in found
 
 

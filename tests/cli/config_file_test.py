@@ -26,7 +26,9 @@ def message(text: str) -> str:
   with pytest.raises(InputError) as error:
     config_file.load(text)
   line = str(error.value)
-  assert '\n' not in line and len(line) < 190 and 'File "' not in line
+  assert '\n' not in line
+  assert len(line) < 190
+  assert 'File "' not in line
   return line
 
 
@@ -79,7 +81,8 @@ def test_a_file_may_have_a_dataclass(folder):
 def test_what_a_file_raises_is_told_with_its_place(folder, source, line):
   (folder / 'a.py').write_bytes(source.encode(errors='surrogateescape'))
   found = message('a.py')
-  assert found.startswith('a.py') and line in found
+  assert found.startswith('a.py')
+  assert line in found
 
 
 @pytest.mark.parametrize(
@@ -142,14 +145,16 @@ def test_what_is_no_file(folder, text, line):
 
 def test_short_names_are_of_the_configs_that_come_along(folder):
   config = config_file.load('cifar10:vq')
-  assert config.bottleneck.name == 'vq' and config.data.name == 'cifar10'
+  assert config.bottleneck.name == 'vq'
+  assert config.data.name == 'cifar10'
   (folder / 'cifar10').write_text(GOOD)  # what lies here goes first
   assert message('cifar10') == "the config 'cifar10' is no Python file (.py)"
 
 
 def test_every_field_has_a_default_and_a_type():
   config = config_file.load('photos:scq')
-  assert config.seed == 0 and config.optimizer.b1 == 0.9
+  assert config.seed == 0
+  assert config.optimizer.b1 == 0.9
   config.bottleneck.keep = 3  # None before; a flag may set it
   config.data.resize = 64
   with pytest.raises(TypeError):

@@ -11,7 +11,8 @@ from lasers_jax.cli import main as console
 @pytest.mark.parametrize('name', console.PROGRAMS)
 def test_every_program_runs_and_says_what_it_is_for(name):
   program = importlib.import_module(f'lasers_jax.cli.{name}')
-  assert callable(program.run) and program.__doc__
+  assert callable(program.run)
+  assert program.__doc__
 
 
 @pytest.mark.parametrize('words', [[], ['--help'], ['-h']])

@@ -27,7 +27,8 @@ STATE = State(
 
 
 def same(a, b):
-  assert a[:2] == b[:2] and a.tables.keys() == b.tables.keys()
+  assert a[:2] == b[:2]
+  assert a.tables.keys() == b.tables.keys()
   for name, array in a.tables.items():
     np.testing.assert_array_equal(array, b.tables[name])
   np.testing.assert_array_equal(a.levels, b.levels)

@@ -71,8 +71,10 @@ def test_random_draws_each_signal_once(arrays):
   signals, codes = arrays
   draw = ANCHORS['random']
   rows = draw(jax.random.key(0), codes, signals, None)
-  assert rows.shape == (K,) and rows.dtype == jnp.int32
-  assert len(np.unique(rows)) == K and 0 <= rows.min() <= rows.max() < N
+  assert rows.shape == (K,)
+  assert rows.dtype == jnp.int32
+  assert len(np.unique(rows)) == K
+  assert 0 <= rows.min() <= rows.max() < N
   few = draw(jax.random.key(0), codes, signals[:3], None)
   assert set(np.asarray(few)) == {0, 1, 2}
 
@@ -111,7 +113,8 @@ def test_anchors_of_anything_are_signals(name, distance):
       key = jax.random.key(0)
       rows = ANCHORS[name](key, codes, signals, DISTANCES[distance])
       assert rows.shape == (K,)
-      assert 0 <= rows.min() and rows.max() < N
+      assert rows.min() >= 0
+      assert rows.max() < N
 
 
 def test_draws_are_those_of_their_key(arrays):

@@ -275,7 +275,8 @@ def test_kmeans_agrees_with_scikit_learn():
 def test_kmeans_leaves_codes_that_nothing_chooses():
   signals = np.zeros((4, 2), np.float32)
   codes, use = coding.kmeans(jax.random.key(0), signals, 8)
-  assert np.isfinite(codes).all() and np.abs(codes).max() < 0.1
+  assert np.isfinite(codes).all()
+  assert np.abs(codes).max() < 0.1
   assert use.sum() == pytest.approx(8)
 
 

@@ -116,7 +116,9 @@ def test_a_signal_that_is_not_finite_counts_as_zero(search, k):
     signals[row], zeroed[row] = value, 0
   signals[9, 2], zeroed[9] = np.nan, 0
   found = np.asarray(search(signals, codes))
-  assert found.dtype == np.int32 and 0 <= found.min() and found.max() < k
+  assert found.dtype == np.int32
+  assert found.min() >= 0
+  assert found.max() < k
   np.testing.assert_array_equal(found, search(zeroed, codes))
 
 
@@ -129,7 +131,8 @@ def test_a_code_that_is_not_finite_is_never_chosen(search, value):
   codes[0, 3] = value
   np.testing.assert_array_equal(search(signals, codes), expected)
   found = np.asarray(search(signals, np.full_like(codes, value)))
-  assert (found >= 0).all() and (found < 20).all()
+  assert (found >= 0).all()
+  assert (found < 20).all()
 
 
 @pytest.mark.parametrize('exponent', [-120, -60, 60, 120])

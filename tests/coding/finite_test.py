@@ -59,7 +59,7 @@ def test_every_level_comes_back_as_itself(levels):
 
 
 def test_both_ends_are_reached_by_any_number_of_levels():
-  levels = tuple(range(2, 60)) + (999, finite.MOST_LEVELS)
+  levels = (*range(2, 60), 999, finite.MOST_LEVELS)
   for x, ends in ((-1e3, np.zeros(len(levels))), (1e3, np.array(levels) - 1)):
     extreme = jnp.full((1, len(levels)), x)
     bounded = finite.bound(extreme, levels)

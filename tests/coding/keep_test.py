@@ -31,7 +31,8 @@ def test_shares_are_within_half_a_level(bits):
   shares = -np.sort(-rng.uniform(0, 0.1, (200, 4)).astype(np.float32), axis=1)
   levels = quantize_shares(jnp.asarray(shares), bits)
   top = 2**bits - 1
-  assert levels.dtype == jnp.int32 and levels.min() >= 0
+  assert levels.dtype == jnp.int32
+  assert levels.min() >= 0
   np.testing.assert_array_equal(levels[:, 0], top)
   ratios = shares / shares[:, :1]
   assert np.abs(np.asarray(levels) / top - ratios).max() <= 0.5001 / top

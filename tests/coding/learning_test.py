@@ -98,7 +98,8 @@ def test_an_update_is_pure_and_deterministic(name):
   start, first = first_states(name)
   again = LEARNERS[name].update(start, planted()[1][0])
   assert_same(first, again)
-  assert first.steps == 1 and start.steps == 0
+  assert first.steps == 1
+  assert start.steps == 0
   assert first.use.sum() == S * N
 
 
@@ -277,7 +278,8 @@ def test_dead_atoms_and_twins_are_replaced_when_it_is_time():
   # All that signals can give is orthogonal to the dead atom of before.
   assert start.dictionary[0, DEAD] == 1
   assert abs(late.dictionary[0, DEAD]) < 1e-6
-  assert not late.use.any() and late.key != start.key
+  assert not late.use.any()
+  assert late.key != start.key
 
 
 def test_atoms_are_left_in_peace_until_it_is_time():
@@ -286,7 +288,8 @@ def test_atoms_are_left_in_peace_until_it_is_time():
   ):
     assert_same(never, later)
   assert never.dictionary[0, DEAD] == 1
-  assert never.use[DEAD] == 0 and never.use.sum() == 4 * S * N
+  assert never.use[DEAD] == 0
+  assert never.use.sum() == 4 * S * N
 
 
 def test_replaced_atoms_have_no_past_and_are_used():

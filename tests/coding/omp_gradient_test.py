@@ -151,7 +151,8 @@ def test_broken_and_dependent_atoms_have_finite_gradients(problem, weights):
   broken[:, 0], broken[2, 1] = 0, np.nan
   broken[:, 10:] = broken[:, :10]
   by_signals, by_atoms = gradients(signals, broken, weights)
-  assert np.isfinite(by_signals).all() and np.isfinite(by_atoms).all()
+  assert np.isfinite(by_signals).all()
+  assert np.isfinite(by_atoms).all()
   assert not np.asarray(by_atoms)[:, [0, 1, 10, 11]].any()
 
 

@@ -174,7 +174,8 @@ def test_stopped_slots_are_zero_and_hold_the_lowest_unused_atoms(problem):
   for chosen, coefficients, count in zip(*map(np.asarray, code), strict=True):
     free = np.setdiff1d(np.arange(2 * S), chosen[:count])
     np.testing.assert_array_equal(chosen[count:], free[: S - count])
-    assert not coefficients[count:].any() and coefficients[:count].all()
+    assert not coefficients[count:].any()
+    assert coefficients[:count].all()
 
 
 def test_a_residual_norm_of_zero_stops_nothing(problem):
@@ -258,7 +259,8 @@ def test_no_signals_have_no_codes(problem, options):
   assert code.atoms.dtype == np.int32
   assert code.coefficients.dtype == np.float32
   if 'residual_norm' in options:
-    assert code.count.shape == (0,) and code.count.dtype == np.int32
+    assert code.count.shape == (0,)
+    assert code.count.dtype == np.int32
 
 
 @pytest.mark.parametrize('mode', MODES)

@@ -112,9 +112,11 @@ def test_codes_are_valid(case):
   signals, atoms, s, options = case.problem()
   code = batch_omp(signals, atoms, s, **options)
   chosen, coefficients = map(np.asarray, code)
-  assert chosen.dtype == np.int32 and coefficients.dtype == np.float32
+  assert chosen.dtype == np.int32
+  assert coefficients.dtype == np.float32
   assert chosen.shape == coefficients.shape == (len(signals), s)
-  assert chosen.min() >= 0 and chosen.max() < atoms.shape[1]
+  assert chosen.min() >= 0
+  assert chosen.max() < atoms.shape[1]
   assert (np.diff(np.sort(chosen, axis=1), axis=1) > 0).all(), 'atoms repeat'
   assert np.isfinite(coefficients).all()
   if 'positive' in options:

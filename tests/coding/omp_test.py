@@ -24,9 +24,11 @@ def dense(code, k):
 def assert_valid(code, n, k, s):
   atoms, coefficients = map(np.asarray, code)
   assert atoms.shape == coefficients.shape == (n, s)
-  assert atoms.dtype == np.int32 and coefficients.dtype == np.float32
+  assert atoms.dtype == np.int32
+  assert coefficients.dtype == np.float32
   assert np.isfinite(coefficients).all()
-  assert atoms.min() >= 0 and atoms.max() < k
+  assert atoms.min() >= 0
+  assert atoms.max() < k
   assert (np.diff(np.sort(atoms, axis=1), axis=1) > 0).all(), 'atoms repeat'
 
 

@@ -120,7 +120,8 @@ def test_lloyd_levels_lose_what_k_means_loses(count):
 def test_mu_law_levels_span_the_scalars_evenly_about_zero():
   x = jnp.asarray([-3.0, 0.5, 1.0])
   levels = np.asarray(mu_law_levels(x, 16))
-  assert levels[0] == pytest.approx(-3) and levels[-1] == pytest.approx(3)
+  assert levels[0] == pytest.approx(-3)
+  assert levels[-1] == pytest.approx(3)
   np.testing.assert_allclose(levels, -levels[::-1], atol=1e-6)
   assert (np.diff(levels) > 0).all()
 

@@ -70,7 +70,8 @@ def test_what_is_no_file_of_arrays(make, tmp_path):
   make(path)
   with pytest.raises(ValueError) as error:
     read_arrays(path)
-  assert str(error.value) and '\n' not in str(error.value)
+  assert str(error.value)
+  assert '\n' not in str(error.value)
   assert len(str(error.value)) <= 200
 
 
@@ -83,7 +84,8 @@ def test_a_header_stands_beside_the_arrays(tmp_path):
   path, header = tmp_path / 'x.npz', {'name': 'x', 'sizes': [1, 2.5, None]}
   write_arrays(path, {'a': np.arange(3)}, header)
   found, arrays = read_with_header(path)
-  assert found == header and arrays.keys() == {'a'}
+  assert found == header
+  assert arrays.keys() == {'a'}
   np.testing.assert_array_equal(arrays['a'], [0, 1, 2])
 
 

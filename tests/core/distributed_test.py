@@ -124,7 +124,8 @@ def without(env, name):
 def test_what_is_half_set_is_named(start, env, said):
   with pytest.raises(InputError) as error:
     start(env)
-  assert said in str(error.value) and '\n' not in str(error.value)
+  assert said in str(error.value)
+  assert '\n' not in str(error.value)
 
 
 def test_what_jax_cannot_read_is_one_error(start, monkeypatch):

@@ -58,7 +58,8 @@ def test_writers_in_two_threads(tmp_path):
     thread.start()
   for thread in threads:
     thread.join()
-  assert not faults and os.listdir(tmp_path) == ['file']
+  assert not faults
+  assert os.listdir(tmp_path) == ['file']
 
 
 def test_what_fails_leaves_nothing_and_changes_nothing(tmp_path):
@@ -99,7 +100,8 @@ def test_a_link_stays_one(tmp_path):
     link.symlink_to(target)
     with written_whole(link, 'w') as file:
       file.write('new')
-    assert link.is_symlink() and (tmp_path / target).read_text() == 'new'
+    assert link.is_symlink()
+    assert (tmp_path / target).read_text() == 'new'
     link.unlink()
   assert len(os.listdir(tmp_path / 'disk')) == 2
 
@@ -139,7 +141,8 @@ def test_one_holds_a_lock_at_a_time(tmp_path):
     thread.start()
   for thread in threads:
     thread.join()
-  assert len(most) == 150 and max(most) == 1
+  assert len(most) == 150
+  assert max(most) == 1
 
 
 def test_a_disk_without_locks_is_said(tmp_path, monkeypatch, caplog):

@@ -17,7 +17,8 @@ from lasers_jax.core.padding import (
 def test_a_step_holds_the_side_and_divides(pad_multiple):
   for side in range(1, 1500):
     padded = padded_side(side, pad_multiple)
-    assert padded >= side and padded % pad_multiple == 0
+    assert padded >= side
+    assert padded % pad_multiple == 0
     assert padded_side(padded, pad_multiple) == padded  # it is a step itself
     assert padded_side(side + 1, pad_multiple) >= padded
     # At most half more than is needed, a third from 256 up.
@@ -52,11 +53,14 @@ def test_the_edge_is_repeated():
 
 def test_sizes_are_none_where_pictures_fill():
   full, sizes = pad_one(np.zeros((16, 32, 3), np.uint8), 4)
-  assert full.shape == (1, 16, 32, 3) and sizes is None
+  assert full.shape == (1, 16, 32, 3)
+  assert sizes is None
   padded, sizes = pad_one(np.zeros((16, 30, 3), np.uint8), 4)
-  assert padded.shape == (1, 16, 32, 3) and sizes.tolist() == [[16, 30]]
+  assert padded.shape == (1, 16, 32, 3)
+  assert sizes.tolist() == [[16, 30]]
   both = sizes_of(np.zeros((2, 16, 32, 3)), [16, 15], [32, 32])
-  assert both.tolist() == [[16, 32], [15, 32]] and both.dtype == np.int32
+  assert both.tolist() == [[16, 32], [15, 32]]
+  assert both.dtype == np.int32
 
 
 def test_pictures_share_sides_unless_they_are_small():

@@ -199,7 +199,8 @@ def test_numbers_out_of_range_are_refused(which):
       found, _, must = str(error.value).partition(': it must be ')
       assert found.startswith(f'{where} is '), (value, str(error.value))
       assert said in must, (value, str(error.value))
-      assert '\n' not in str(error.value) and len(str(error.value)) < 200
+      assert '\n' not in str(error.value)
+      assert len(str(error.value)) < 200
       count += 1
   assert count
 
@@ -213,7 +214,8 @@ def test_bottlenecks_built_by_hand_check_their_ranges(name):
       with pytest.raises(ValueError) as error:
         module.clone(**{key: value}).check()
       found, _, must = str(error.value).partition(': it must be ')
-      assert found.startswith(f'{where} is ') and said in must, value
+      assert found.startswith(f'{where} is '), value
+      assert said in must, value
 
 
 @pytest.mark.parametrize('name', PRIORS)
@@ -223,7 +225,8 @@ def test_priors_check_their_ranges(name):
       with pytest.raises(InputError) as error:
         PRIORS[name](**{key: value})
       found, _, must = str(error.value).partition(': it must be ')
-      assert found.startswith(f'{where} is ') and said in must, value
+      assert found.startswith(f'{where} is '), value
+      assert said in must, value
       if kind is str or type(value) not in (int, float):
         continue
       with pytest.raises(InputError) as error:
@@ -292,7 +295,8 @@ def test_a_value_is_shown_as_it_is_taken(value, kind, shown):
 )
 def test_words_are_read(text, kind, value):
   found = ranges.read(text, kind)
-  assert found == value and type(found) is type(value)
+  assert found == value
+  assert type(found) is type(value)
 
 
 @pytest.mark.parametrize('text', ['x', '0', '1.5', 'None', 'nan', '1e3'])

@@ -38,7 +38,8 @@ def test_inside_noting_it_is_noted_alone(name):
   with Listener() as listener, listener.noting(told.append):
     assert listener.number is None
     os.kill(os.getpid(), number)
-    assert listener.number == number and told == [number]
+    assert listener.number == number
+    assert told == [number]
   assert listener.number is None  # what was asked is done
 
 
@@ -55,11 +56,14 @@ def test_what_is_ignored_stays_so():
 
 
 def test_a_second_ctrl_c_does_what_it_did_before():
-  with pytest.raises(KeyboardInterrupt) as error, Listener() as listener:
-    with listener.noting():
-      os.kill(os.getpid(), signal.SIGINT)
-      os.kill(os.getpid(), signal.SIGTERM)
-      os.kill(os.getpid(), signal.SIGINT)
+  with (
+    pytest.raises(KeyboardInterrupt) as error,
+    Listener() as listener,
+    listener.noting(),
+  ):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
   assert not isinstance(error.value, Asked)
 
 
@@ -73,21 +77,26 @@ def wait_for(condition):
 def test_another_thread_ends_what_the_main_one_does_not_leave(monkeypatch):
   monkeypatch.setattr(signals, 'PATIENCE', 0.1)
   ended = []
-  with Listener(lambda *said: ended.append(said)) as listener:
-    with listener.noting(), listener.rescuing('rescue'):
-      os.kill(os.getpid(), signal.SIGTERM)
-      wait_for(lambda: ended)
+  with (
+    Listener(lambda *said: ended.append(said)) as listener,
+    listener.noting(),
+    listener.rescuing('rescue'),
+  ):
+    os.kill(os.getpid(), signal.SIGTERM)
+    wait_for(lambda: ended)
   assert set(ended) == {(signal.SIGTERM, 'rescue')}
 
 
 def test_nothing_ends_between_two_steps(monkeypatch):
   monkeypatch.setattr(signals, 'PATIENCE', 0.1)
   ended = []
-  with Listener(lambda *said: ended.append(said)) as listener:
-    with listener.noting():
-      with listener.rescuing('rescue'):
-        os.kill(os.getpid(), signal.SIGTERM)
-      time.sleep(0.5)
+  with (
+    Listener(lambda *said: ended.append(said)) as listener,
+    listener.noting(),
+  ):
+    with listener.rescuing('rescue'):
+      os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
   assert not ended
 
 

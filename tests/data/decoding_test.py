@@ -33,7 +33,8 @@ def test_decode_gives_rgb_for_every_mode(tmp_path, mode):
   picture = Image.fromarray(noise()).convert(mode)
   picture.save(tmp_path / name)
   image = decode(tmp_path / name)
-  assert image.shape == (12, 10, 3) and image.dtype == np.uint8
+  assert image.shape == (12, 10, 3)
+  assert image.dtype == np.uint8
   if mode != 'LA':  # its alpha is opaque
     np.testing.assert_array_equal(image, np.asarray(picture.convert('RGB')))
 
@@ -90,7 +91,8 @@ def test_decode_takes_the_first_frame(tmp_path):
 def _assert_near(found, expected):
   error = np.abs(found - np.broadcast_to(expected, found.shape))
   # A table of littleCMS, and 8 bits, err most where curves are steep.
-  assert error.mean() < 0.7 and error.max() < 5
+  assert error.mean() < 0.7
+  assert error.max() < 5
 
 
 @pytest.mark.parametrize('ending', ['png', 'tif', 'webp', 'jpg'])
@@ -180,7 +182,8 @@ def test_a_profile_that_cannot_be_used_is_ignored(tmp_path, profile):
   save(tmp_path / 'a.png', image, icc_profile=profile)
   np.testing.assert_array_equal(decode(tmp_path / 'a.png'), image)
   found = look(tmp_path / 'a.png')
-  assert found[:3] == (32, 32, None) and found.profile
+  assert found[:3] == (32, 32, None)
+  assert found.profile
 
 
 def test_threads_share_a_transform(tmp_path):

@@ -95,7 +95,8 @@ def test_flat_folder_is_cut_by_hash(flat):
   assert sum(map(len, paths)) == len(set.union(*paths)) == 100
   assert set.union(*paths) == set(everything.paths)
   assert 65 < len(paths[0]) < 95
-  assert opened[0].classes is None and opened[0][0]['label'] == -1
+  assert opened[0].classes is None
+  assert opened[0][0]['label'] == -1
 
 
 def test_a_picture_keeps_its_split_when_others_come(flat, tmp_path):

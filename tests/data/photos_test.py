@@ -12,13 +12,15 @@ def test_photos_train_shares_nothing_with_the_held_out():
     for split in ('train', 'validation', 'test', 'all')
   }
   paths = {split: set(source.paths) for split, source in opened.items()}
-  assert len(paths['test']) == 2 and len(paths['validation']) == 1
+  assert len(paths['test']) == 2
+  assert len(paths['validation']) == 1
   assert len(paths['train']) >= 5
   assert not paths['train'] & (paths['test'] | paths['validation'])
   assert paths['train'] | paths['test'] | paths['validation'] == paths['all']
   assert not any('motorcycle_right' in path for path in paths['all'])
   first = opened['test'][0]
-  assert first['image'].shape == (300, 451, 3) and first['label'] == -1
+  assert first['image'].shape == (300, 451, 3)
+  assert first['label'] == -1
 
 
 @pytest.mark.parametrize(

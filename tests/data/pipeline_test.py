@@ -67,7 +67,8 @@ def _equal(a, b):
 def test_resize_shorter(shape, side, expected):
   image = np.full((*shape, 3), 77, np.uint8)
   resized = resize_shorter(image, side)
-  assert resized.shape == (*expected, 3) and resized.dtype == np.uint8
+  assert resized.shape == (*expected, 3)
+  assert resized.dtype == np.uint8
   assert (resized == 77).all()
 
 
@@ -82,7 +83,8 @@ def test_center_crop():
   image = _Pictures([(7, 4)])[0]['image']
   crop = center_crop(image, 4)
   assert crop.shape == (4, 4, 3)
-  assert crop[0, 0, 1] == 1 and crop[0, 0, 2] == 0
+  assert crop[0, 0, 1] == 1
+  assert crop[0, 0, 2] == 0
   with pytest.raises(ValueError, match='no 5 x 5 crop in 7 x 4'):
     center_crop(image, 5)
 
@@ -118,7 +120,8 @@ def test_batch_has_the_shape_and_types(pictures):
   batch = _pipeline(pictures).batch(0)
   assert batch['image'].shape == (8, 10, 10, 3)
   assert batch['image'].dtype == np.uint8
-  assert batch['label'].shape == (8,) and batch['label'].dtype == np.int32
+  assert batch['label'].shape == (8,)
+  assert batch['label'].dtype == np.int32
   np.testing.assert_array_equal(batch['image'][:, 0, 0, 0], batch['label'])
 
 
@@ -286,7 +289,8 @@ def test_remembered_reads_once_within_its_budget():
   for _ in range(3):
     for i in range(3):
       item = source[i]
-      assert item['image'].shape == (2, 4, 3) and item['label'] == i
+      assert item['image'].shape == (2, 4, 3)
+      assert item['label'] == i
       assert (item['image'][..., 0] == i).all()
   assert pictures.reads == {0: 1, 1: 1, 2: 3}
   with pytest.raises(ValueError, match='read-only'):
@@ -316,11 +320,13 @@ def test_evaluation_covers_each_picture_once(count, batch_size):
   index = np.concatenate([batch['index'] for batch in batches])
   mask = np.concatenate([batch['mask'] for batch in batches])
   np.testing.assert_array_equal(index[mask], np.arange(count))
-  assert (index[~mask] == -1).all() and mask.dtype == bool
+  assert (index[~mask] == -1).all()
+  assert mask.dtype == bool
   for batch in batches:
     assert batch['image'].shape == (batch_size, 8, 8, 3)
     assert batch['image'].dtype == np.uint8
-    assert (batch['height'] == 8).all() and (batch['width'] == 8).all()
+    assert (batch['height'] == 8).all()
+    assert (batch['width'] == 8).all()
     np.testing.assert_array_equal(batch['label'], batch['index'])
     for image, i, real in zip(
       batch['image'], batch['index'], batch['mask'], strict=True

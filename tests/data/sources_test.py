@@ -31,4 +31,5 @@ def test_a_fingerprint_does_not_know_an_order():
   one = fingerprint_of(['a\0001', 'b\0002'])
   assert one == fingerprint_of(['b\0002', 'a\0001'])
   assert one != fingerprint_of(['a\0002', 'b\0001'])
-  assert one['count'] == 2 and len(one['hash']) == 32
+  assert one['count'] == 2
+  assert len(one['hash']) == 32

@@ -31,7 +31,8 @@ def test_usual_names_in_any_case(name, split):
 
 
 def test_a_capital_begins_a_word():
-  assert split_named('trainA') == 'train' and split_named('testB') == 'test'
+  assert split_named('trainA') == 'train'
+  assert split_named('testB') == 'test'
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,8 @@ def test_all_is_the_whole_tree():
 def test_what_is_open_is_an_error(folders, split, said):
   with pytest.raises(InputError) as error:
     cut('/set', _listing(*folders), split)
-  assert said in str(error.value) and '\n' not in str(error.value)
+  assert said in str(error.value)
+  assert '\n' not in str(error.value)
 
 
 def test_one_of_two_folders_may_be_named():

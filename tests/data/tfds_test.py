@@ -67,7 +67,8 @@ def test_tfds_errors(tmp_path, monkeypatch, name, message):
 def test_cifar10():
   source = open_source('cifar10', 'test', options=_OURS)
   item = source[0]
-  assert item['image'].shape == (32, 32, 3) and item['image'].dtype == np.uint8
+  assert item['image'].shape == (32, 32, 3)
+  assert item['image'].dtype == np.uint8
   assert 0 <= item['label'] < 10 == len(source.classes)
   assert len(source) == 10000
   part = open_source('cifar10', 'train[:90%]', options=_OURS)
@@ -146,7 +147,8 @@ def test_the_picture_may_have_another_name(tmp_path, name):
   write_tfds(tmp_path, 'named', features, examples)
   source = open_source('named', 'train', options={'root': str(tmp_path)})
   np.testing.assert_array_equal(source[0]['image'], image)
-  assert source[0]['label'] == -1 and source.classes is None
+  assert source[0]['label'] == -1
+  assert source.classes is None
 
 
 def test_which_feature_is_the_picture_must_be_plain(tmp_path):

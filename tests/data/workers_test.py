@@ -65,7 +65,8 @@ def test_workers_end_with_a_process_that_was_killed(pictures):
     [sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, text=True
   )
   workers = process.stdout.readline().split()
-  assert len(workers) == 2 and all(map(is_alive, workers))
+  assert len(workers) == 2
+  assert all(map(is_alive, workers))
   process.kill()
   process.communicate()
   end = time.time() + 20

@@ -61,7 +61,10 @@ def test_what_the_prediction_depends_on(unet):
   noisy, time, initial, latent, use_condition = (
     changes(apply, i) for i in range(5)
   )
-  assert noisy and time and initial and use_condition
+  assert noisy
+  assert time
+  assert initial
+  assert use_condition
   assert latent == module.latent
 
 

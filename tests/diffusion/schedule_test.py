@@ -12,8 +12,10 @@ TIMES = np.linspace(0, 1, 11, dtype=np.float32)
 def test_variance_is_preserved(scale):
   alpha, sigma = Schedule(scale)(TIMES)
   np.testing.assert_allclose(alpha**2 + sigma**2, 1, rtol=1e-6)
-  assert alpha[0] == 1 and sigma[0] == 0
-  assert alpha[-1] == 0 and sigma[-1] == 1
+  assert alpha[0] == 1
+  assert sigma[0] == 0
+  assert alpha[-1] == 0
+  assert sigma[-1] == 1
   assert np.all(np.diff(sigma) > 0)
 
 

@@ -44,7 +44,8 @@ def test_a_page_that_was_changed_by_hand_is_found_and_mended(copied, page):
   wrong = '1' if digit[0] != '1' else '2'
   path.write_text(right[: digit.start()] + wrong + right[digit.end() :])
   found = make_tables(copied, '--check')
-  assert found.returncode == 1 and page in found.stderr
+  assert found.returncode == 1
+  assert page in found.stderr
   assert make_tables(copied).stdout == f'{page} written\n'
   assert path.read_text() == right
 
@@ -68,7 +69,8 @@ def test_a_result_file_states_its_protocol(path):
   results = json.loads(path.read_text())
   if isinstance(results, dict) and 'transcribed' in results:
     assert re.search(r'recorded on 20\d\d-\d\d-\d\d', results['transcribed'])
-    assert results['protocol'] and results['rows']
+    assert results['protocol']
+    assert results['rows']
     return
   rows = results if isinstance(results, list) else [{'results': results}]
   for row in rows:

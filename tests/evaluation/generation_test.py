@@ -103,7 +103,8 @@ def test_latents_that_are_drawn_are_drawn(images, mesh):
   means = model.apply(variables, images / np.float32(255)).latent.codes
   # A fresh kl draws with a deviation of e^-3.
   off = (one - means) / np.exp(-3)
-  assert 0.6 < off.std() < 1.4 and np.abs(off).max() < 5
+  assert 0.6 < off.std() < 1.4
+  assert np.abs(off).max() < 5
 
 
 def test_pictures_are_of_one_size(images, mesh):
@@ -124,7 +125,8 @@ def test_any_number_of_latents_is_decoded(devices, monkeypatch):
   decoded = inference.decode_latents(model, variables, latents, mesh)
   expected = model.apply(variables, latents, method='decode_latent')
   expected = np.round(255 * np.asarray(to_uint8_range(expected)))
-  assert decoded.dtype == np.uint8 and decoded.shape == (11, SIDE, SIDE, 3)
+  assert decoded.dtype == np.uint8
+  assert decoded.shape == (11, SIDE, SIDE, 3)
   assert np.abs(decoded - expected).max() <= 1
 
 
@@ -140,7 +142,8 @@ def test_a_fit_is_drawn_from(mesh):
   drawn, seconds, state = generation.fit_and_draw(prior, latents, 20, 3, mesh)
   expected = vector.draw(prior, state, jax.random.key(3), 20)
   np.testing.assert_allclose(drawn, expected, rtol=1e-6)
-  assert set(seconds) == {'fit', 'draw'} and min(seconds.values()) > 0
+  assert set(seconds) == {'fit', 'draw'}
+  assert min(seconds.values()) > 0
 
 
 def made(n, seed):

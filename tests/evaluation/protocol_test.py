@@ -170,15 +170,17 @@ def test_scalars_are_named_and_numbers(measured):
 
 def test_a_hash_names_the_weights(variables):
   first = inference.weights_hash(variables)
-  assert len(first) == 16 and first == inference.weights_hash(variables)
+  assert len(first) == 16
+  assert first == inference.weights_hash(variables)
   changed = jax.tree.map(np.array, variables)
   changed['params']['encoder']['Conv_0']['bias'][0] += 1e-3
   assert inference.weights_hash(changed) != first
 
 
 def test_the_picture_shows_images_of_any_size(run, variables):
-  images = list(tiny.images(2)) + [np.zeros((12, 20, 3), np.uint8)]
+  images = [*tiny.images(2), np.zeros((12, 20, 3), np.uint8)]
   mesh = sharding.make_mesh(data=1)
   picture = reconstruction_figure(run.model, variables, images, mesh)
-  assert picture.dtype == np.uint8 and picture.ndim == 3
+  assert picture.dtype == np.uint8
+  assert picture.ndim == 3
   assert picture.shape[0] > 3 * 16

@@ -43,7 +43,8 @@ def test_higher_quality_is_larger_and_better(name):
   rows = [measure(x, IMAGES) for x in classical() if x.name == name][::4]
   for key in (lambda x: x['bytes'], lambda x: x['psnr']['mean']):
     values = [key(x) for x in rows]
-    assert values == sorted(values) and len(set(values)) == len(values)
+    assert values == sorted(values)
+    assert len(set(values)) == len(values)
 
 
 def test_bits_are_of_all_bytes_and_quality_is_a_mean_of_images():

@@ -128,7 +128,8 @@ def test_numbers_are_those_of_each_picture_alone(case):
   batches = list(
     eval_batches(PICTURES, 2, None, pad_multiple=model.pad_multiple)
   )
-  assert len(batches) == 1 and batches[0]['image'].shape == (2, 48, 96, 3)
+  assert len(batches) == 1
+  assert batches[0]['image'].shape == (2, 48, 96, 3)
   mesh = sharding.make_mesh(data=1)
   compiled = protocol._measure_batch._cache_size()
   measured = protocol.measure(

@@ -40,7 +40,8 @@ def test_sections_are_made_of_its_fields(sign):
   assert section == SECTION
   assert weights == {'pixel': 10.0, 'commitment': 0.25}
   section, weights = bottlenecks.choose('product-sign')
-  assert section['inner'] == SECTION and weights['commitment'] == 0.25
+  assert section['inner'] == SECTION
+  assert weights['commitment'] == 0.25
 
 
 def test_a_field_that_it_has_not_is_refused(sign):

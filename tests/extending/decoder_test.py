@@ -40,7 +40,8 @@ def test_it_learns_beside_the_network(run, tiny_run):
   kernel = np.asarray(decoder['mix']['kernel'])
   assert 0 < np.abs(kernel - np.eye(3)).max() < 0.1
   lines = tiny.metrics(run.workdir)
-  assert len(lines) == STEPS and all(0 < x['colour'] < 1 for x in lines)
+  assert len(lines) == STEPS
+  assert all(0 < x['colour'] < 1 for x in lines)
 
 
 def test_it_starts_as_the_plain_decoder(pictures):

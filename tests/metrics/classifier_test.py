@@ -47,7 +47,8 @@ def test_features_see_what_it_tells_apart(extractor):
   features = extractor.module.apply(
     {'params': extractor.params}, extractor.prepare(images)
   )
-  assert features.shape == (400, WIDTH) and features.dtype == jnp.float32
+  assert features.shape == (400, WIDTH)
+  assert features.dtype == jnp.float32
   sides = [extractor.start() for _ in range(2)]
   half = np.arange(400) < 200
   for (a, b), split in zip(sides, (half, labels == 0), strict=True):
@@ -142,7 +143,8 @@ def test_a_damaged_file_is_learned_anew(kind, cache, caplog):
   else:
     np.savez(path, **{**arrays, 'head/bias': np.float32([0, np.nan])})
   found = kept_classifier(images, labels, 0, 1)
-  assert len(trained) == 2 and 'is damaged' in caplog.text
+  assert len(trained) == 2
+  assert 'is damaged' in caplog.text
   assert np.isfinite(found.params['head']['bias']).all()
   kept_classifier(images, labels, 0, 1)
   assert len(trained) == (3 if kind == 'folder' else 2)

@@ -91,8 +91,10 @@ def test_sets_far_apart():
 def test_one_mode_is_precise_and_covers_little():
   real = np.concatenate([_normal(0, 100), _normal(1, 100, shift=50)])
   scores = manifold_scores(real, _normal(2, 100), k=5)
-  assert scores['precision'] > 0.8 and scores['density'] > 0.8
-  assert 0.3 < scores['recall'] <= 0.5 and 0.3 < scores['coverage'] <= 0.5
+  assert scores['precision'] > 0.8
+  assert scores['density'] > 0.8
+  assert 0.3 < scores['recall'] <= 0.5
+  assert 0.3 < scores['coverage'] <= 0.5
 
 
 def test_what_is_expected_of_two_draws_of_one_distribution():

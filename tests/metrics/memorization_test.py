@@ -83,10 +83,12 @@ def test_copies_of_training_rows():
   train, held_out = _normal(0, 200, shift=50), _normal(1, 200, shift=50)
   copies = np.random.default_rng(2).choice(train, 300)
   exact = memorization(copies, train, held_out)
-  assert exact['fraction'] == 1 and exact['copying_z'] < -15
+  assert exact['fraction'] == 1
+  assert exact['copying_z'] < -15
   assert exact['mean_ratio'] == exact['all_train_median_ratio'] == 0
   near = memorization(copies + 1e-3, train, held_out)
-  assert near['fraction'] == 1 and 0 < near['mean_ratio'] < 0.01
+  assert near['fraction'] == 1
+  assert 0 < near['mean_ratio'] < 0.01
   # What real data would score hangs on the prior in nothing.
   for name in ('mean_ratio', 'median_ratio', 'fraction'):
     assert near[f'reference_{name}'] == exact[f'reference_{name}']
@@ -98,7 +100,8 @@ def test_copies_show_also_where_few_training_rows_are_compared():
   assert scores['rows'] == 100
   # A tenth of the copied rows is among those, of the others half is nearer.
   assert scores['fraction'] == pytest.approx(0.55, abs=0.1)
-  assert scores['all_train_mean_ratio'] == 0 and scores['copying_z'] < -10
+  assert scores['all_train_mean_ratio'] == 0
+  assert scores['copying_z'] < -10
 
 
 @pytest.mark.parametrize('train_rows, held_out_rows', [(900, 300), (300, 900)])
@@ -129,13 +132,15 @@ def test_samples_that_are_off_are_as_far_from_both():
   sets = _normal(0, 300, shift=20), _normal(1, 300), _normal(2, 300)
   scores = memorization(*sets)
   assert scores['mean_ratio'] == pytest.approx(1, abs=0.05)
-  assert scores['all_train_mean_ratio'] > 10 and scores['copying_z'] > 15
+  assert scores['all_train_mean_ratio'] > 10
+  assert scores['copying_z'] > 15
 
 
 def test_a_shift_between_train_and_held_out_shows_in_the_reference():
   sets = _normal(0, 300), _normal(1, 300), _normal(2, 300, shift=1)
   scores = memorization(*sets)
-  assert scores['reference_fraction'] < 0.3 and scores['fraction'] > 0.7
+  assert scores['reference_fraction'] < 0.3
+  assert scores['fraction'] > 0.7
 
 
 def test_scores_are_a_function_of_the_sets_and_the_seed(monkeypatch):
@@ -152,11 +157,13 @@ def test_ties_count_half():
   x = np.zeros((5, 3))
   scores = memorization(x, x, x)
   assert scores['fraction'] == scores['reference_fraction'] == 0.5
-  assert scores['mean_ratio'] == 1 and scores['copying_z'] == 0
+  assert scores['mean_ratio'] == 1
+  assert scores['copying_z'] == 0
   # Samples that are held-out rows are infinitely farther from others.
   y = _normal(0, 5, 3)
   scores = memorization(y, x, y)
-  assert scores['fraction'] == 0 and scores['mean_ratio'] == math.inf
+  assert scores['fraction'] == 0
+  assert scores['mean_ratio'] == math.inf
 
 
 def test_what_cannot_be_compared_is_refused():

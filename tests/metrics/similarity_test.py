@@ -386,7 +386,8 @@ def test_few_values_have_no_interval(n):
   values = np.random.default_rng(n).normal(30, 4, n)
   assert statistics.bootstrap_interval(values) is None
   summary = statistics.summarize(values)
-  assert summary['low'] is None and summary['high'] is None
+  assert summary['low'] is None
+  assert summary['high'] is None
   assert summary['mean'] == pytest.approx(values.mean())
   assert statistics.say_mean(summary) == f'{values.mean():.2f}'
   json.dumps(summary, allow_nan=False)
@@ -400,7 +401,8 @@ def test_values_without_a_mean_have_no_interval(broken):
   values[7] = broken
   assert statistics.bootstrap_interval(values) is None
   summary = statistics.summarize(values)
-  assert not np.isfinite(summary['mean']) and summary['low'] is None
+  assert not np.isfinite(summary['mean'])
+  assert summary['low'] is None
 
 
 def test_equal_values_have_an_interval_of_one_value():

@@ -110,6 +110,7 @@ def test_gradients_reach_the_encoder_through_the_codes(
 
   gradient = jax.jit(jax.grad(loss))(variables['params'])
   for x in jax.tree.leaves((gradient['encoder'], gradient['decoder'])):
-    assert np.all(np.isfinite(x)) and np.any(x != 0)
+    assert np.all(np.isfinite(x))
+    assert np.any(x != 0)
   # Atoms learn from the bottleneck's own loss.
   assert not np.any(gradient['bottleneck']['dictionary'])

@@ -20,7 +20,8 @@ def start(module, x):
 def test_it_starts_as_the_cosine_transform_of_blocks():
   encoder = BlockEncoder(D=48, **SMALL)
   z = encoder.apply(start(encoder, IMAGES), IMAGES)
-  assert z.shape == (2, 2, 3, 48) and z.dtype == jnp.float32
+  assert z.shape == (2, 2, 3, 48)
+  assert z.dtype == jnp.float32
   block = np.asarray(IMAGES[1, 4:8, 8:12], 'f8')
   expected = dctn(block, norm='ortho')
   np.testing.assert_allclose(
@@ -35,7 +36,8 @@ def test_it_starts_without_loss():
   )
   z = encoder.apply(start(encoder, IMAGES), IMAGES)
   copies = decoder.apply(start(decoder, z), z)
-  assert copies.shape == IMAGES.shape and copies.dtype == jnp.float32
+  assert copies.shape == IMAGES.shape
+  assert copies.dtype == jnp.float32
   np.testing.assert_allclose(copies, IMAGES, atol=1e-5)
 
 

@@ -25,7 +25,8 @@ def test_logits_are_of_single_images(name):
   variables = module.init(jax.random.key(0), x)
   apply = jax.jit(module.apply)
   logits = apply(variables, x)
-  assert logits.ndim == 3 and logits.dtype == jnp.float32
+  assert logits.ndim == 3
+  assert logits.dtype == jnp.float32
   x[1] = 0
   np.testing.assert_array_equal(apply(variables, x)[0], logits[0])
 

@@ -32,7 +32,8 @@ def decoder():
 
 def test_a_square_has_one_vector(encoder, decoder, images):
   z = encoder(images[:, :12, :12])
-  assert z.shape == (2, 1, 1, 5) and z.dtype == jnp.float32
+  assert z.shape == (2, 1, 1, 5)
+  assert z.dtype == jnp.float32
   assert decoder(z).shape == (2, 12, 12, 3)
 
 

@@ -84,9 +84,11 @@ def test_golden_values(net):
 @NETS
 def test_is_symmetric_and_positive(net, images):
   distances, gradient = measure(net, drawn(net), images, images[::-1])
-  assert distances.dtype == np.float32 and np.all(distances > 0.01)
+  assert distances.dtype == np.float32
+  assert np.all(distances > 0.01)
   assert distances[0] == pytest.approx(distances[1], rel=1e-5)
-  assert np.all(np.isfinite(gradient)) and np.abs(gradient).max() > 0
+  assert np.all(np.isfinite(gradient))
+  assert np.abs(gradient).max() > 0
 
 
 @NETS
@@ -102,7 +104,8 @@ def test_constant_images_have_finite_gradients(net, images):
   constant = np.zeros_like(images)
   constant[1] = 0.5
   distances, gradient = measure(net, drawn(net), constant, images)
-  assert np.all(distances > 0.01) and np.all(np.isfinite(gradient))
+  assert np.all(distances > 0.01)
+  assert np.all(np.isfinite(gradient))
   assert np.abs(gradient).max() > 0
 
 
@@ -200,7 +203,8 @@ def test_bfloat16_is_near_and_given_as_float32(images):
   apply = jax.jit(module.clone(dtype=jnp.bfloat16).apply)
   rounded = np.asarray(apply(variables, images, images[::-1]))
   exact, _ = measure('alexnet', drawn('alexnet'), images, images[::-1])
-  assert rounded.dtype == np.float32 and np.all(rounded != exact)
+  assert rounded.dtype == np.float32
+  assert np.all(rounded != exact)
   np.testing.assert_allclose(rounded, exact, rtol=0.02)
 
 

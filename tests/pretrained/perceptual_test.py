@@ -22,7 +22,8 @@ def test_every_kind_gives_one_distance_an_image(kind, monkeypatch):
   loaded = lambda path: (MODULES[kind], {'path': path})  # noqa: E731
   monkeypatch.setitem(perceptual.PERCEPTUAL, kind, loaded)
   module, params = load_perceptual(kind, 'file', dtype=jnp.bfloat16)
-  assert params == {'path': 'file'} and module.dtype == jnp.bfloat16
+  assert params == {'path': 'file'}
+  assert module.dtype == jnp.bfloat16
   distances = jax.eval_shape(module.apply, {'params': shapes}, x, x)
   assert (distances.shape, distances.dtype) == ((2,), np.float32)
 

@@ -191,7 +191,6 @@ def test_it_is_a_function_of_its_arguments(full):
 
 def test_it_is_small_and_shows_all_pictures(full, page):
   assert len(full) < 3 << 20  # Noise is what compresses least.
-  _, measured, findings, _ = contents()
   examples_shown = 2 * 9 * 3
   samples_shown = 2 * (4 + panels.DRAWN) + 1
   assert len(page.pictures) == examples_shown + 64 + samples_shown
@@ -202,7 +201,8 @@ def test_few_images_have_no_interval():
   for name in 'psnr', 'ssim':
     results[name] = {**results[name], 'low': None, 'high': None}
   text = Page(document.render(results, *others)).text
-  assert f'{results["psnr"]["mean"]:.2f}' in text and 'None' not in text
+  assert f'{results["psnr"]["mean"]:.2f}' in text
+  assert 'None' not in text
 
 
 def test_what_does_not_apply_is_left_out():
@@ -214,7 +214,8 @@ def test_what_does_not_apply_is_left_out():
   text = document.render(results, measured, findings, found)
   assert list(sections(text)) == ['results', 'images', 'made']
   assert 'a continuous code' in sections(text)['results']
-  assert 'First estimate' not in text and 'nan' not in Page(text).text
+  assert 'First estimate' not in text
+  assert 'nan' not in Page(text).text
 
 
 def test_words_from_outside_are_no_markup():
@@ -253,7 +254,8 @@ def test_charts_are_small_drawings_with_text():
   y = np.geomspace(1, 0.01, 5000)
   text = charts.curves({'a & b': (np.arange(5000), y)}, 'loss', log=True)
   root = xml.etree.ElementTree.fromstring(text)
-  assert root.tag.endswith('svg') and len(text) < 30_000
+  assert root.tag.endswith('svg')
+  assert len(text) < 30_000
   words = set(''.join(root.itertext()).split())
   assert {'loss', '0.05', '0.5', 'training'} <= words
 
@@ -319,7 +321,8 @@ def test_pictures_are_those_of_the_numbers(evaluated):
   text = sections(path.read_text())['images']
   shown = Page(text).pictures
   numbers = [i for x in findings.ranked['psnr'].values() for i in x]
-  assert len(numbers) == 9 and len(shown) == 27
+  assert len(numbers) == 9
+  assert len(shown) == 27
   for place, i in enumerate(numbers):
     original, copy, error = (np.float64(x) for x in shown[3 * place :][:3])
     np.testing.assert_allclose(
@@ -328,7 +331,8 @@ def test_pictures_are_those_of_the_numbers(evaluated):
     expected = np.clip(5 * np.abs(original - copy), 0, 255)
     np.testing.assert_array_equal(error, expected)
   best, *_, worst = sorted(measured.values['psnr'], reverse=True)
-  assert f'PSNR {best:.2f} dB' in text and f'PSNR {worst:.2f} dB' in text
+  assert f'PSNR {best:.2f} dB' in text
+  assert f'PSNR {worst:.2f} dB' in text
 
 
 def test_coefficients_come_in_the_order_of_the_pursuit(tiny_run, evaluated):
@@ -361,7 +365,8 @@ def test_coefficients_come_in_the_order_of_the_pursuit(tiny_run, evaluated):
 def test_atoms_come_by_their_use(evaluated):
   _, _, measured, findings, _ = evaluated
   used = measured.counts[findings.numbers]
-  assert len(used) == 16 and np.all(np.diff(used) <= 0)
+  assert len(used) == 16
+  assert np.all(np.diff(used) <= 0)
   assert findings.atoms.shape[0] == 16
 
 
@@ -370,7 +375,8 @@ def test_the_report_of_a_run_says_how_it_was_made(evaluated, tiny_run):
   text = Page(path.read_text()).text
   assert results['protocol']['weights'] in text
   assert tiny_run.config['data']['name'] in text
-  assert jax.__version__ in text and 'residual_blocks' in text
+  assert jax.__version__ in text
+  assert 'residual_blocks' in text
   assert json.loads(path.with_name('results.json').read_text())
 
 

@@ -1,5 +1,6 @@
 """One step: what it changes, and what it gives."""
 
+import itertools
 import types
 
 import flax.linen as nn
@@ -100,7 +101,7 @@ def test_two_half_batches_are_one_batch():
 def test_averaged_weights_follow_fast_and_then_slowly():
   batches = [tiny.images(4, seed=i) for i in range(3)]
   states, _ = toy_steps(batches, ema=0.15, learning_rate=0.1)
-  for t, (before, after) in enumerate(zip(states, states[1:], strict=False)):
+  for t, (before, after) in enumerate(itertools.pairwise(states)):
     decay = min(0.15, (1 + t) / (10 + t))
     expected = jax.tree.map(
       lambda a, p, d=decay: d * a + (1 - d) * p,

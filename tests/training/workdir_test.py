@@ -33,9 +33,11 @@ def test_the_config_is_kept(tmp_path):
 
 
 def test_one_run_at_a_time(tmp_path):
-  with workdir.lock_workdir(str(tmp_path), run()):
-    with pytest.raises(InputError, match='another process is training in'):
-      lock(tmp_path)
+  with (
+    workdir.lock_workdir(str(tmp_path), run()),
+    pytest.raises(InputError, match='another process is training in'),
+  ):
+    lock(tmp_path)
   lock(tmp_path)
 
 
@@ -163,7 +165,8 @@ def test_the_batch_of_a_failure_is_kept(tmp_path):
   assert path == str(tmp_path / 'failure-7.npz')
   kept = np.load(path)
   np.testing.assert_array_equal(kept['image'], images)
-  assert kept['step'] == 7 and kept['term'] == 'pixel'
+  assert kept['step'] == 7
+  assert kept['term'] == 'pixel'
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

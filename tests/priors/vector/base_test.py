@@ -48,7 +48,8 @@ def mesh():
 def test_the_same_samples_on_one_device_and_on_eight(name, fitted):
   prior, state = small(name), fitted(name)
   alone = np.asarray(draw(prior, state, KEY, 16))
-  assert alone.shape == (16, 3) and alone.dtype == np.float32
+  assert alone.shape == (16, 3)
+  assert alone.dtype == np.float32
   assert np.isfinite(alone).all()
   split = draw(prior, state, KEY, 16, mesh())
   assert {x.data.shape for x in split.addressable_shards} == {(2, 3)}
@@ -76,7 +77,8 @@ def test_a_file_gives_back_the_sampler(name, fitted, tmp_path):
   path, about = tmp_path / 'prior.npz', {'weights': 'abc'}
   save(path, prior, state, about)
   again, loaded = load(path, about)
-  assert again == prior and hash(again) == hash(prior)
+  assert again == prior
+  assert hash(again) == hash(prior)
   assert set(loaded) == set(state)
   for key, value in state.items():
     assert loaded[key].dtype == np.asarray(value).dtype
@@ -92,7 +94,8 @@ def test_only_densities_have_log_prob(name, fitted):
   prior = small(name)
   if prior.has_density:
     log_prob = prior.log_prob(fitted(name), LATENTS[:5])
-    assert log_prob.shape == (5,) and log_prob.dtype == jnp.float32
+    assert log_prob.shape == (5,)
+    assert log_prob.dtype == jnp.float32
     assert np.isfinite(log_prob).all()
   else:
     with pytest.raises(NotImplementedError, match='has no density'):
@@ -186,9 +189,10 @@ def test_a_failed_save_leaves_the_file_before(fitted, tmp_path, monkeypatch):
     raise OSError('the disk is full')
 
   monkeypatch.setattr(np, 'savez', fail)
-  with pytest.raises(OSError):
+  with pytest.raises(OSError, match='the disk is full'):
     save(path, small('gaussian'), fitted('gaussian'), {})
-  assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+  assert path.read_bytes() == before
+  assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_priors_are_frozen():
@@ -220,7 +224,8 @@ def test_cells_are_picked_by_their_counts():
   pick = jax.jit(pick_cells, static_argnums=2)
   cells = np.asarray(pick(KEY, counts, 4000))
   assert cells.shape == (4000, 2)
-  assert set(cells[:, 0]) == {1, 3} and set(cells[:, 1]) == {0}
+  assert set(cells[:, 0]) == {1, 3}
+  assert set(cells[:, 1]) == {0}
   # Four standard deviations of the share.
   assert abs((cells[:, 0] == 1).mean() - 0.25) < 4 * (0.1875 / 4000) ** 0.5
 
@@ -285,7 +290,8 @@ def test_all_is_float32_also_where_jax_has_float64(name):
     state = prior.fit(LATENTS.astype(np.float64))
     drawn = prior.sample(state, KEY, 20)
     density = prior.log_prob(state, drawn) if prior.has_density else None
-  assert drawn.dtype == np.float32 and np.isfinite(drawn).all()
+  assert drawn.dtype == np.float32
+  assert np.isfinite(drawn).all()
   assert {x.dtype.itemsize for x in map(np.asarray, state.values())} <= {
     1,
     2,
@@ -293,7 +299,8 @@ def test_all_is_float32_also_where_jax_has_float64(name):
     8 if 'places' in state else 4,
   }
   if density is not None:
-    assert density.dtype == np.float32 and np.isfinite(density).all()
+    assert density.dtype == np.float32
+    assert np.isfinite(density).all()
 
 
 def kinds_of_latents():
@@ -325,7 +332,8 @@ def test_there_is_a_density_at_latents_and_at_samples(name, kind):
   assert np.isfinite(drawn).all()
   for points in latents, drawn:
     density = np.asarray(prior.log_prob(state, points))
-    assert not np.isnan(density).any() and not np.isneginf(density).any()
+    assert not np.isnan(density).any()
+    assert not np.isneginf(density).any()
 
 
 @pytest.mark.parametrize('name', ALL)

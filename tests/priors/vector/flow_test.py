@@ -42,7 +42,8 @@ def distance(a, b):
 
 
 def test_both_gaussians_come_back(samples):
-  assert samples.shape == (4000, 2) and samples.dtype == np.float32
+  assert samples.shape == (4000, 2)
+  assert samples.dtype == np.float32
   second = (samples[:, 0] > 0).astype(int)
   assert second.mean() == pytest.approx(0.7, abs=0.05)
   away = np.abs(samples - CENTRES[second])

@@ -151,7 +151,8 @@ def test_samples_have_the_moments_of_the_mixture():
     'cholesky': np.linalg.cholesky(EIGHT.covariances).astype(np.float32),
   }
   x = np.asarray(draw(GMM(3), state, KEY, 40_000))
-  assert x.shape == (40_000, 8) and x.dtype == np.float32
+  assert x.shape == (40_000, 8)
+  assert x.dtype == np.float32
   distances = np.linalg.norm(x[:, None] - EIGHT.means[None], axis=-1)
   nearest = distances.argmin(axis=1)
   shares = np.bincount(nearest, minlength=3) / len(x)

@@ -104,7 +104,8 @@ def test_a_direction_without_variance_comes_back_as_the_mean():
   assert state['edges'].shape == (1, 5)
   points = np.asarray(draw(prior, state, KEY, 50))
   np.testing.assert_allclose(points[:, 1], 0.7, atol=1e-5)
-  assert (points[:, 0] > -0.01).all() and (points[:, 0] < 1.01).all()
+  assert (points[:, 0] > -0.01).all()
+  assert (points[:, 0] < 1.01).all()
   assert np.isfinite(prior.log_prob(state, latents)).all()
 
 
