@@ -30,7 +30,7 @@ from lasers_jax.bottlenecks.prefixes import draw_prefixes
 from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import largest_n, position_bits
-from lasers_jax.core.ranges import Amount, Count, Range, Share
+from lasers_jax.core.ranges import Amount, Count, Fraction, Range
 from lasers_jax.errors import InputError
 
 BITS = {'omp': (1, 12), 'rounded': (0, 4)}
@@ -91,9 +91,9 @@ class Lasers(Codebook):
   pursuit: str = 'omp'
   patch: Count = 1
   progressive: bool = False
-  sparsity_dropout: Share = 0.0
+  sparsity_dropout: Fraction = 0.0
   residual_norm: Amount | None = None
-  forgetting: Share = 0.98
+  forgetting: Fraction = 0.98
 
   def setup(self):
     self.check()

@@ -22,7 +22,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.prefixes import draw_prefixes
 from lasers_jax.bottlenecks.rates import USUAL_BITS, Asked, Fields
-from lasers_jax.core.ranges import Count, Share
+from lasers_jax.core.ranges import Count, Fraction
 
 
 class Copies(Bottleneck, kw_only=True):
@@ -120,7 +120,7 @@ class Residual(Copies, kw_only=True):
   """
 
   depth: Count = 4
-  dropout: Share = 0.0
+  dropout: Fraction = 0.0
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:

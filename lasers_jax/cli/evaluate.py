@@ -12,7 +12,7 @@ from absl import flags
 from lasers_jax.bottlenecks import Lasers
 from lasers_jax.cli import program
 from lasers_jax.cli.command_line import NamedPaths, Number, Numbers, Path
-from lasers_jax.core.ranges import Share, Whole, declared
+from lasers_jax.core.ranges import Fraction, Whole, declared
 from lasers_jax.decoders import DECODERS
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
@@ -40,7 +40,7 @@ def define_flags() -> None:
   guidance = Number(declared(sampling, 'guidance'))
   flags.DEFINE(guidance, 'guidance', None, 'Of a diffusion decoder.')
   flags.DEFINE(
-    Numbers(Share),
+    Numbers(Fraction),
     'guidance_interval',
     None,
     'Times from and to which it guides: 0,1.',

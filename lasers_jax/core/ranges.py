@@ -1,7 +1,7 @@
 """Which values a field may have: declared in its annotation, checked here.
 
 steps: Count
-final: Share = 0.0
+final: Fraction = 0.0
 bits: Annotated[int, Range(1, 12)] | None = None
 weights: Annotated[Mapping[str, Amount], {'size': Number}]
 """
@@ -67,7 +67,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 Number = Annotated[float, Range()]
 Amount = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, ends='(]')]
-Share = Annotated[float, Range(0, 1)]
+Fraction = Annotated[float, Range(0, 1)]
 Decay = Annotated[float, Range(0, 1, '[)')]
 
 

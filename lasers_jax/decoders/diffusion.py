@@ -13,9 +13,9 @@ from lasers_jax.core.ranges import (
   Count,
   Counts,
   Decay,
+  Fraction,
   Positive,
   Seed,
-  Share,
   Whole,
 )
 from lasers_jax.decoders.base import (
@@ -46,7 +46,7 @@ class DiffusionTraining(TrainingSettings):
   """
 
   signal_scale: Positive = 1.0
-  uniform_fraction: Share = 1.0
+  uniform_fraction: Fraction = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class DiffusionSampling(SamplingSettings):
   solver: str = 'dpmpp_2m'
   steps: Count = 10
   guidance: Amount = 1.0
-  guidance_interval: tuple[Share, Share] = (0.0, 1.0)
+  guidance_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
   seed: Seed = 0
 
   def __post_init__(self):

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from lasers_jax.coding import normalize_atoms
-from lasers_jax.core.ranges import Amount, Count, Decay, Positive, Share, Whole
+from lasers_jax.core.ranges import (
+  Amount,
+  Count,
+  Decay,
+  Fraction,
+  Positive,
+  Whole,
+)
 from lasers_jax.errors import InputError
 
 OPTIMIZERS = ('adam', 'adamw')
@@ -34,7 +41,7 @@ class OptimizerSettings:
   learning_rate: Positive = 1e-3
   dictionary_learning_rate: Amount = 1e-3
   warmup: Whole = 0
-  final: Share = 0.0
+  final: Fraction = 0.0
   b1: Decay = 0.9
   b2: Decay = 0.999
   weight_decay: Amount = 0.0

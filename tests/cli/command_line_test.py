@@ -39,8 +39,8 @@ def parse(tmp_path, monkeypatch):
     own['config'].parser = command_line._Config()
     for name, parser in {
       'count': command_line.Number(ranges.Count),
-      'shares': command_line.Numbers(ranges.Share),
-      'gaps': command_line.Numbers(ranges.Share | None),
+      'shares': command_line.Numbers(ranges.Fraction),
+      'gaps': command_line.Numbers(ranges.Fraction | None),
       'files': command_line.NamedPaths(),
     }.items():
       help_ = 'A number.'

@@ -245,13 +245,13 @@ def test_priors_check_their_ranges(name):
     (ranges.Number, [0, -3.4e38, 3.4e38, 1]),
     (ranges.Amount, [0, 1, 1e-50]),
     (ranges.Positive, [1, 1e-30]),
-    (ranges.Share, [0, 1, 0.5, 1e-50]),
+    (ranges.Fraction, [0, 1, 0.5, 1e-50]),
     (ranges.Decay, [0, 0.0, 0.999999]),
     (ranges.Counts, [(1,), [3, 2, 1]]),
     (Annotated[int, Range(1, also=-1)], [-1, 1]),
     (Annotated[float, Range(high=1)], [1, -1e30]),
     (Annotated[int, Range(1, 12)] | None, [None, 1, 12]),
-    (tuple[ranges.Share, ranges.Share], [(0, 1), [0.5, 0.25]]),
+    (tuple[ranges.Fraction, ranges.Fraction], [(0, 1), [0.5, 0.25]]),
   ],
 )
 def test_what_belongs_to_a_range_passes(kind, values):
