@@ -55,7 +55,7 @@ class DictionaryLearning(
     selection: of the next atom, 'omp' or 'ols'; see `coding.batch_omp`.
     batch_size: signals of one update. A shorter batch at the end weighs less.
     max_iter: passes over the data that `fit` makes at most.
-    tol: `fit` ends with a pass that lowers error_ by no more than this share
+    tol: `fit` ends with a pass that lowers error_ by no more than this fraction
       of it; 0 makes all passes.
     shuffle: whether each pass takes the signals in a new random order. In their
       own order they are read faster, where X is an np.memmap.

@@ -110,8 +110,8 @@ class Entropy(Integers):
     if self.max_step_scale == 1:
       return jnp.ones(shape, jnp.float32)
     key = self.make_rng('bottleneck')
-    share = jax.random.uniform(key, shape, jnp.float32)
-    return self.max_step_scale**share
+    exponent = jax.random.uniform(key, shape, jnp.float32)
+    return self.max_step_scale**exponent
 
   def _seen(self, z: Array, quantized: Array, times: Array, train: bool):
     """What the prior is asked about: in training, noise stands for rounding."""
@@ -128,12 +128,12 @@ class Entropy(Integers):
     half = step / (2 * scale)
     centred = (y - like_sites(self.location.value, y)) / scale
     # σ(a) - σ(b) = σ(a) σ(-b) (1 - e^(b - a)), which never is 0.
-    log_share = (
+    log_p = (
       jax.nn.log_sigmoid(centred + half)
       + jax.nn.log_sigmoid(half - centred)
       + jnp.log(-jnp.expm1(-2 * half))
     )
-    return -jnp.sum(log_share, axis=-1) / math.log(2)
+    return -jnp.sum(log_p, axis=-1) / math.log(2)
 
   def _basis(self) -> Array:
     return jnp.full(self.D, self.step, jnp.float32)

@@ -112,13 +112,13 @@ class Lasers(Codebook):
     super().check()
     if self.S > self.K:
       raise ValueError(f'S must be from 1 to K = {self.K}, got S = {self.S}')
-    least, most = BITS[self.pursuit]
+    low, high = BITS[self.pursuit]
     if self.coefficient_bits is None:
       if self.pursuit == 'rounded':
         raise ValueError("pursuit='rounded' needs coefficient_bits")
-    elif not least <= self.coefficient_bits <= most:
+    elif not low <= self.coefficient_bits <= high:
       raise ValueError(
-        f'coefficient_bits must be from {least} to {most} with '
+        f'coefficient_bits must be from {low} to {high} with '
         f'pursuit={self.pursuit!r}, got {self.coefficient_bits}'
       )
     if self.residual_norm is not None and self.pursuit != 'rounded':

@@ -118,8 +118,8 @@ class MQVAE(Copies, kw_only=True):
   @property
   def bits_per_site(self) -> float:
     """Returns that of a large map: H2(keep) bits of positions, and codes."""
-    shares = self.keep, 1 - self.keep
-    positions = -sum(p * math.log2(p) for p in shares if p)
+    fractions = self.keep, 1 - self.keep
+    positions = -sum(p * math.log2(p) for p in fractions if p)
     return positions + self.keep * super().bits_per_site
 
   def map_bits(self, height: int, width: int) -> float:

@@ -64,16 +64,16 @@ def fields_at(
   return table[section['name']].at_rate(Asked(int(bits), d, sites, inner))
 
 
-def channel_bits(asked: Asked, least: int) -> int:
+def channel_bits(asked: Asked, minimum: int) -> int:
   """Splits the bits of a site evenly among its D channels.
 
   Raises:
-    ValueError: they do not split into whole bits, `least` or more.
+    ValueError: they do not split into whole bits, `minimum` or more.
   """
   bits, d = asked.bits, asked.d
-  if bits % d or bits < least * d:
+  if bits % d or bits < minimum * d:
     raise ValueError(
-      f'{bits} bits a site are not {least} or more whole bits for each of '
+      f'{bits} bits a site are not {minimum} or more whole bits for each of '
       f'D = {d} channels'
     )
   return bits // d

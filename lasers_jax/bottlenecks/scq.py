@@ -16,7 +16,7 @@ from lasers_jax.bottlenecks.base import Latent, site_mean
 from lasers_jax.bottlenecks.dense import Dense
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.convex import convex_weights
-from lasers_jax.coding.keep import dequantize_shares, quantize_shares
+from lasers_jax.coding.keep import dequantize_fractions, quantize_fractions
 from lasers_jax.core.ranges import Range
 
 
@@ -77,7 +77,7 @@ class SCQ(Dense):
 
   def _round(self, kept: SparseCode) -> Array:
     """Rounds to [0, 2^coefficient_bits), the largest of a site the highest."""
-    return quantize_shares(kept.coefficients, self.coefficient_bits)
+    return quantize_fractions(kept.coefficients, self.coefficient_bits)
 
   def _restore(self, codes: SparseCode) -> Array:
-    return dequantize_shares(codes.coefficients)
+    return dequantize_fractions(codes.coefficients)

@@ -149,12 +149,12 @@ class Residual(Copies, kw_only=True):
   ) -> Latent:
     rest, quantized = z.astype(jnp.float32), None
     used = self._draw_levels(z) if train and self.dropout else None
-    latents, shares = [], []
+    latents, fractions = [], []
     for i, level in enumerate(self.copies):
-      counted, share = mask, 1.0
+      counted, fraction = mask, 1.0
       if used is not None:
         counted = used > i if mask is None else (used > i) & mask
-        share = site_mean((used > i).astype(jnp.float32), mask)
+        fraction = site_mean((used > i).astype(jnp.float32), mask)
       latent = level(rest, train, counted)
       value = lax.stop_gradient(latent.quantized)
       rest = rest - value
@@ -162,8 +162,8 @@ class Residual(Copies, kw_only=True):
         value = jnp.where((used > i)[..., None], value, 0.0)
       quantized = latent.quantized if quantized is None else quantized + value
       latents.append(latent)
-      shares.append(share)
-    return _join(z, quantized, latents, shares, mask)
+      fractions.append(fraction)
+    return _join(z, quantized, latents, fractions, mask)
 
   def encode(self, z: Array) -> tuple:
     """Codes z [..., H, W, D]: the codes of each level, as `inner` codes."""
@@ -305,13 +305,13 @@ def _copy(module: Bottleneck) -> Bottleneck:
   return module.clone(name=None, **parts)
 
 
-def _join(z, quantized, latents, shares, mask) -> Latent:
-  """Makes one latent of those of copies, which count by their shares."""
+def _join(z, quantized, latents, fractions, mask) -> Latent:
+  """Makes one latent of those of copies, which count by their fractions."""
 
   def mean(each: list[dict[str, Array]]) -> dict[str, Array]:
     return {
-      name: sum(w * x[name] for w, x in zip(shares, each, strict=True))
-      / jnp.maximum(sum(shares), 1e-30)
+      name: sum(w * x[name] for w, x in zip(fractions, each, strict=True))
+      / jnp.maximum(sum(fractions), 1e-30)
       for name in each[0]
     }
 

@@ -201,7 +201,9 @@ class Writer(FittedCoder):
 
   def _each(self, values, weights):
     if weights.shape[1] > 1:
-      self._encoder.encode(values.astype(np.int32), _family(), _shares(weights))
+      self._encoder.encode(
+        values.astype(np.int32), _family(), _probabilities(weights)
+      )
     return values
 
 
@@ -231,7 +233,7 @@ class Reader(FittedCoder):
   def _each(self, values, weights):
     if weights.shape[1] == 1:
       return np.zeros(len(weights), np.int64)
-    return self._decode(_family(), _shares(weights))
+    return self._decode(_family(), _probabilities(weights))
 
   def _decode(self, *model) -> np.ndarray:
     try:
@@ -270,7 +272,7 @@ def _family():
   return range_coder().model.Categorical(perfect=False)
 
 
-def _shares(weights: np.ndarray) -> np.ndarray:
+def _probabilities(weights: np.ndarray) -> np.ndarray:
   """Rows that add up to one, each sum taken one after the other."""
   return weights / np.cumsum(weights, axis=1)[:, -1:]
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lasers_jax.codec.tables import with_even_share
+from lasers_jax.codec.tables import with_even_fraction
 
 NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1))  # rows, columns
 
@@ -134,7 +134,7 @@ class AutoregressiveMap:
     logits = (logits + net.bias[symbols]) // (_UNIT**2 // _FINE)
     below = logits.max(axis=1, keepdims=True) - logits
     weights = _POWERS[below % _FINE] >> np.minimum(below // _FINE, 60)
-    return with_even_share(weights)
+    return with_even_fraction(weights)
 
   def _heard(self, where, plane: int) -> np.ndarray:
     rows, columns = where
@@ -196,11 +196,11 @@ def bits(params: Network, kind: Kind, around, own):
     hidden = params.hidden[plane][None] + heard + before
     hidden = jnp.clip(hidden, 0, _HIGHEST)
     logits = hidden @ params.out[:, symbols] + params.bias[symbols][None]
-    shares = jax.nn.log_softmax(jnp.log(2.0) * logits) / jnp.log(2.0)
+    log_fractions = jax.nn.log_softmax(jnp.log(2.0) * logits) / jnp.log(2.0)
     # The members of a set as if drawn one by one: near enough for S « K.
     chosen = own if kind.count else own[:, plane : plane + 1]
     chosen -= symbols.start
-    costs = -jnp.take_along_axis(shares, chosen, axis=1, mode='clip')
+    costs = -jnp.take_along_axis(log_fractions, chosen, axis=1, mode='clip')
     filler = chosen == kind.sizes[plane]
     total += jnp.sum(jnp.where(filler, 0, costs), axis=1)
   return jnp.mean(total)

@@ -297,8 +297,8 @@ def _train(seen: _Seen, seed: int) -> dict[str, np.ndarray]:
     scale += off @ (earlier * weights['before'])
     scale += beside @ (earlier * weights['beside'])
     # A two-sided geometric distribution of about that mean absolute value.
-    share = scale / (1 + scale)
-    costs = jnp.log1p(share) - jnp.log1p(-share) - off * jnp.log(share)
+    decay = scale / (1 + scale)
+    costs = jnp.log1p(decay) - jnp.log1p(-decay) - off * jnp.log(decay)
     return jnp.mean(costs)
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-_EVEN = 2**-10  # share of a row's weight that all symbols have alike
+_EVEN = 2**-10  # fraction of a row's weight that all symbols have alike
 _TOTAL = 2**22  # about the sum of a row
 MOST = 2**32  # of any number in a table: sums of rows are exact in float64
 
@@ -25,13 +25,13 @@ def weigh(counts: np.ndarray) -> np.ndarray:
   seen = counts.sum(axis=1, keepdims=True)
   # As if each row had seen the mean as often as it has symbols, at most.
   prior = min(size, 64)
-  shares = (counts + prior * mean[None]) / (seen + prior)
-  shares = (1 - _EVEN) * shares + _EVEN / size
-  return np.maximum(1, np.rint(_TOTAL * shares)).astype(np.int64)
+  fractions = (counts + prior * mean[None]) / (seen + prior)
+  fractions = (1 - _EVEN) * fractions + _EVEN / size
+  return np.maximum(1, np.rint(_TOTAL * fractions)).astype(np.int64)
 
 
-def with_even_share(weights: np.ndarray) -> np.ndarray:
-  """Adds a share that all symbols have alike: none is impossible."""
+def with_even_fraction(weights: np.ndarray) -> np.ndarray:
+  """Mixes in a little of the uniform distribution: none is impossible."""
   total = weights.sum(axis=1, keepdims=True)
   return weights + total // round(weights.shape[1] / _EVEN) + 1
 
@@ -66,10 +66,10 @@ def ladder(weights: np.ndarray, count: int) -> list[np.ndarray]:
   As `steps`, for n rows of weights at once, and rounded: by sums one
   after the other, as IEEE 754 has them, and so alike on every machine.
   """
-  shares = weights / weights.sum(axis=1, keepdims=True)
-  above, found = np.ones_like(shares), []
+  fractions = weights / weights.sum(axis=1, keepdims=True)
+  above, found = np.ones_like(fractions), []
   for _ in range(count):
-    own = shares * above
+    own = fractions * above
     found.append(own)
     sums = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
     above = np.concatenate([sums[:, 1:], np.zeros_like(sums[:, :1])], axis=1)

@@ -42,11 +42,11 @@ def entropies(logits: Array, weights: Array) -> tuple[Array, Array]:
   Returns:
     Two scalars in nats, in [0, d ln 2].
   """
-  share = weights / jnp.maximum(jnp.sum(weights), 1e-30)
+  fraction = weights / jnp.maximum(jnp.sum(weights), 1e-30)
   each = jnp.sum(_entropy_of_bit(logits), axis=1)
-  ones = jnp.sum(share[:, None] * jax.nn.sigmoid(logits), axis=0)
-  zeros = jnp.sum(share[:, None] * jax.nn.sigmoid(-logits), axis=0)
-  return jnp.sum(share * each), jnp.sum(_plogp(ones) + _plogp(zeros))
+  ones = jnp.sum(fraction[:, None] * jax.nn.sigmoid(logits), axis=0)
+  zeros = jnp.sum(fraction[:, None] * jax.nn.sigmoid(-logits), axis=0)
+  return jnp.sum(fraction * each), jnp.sum(_plogp(ones) + _plogp(zeros))
 
 
 def _entropy_of_bit(logits: Array) -> Array:

@@ -136,7 +136,7 @@ def follow_signals(
     codes: [K, D]; use: [K], moving average of how often each is chosen.
     signals: [N, D]; indices: int32 [N], their codes.
     weights: [N], how much each signal counts; None for 1.
-    below: a code is in use above this share of the mean use.
+    below: a code is in use above this fraction of the mean use.
 
   Returns:
     The codes [K, D].
@@ -148,8 +148,8 @@ def follow_signals(
   motion, strength = _common_motion(codes, counts, signals, indices, weights)
   # The mean of `strength` by chance is 1, its deviation 1 / sqrt(D).
   least = 1 + 8 / codes.shape[1] ** 0.5
-  shares = use / jnp.maximum(jnp.sum(use), _TINY)
-  expected = jnp.sum(1 - jnp.exp(-total * shares))
+  fractions = use / jnp.maximum(jnp.sum(use), _TINY)
+  expected = jnp.sum(1 - jnp.exp(-total * fractions))
   whole = jnp.sum(counts > 0) > jnp.maximum(0.25 * expected, 2)
   moves = (counts > 0) | (whole & (use > below * jnp.mean(use)))
   moved = codes + (1 - least / jnp.maximum(strength, least)) * motion
@@ -212,7 +212,7 @@ def kmeans(
       zero; k: codes; rounds: of the algorithm.
 
   Returns:
-    The codebook [K, D], and the share of signals that chose each code in the
+    The codebook [K, D], and the fraction of signals that chose each code in the
     last round, times K: [K].
 
   Raises:
@@ -253,7 +253,7 @@ def sinkhorn(
     weights: [N], how much each signal counts; None for 1.
 
   Returns:
-    The plan [N, K]: rows sum to the share of the signal, 1 / N, and columns
+    The plan [N, K]: rows sum to the weight of the signal, 1 / N, and columns
     nearly to 1 / K.
 
   Raises:
@@ -263,14 +263,14 @@ def sinkhorn(
   costs = as_float32(costs)
   n, k = costs.shape
   weights = jnp.ones(n, jnp.float32) if weights is None else weights
-  shares = (weights / jnp.maximum(jnp.sum(weights), 1e-30))[:, None]
-  mean = jnp.sum(shares * costs) / k
-  deviation = jnp.sqrt(jnp.sum(shares * (costs - mean) ** 2) / k)
-  log_shares = jnp.log(jnp.maximum(shares, 1e-30))
+  fractions = (weights / jnp.maximum(jnp.sum(weights), 1e-30))[:, None]
+  mean = jnp.sum(fractions * costs) / k
+  deviation = jnp.sqrt(jnp.sum(fractions * (costs - mean) ** 2) / k)
+  log_fractions = jnp.log(jnp.maximum(fractions, 1e-30))
   # At least what rounding makes of costs that are all the same.
   deviation = jnp.maximum(deviation + 1e-6 * jnp.abs(mean), 1e-30)
-  plan = log_shares - sharpness * (costs - mean) / deviation
+  plan = log_fractions - sharpness * (costs - mean) / deviation
   for _ in range(rounds):
     plan -= jax.nn.logsumexp(plan, axis=0, keepdims=True) + jnp.log(k)
-    plan += log_shares - jax.nn.logsumexp(plan, axis=1, keepdims=True)
+    plan += log_fractions - jax.nn.logsumexp(plan, axis=1, keepdims=True)
   return jnp.exp(plan)

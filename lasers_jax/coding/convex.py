@@ -13,8 +13,8 @@ from lasers_jax.coding.codebook import nearest_code
 from lasers_jax.coding.numbers import as_float32
 from lasers_jax.coding.search import in_blocks, matmul
 
-# Of the trace of C'C: below this share, rounding in float32 outweighs lambda.
-_SMALLEST_SHARE = 1e-6
+# Of the trace of C'C: below this fraction, float32 rounds by more than lambda.
+_SMALLEST_FRACTION = 1e-6
 
 
 @jax.jit
@@ -68,7 +68,7 @@ def convex_weights(signals: Array, codebook: Array, penalty: float) -> Array:
   signals, codebook = as_float32(signals), as_float32(codebook)
   nearest = nearest_code(*lax.stop_gradient((signals, codebook)))
   gram = matmul(codebook.T, codebook)
-  least = _SMALLEST_SHARE * lax.stop_gradient(jnp.trace(gram))
+  least = _SMALLEST_FRACTION * lax.stop_gradient(jnp.trace(gram))
   gram = gram + jnp.maximum(penalty, least) * jnp.eye(
     gram.shape[0], dtype=jnp.float32
   )

@@ -146,9 +146,9 @@ def update_statistics(
   )
   past = jax.tree.map(lambda x: forgetting * x, statistics)
   # Roots, and not 1 / N once, so that the mean is taken in A and in B alike.
-  share = signals.shape[0] ** -0.5
-  code = SparseCode(code.atoms, share * code.coefficients)
-  return add_statistics(past, share * signals, code)
+  root = signals.shape[0] ** -0.5
+  code = SparseCode(code.atoms, root * code.coefficients)
+  return add_statistics(past, root * signals, code)
 
 
 @functools.partial(jax.jit, static_argnames='block')

@@ -88,9 +88,9 @@ def best_code(signals: Array, codebook: Array, by_distance: bool) -> Array:
     if not by_distance:
       return largest(matmul(block * power_of_two(-unit), codes.T))
     unit = jnp.maximum(unit, exponent)
-    share = power_of_two(exponent - unit)
-    rows = block * power_of_two(-unit) - share * mean
-    return largest(matmul(rows, codes.T) - share * half_norms[None])
+    ratio = power_of_two(exponent - unit)
+    rows = block * power_of_two(-unit) - ratio * mean
+    return largest(matmul(rows, codes.T) - ratio * half_norms[None])
 
   best = in_blocks(search, as_float32(signals), codes.shape[0])
   return take(index, best)

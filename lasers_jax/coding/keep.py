@@ -1,4 +1,4 @@
-"""A dense code made short: its largest entries, and shares as integers."""
+"""A dense code made short: its largest entries, and fractions as integers."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -21,24 +21,24 @@ def keep_largest(values: Array, m: int) -> SparseCode:
   return SparseCode(atoms.astype(jnp.int32), kept)
 
 
-def quantize_shares(shares: Array, bits: int) -> Array:
-  """Rounds shares to integers of so many bits; the largest gets the highest.
+def quantize_fractions(fractions: Array, bits: int) -> Array:
+  """Rounds fractions to integers of so many bits; the largest gets the highest.
 
   Args:
-    shares: float32 [..., m], none negative, in any unit: only their ratios are
-      kept.
+    fractions: float32 [..., m], none negative, in any unit: only their ratios
+      are kept.
     bits: b, at least 1.
 
   Returns:
     int32 [..., m] in [0, 2^b - 1].
   """
-  largest = jnp.max(shares, axis=-1, keepdims=True)
-  ratios = shares / jnp.maximum(largest, 1e-30)
+  largest = jnp.max(fractions, axis=-1, keepdims=True)
+  ratios = fractions / jnp.maximum(largest, 1e-30)
   return jnp.round(ratios * (2**bits - 1)).astype(jnp.int32)
 
 
-def dequantize_shares(levels: Array) -> Array:
-  """Turns integers [..., m] back into shares that sum to 1."""
+def dequantize_fractions(levels: Array) -> Array:
+  """Turns integers [..., m] back into fractions that sum to 1."""
   levels = levels.astype(jnp.float32)
   total = jnp.sum(levels, axis=-1, keepdims=True)
   return levels / jnp.maximum(total, 1.0)

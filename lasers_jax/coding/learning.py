@@ -70,7 +70,7 @@ class Revive(NamedTuple):
   """When atoms that are dead, or twins of others, are replaced."""
 
   every: float = 50.0  # uses of a mean atom from one look to the next
-  below: float = 0.2  # an atom is dead below this share of the mean use
+  below: float = 0.2  # an atom is dead below this fraction of the mean use
   limit: int = 16  # replacements at one look, at most
   above: float = 0.999  # two atoms are twins above this |inner product|
 
@@ -173,8 +173,8 @@ def ksvd_sweep(
     weights = jnp.sum(jnp.where(mine, coefficients, 0.0), axis=1)  # [N]
     old = rows[j]
     # Scaled, so that no square of what follows leaves float32.
-    share = weights / jnp.maximum(jnp.max(jnp.abs(weights)), _TINY)
-    new = share @ residuals + jnp.vdot(share, weights) * old
+    relative = weights / jnp.maximum(jnp.max(jnp.abs(weights)), _TINY)
+    new = relative @ residuals + jnp.vdot(relative, weights) * old
     squares = jnp.sum(new**2)
     new = jnp.where(squares > _TINY, new * lax.rsqrt(squares + _TINY), old)
     fitted = residuals @ new + weights * jnp.vdot(old, new)

@@ -14,9 +14,9 @@ from jax import Array, lax
 from lasers_jax.coding.nonnegative import nonnegative_least_squares
 from lasers_jax.coding.search import largest, matmul, take
 
-# A pursuit stops where the best atom would explain less than this share of the
-# signal's norm, or where it lies this close (squared sine) to the span of the
-# chosen atoms; both are what float32 can tell from nothing.
+# A pursuit stops where the best atom would explain less than this fraction of
+# the signal's norm, or where it lies this close (squared sine) to the span of
+# the chosen atoms; both are what float32 can tell from nothing.
 CORRELATION_FLOOR = 1e-6
 SQUARED_SINE_FLOOR = 5e-8
 # What float32 can tell of a difference of squares.

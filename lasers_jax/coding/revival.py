@@ -32,15 +32,15 @@ def choose_revivals(
     use: [K], how often each atom is used (any unit).
     errors: [N], the squared coding error of each signal; one that is not
       finite is never drawn.
-    below: an atom is dead below this share of the mean use.
+    below: an atom is dead below this fraction of the mean use.
     limit: M, replacements at most.
   """
   m = min(limit, use.shape[0], errors.shape[0])
   negative_use, which = lax.top_k(-use, m)
   noise = jax.random.gumbel(key, errors.shape, jnp.float32)
   errors = jnp.where(jnp.isfinite(errors), errors, 0.0)
-  shares = errors / jnp.maximum(jnp.max(errors, initial=0), 1e-37)
-  _, rows = lax.top_k(jnp.log(shares + 1e-30) + noise, m)
+  relative = errors / jnp.maximum(jnp.max(errors, initial=0), 1e-37)
+  _, rows = lax.top_k(jnp.log(relative + 1e-30) + noise, m)
   # A signal without error has nothing to give.
   dead = (-negative_use < below * jnp.mean(use)) & (errors[rows] > 0)
   return Revival(which, dead, rows)
@@ -84,7 +84,7 @@ def revive_atoms(
     dictionary: [D, K], unit-norm columns.
     use: [K], how often each atom is used (any unit).
     residuals: [N, D], what the codes of N signals leave.
-    below: an atom is dead below this share of the mean use.
+    below: an atom is dead below this fraction of the mean use.
     limit: replacements at most.
     above: the less used of two atoms goes where their |inner product| is
       larger than this.

@@ -16,15 +16,15 @@ class Levels(NamedTuple):
   """
 
   values: Array  # float32 [L], ascending
-  counts: Array  # float32 [L], shares of the scalars
+  counts: Array  # float32 [L], fractions of the scalars
   sums: Array  # float32 [L]
 
 
 def spread_levels(x: Array, count: int) -> Levels:
   """Starts levels at evenly spaced quantiles of scalars, of any shape."""
   x = as_float32(x)
-  shares = (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
-  values = jnp.quantile(x, shares)
+  at = (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
+  values = jnp.quantile(x, at)
   counts = jnp.full(count, 1 / count, jnp.float32)
   return Levels(values, counts, counts * values)
 

@@ -193,7 +193,7 @@ def split_blocks(sites: Any, block: int) -> Any:
     if _alone():
       return x.reshape(count, block, *x.shape[1:])
     # The rows of a block lie `count` apart: where a mesh splits N, each device
-    # then holds its share of every block.
+    # then holds its fraction of every block.
     return x.reshape(block, count, *x.shape[1:]).swapaxes(0, 1)
 
   return jax.tree.map(split, sites)

@@ -128,14 +128,14 @@ class UNet(nn.Module):
     return x + self._skip(noisy, initial, time, use_condition)
 
   def _skip(self, noisy, initial, time, use_condition):
-    """A share of both images, as the time asks, at full size."""
+    """Adds up both images, each weighted as the time asks, at full size."""
     here = use_condition[:, None].astype(jnp.float32)
     told = jnp.concatenate([time.astype(jnp.float32), here], axis=1)
-    shares = nn.Dense(2, kernel_init=nn.initializers.zeros, name='skip')(told)
-    of_noisy, of_initial = shares[:, :1], shares[:, 1:] * here
+    weights = nn.Dense(2, kernel_init=nn.initializers.zeros, name='skip')(told)
+    of_noisy, of_initial = weights[:, :1], weights[:, 1:] * here
     return sum(
-      share[:, :, None, None] * image
-      for share, image in ((of_noisy, noisy), (of_initial, initial))
+      weight[:, :, None, None] * image
+      for weight, image in ((of_noisy, noisy), (of_initial, initial))
     )
 
   def _inputs(self, noisy, initial, quantized, use_condition):

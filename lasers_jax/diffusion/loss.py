@@ -14,9 +14,9 @@ def draw_times(key: Array, n: int, uniform_fraction: float = 1.0) -> Array:
   """Draws the times of training: float32 [n], in [0, 1].
 
   Args:
-    uniform_fraction: the share of uniform times; the others are logit-normal,
-      the sigmoid of N(0, 1), which looks more at the middle. Without a uniform
-      share the ends are hardly seen, which shifts colours (FlowMo).
+    uniform_fraction: the fraction of uniform times; the others are the sigmoid
+      of N(0, 1), most of which is in the middle. Without uniform times the ends
+      are hardly seen, which shifts colours (FlowMo).
   """
   which, uniform, normal = jax.random.split(key, 3)
   middle = jax.nn.sigmoid(jax.random.normal(normal, (n,), jnp.float32))

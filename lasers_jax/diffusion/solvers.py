@@ -97,16 +97,16 @@ def _dpmpp_2m(
   level = _log_ratio(schedule, times)
   width = level[1:] - level[:-1]
   # How far the middle of a step lies beyond its beginning, in steps before.
-  share = jnp.pad(width[1:] / (2 * width[:-1]), (1, 0)).at[-1].set(0.0)
+  weight = jnp.pad(width[1:] / (2 * width[:-1]), (1, 0)).at[-1].set(0.0)
 
   def step(carry, step):
-    (x, before), (t, s, share) = carry, step
+    (x, before), (t, s, weight) = carry, step
     now = denoise(x, t)
-    ahead = now + share * (now - before)
+    ahead = now + weight * (now - before)
     return (_move(schedule, x, ahead, t, s), now), None
 
   start = noise, jnp.zeros_like(noise)
-  (x, _), _ = jax.lax.scan(step, start, (times[:-1], times[1:], share))
+  (x, _), _ = jax.lax.scan(step, start, (times[:-1], times[1:], weight))
   return x
 
 

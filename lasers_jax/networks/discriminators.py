@@ -29,8 +29,8 @@ class PatchGAN(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @property
-  def least(self) -> int:
-    """The smallest side that leaves a logit."""
+  def minimum_side(self) -> int:
+    """Returns the smallest side that leaves a logit."""
     return 3 * 2**self.num_downsamples
 
   @nn.compact
@@ -39,7 +39,9 @@ class PatchGAN(nn.Module):
 
     Raises InputError where a side is too small.
     """
-    x = prepare(images, self.least, self.num_downsamples).astype(self.dtype)
+    x = prepare(images, self.minimum_side, self.num_downsamples).astype(
+      self.dtype
+    )
     for i in range(self.num_downsamples):
       x = layers.DownConv(self.channels * min(2**i, 8), self.dtype)(x)
       x = nn.leaky_relu(normalize(x, self.dtype) if i else x, 0.2)
@@ -81,8 +83,8 @@ class StyleGAN(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @property
-  def least(self) -> int:
-    """The smallest side that is still an image after all num_downsamples."""
+  def minimum_side(self) -> int:
+    """Returns the smallest side that num_downsamples leave an image of."""
     return 4 * 2**self.num_downsamples
 
   @nn.compact
@@ -91,7 +93,9 @@ class StyleGAN(nn.Module):
 
     Raises InputError where a side is too small.
     """
-    x = prepare(images, self.least, self.num_downsamples).astype(self.dtype)
+    x = prepare(images, self.minimum_side, self.num_downsamples).astype(
+      self.dtype
+    )
     x = self._act(layers.conv(self.channels, 3, self.dtype)(x))
     for i in range(self.num_downsamples):
       features = min(self.channels * 2 ** (i + 1), self.most)
@@ -125,17 +129,19 @@ def blur_pool(x: jax.Array) -> jax.Array:
   return x
 
 
-def prepare(images: jax.Array, least: int, num_downsamples: int) -> jax.Array:
+def prepare(
+  images: jax.Array, minimum_side: int, num_downsamples: int
+) -> jax.Array:
   """Brings images [B, h, w, C] from [0, 1] to [-1, 1].
 
   Leaves out the last rows and columns that cannot be halved so often. Raises
-  InputError where a side is below `least`.
+  InputError where a side is below `minimum_side`.
   """
-  if min(images.shape[1:3]) < least:
+  if min(images.shape[1:3]) < minimum_side:
     raise InputError(
-      f'the discriminator needs images of at least {least}x{least} pixels, not '
-      f'{images.shape[1]}x{images.shape[2]}: use fewer '
-      'discriminator.num_downsamples'
+      f'the discriminator needs images of at least {minimum_side}x'
+      f'{minimum_side} pixels, not {images.shape[1]}x{images.shape[2]}: use '
+      'fewer discriminator.num_downsamples'
     )
   h, w = (n - n % 2**num_downsamples for n in images.shape[1:3])
   return 2 * images[:, :h, :w] - 1

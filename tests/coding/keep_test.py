@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from lasers_jax.coding.keep import (
-  dequantize_shares,
+  dequantize_fractions,
   keep_largest,
-  quantize_shares,
+  quantize_fractions,
 )
 
 
@@ -26,23 +26,25 @@ def test_the_lowest_index_wins_a_tie():
 
 
 @pytest.mark.parametrize('bits', [1, 3, 8])
-def test_shares_are_within_half_a_level(bits):
+def test_fractions_are_within_half_a_level(bits):
   rng = np.random.default_rng(bits)
-  shares = -np.sort(-rng.uniform(0, 0.1, (200, 4)).astype(np.float32), axis=1)
-  levels = quantize_shares(jnp.asarray(shares), bits)
+  fractions = -np.sort(
+    -rng.uniform(0, 0.1, (200, 4)).astype(np.float32), axis=1
+  )
+  levels = quantize_fractions(jnp.asarray(fractions), bits)
   top = 2**bits - 1
   assert levels.dtype == jnp.int32
   assert levels.min() >= 0
   np.testing.assert_array_equal(levels[:, 0], top)
-  ratios = shares / shares[:, :1]
+  ratios = fractions / fractions[:, :1]
   assert np.abs(np.asarray(levels) / top - ratios).max() <= 0.5001 / top
-  back = np.asarray(dequantize_shares(levels))
+  back = np.asarray(dequantize_fractions(levels))
   np.testing.assert_allclose(back.sum(axis=1), 1, rtol=1e-6)
   expected = np.asarray(levels) / np.asarray(levels).sum(axis=1)[:, None]
   np.testing.assert_allclose(back, expected, rtol=1e-6)
 
 
-def test_nothing_to_share_is_no_nan():
-  levels = quantize_shares(jnp.zeros((1, 3)), 8)
+def test_nothing_to_divide_is_no_nan():
+  levels = quantize_fractions(jnp.zeros((1, 3)), 8)
   np.testing.assert_array_equal(levels, 0)
-  np.testing.assert_array_equal(dequantize_shares(levels), 0)
+  np.testing.assert_array_equal(dequantize_fractions(levels), 0)

@@ -81,12 +81,12 @@ class Prior(abc.ABC):
     raise NotImplementedError(f'{type(self).__name__} has no density')
 
 
-def check_latents(latents, least: int = 1) -> np.ndarray:
+def check_latents(latents, minimum: int = 1) -> np.ndarray:
   """Returns latents as float32 [n, d], without a copy where they are that.
 
   Args:
     latents: [n, d], finite.
-    least: rows that are needed.
+    minimum: rows that are needed.
 
   Raises:
     InputError: another number of axes, no or too few rows, no columns, NaN or
@@ -102,9 +102,9 @@ def check_latents(latents, least: int = 1) -> np.ndarray:
   n, d = latents.shape
   if not n or not d:
     raise InputError(f'there are no latents to fit: got the shape ({n}, {d})')
-  if n < least:
+  if n < minimum:
     raise InputError(
-      f'{n} latents are too few: the prior needs {least} or more'
+      f'{n} latents are too few: the prior needs {minimum} or more'
     )
   for start, rows in host_chunks(latents):
     finite = np.isfinite(rows).all(axis=1)

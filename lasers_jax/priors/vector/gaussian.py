@@ -20,7 +20,7 @@ from lasers_jax.priors.vector.base import (
   host_chunks,
 )
 
-# Directions of less variance than this share of the largest one count as
+# Directions of less variance than this fraction of the largest one count as
 # constant: float32 latents do not say more about them.
 NO_VARIANCE = 1e-10
 LOG_2PI = math.log(2 * math.pi)

@@ -99,11 +99,11 @@ class GMM(Prior):
         `check_latents`.
     """
     latents = check_latents(latents)
-    n, least = len(latents), max(self.components, 2)
-    if n < least:
+    n, minimum = len(latents), max(self.components, 2)
+    if n < minimum:
       raise InputError(
         f'{n} latents are too few for a mixture of {self.components} '
-        f'components: it takes {least} at least, or fewer components'
+        f'components: it takes {minimum} at least, or fewer components'
       )
     fit = _fit_whole if self.em == 'full' else _fit_in_batches
     mixture = fit(self, latents, seed)
@@ -321,9 +321,9 @@ def _update(
     return jnp.log(weight) + log_normal(z, mean, factor)
 
   def maximize(part: tuple[Mixture, Array]) -> Mixture:
-    (weight, mean, covariance), shares = part
-    weight = (1 - rate) * weight + rate * jnp.sum(shares)
-    pull = rate * shares / jnp.maximum(weight, 1e-30)
+    (weight, mean, covariance), fractions = part
+    weight = (1 - rate) * weight + rate * jnp.sum(fractions)
+    pull = rate * fractions / jnp.maximum(weight, 1e-30)
     centred = z - mean[None]
     move = pull @ centred
     scatter = (centred * pull[:, None]).T @ centred
@@ -334,8 +334,8 @@ def _update(
     z = (latents - frame.mean[None]) @ frame.to
     joint = lax.map(expect, tuple(mixture))  # [K, m]
     likelihood = jax.nn.logsumexp(joint, axis=0)
-    shares = jnp.exp(joint - likelihood[None]) / len(z)
-    return lax.map(maximize, (mixture, shares)), jnp.mean(likelihood)
+    fractions = jnp.exp(joint - likelihood[None]) / len(z)
+    return lax.map(maximize, (mixture, fractions)), jnp.mean(likelihood)
 
 
 def regularized(covariance):

@@ -51,7 +51,7 @@ class KDE(Prior):
 
   Attributes:
     bandwidth: in whitened units; None chooses it.
-    held_out: the share of latents that it is chosen by.
+    held_out: the fraction of latents that it is chosen by.
   """
 
   bandwidth: Positive | None = None
@@ -60,7 +60,7 @@ class KDE(Prior):
 
   def fit(self, latents, seed: int = 0) -> State:
     """Chooses the bandwidth on latents [n, d], n >= 2; the seed says which."""
-    latents = check_latents(latents, least=2)
+    latents = check_latents(latents, minimum=2)
     axes = principal_axes(latents)
     state = {
       'latents': latents,

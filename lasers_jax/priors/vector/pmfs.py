@@ -3,9 +3,9 @@
 A. Bouayed, A. Iaccovelli and D. Naccache, "Sampling from autoencoders' latent
 space via quantization and probability mass function concepts", arXiv
 2308.10704: cut every dimension into k bins between its extremes, weigh each
-cell by its share of the latents, draw a cell, then a point in it.
+cell by its fraction of the latents, draw a cell, then a point in it.
 
-Drawing a cell by its share and a point uniformly in it has the same law as
+Drawing a cell by its fraction and a point uniformly in it has the same law as
 drawing a latent uniformly and a point uniformly in that latent's cell, which
 needs no table of cells. In many dimensions nearly every cell holds one latent:
 then the method draws noise about the latents that it was fitted on, of a width
@@ -122,8 +122,8 @@ class PMFS(Prior):
     else:
       count, total = self._look_up(state, np.asarray(x))
     with np.errstate(divide='ignore'):  # where there is nothing
-      log_share = np.log(np.asarray(count, np.float64) / total)
-    return jnp.asarray(log_share - volume, jnp.float32)
+      log_fraction = np.log(np.asarray(count, np.float64) / total)
+    return jnp.asarray(log_fraction - volume, jnp.float32)
 
   @property
   def _rows(self) -> str:

@@ -216,9 +216,9 @@ def _log_density(prior: ProductPMF, state: State, x: Array) -> Array:
     )
     cells = jnp.sum(bins * prior._powers, axis=2)
     found = counts[jnp.arange(len(counts))[None], cells]
-    log_share = jnp.log(jnp.float32(found) / jnp.float32(jnp.sum(counts[0])))
+    log_fraction = jnp.log(jnp.float32(found) / jnp.float32(jnp.sum(counts[0])))
     # An empty cell may have no width.
-    return jnp.where(found > 0, log_share - jnp.sum(width, axis=2), -jnp.inf)
+    return jnp.where(found > 0, log_fraction - jnp.sum(width, axis=2), -jnp.inf)
 
   number, place = np.ogrid[: 2**prior.block, : prior.block]
   best = jax.lax.map(density, (number >> place) % 2 == 1).max(axis=0)
