@@ -22,7 +22,7 @@ MOST_CODES = 2**18  # of one codebook that is solved for
 
 
 class Latent(flax.struct.PyTreeNode):
-  """The code of the encoder's output, and what came with it."""
+  """Holds the code of the encoder's output, with losses and statistics."""
 
   quantized: Array  # [..., D], what the decoder receives
   codes: Any  # a pytree of arrays: exactly what would be stored
@@ -31,25 +31,25 @@ class Latent(flax.struct.PyTreeNode):
 
 
 class Bottleneck(nn.Module):
-  """The contract: `z` is channels last, with any leading dimensions.
+  """Codes latents `z`, channels last, with any leading dimensions.
 
     module = VQ(D=16, K=512)
     variables = start(module, z, jax.random.key(0))
     codes = module.apply(variables, z, method='encode')
     quantized = module.apply(variables, codes, method='decode')
 
-  A subclass defines `encode`, `decode` and `__call__(z, train, mask=None)`,
-  where `mask`, bool [..., H, W], says which sites count in losses, statistics
-  and learning (the others are padding, and coded all the same); where its code
-  is discrete also `bits_per_site`, `symbols`, `indices`, `at_rate` and
-  `transfer`; where it has atoms or codes to learn also `initialize` and
-  `revive`. Gradients touch `params` alone; statistics live in the collection
-  `codebook`, which is written only in training. Random draws take the key
-  stream `bottleneck`.
+  This is the contract. A subclass defines `encode`, `decode` and
+  `__call__(z, train, mask=None)`, where `mask`, bool [..., H, W], says which
+  sites count in losses, statistics and learning (the others are padding, and
+  coded all the same). A subclass with a discrete code also defines
+  `bits_per_site`, `symbols`, `indices`, `at_rate` and `transfer`; one that
+  learns atoms or codes also `initialize` and `revive`. Gradients touch `params`
+  alone; statistics live in the collection `codebook`, which is written only in
+  training. Random draws take the key stream `bottleneck`.
 
   Attributes:
     CHOICES: the words that a field may be, where it is one of a few.
-    loss_weights: of its losses, where a config says no others.
+    loss_weights: of its losses, unless a config gives others.
     D: width of a latent vector.
     K: atoms or codes of a codebook; a field of those that have one.
     revive_every: steps from one `revive` to the next; 0 never.
@@ -64,10 +64,10 @@ class Bottleneck(nn.Module):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Returns the fields with which a site costs the bits that are asked.
+    """Returns the fields with which a site costs the bits asked for.
 
     Raises:
-      ValueError: none do; the message says why.
+      ValueError: there are none; the message says why.
     """
     raise ValueError(f'{asked.bits} bits a site: {cls.__name__} has no rate')
 
@@ -87,16 +87,16 @@ class Bottleneck(nn.Module):
     return 1
 
   def map_bits(self, height: int, width: int) -> float | None:
-    """Returns the bits of a map of so many sites; None if continuous."""
+    """Returns the bits of a map of height x width sites; None if continuous."""
     bits = self.bits_per_site
     return None if bits is None else bits * height * width
 
   def grid(self, height: int, width: int) -> tuple[int, int]:
-    """Returns the sides of the grid of codes of a map of so many sites."""
+    """Returns the sides of the grid of codes of a map of sites."""
     return height // self.patch_side, width // self.patch_side
 
   def crop(self, codes: Any, height: int, width: int) -> Any:
-    """Returns the codes of so many sites at the top left of a padded map.
+    """Returns the codes of the top left height x width sites of a padded map.
 
     Args:
       codes: of one map, coded with a mask of these sites; NumPy arrays.
@@ -105,7 +105,7 @@ class Bottleneck(nn.Module):
     return jax.tree.map(lambda x: x[:rows, :columns], codes)
 
   def check(self) -> None:
-    """Raises ValueError where fields are out of range, or contradict."""
+    """Raises ValueError if fields are out of range or contradict each other."""
     check_fields(self)
     for field, choices in self.CHOICES.items():
       value = getattr(self, field)
@@ -113,7 +113,7 @@ class Bottleneck(nn.Module):
         raise ValueError(f'{field} must be one of {choices}: {value!r}')
 
   def atoms(self) -> Array:
-    """Returns what each atom or code stands for: [M, p, p, D]."""
+    """Returns the latents of single atoms or codes: [M, p, p, D]."""
     return jnp.zeros((0, 1, 1, self.D), jnp.float32)
 
   def indices(self, codes: Any) -> Array:
@@ -128,9 +128,9 @@ class Bottleneck(nn.Module):
     Args:
       coder: counts, weighs, writes or reads.
       sites: H and W of the latent.
-      codes: what `encode` gives for a latent [H, W, D], as NumPy arrays; None
-        for a reader.
-      name: what the names of tables begin with.
+      codes: of `encode` for a latent [H, W, D], as NumPy arrays; None for a
+        reader.
+      name: the prefix of the names of tables.
 
     Raises:
       InputError: the code is continuous.
@@ -140,7 +140,7 @@ class Bottleneck(nn.Module):
     )
 
   def initialize(self, z: Array) -> None:
-    """Sets up what learns from data; writes `params` and `codebook`."""
+    """Starts from a first batch; writes `params` and `codebook`."""
 
   def revive(self, z: Array) -> None:
     """Replaces dead atoms after a step; writes `params` and `codebook`."""
@@ -148,8 +148,8 @@ class Bottleneck(nn.Module):
   def declare(self, home: str, name: str, init: Callable, shape: tuple) -> None:
     """Creates an array drawn by `init(key, shape)` in a collection.
 
-    It is read by `get_variable` and written by `put_variable`: the same way
-    whether it is a parameter or a statistic.
+    Whether it is a parameter or a statistic, it is read by `get_variable` and
+    written by `put_variable`.
     """
     if home == 'params':
       self.param(name, init, shape)
@@ -182,7 +182,7 @@ def start(module: Bottleneck, z: Array, key: Array) -> dict[str, Any]:
 
 
 class LookUp(Bottleneck):
-  """Codes each site by one of K codes, and decodes it by looking that up.
+  """Codes each site by one of K codes, and decodes it by look-up.
 
   A subclass has `codes` [K, D], or defines `_codes`.
 
@@ -242,12 +242,12 @@ class LookUp(Bottleneck):
     return Latent(quantized, codes, losses, stats), use
 
   def _signals(self, z: Array) -> Array:
-    """The sites of z [..., D]: float32 [N, D]."""
+    """Returns the sites of z [..., D]: float32 [N, D]."""
     return z.reshape(-1, self.D).astype(jnp.float32)
 
 
 class Codebook(Bottleneck):
-  """A bottleneck with K atoms or codes that die and are revived.
+  """Codes by K atoms or codes that die and are revived: a base class.
 
   Attributes:
     revive_below: an atom is dead below this fraction of the mean use.
@@ -270,7 +270,7 @@ def fixed_length_bits(k: int) -> int:
 def use_stats(
   indices: Array, k: int, mask: Array | None = None
 ) -> tuple[Array, dict[str, Array]]:
-  """Counts the codes of a batch.
+  """Counts the codes of a batch, and returns statistics of their use.
 
   Args:
     indices: int32 [..., G], in [0, K); or [...], one for each site.
@@ -295,7 +295,7 @@ def use_stats(
 
 
 def site_mean(values: Array, mask: Array | None = None) -> Array:
-  """Averages over the sites [...] that count, and over what else there is.
+  """Averages over the sites [...] that count, and over all other axes.
 
   Args:
     values: [..., any], of each site.

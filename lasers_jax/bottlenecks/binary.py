@@ -31,12 +31,12 @@ class Binary(Scalars):
   codes near a site, softmax(2 x·c / temperature). The first term, of single
   sites, is exact. The second is approximated by the sum of the entropies of
   single bits, which is an upper bound: it makes each bit even, but does not
-  see that two bits say the same. It may be negative.
+  prevent two bits from being equal. The loss may be negative.
 
   Attributes:
     bits: width of the code.
     temperature: of the distribution over codes.
-    gamma: weight of the entropy of the mean, which asks for diverse codes.
+    gamma: weight of the entropy of the mean, which favours diverse codes.
   """
 
   bits: Annotated[int, Range(1, 32)] = 9
@@ -78,7 +78,7 @@ class Binary(Scalars):
 
 
 class LFQ(Binary):
-  """Look-up free quantization: the signs of the scalars, ±1 (section 3.1).
+  """Codes each site by the signs of scalars, ±1 (LFQ, section 3.1).
 
   Losses and attributes are those of `Binary`.
   """
@@ -92,7 +92,7 @@ class LFQ(Binary):
 
 
 class BSQ(Binary):
-  """Binary spherical quantization: signs of a unit vector, ±1/√bits.
+  """Codes each site by the signs of a unit vector, ±1/√bits (BSQ).
 
   The scalars are u = x / |x|, and q = sign(u) / √bits has length 1 as well.
   Losses and attributes are those of `Binary`, where x is u.

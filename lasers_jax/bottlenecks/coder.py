@@ -1,10 +1,10 @@
 """The contract of coders, which write, read or count the codes of images.
 
-A bottleneck says by `transfer` in which order, and by which tables, its codes
-are coded; a coder counts, writes or reads them (see `lasers_jax.codec`). All
-that is called `codes` or `values` is there for a counter or a writer, and None
-for a reader; all methods return it, so that a reader meets the integers as the
-writer left them.
+The `transfer` of a bottleneck defines the order of its codes in a file, and
+their tables; a coder counts, writes or reads them (see `lasers_jax.codec`).
+The arguments `codes` and `values` are arrays for a counter or a writer, and
+None for a reader; all methods return the integers, so that a reader goes the
+same way as the writer.
 """
 
 import abc
@@ -48,7 +48,7 @@ class Coder(Protocol):
     """Codes a map of integers, those of plane i in [0, sizes[i]).
 
     Args:
-      codes: int [h, w, planes], also what is returned, int64.
+      codes: int [h, w, planes]; they are returned as int64.
       sites: h and w.
     """
 
@@ -64,7 +64,7 @@ class Coder(Protocol):
     """Codes a map of integers in [-limit, limit], `count` at a site.
 
     Args:
-      codes: int [h, w, count], also what is returned, int64.
+      codes: int [h, w, count]; they are returned as int64.
       sites: h and w.
     """
 
@@ -79,18 +79,18 @@ class Coder(Protocol):
   ) -> np.ndarray:
     """Codes a map of sets of integers in [0, size), each ascending.
 
-    A set's probability, given how many members it has, is as the product of
-    their weights: so order costs nothing.
+    The probability of a set, given its number of members, is proportional to
+    the product of their weights: so no bits are spent on an order.
 
     Args:
-      codes: int [h, w, most], also what is returned, int64; `size` fills sets
-        of fewer members.
+      codes: int [h, w, most]; they are returned as int64; `size` fills sets of
+        fewer members.
       counts: int [h, w], members of each set, at most `most`.
     """
 
   @abc.abstractmethod
   def subset(self, values: np.ndarray | None, m: int, n: int) -> np.ndarray:
-    """Codes which m of n there are, all choices alike: int64 [m], ascending."""
+    """Codes a choice of m of n, all alike probable: int64 [m], ascending."""
 
 
 def transfer_planes(
@@ -120,14 +120,14 @@ def transfer_sets(
   shape: tuple[int, int, int],
   counted: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Codes a map of sets of atoms, then a level of each, given the atom.
+  """Codes a map of sets of atoms, then the level of each, given the atom.
 
   Args:
-    codes: atoms and levels, int [h, w, S] each, also what is returned, int32;
-      K fills sets of fewer atoms.
+    codes: atoms and levels, int [h, w, S] each; they are returned as int32; K
+      fills sets of fewer atoms.
     sites: h and w.
-    shape: S, K, and how many levels there are.
-    counted: whether each site has a number of atoms of its own, coded first.
+    shape: S, K, and the number of levels.
+    counted: whether sites have their own numbers of atoms, coded first.
   """
   s, k, levels = shape
   atoms, stored = (None, None) if codes is None else codes

@@ -18,11 +18,11 @@ SIZE_DECAY = 0.99
 
 
 class Coefficients(nn.Module):
-  """Levels that all atoms share, in units of each atom's own usual size.
+  """Stores coefficients as levels, in units of the usual size of their atom.
 
   Attributes:
     K: atoms.
-    bits: b of a coefficient, for 2^b levels; None stores float32.
+    bits: b of a coefficient, for 2^b levels of all atoms; None stores float32.
     decay: of the moving averages that the levels are.
   """
 
@@ -49,13 +49,13 @@ class Coefficients(nn.Module):
     return self.levels.value.values
 
   def store(self, atoms: Array, coefficients: Array) -> Array:
-    """Returns what is stored of coefficients of atoms, all of one shape."""
+    """Returns the levels of coefficients of atoms, arrays of one shape."""
     if self.bits is None:
       return coefficients
     return nearest_level(coefficients / self.usual()[atoms], self.multiples())
 
   def read(self, atoms: Array, stored: Array) -> Array:
-    """Returns the coefficients that were stored."""
+    """Returns the coefficients of stored levels."""
     if self.bits is None:
       return stored
     return self.multiples()[stored] * self.usual()[atoms]
@@ -71,7 +71,7 @@ class Coefficients(nn.Module):
   def fit_coarsely(self, key: Array, coefficients: Array) -> None:
     """Starts with atoms of all the sizes there are, and levels within ±2.
 
-    Few levels leave it to the atoms to be large and small.
+    If levels are few, it is the atoms that must be large and small.
     """
     assert self.bits is not None  # float32 needs no spread
     drawn = jnp.abs(coefficients).ravel()
@@ -82,7 +82,7 @@ class Coefficients(nn.Module):
     self.levels.value = spread_levels(spread, 2**self.bits)
 
   def forget(self, atoms: Array) -> None:
-    """Gives some atoms, by a mask [K], the size that is most usual."""
+    """Gives some atoms, by a mask [K], the median size."""
     usual = jnp.median(self.sizes.value)
     self.sizes.value = jnp.where(atoms, usual, self.sizes.value)
 

@@ -4,8 +4,8 @@ D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014; with
 the clamp and the small weight of R. Rombach et al., "High-resolution image
 synthesis with latent diffusion models", CVPR 2022. Unlike there, the mean
 starts as z itself and the deviation at e⁻³, so that a run begins as a plain
-autoencoder, and the loss is a mean over sites. Rows with `value_bits` are not
-of the papers: they show what the numbers cost as bits.
+autoencoder, and the loss is a mean over sites. `value_bits` is not of the
+papers: it shows the bits that the numbers cost.
 """
 
 from typing import Annotated, Any, ClassVar
@@ -41,9 +41,9 @@ LOWEST, HIGHEST = -30.0, 20.0  # log variances
 
 
 class Numbers(Bottleneck):
-  """Stores D numbers of each site.
+  """Stores D numbers of each site: a base class.
 
-  A subclass defines `numbers(z)`, what is to be stored of z: float32 [..., D].
+  A subclass defines `numbers(z)`, the numbers to store: float32 [..., D].
 
   Attributes:
     value_bits: b of a stored number, which is one of 2^b learned levels, the
@@ -80,7 +80,7 @@ class Numbers(Bottleneck):
     return 0 if self.value_bits is None else self.D * 2**self.value_bits
 
   def indices(self, codes: Array) -> Array:
-    """Returns one of each channel and level: int32 [..., D]."""
+    """Returns the indices of pairs of channel and level: int32 [..., D]."""
     starts = self._level_count * jnp.arange(self.D, dtype=jnp.int32)
     return codes + like_sites(starts, codes)
 
@@ -168,7 +168,7 @@ class Numbers(Bottleneck):
 
 
 class Identity(Numbers):
-  """Passes z on as it is: what any code is to be compared with.
+  """Passes z on unchanged: the baseline of all codes.
 
   With `value_bits`, training decodes the rounded numbers too; the gradient
   passes those within the levels unchanged, and the others not at all, as in

@@ -20,7 +20,7 @@ from lasers_jax.core.ranges import Decay, Whole
 
 
 class CVQ(LookUp):
-  """Codes each site with the nearest of K codes; the others go to anchors.
+  """Codes each site with the nearest of K codes; unused codes move to anchors.
 
   Losses: `codebook`, mean |sg(z) - q|², which reaches the codes alone, and
   `commitment`, mean |z - sg(q)|², which reaches the encoder alone.
@@ -29,7 +29,7 @@ class CVQ(LookUp):
   C_k + α_k (anchor_k - C_k), with α_k near 1 for a code that is hardly used
   and next to 0 for the others. The forward pass in training updates the use,
   and `revive`, which the trainer calls after each step of the optimizer with
-  that step's z, moves the codes; the optimizer's moments know nothing of it.
+  that step's z, moves the codes; the optimizer's moments stay as they are.
 
   Attributes:
     K: codes.
@@ -76,7 +76,7 @@ class CVQ(LookUp):
     self.put_variable('params', 'codes', picked)
 
   def revive(self, z: Array) -> None:
-    """Moves codes towards their anchors, the further the less they are used."""
+    """Moves codes towards their anchors, rarely used ones the most."""
     key, signals = self.make_rng('bottleneck'), self._signals(z)
     rows = ANCHORS[self.anchors](
       key, self.codes, signals, DISTANCES[self.distance]

@@ -1,4 +1,4 @@
-"""A number for each of K atoms: all of them, or the largest as bits."""
+"""Codes of one number for each of K atoms: all, or the largest as integers."""
 
 from typing import Annotated, Any
 
@@ -27,9 +27,8 @@ class Dense(Bottleneck):
   """Codes each site by a number for each of K atoms, most of them zero.
 
   A subclass defines these numbers, `_values(z)` [..., K], and `_atoms()`,
-  [D, K]; and of the numbers that are stored, how they are rounded to integers
-  from 0 on, `_round`, and what these stand for, `_restore`, both of a
-  SparseCode.
+  [D, K]; and for the numbers that are stored `_round`, to integers from 0 on,
+  and its inverse `_restore`, both of a SparseCode.
 
   Attributes:
     K: atoms.
@@ -44,7 +43,7 @@ class Dense(Bottleneck):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Takes few pairs of an atom, of 16 to 4096, and a coefficient."""
+    """Returns the fields of few pairs of an atom, of 16 to 4096, and 4 bits."""
     for pairs in range(1, asked.d + 1):
       atom_bits = asked.bits / pairs - _RATED_BITS
       if 4 <= atom_bits <= 12 and atom_bits == int(atom_bits):
@@ -95,7 +94,7 @@ class Dense(Bottleneck):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> SparseCode:
-    """Codes the largest first: the order says how large others may be."""
+    """Codes the atoms of a site, and the integers; the largest come first."""
     if self.keep is None:
       return super().transfer(coder, sites, codes, name)
     atoms, values = (None, None) if codes is None else codes

@@ -1,11 +1,11 @@
-"""Integers whose bits training counts.
+"""Integers whose bits are a loss.
 
 J. Ballé, V. Laparra and E. P. Simoncelli, "End-to-end optimized image
 compression", ICLR 2017; the decoder sees integers in training, as in D. Minnen
 and S. Singh, "Channel-wise autoregressive entropy models for learned image
 compression", ICIP 2020 (section 3.2). Unlike there, the prior of a channel is
-one logistic distribution, which follows the moments of what is coded: it is
-right from the first step on. Files are written by what codec.py counts.
+one logistic distribution, which follows the moments of the latents: it is
+right from the first step on. Files are written by the tables of codec.py.
 """
 
 import math
@@ -31,26 +31,27 @@ _SCALE = 1 / (2 * math.log(2))  # of the mean absolute deviation
 
 
 class Entropy(Integers):
-  """Rounds every channel to multiples of one step, and makes them cheap.
+  """Rounds every channel to multiples of one step, with their bits as a loss.
 
-  Losses: `rate`, the bits of a site: -log2 of what a logistic distribution has
-  between y - step/2 and y + step/2, summed over channels; that of a channel has
-  its mean and mean absolute deviation, averaged over training. In training,
-  y = z + U(-step/2, step/2) (equations 6 to 10 of the paper), out of it z
-  rounded. Its weight is that of `pixel` over 255² f² times the λ of papers that
-  weigh bits per pixel against λ times the error of images in [0, 255].
+  Losses: `rate`, the bits of a site: -log2 of the probability of the interval
+  from y - step/2 to y + step/2, summed over channels. The distribution of a
+  channel is logistic, with its mean and mean absolute deviation, averaged over
+  training. In training y = z + U(-step/2, step/2) (equations 6 to 10 of the
+  paper), in evaluation it is z rounded. The weight is that of `pixel` over
+  255² f² times the λ of papers that weigh bits per pixel against λ times the
+  error of images in [0, 255].
 
-  A wider step costs fewer bits: one model, many rates. What it looks like, the
-  decoder learns where training shows it (Y. Choi, M. El-Khamy and J. Lee,
-  "Variable rate deep image compression with a conditional autoencoder", ICCV
-  2019, section 3.2).
+  A wider step costs fewer bits: one model has many rates, if the decoder has
+  seen wider steps in training (Y. Choi, M. El-Khamy and J. Lee, "Variable rate
+  deep image compression with a conditional autoencoder", ICCV 2019, section
+  3.2).
 
   Attributes:
-    step: between neighbours.
-    max_step_scale: in training every image has a step of its own, from `step`
-      to this many times that, drawn evenly by its logarithm; its rate counts as
-      much as the error grows, by the square of how many times it is. 1: all
-      have one.
+    step: distance of neighbouring values.
+    max_step_scale: in training each image has its own step, `step` times a
+      factor from 1 to this, drawn uniformly by its logarithm; the image's rate
+      is weighted by the square of the factor, as its error grows. 1: all have
+      one step.
     decay: of the moving averages.
   """
 

@@ -1,4 +1,4 @@
-"""Finite scalar quantization, and what it shares with binary codes.
+"""Finite scalar quantization, and the base of it and of binary codes.
 
 F. Mentzer, D. Minnen, E. Agustsson and M. Tschannen, "Finite scalar
 quantization: VQ-VAE made simple", ICLR 2024. The paper's model ends in as many
@@ -36,7 +36,7 @@ Level = Annotated[int, Range(2, finite.MOST_LEVELS)]
 
 
 class Linear(nn.Module):
-  """A dense layer on sites [N, any], each mapped whatever comes along.
+  """Maps sites [N, any] by a dense layer, each independent of the others.
 
   Attributes:
     features: width of the output.
@@ -57,13 +57,13 @@ class Linear(nn.Module):
 class Scalars(Bottleneck):
   """Maps a site to a few scalars, rounds each, and maps them back to D.
 
-  A subclass has `levels`, how many each scalar may take, and says how: by
-  `_place`, what is rounded, by `_digits`, which level that is, and `_values`,
-  what a level stands for; all of [N, d]. What is stored of a site is one
-  number: its levels in mixed radix. There is one index a site where there are
-  at most MOST_COUNTED codes, else one of each scalar and level.
+  A subclass has `levels`, their number for each scalar, and defines three maps
+  of [N, d]: `_place`, to the values that are rounded; `_digits`, from these to
+  levels; and `_values`, from levels to their values. One number is stored of a
+  site: its levels in mixed radix. Up to MOST_COUNTED codes, that is the index
+  of a site; beyond, each pair of scalar and level has an index.
 
-  Nothing asks the way back to be the inverse of the way there, so that
+  The linear map back to D need not be the inverse of that to the scalars, so
   `relative_error` says little, and may exceed 1.
   """
 
@@ -93,7 +93,7 @@ class Scalars(Bottleneck):
     return digits.reshape(*codes.shape, -1)
 
   def atoms(self) -> Array:
-    """Returns what the lowest level of each scalar adds: [d, 1, 1, D]."""
+    """Returns the latent of the lowest level of each scalar: [d, 1, 1, D]."""
     lowest = self._values(jnp.zeros((1, len(self.levels)), jnp.int32))
     alone = jnp.eye(len(self.levels), dtype=jnp.float32) * lowest
     added = self.widen(alone) - self.widen(jnp.zeros_like(alone))
@@ -133,7 +133,7 @@ class Scalars(Bottleneck):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> np.ndarray:
-    """Codes numbers of one table where few may be; else each level."""
+    """Codes the numbers by one table if there are few; else each level."""
     total = math.prod(self.levels)
     dtype = np.int32 if total <= 2**31 else np.uint32
     radices = [total] if self._counted else self.levels
@@ -152,7 +152,7 @@ class Scalars(Bottleneck):
 
 
 def check_number(bits: int) -> None:
-  """Raises ValueError where a code of so many bits is no one number."""
+  """Raises ValueError if a code of so many bits does not fit one number."""
   if bits > MOST_BITS:
     raise ValueError(
       f'{bits} bits a site: a code is one number of at most {MOST_BITS} bits; '
@@ -185,7 +185,7 @@ class FSQ(Scalars):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Takes scalars of about 3 bits: 8 levels, near 5 to 8 of the paper."""
+    """Returns levels of about 3 bits: 8 a scalar, near 5 to 8 of the paper."""
     check_number(asked.bits)
     count = max(1, round(asked.bits / 3))
     each, more = divmod(asked.bits, count)

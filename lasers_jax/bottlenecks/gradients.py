@@ -1,7 +1,7 @@
-"""Gradients of a quantizer: what of the decoder's reaches the encoder.
+"""Gradients of quantizers: how the decoder's gradient reaches the encoder.
 
-Each function takes z and what it was quantized to, both [..., D], returns the
-quantized values to the last bit, and differs in the gradient alone, which
+Each function takes z and its quantized values, both [..., D], and returns the
+quantized values, to the last bit. They differ in the gradient alone, which
 reaches z and never the quantized values.
 """
 
@@ -15,7 +15,7 @@ def straight_through(z: Array, quantized: Array) -> Array:
 
 
 def rotation(z: Array, quantized: Array) -> Array:
-  """Turns the gradient as z was turned into its code (arXiv 2410.06424, §4).
+  """Rotates the gradient as z was rotated to its code (arXiv 2410.06424, §4).
 
   The Jacobian is |q| / |z| R, R the rotation in the plane of z and q that takes
   the direction of z to that of q, both held constant. For z = 0 it is zero.

@@ -28,21 +28,21 @@ class HyperVQ(LookUp, Codebook):
   """Codes each site with the class that a hyperbolic classifier gives it.
 
   Class k has a direction z_k and an offset r_k, and stands for the point of
-  its hyperplane nearest to zero, exp0(r_k ẑ_k), of which the logarithm is
-  r_k ẑ_k: what the decoder receives. A code is not the one nearest to z.
-  There are no losses: all gradients come from the decoder.
+  its hyperplane nearest to zero, exp0(r_k ẑ_k). The decoder receives the
+  logarithm of that point, r_k ẑ_k. A code is not the one nearest to z. There
+  are no losses: all gradients come from the decoder.
 
-  Evaluation takes the class of the largest logit. Training always draws it, by
-  the straight-through Gumbel softmax, from the key stream `bottleneck`; the
-  codes it returns are those drawn, and what it decodes. The gradient reaches
-  z, all z_k and all r_k through the softmax, and those drawn through r_k ẑ_k.
+  Evaluation takes the class of the largest logit. Training draws the class, by
+  the straight-through Gumbel softmax, from the key stream `bottleneck`; it
+  returns and decodes the codes that were drawn. The gradient reaches z, all z_k
+  and all r_k through the softmax, and those drawn through r_k ẑ_k.
 
   Attributes:
     K: classes.
     curvature: c of the ball, at least 0; 0 is flat space.
     temperature: of the Gumbel softmax, positive.
     decay, revive_every, revive_below, revive_limit: as of `Codebook`; classes
-      die faster than the codes of others, and are looked at more often.
+      die faster than the codes of others, and are revived more often.
   """
 
   curvature: Amount = 1.0
@@ -90,7 +90,7 @@ class HyperVQ(LookUp, Codebook):
     return classes.reshape(z.shape[:-1])
 
   def initialize(self, z: Array) -> None:
-    """Takes directions of a first batch, and its mean length for all offsets.
+    """Takes directions from a first batch, and its mean length for all offsets.
 
     With equal offsets each class wins at its own signal; with the lengths of
     the signals, those with small offsets would win everywhere.

@@ -1,4 +1,4 @@
-"""Vector quantization whose choice of codes has a gradient.
+"""Vector quantization with a gradient for the choice of codes.
 
 F. Shi et al., "Taming scalable visual tokenizer for autoregressive image
 generation", arXiv 2412.02692 (IBQ). Two terms of the double quantization loss
@@ -34,8 +34,8 @@ class IBQ(LookUp):
   |z - sg(q')|², and `entropy`: the mean entropy of a site's softmax, less the
   entropy of their mean, in nats.
 
-  There is no start from data: with a softmax of temperature 1 the size of the
-  codes is part of the method, and N(0, 1) is what the encoder grows towards.
+  Codes do not start from data: with a softmax of temperature 1 their size is
+  part of the method, and the encoder grows towards N(0, 1).
 
   Attributes:
     K: codes.

@@ -1,4 +1,4 @@
-"""The base of codes that are one integer of each channel."""
+"""The base of codes of one integer for each channel."""
 
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ class Integers(Bottleneck):
   [-limit, limit]. A subclass has `_basis`, the spacings [D].
 
   Attributes:
-    limit: the largest |k|; 2^m - 1 leaves little of its m + 1 bits unused.
+    limit: the largest |k|; 2^m - 1 uses nearly all values of m + 1 bits.
   """
 
   limit: Limit = 7
@@ -43,7 +43,7 @@ class Integers(Bottleneck):
     return self.D * (2 * self.limit + 1)
 
   def indices(self, codes: Array) -> Array:
-    """Returns one of each channel and integer: int32 [..., D]."""
+    """Returns the indices of pairs of channel and integer: int32 [..., D]."""
     starts = jnp.arange(self.D, dtype=jnp.int32) * (2 * self.limit + 1)
     return codes + self.limit + like_sites(starts, codes)
 
@@ -58,7 +58,7 @@ class Integers(Bottleneck):
     return nearest.astype(jnp.int32)
 
   def decode(self, codes: Array) -> Array:
-    """Turns integers [..., D] into what they stand for: float32 [..., D]."""
+    """Multiplies integers [..., D] by the spacings: float32 [..., D]."""
     return codes.astype(jnp.float32) * like_sites(self._basis(), codes)
 
   def transfer(

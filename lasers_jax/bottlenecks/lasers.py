@@ -4,7 +4,7 @@ X. Li and A. D. Sarwate, "LASERS: latent space encoding for representations
 with sparsity for generative modeling", arXiv 2409.11184. Unlike the released
 code, a signal is one site of one image, never a mixture of several; the atoms
 of a site are stored as a set; coefficients are stored as integers, in training
-too; and what is coded is how a signal differs from the mean of signals.
+too; and the mean of all signals is subtracted before coding.
 """
 
 import math
@@ -60,21 +60,21 @@ class Lasers(Codebook):
     coefficient_bits: bits b of a stored coefficient, which is one of 2^b
       learned multiples, the same for all atoms, of the usual size of the
       coefficients of its atom; None stores float32, and counts 32.
-    pursuit: 'omp' fits all coefficients, and rounds them after; 'rounded'
-      rounds each as it is found, so that later atoms make up for it: better
-      where a coefficient has few bits. It takes 0 to 4; with 0 an atom has
-      one level, as a code of a vector quantizer does.
+    pursuit: 'omp' fits all coefficients, and then rounds them; 'rounded' rounds
+      each as it is found, so that later atoms make up for it: better with few
+      bits a coefficient. It takes 0 to 4; with 0 an atom has one level, as a
+      code of a vector quantizer does.
     patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
     sparsity_dropout: fraction of the images of which, in training, the decoder
-      sees the first 1 to S atoms, as many as a draw says: so that it knows what
-      smaller S look like (as N. Zeghidour et al., "SoundStream", arXiv
-      2107.03312, section III-C, drop stages of a residual quantizer).
-    residual_norm: out of training a site takes no more atoms once its residual
+      sees only the first 1 to S atoms, a random number, so that it learns to
+      decode smaller S (as N. Zeghidour et al., "SoundStream", arXiv 2107.03312,
+      section III-C, drop stages of a residual quantizer).
+    residual_norm: in evaluation a site takes no more atoms once its residual
       has a squared norm of at most this times the mean square of the usual
-      sizes of coefficients, and so has an S of its own, from 0 on; the other
-      atoms are K, and come last. Goes with pursuit='rounded'.
+      sizes of coefficients, and so has its own S, from 0 on; unused slots hold
+      K, and come last. Goes with pursuit='rounded'.
     forgetting: of the online statistics, per step.
     decay: of the moving averages of use and of the levels.
   """
@@ -126,10 +126,10 @@ class Lasers(Codebook):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Takes few atoms of at most 2048, at 2 or 4 levels inside the pursuit.
+    """Returns fields with few atoms of at most 2048, at 2 or 4 levels.
 
     On CIFAR-10, at 2 bits a pixel, 2 bits a coefficient were better than 1, 0,
-    or the 6 and more that rounding after the pursuit asks for; with one atom a
+    or the 6 and more that rounding after the pursuit requires; with one atom a
     site, 1 bit, its sign, was better than none.
     """
     for s in range(1, asked.d + 1):
@@ -190,7 +190,7 @@ class Lasers(Codebook):
     return latent.replace(quantized=quantized)
 
   def encode(self, z: Array) -> SparseCode:
-    """Codes z [..., H, W, D] as it would be stored.
+    """Codes z [..., H, W, D] as it is stored.
 
     Returns:
       SparseCode of [..., H/p, W/p, S]: atoms int32, ascending, and of their
@@ -209,9 +209,9 @@ class Lasers(Codebook):
     return self._read(code.atoms, code.stored)
 
   def multiples(self, z: Array) -> Array:
-    """Returns what coding z rounds to levels: float32 [N, S].
+    """Returns the numbers that coding z rounds to levels: float32 [N, S].
 
-    The coefficients, in units of the usual size of those of their atoms.
+    They are coefficients, in units of the usual size of those of their atoms.
     """
     code = self._pursue(self._signals(z), self._atoms())
     return code.coefficients / self.coefficients.usual()[code.atoms]
@@ -277,7 +277,7 @@ class Lasers(Codebook):
       self.statistics.value = rest
 
   def _signals(self, z: Array) -> Array:
-    """The signals [N, p·p·D] of z [..., H, W, D], about their mean."""
+    """Returns the signals [N, p·p·D] of z [..., H, W, D], less their mean."""
     patches = to_patches(z.astype(jnp.float32), self.patch)
     return patches.reshape(-1, patches.shape[-1]) - self.mean.value[None]
 

@@ -32,20 +32,20 @@ _LEAST = 1e-4  # no spacing is below
 
 
 class Lattice(Integers):
-  """Learns the spacings b.
+  """Codes each site by integers, and learns the spacings b of its channels.
 
   Losses: `codebook`, mean |sg(z) - q|², and `size`, -sum of min(b, B) over the
   channels, which reach the basis alone, and `commitment`, mean |z - sg(q)|²,
   which reaches the encoder alone.
 
-  Once a spacing is so wide that k = 0 everywhere, the codebook loss has no
-  gradient for it; a size term without a bound would then widen it forever.
-  Beyond B, the widest spacing at the start, it has none either.
+  If a spacing is so wide that k = 0 everywhere, the codebook loss has no
+  gradient for it, and a size term without a bound would widen it forever. So
+  the size term has no gradient beyond B, the widest spacing at the start.
 
   Attributes:
-    initial_points: set the spacings at the start and nothing else: they are
-      drawn from U(0, B), B = 1 / (points^(1/D) - 1), with which so many points
-      span a cube of side 1.
+    initial_points: sets the spacings at the start: they are drawn from
+      U(0, B), B = 1 / (points^(1/D) - 1), with which this number of points
+      spans a cube of side 1.
   """
 
   loss_weights: ClassVar = {'codebook': 1.0, 'commitment': 0.25, 'size': 0.01}

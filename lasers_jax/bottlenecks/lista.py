@@ -5,8 +5,8 @@ learned ISTA", Pattern Recognition 161, 2025, arXiv 2303.16666. Written from the
 equations. Unlike in the paper, the atoms have norm 1, so that lambda keeps its
 meaning; the constant c is learned as a multiple of the dictionary's squared
 norm and stays where steps converge; and the first step is like the others.
-The dictionary starts as an overcomplete DCT over the channels. Rows with
-`keep` are not of the paper: they show what its coefficients cost as bits.
+The dictionary starts as an overcomplete DCT over the channels. `keep` is not
+of the paper: it shows the bits that its coefficients cost.
 """
 
 from typing import Annotated, ClassVar
@@ -24,20 +24,20 @@ from lasers_jax.core.ranges import Amount, Count, Decay, Range
 
 
 class Lista(Dense):
-  """Codes each site with steps of soft thresholding (SC-VAE section 3).
+  """Codes each site by steps of soft thresholding (SC-VAE section 3).
 
   The gradient goes through the steps, to encoder, dictionary and c.
 
-  Losses: `latent`, mean |z - q|², with gradient to both. Nothing else asks for
-  few atoms: the thresholds make the code sparse.
+  Losses: `latent`, mean |z - q|², with gradient to both. There is no loss of
+  sparsity: the thresholds make the code sparse.
 
   Attributes:
     K: atoms.
     iterations: steps of thresholding.
     penalty: lambda, the weight of |s|₁. A latent whose products with all atoms
       are smaller is coded as zero, and passes no gradient of the decoder.
-    learning: how the dictionary learns. 'gradient': a parameter; 'fixed': not
-      at all, it stays the DCT.
+    learning: how the dictionary learns. 'gradient': a parameter; 'fixed': it
+      stays the DCT.
     keep: the coefficients that are stored; None stores all K as float32, and is
       continuous. Training decodes all of them, evaluation what is stored.
     coefficient_bits: bits b of a stored coefficient, where `keep` is set: one
@@ -75,9 +75,9 @@ class Lista(Dense):
     return rows[:, None, None]
 
   def multiples(self, z: Array) -> Array:
-    """Returns what coding z rounds to levels: float32 [N, keep].
+    """Returns the numbers that coding z rounds to levels: float32 [N, keep].
 
-    The coefficients, in units of the usual size of those of their atoms.
+    They are coefficients, in units of the usual size of those of their atoms.
     """
     kept = self._kept(self._values(z))
     found = kept.coefficients / self.coefficients.usual()[kept.atoms]

@@ -1,11 +1,11 @@
-"""Masked vector quantization: codes for the sites that matter, no others.
+"""Masked vector quantization: codes for some sites alone.
 
 M. Huang et al., "Not all image regions matter: masked vector quantization for
 autoregressive image generation", CVPR 2023 (MQ-VAE). Unlike in the released
-code, the bottleneck has no batch normalization, so that an image is coded alike
-whatever comes along: LayerNorm instead. The kept sites are quantized as they
-are, without linear maps to and from codes of another width. And which sites
-are kept is counted as bits.
+code, the bottleneck has LayerNorm instead of batch normalization, so that the
+code of an image does not depend on the batch. The kept sites are quantized as
+they are, without linear maps to and from codes of another width. The positions
+of the kept sites are counted as bits.
 """
 
 import functools
@@ -43,7 +43,7 @@ _LayerNorm = functools.partial(
 
 
 class MaskedCodes(flax.struct.PyTreeNode):
-  """The kept sites of maps [..., H, W], as an encoder of files needs them."""
+  """Holds the kept sites of maps [..., H, W], as they are stored."""
 
   # int32 [..., M] in [0, H·W), ascending: a set; H·W where padding left fewer.
   positions: Array | np.ndarray
@@ -57,17 +57,17 @@ class MQVAE(Copies, kw_only=True):
 
   A network gives each site a score. The M best sites, normalized and times
   their score, go through `inner`; the others hold a learned token. A second
-  network, whose attention trusts the kept sites more, makes `quantized` of the
-  map. What a site is coded to depends on its image: that is the method, and
-  holds for no other bottleneck. The images of a batch do not depend on each
+  network, whose attention trusts the kept sites more, maps these to
+  `quantized`. The code of a site depends on its whole image, by the method; in
+  no other bottleneck does it. The images of a batch do not depend on each
   other.
 
-  The scores learn through the product alone, not through the choice. Masked
-  sites (padding) are read by neither network, and an image keeps its fraction
-  of the others alone: of M positions the last are then H·W, and hold nothing.
+  The scores learn through the product, not through the choice. Neither network
+  reads masked sites (padding), and an image keeps its fraction of the other
+  sites: the last of its M positions are then H·W, and unused.
 
   Losses and statistics: those of `inner`, over the kept sites; so the statistic
-  `relative_error` is of what `inner` codes, and not of z.
+  `relative_error` is that of the input of `inner`, and not of z.
 
   Attributes:
     keep: the fraction of sites that are kept; M is rounded down, at least 1.
@@ -81,7 +81,7 @@ class MQVAE(Copies, kw_only=True):
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
-    """Keeps as many sites as the bits allow, their positions counted."""
+    """Returns the largest `keep` that the bits allow, positions included."""
     most = asked.bits * asked.sites
     for bits in (*range(USUAL_BITS, 0, -1), *range(USUAL_BITS + 1, 19)):
       for kept in range(asked.sites, 0, -1):
@@ -117,7 +117,7 @@ class MQVAE(Copies, kw_only=True):
 
   @property
   def bits_per_site(self) -> float:
-    """Returns that of a large map: H2(keep) bits of positions, and codes."""
+    """Returns the bits of a site of a large map: H2(keep), and a code's."""
     fractions = self.keep, 1 - self.keep
     positions = -sum(p * math.log2(p) for p in fractions if p)
     return positions + self.keep * super().bits_per_site
@@ -172,7 +172,7 @@ class MQVAE(Copies, kw_only=True):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> MaskedCodes:
-    """Codes which sites are kept, then their codes."""
+    """Codes the positions of the kept sites, then their codes."""
     n = math.prod(sites)
     m = self.kept(n)
     positions, inner = (codes.positions, codes.inner) if codes else (None, None)
@@ -247,8 +247,8 @@ class ScoreNet(nn.Module):
   """Scores the sites [B, H, W, D] that are valid, bool [B, H, W].
 
   Returns the scores [B, H, W] in (0, 1), and each site normalized times its
-  score. The gradient of the scores is through the latter alone, since nothing
-  that has one is made of the former.
+  score. The gradient reaches the scores through the latter alone: the former
+  serve only to choose sites.
   """
 
   width: int
@@ -264,10 +264,10 @@ class ScoreNet(nn.Module):
 
 
 class DemaskNet(nn.Module):
-  """Makes maps [B, H, W, D] of maps with sites that hold nothing of the image.
+  """Fills maps [B, H, W, D] whose masked sites hold a token.
 
-  `trust` [B, H, W] says how much attention to a site counts: 1 for one that
-  holds a code, less for another, and 0 for padding, which is never read.
+  `trust` [B, H, W] weights the attention to a site: 1 if it holds a code, less
+  if not, and 0 for padding, which is never read.
   """
 
   D: int
@@ -288,9 +288,9 @@ class DemaskNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-  """x + two times (LayerNorm, swish, conv3x3): [B, H, W, C] -> the same.
+  """Adds two times (LayerNorm, swish, conv3x3) to x: [B, H, W, C] -> the same.
 
-  Sites that are not `real`, bool [B, H, W, 1], are not read by the others.
+  Sites that are not `real`, bool [B, H, W, 1], do not affect the others.
   """
 
   width: int
@@ -305,7 +305,7 @@ class ResidualBlock(nn.Module):
 
 
 class TrustingAttention(nn.Module):
-  """x + attention of one head between all sites: [B, H, W, C] -> the same.
+  """Adds attention of one head between all sites: [B, H, W, C] -> the same.
 
   See `trusting_attention` for `trust` [B, H, W].
   """

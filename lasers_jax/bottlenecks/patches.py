@@ -4,7 +4,7 @@ from jax import Array
 
 
 def to_patches(z: Array, p: int) -> Array:
-  """Cuts a latent map into patches of p×p sites, each one signal.
+  """Cuts a latent map into patches of p×p sites; each patch is a signal.
 
   Args:
     z: [..., H, W, D].

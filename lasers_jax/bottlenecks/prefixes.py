@@ -1,4 +1,4 @@
-"""Prefixes of codes, which training shows the decoder."""
+"""Prefixes of codes that the decoder sees in training."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ def draw_prefixes(
   Args:
     key: of the draw.
     images: the dimensions of the batch.
-    most: parts that there are, all of which an image keeps as a rule.
-    dropout: fraction of the images that keep 1 to `most`, with equal odds.
+    most: parts of a whole code.
+    dropout: fraction of the images that keep 1 to `most`, with equal odds; the
+      others keep all.
 
   Returns:
     int32 of the dimensions `images`.

@@ -1,8 +1,8 @@
 """Settings with which a bottleneck spends a given number of bits a site.
 
-A bottleneck solves for its own in `at_rate`; here is what they share. Where
-several settings would do, the choice is the usual one of its papers, or what
-trained best on the validation split of CIFAR-10.
+A bottleneck solves for its own in `at_rate`; the parts common to several are
+here. Of several settings that would do, the usual ones of its papers are
+chosen, or those that trained best on the validation split of CIFAR-10.
 """
 
 import functools
@@ -24,7 +24,7 @@ class Asked(NamedTuple):
   Attributes:
     bits: of a site, fixed length.
     d: D, the width of a latent vector.
-    sites: of a latent map; what a site costs may depend on it.
+    sites: of a latent map; the bits of a site may depend on it.
     inner: solves for the bottleneck inside, if there is one: (bits, d) to its
       fields.
   """
@@ -42,7 +42,7 @@ def fields_at(
   d: int,
   sites: int,
 ) -> Fields:
-  """Solves for the fields that make a site cost so many bits.
+  """Solves for the fields with which a site costs some bits.
 
   Args:
     table: BOTTLENECKS.
@@ -54,7 +54,7 @@ def fields_at(
     The fields to change in the section, nested as it is.
 
   Raises:
-    ValueError: none meet it; the message says why.
+    ValueError: there are none; the message says why.
   """
   if bits < 1 or bits != int(bits):
     raise ValueError(f'{bits:g} bits a site: must be a whole number from 1')

@@ -1,4 +1,4 @@
-"""Plain numbers whose distribution is held near one that can be sampled.
+"""Plain numbers, with a loss that holds their distribution near N(0, I).
 
 WAE-MMD: I. Tolstikhin et al., arXiv 1711.01558. InfoVAE: S. Zhao et al., arXiv
 1706.02262. RAE-L2: P. Ghosh et al., arXiv 1903.12436.
@@ -23,15 +23,15 @@ def prior_mmd(z: Array, key: Array, mask: Array | None = None) -> Array:
   """Estimates the squared MMD of the sites of z and N(0, I), without bias.
 
   The kernel is the sum of c / (c + |x - y|²), c = 2 D s for s in SCALES (WAE,
-  section 4). As many draws as sites stand for N(0, I); all pairs are compared,
-  so memory is quadratic in their number.
+  section 4). N(0, I) is represented by as many draws as there are sites; all
+  pairs are compared, so memory is quadratic in their number.
 
   Args:
     z: [..., D].
     mask: bool [...], the sites that count.
 
   Returns:
-    A scalar; below zero at times, as it is not biased.
+    A scalar; it may be below zero, as it is unbiased.
   """
   d = z.shape[-1]
   x = z.reshape(-1, d).astype(jnp.float32)
@@ -56,9 +56,9 @@ def _kernel(x: Array, y: Array) -> Array:
 
 
 class WAE(Identity):
-  """Passes z on, and holds the sites of a batch near N(0, I) together.
+  """Passes z on, and holds the distribution of the sites near N(0, I).
 
-  Losses: `mmd`, of `prior_mmd`; in evaluation against the same draws always.
+  Losses: `mmd`, of `prior_mmd`; in evaluation always with the same draws.
   """
 
   loss_weights: ClassVar = {'mmd': 1.0}
@@ -72,12 +72,11 @@ class WAE(Identity):
 
 
 class InfoVAE(KL):
-  """Draws as `KL` does, and holds all draws of a batch near N(0, I), too.
+  """Draws as `KL` does, and holds the distribution of draws near N(0, I), too.
 
   Losses: `info` = (1 - alpha) kl + (alpha + lambda_ - 1) mmd, of `KL` and of
-  `prior_mmd` (equation 6 there, with all its terms to be made small). With
-  alpha + lambda_ below 1 the second weight would drive draws away from N(0, I):
-  that is an error.
+  `prior_mmd` (equation 6 there, as a loss). With alpha + lambda_ below 1 the
+  second weight would drive draws away from N(0, I): that is an error.
 
   Attributes:
     alpha, lambda_: the letters of the paper.
@@ -108,9 +107,9 @@ class InfoVAE(KL):
 
 
 class RAE(Identity):
-  """Passes z on, and holds it small (RAE-L2).
+  """Passes z on, and penalizes its norm (RAE-L2).
 
-  The decoder's weights are to be held small, too: `decoder_norm` of the loss.
+  The method penalizes the decoder's weights, too: `decoder_norm` of the loss.
 
   Losses: `norm`, |z|²/2, a sum over D and a mean over sites.
   """

@@ -2,8 +2,8 @@
 
 T. Gautam et al., "Soft convex quantization: revisiting vector quantization with
 convex optimization", L4DC 2024, arXiv 2310.03004. No code was released; this is
-the relaxation of algorithm 2, with codes that start as signals. Rows with
-`keep` are not of the paper: they show what its weights cost as bits.
+the relaxation of algorithm 2, with codes that start as signals. `keep` is not
+of the paper: it shows the bits that its weights cost.
 """
 
 from typing import Annotated, ClassVar
@@ -30,8 +30,8 @@ class SCQ(Dense):
 
   Attributes:
     K: codes.
-    penalty: lambda, which draws the weights towards the nearest code alone;
-      float32 needs 1e-3.
+    penalty: lambda, which draws the weights towards the nearest code alone; at
+      least 1e-3 in float32.
     keep: the weights that are stored; None stores all K as float32, and is
       continuous. Training decodes all weights, evaluation what is stored.
     coefficient_bits: bits of a stored weight, where `keep` is set.

@@ -2,10 +2,9 @@
 
 Y. Zhu et al., "Addressing representation collapse in vector quantized models
 with one linear layer", arXiv 2411.02038 (SimVQ). Unlike the released code,
-stored codes are decoded by what they were coded with, C W + b and not C, and
-the map starts from the mean and the spread of a first batch: codes that lie
-far from the data, or around one point of it, are known to stay unused where
-there are few.
+stored codes are decoded by C W + b, by which they were coded, and not by C; and
+the map starts from the mean and the spread of a first batch: few codes that lie
+far from the data, or around one point of it, are known to stay unused.
 """
 
 from typing import ClassVar

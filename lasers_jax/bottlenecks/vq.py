@@ -3,9 +3,9 @@
 A. van den Oord, O. Vinyals and K. Kavukcuoglu, "Neural discrete
 representation learning", NeurIPS 2017. The options `affine`, `synchronized` and
 learning 'alternated' are those of M. Huh et al., "Straightening out the
-straight-through estimator", ICML 2023; unlike in its released code, a revived
-code lands where it should under `affine`, and the commitment and the codebook
-term are weighted by the trainer alone.
+straight-through estimator", ICML 2023. Unlike in its released code, a revived
+code is placed through the inverse of `affine`, and the commitment and the
+codebook term are weighted by the trainer alone.
 """
 
 from typing import ClassVar
@@ -42,9 +42,9 @@ class VQ(LookUp, Codebook):
     assignment: in training; 'nearest', or 'sinkhorn', which spreads the signals
       of a batch evenly over the codes (OptVQ, arXiv 2412.15195). Evaluation
       takes the nearest code.
-    gradient: what reaches z from the decoder, see gradients.py.
-    affine: codes are (1 + a s) C + a b with learned s and b for all, where a is
-      this; 0 for C itself. Goes with learning 'loss'.
+    gradient: of z, from the decoder; see gradients.py.
+    affine: a of the codes (1 + a s) C + a b, s and b being learned for all; 0
+      for C itself. Goes with learning 'loss'.
     synchronized: ν, the fraction of the decoder's gradient that also reaches
       the codes. Goes with learning 'loss'.
     rate: of the descent in 'alternated' learning.
@@ -127,7 +127,7 @@ class VQ(LookUp, Codebook):
     return indices.reshape(z.shape[:-1])
 
   def initialize(self, z: Array) -> None:
-    """Takes signals of a first batch as codes, or the clusters of it."""
+    """Takes signals of a first batch, or their clusters, as codes."""
     key, signals = self.make_rng('bottleneck'), self._signals(z)
     if self.start == 'kmeans':
       codes, use = coding.kmeans(key, signals, self.K)

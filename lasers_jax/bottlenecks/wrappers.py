@@ -1,4 +1,4 @@
-"""Several codes for a site: of what others leave, or of slices of it.
+"""Several codes for a site: of successive residuals, or of slices.
 
 N. Zeghidour et al., "SoundStream: an end-to-end neural audio codec", TASLP 30,
 2022 (residual, with dropout of levels); D. Lee et al., "Autoregressive image
@@ -26,14 +26,14 @@ from lasers_jax.core.ranges import Count, Fraction
 
 
 class Copies(Bottleneck, kw_only=True):
-  """The base of bottlenecks that are made of copies of another.
+  """Codes by copies of another bottleneck: a base class.
 
-  A subclass defines `count`, how many there are. The index of an atom or code
+  A subclass defines `count`, the number of copies. The index of an atom or code
   of a copy is offset by the `symbols` of the copies before it. Its losses are
   those of `inner`, and so are their weights.
 
   Attributes:
-    inner: what is copied, with fields as a copy has them; its codes must be
+    inner: the bottleneck to copy, with the fields of a copy; its codes must be
       discrete.
   """
 
@@ -94,7 +94,7 @@ class Copies(Bottleneck, kw_only=True):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> tuple:
-    """Codes one copy after the other, each by tables of its own."""
+    """Codes one copy after the other, each by its own tables."""
     given = [None] * self.count if codes is None else codes
     return tuple(
       self.inner.transfer(coder, sites, code, f'{name}{i}/')
@@ -103,10 +103,10 @@ class Copies(Bottleneck, kw_only=True):
 
 
 class Residual(Copies, kw_only=True):
-  """Codes each site by levels, each of them what those before it leave.
+  """Codes each site by levels; each codes the residual of those before it.
 
-  The decoder's gradient reaches z and codes as the first level passes it, and
-  through that one alone: the others add their values.
+  The decoder's gradient reaches z and codes through the first level alone; the
+  others add constants.
 
   Losses: those of `inner`, a mean over the levels in use; each reaches z as if
   the levels before were constant. So a commitment is of the partial sums of
@@ -115,8 +115,8 @@ class Residual(Copies, kw_only=True):
 
   Attributes:
     depth: levels.
-    dropout: fraction of the images of a batch for which training uses the first
-      levels alone, from 1 to all of them with equal odds.
+    dropout: fraction of the images of a batch for which training uses only the
+      first levels, from 1 to all of them with equal odds.
   """
 
   depth: Count = 4
@@ -181,11 +181,11 @@ class Residual(Copies, kw_only=True):
     return quantized
 
   def initialize(self, z: Array) -> None:
-    """Starts each level from what those before it leave of a first batch."""
+    """Starts each level from a first batch, less the levels before it."""
     self._for_each('initialize', z)
 
   def revive(self, z: Array) -> None:
-    """Revives each level by what those before it leave."""
+    """Revives each level by the residual of those before it."""
     self._for_each('revive', z)
 
   def _for_each(self, method: str, z: Array) -> None:
@@ -204,7 +204,7 @@ class Residual(Copies, kw_only=True):
 
 
 class Product(Copies, kw_only=True):
-  """Codes each of equal slices of the channels by itself.
+  """Codes equal slices of the channels, each by itself.
 
   Losses and statistics: those of `inner`, means over the slices, except for
   the statistic `relative_error`.
@@ -243,7 +243,7 @@ class Product(Copies, kw_only=True):
       )
 
   def atoms(self) -> Array:
-    """Returns those of each slice, with zeros in the others."""
+    """Returns the atoms of each slice, with zeros in the others."""
     d, each = self.inner.D, []
     for i, copy in enumerate(self.copies):
       around = [(0, 0)] * 3 + [(i * d, self.D - (i + 1) * d)]
@@ -306,7 +306,7 @@ def _copy(module: Bottleneck) -> Bottleneck:
 
 
 def _join(z, quantized, latents, fractions, mask) -> Latent:
-  """Makes one latent of those of copies, which count by their fractions."""
+  """Joins the latents of copies, weighted by the fractions of use."""
 
   def mean(each: list[dict[str, Array]]) -> dict[str, Array]:
     return {

@@ -21,7 +21,7 @@ class Codec:
   """Writes and reads the codes of one model.
 
   Attributes:
-    bottleneck: whose codes they are.
+    bottleneck: of the codes.
     f: pixels along a side of a site.
     pad_multiple: pixels that the sides of an image are padded to a multiple of.
     tables: of `fit_tables`.
@@ -47,8 +47,8 @@ class Codec:
   def write(self, codes: Any, height: int, width: int) -> bytes:
     """Returns the file of an image's codes.
 
-    It has a bit for every site or patch that is coded, padded with zeros if
-    need be: so reading takes no more time and memory than its size justifies.
+    Zeros pad it to at least one bit for each site or patch, so that the size
+    of a file bounds the time and memory of reading it.
 
     Args:
       codes: NumPy arrays, as `Bottleneck.transfer` takes them, of the padded
@@ -61,7 +61,7 @@ class Codec:
     return container.pack(container.Frame(self.model, height, width, payload))
 
   def read(self, data: bytes) -> tuple[Any, int, int]:
-    """Returns what `write` was given.
+    """Returns codes, height and width, as given to `write`.
 
     Raises:
       InputError: the file is damaged, of another version or of another model.
@@ -101,11 +101,11 @@ def fit_tables(
   maps: Iterable[tuple[Any, Sites]],
   context: bool = False,
 ) -> Tables:
-  """Counts the codes of images: each with H and W of its latent.
+  """Counts the codes of images, each with H and W of its latent.
 
   Args:
-    context: whether a network is trained, too, that tells how probable codes
-      are from those around them.
+    context: whether to train a network, too, which predicts the probabilities
+      of codes from those around them.
 
   Raises:
     InputError: the code is continuous.

@@ -1,12 +1,11 @@
-"""Coders of integers: they write, and read.
+"""Coders that write integers, and read them.
 
-A bottleneck leads any of them through the codes of an image, and so those that
-count (`counters`): see `bottlenecks.coder`. A reader meets the integers as the
-writer left them, since both go the same way.
-Probabilities are ratios of the integers of tables, and what is done with them
-(constriction's range coder of 24 bits, R. Bamler, arXiv 2201.01741) is
-additions, multiplications and divisions as IEEE 754 has them: the same bytes on
-every machine.
+The `transfer` of a bottleneck leads them, and those that count (`counters`),
+through the codes of an image: see `bottlenecks.coder`. A reader finds the
+integers in the order of the writer, since both go the same way.
+Probabilities are ratios of the integers of tables. Coding (constriction's range
+coder of 24 bits, R. Bamler, arXiv 2201.01741) is additions, multiplications and
+divisions of IEEE 754: the bytes are the same on every machine.
 """
 
 import abc
@@ -30,7 +29,7 @@ _MEANINGLESS = 'the file is damaged: its codes mean nothing'
 
 
 class RowCoder(Coder, abc.ABC):
-  """Codes maps by the rows of tables; but for sets, which a subclass codes."""
+  """Codes maps by the rows of tables; a subclass codes sets."""
 
   def table(self, name, values, n, size, rows=None, row_count=1):
     rows = np.zeros(n, np.int64) if rows is None else rows
@@ -77,7 +76,7 @@ class RowCoder(Coder, abc.ABC):
 
 
 class FittedCoder(RowCoder):
-  """A coder that goes by tables, or wave of sites by wave by networks."""
+  """Codes by tables, or by networks, one wave of sites after the other."""
 
   def __init__(self, tables: Tables):
     self._tables = tables
@@ -94,7 +93,7 @@ class FittedCoder(RowCoder):
     return maps.codes
 
   def numbers(self, name, codes, sites, limit, count):
-    """Codes plane by plane, each by how far off it is from what is expected."""
+    """Codes plane by plane, each by its difference from the expected value."""
     found = self._fitted(name, Scales)
     if found is None:
       return super().numbers(name, codes, sites, limit, count)
@@ -210,7 +209,7 @@ class Writer(FittedCoder):
 class Reader(FittedCoder):
   """Reads the integers that a writer wrote.
 
-  Raises InputError where no writer can have written what there is.
+  Raises InputError for bytes that no writer can have written.
   """
 
   def __init__(self, tables: Tables, payload: bytes):
@@ -221,7 +220,7 @@ class Reader(FittedCoder):
     self._decoder = range_coder().queue.RangeDecoder(np.trim_zeros(words, 'b'))
 
   def end(self) -> None:
-    """Raises InputError where more was written than has been read."""
+    """Raises InputError if more was written than has been read."""
     if not self._decoder.maybe_exhausted():
       raise InputError(BEYOND)
 
@@ -252,7 +251,7 @@ def _alike(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def range_coder():
-  """Returns what writes and reads words: the module constriction.stream.
+  """Returns the module constriction.stream, which writes and reads words.
 
   Raises:
     InputError: it is not installed; some machines have no build of it.

@@ -1,4 +1,4 @@
-"""The frame of a file: of which model, how large, and whether it is whole.
+"""The frame of a file: the model, the size, and a checksum.
 
 2 bytes   b'LZ'
 1 byte    version
@@ -25,7 +25,7 @@ HEAD_BYTES = _HEAD.size
 
 
 class Frame(NamedTuple):
-  """The contents of a file."""
+  """Holds the contents of a file."""
 
   model: bytes  # HASH_BYTES of them
   height: int

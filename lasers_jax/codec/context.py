@@ -64,7 +64,7 @@ class Network(NamedTuple):
 
 
 class Kind(NamedTuple):
-  """The integers of a site: a plane of each size, or a set.
+  """Describes the integers of a site: a plane of each size, or a set.
 
   A set has at most `count` members, all below its one size, which fills it.
   """
@@ -102,7 +102,7 @@ def shapes(kind: Kind) -> Network:
 
 
 class AutoregressiveMap:
-  """A map of codes that becomes known from its upper left corner on."""
+  """Predicts a map of codes, which becomes known from the upper left on."""
 
   def __init__(self, network: Network, kind: Kind, sites: tuple[int, int]):
     self._network, self._kind = network, kind
@@ -113,11 +113,11 @@ class AutoregressiveMap:
 
   @property
   def codes(self) -> np.ndarray:
-    """Returns what is known: int64 [h, w, planes]."""
+    """Returns the codes so far known: int64 [h, w, planes]."""
     return self._seen[1:, 1:-1] - self._kind.starts
 
   def waves(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields rows and columns [n] of sites, after all their neighbours."""
+    """Yields rows and columns [n] of sites, each after all its neighbours."""
     height, width, _ = self.codes.shape
     for time in range(width + 2 * (height - 1)):
       rows = np.arange(max(0, (time - width + 2) // 2), time // 2 + 1)

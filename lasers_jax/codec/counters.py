@@ -1,4 +1,4 @@
-"""Coders that write nothing: they count or keep what comes, or check tables."""
+"""Coders that write nothing: they count or keep integers, or check tables."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from lasers_jax.codec.tables import Tables, weigh
 
 
 class Counter(RowCoder):
-  """Counts integers, for tables to be made of."""
+  """Counts integers, to make tables."""
 
   def __init__(self):
     self.counts: Tables = {}
@@ -33,7 +33,7 @@ class Counter(RowCoder):
 
 
 class MapCollector(RowCoder):
-  """Keeps maps, for networks to be trained on."""
+  """Keeps maps, to train networks."""
 
   def __init__(self):
     self._maps: dict[tuple[str, Kind], list[np.ndarray]] = {}
@@ -71,7 +71,7 @@ class MapCollector(RowCoder):
 
 
 class Checker(FittedCoder):
-  """Reads zeros; raises ValueError where a table is missing or misshapen."""
+  """Reads zeros; raises ValueError if a table is missing or misshapen."""
 
   def table(self, name, values, n, size, rows=None, row_count=1):
     self._need(name, (row_count, size))

@@ -25,7 +25,7 @@ LEVELS = {
 
 
 class ModelCodec:
-  """A trained model that turns images into files, and files into images."""
+  """Turns images into files, and files into images, by a trained model."""
 
   def __init__(
     self,
@@ -122,8 +122,8 @@ def fit_levels(
   """Finds levels for the coefficients of a bottleneck that has learned some.
 
   Args:
-    model: as it is to code; the levels in `variables` may be of another number.
-    batches: of the images that they are to suit.
+    model: as it will code; `variables` may have another number of levels.
+    batches: of the images for which the levels are found.
     find: of LEVELS.
 
   Returns:

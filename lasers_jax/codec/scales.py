@@ -1,17 +1,17 @@
-"""Predicts how large integers are from those that are known.
+"""Predicts the size of integers from those that are known.
 
 For maps of planes of integers, such as the channels of a transform. One plane
-comes after the other, and the sites of each from coarse to fine: an integer is
-predicted from the four around it that are known, and how far off that will be
-from how far off they were, as in P. Howard and J. Vitter, "New methods for
-lossless image compression using arithmetic coding", Inf. Proc. & Management
-1992 (MLP); and from the planes before, at the site and beside it, as D. Minnen
-and S. Singh, ICIP 2020, take slices of channels one by one. Both are linear,
-and found on training maps. What is expected falls into one of a few bins, each
-with a table of how often integers were off by so much.
+comes after the other, and the sites of each from coarse to fine. An integer is
+predicted from the four known ones around it, and its error from their errors,
+as in P. Howard and J. Vitter, "New methods for lossless image compression using
+arithmetic coding", Inf. Proc. & Management 1992 (MLP); and from earlier planes,
+at the site and beside it, as D. Minnen and S. Singh, ICIP 2020, take slices of
+channels one by one. Both predictions are linear, and fitted to training maps.
+The expected error falls into one of a few bins, each with a table of how often
+each error occurred.
 
-All of it is in integers, products in float64 where sums stay below 2^53: every
-machine finds the same.
+All arithmetic is of integers, with products in float64 where sums stay below
+2^53: the results are the same on every machine.
 """
 
 import functools
@@ -44,15 +44,15 @@ _LEARNING_RATE = 2e-2
 
 
 class Scales(NamedTuple):
-  """Integers [..], by planes and by kinds of passes.
+  """Holds integers [..], by planes and by kinds of passes.
 
   Attributes:
     slope, offset: [kinds, planes], of predictions, in 1 / _SLOPE.
     least: [kinds, planes], of scales, as those below in 1 / _UNIT.
-    near: [kinds, planes], for how far off those were that predict.
-    before, beside: [planes, planes], what plane i says to plane j > i, at the
-      site and at the four around it.
-    scale_bins: [bins, 4 limit + 1], weights of how far off one is.
+    near: [kinds, planes], of the errors of the integers that predict.
+    before, beside: [planes, planes], of plane i for plane j > i, at the site
+      and at the four around it.
+    scale_bins: [bins, 4 limit + 1], weights of the errors.
   """
 
   slope: np.ndarray
@@ -65,14 +65,14 @@ class Scales(NamedTuple):
 
 
 def shapes(limit: int, planes: int) -> Scales:
-  """Returns the shapes of what is fitted to integers in [-limit, limit]."""
+  """Returns the shapes of `Scales` for integers in [-limit, limit]."""
   each, square = (KINDS, planes), (planes, planes)
   bins = len(_EDGES) + 1, 4 * limit + 1
   return Scales(each, each, each, each, square, square, bins)
 
 
 class ScanPass(NamedTuple):
-  """Sites that come together, and the k that predict each."""
+  """Holds sites that come at once, and the k that predict each."""
 
   kind: int
   rows: np.ndarray  # [n]
@@ -115,7 +115,7 @@ def _pass(kind: int, here: np.ndarray, offsets: Sequence) -> ScanPass:
 
 
 class ScalePredictor:
-  """Maps of integers [..., h, w] that become known plane by plane."""
+  """Predicts maps of integers [..., h, w], which become known by planes."""
 
   def __init__(self, scales: Scales, limit: int, shape: tuple[int, ...]):
     """Begins with nothing; shape: [..., h, w, planes]."""
@@ -129,7 +129,7 @@ class ScalePredictor:
 
   @property
   def codes(self) -> np.ndarray:
-    """Returns what is known: int64 [..., h, w, planes]."""
+    """Returns the integers so far known: int64 [..., h, w, planes]."""
     return np.moveaxis(self._known, 0, -1).astype(np.int64)
 
   def expect(self, plane: int, one: ScanPass) -> tuple[np.ndarray, np.ndarray]:
@@ -180,9 +180,9 @@ class ScalePredictor:
 
 
 def fit(maps: Sequence[np.ndarray], limit: int, seed: int = 0) -> Scales:
-  """Finds what tells integers in [-limit, limit] of maps int [h, w, planes].
+  """Fits `Scales` to maps int [h, w, planes] of integers in [-limit, limit].
 
-  Maps of one size are looked at together.
+  Maps of one size are taken together.
   """
   sizes = sorted({x.shape for x in maps})
   stacks = [np.stack([x for x in maps if x.shape == size]) for size in sizes]

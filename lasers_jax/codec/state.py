@@ -17,7 +17,7 @@ _HASH = 'hash'  # with it, an array that is missing shows
 
 
 class State(NamedTuple):
-  """The settings that codes of a model are written with.
+  """Holds the settings with which codes of a model are written.
 
   `levels` are those of coefficients, float32 [2^b], where they are not the
   model's own.
@@ -67,7 +67,7 @@ def load(path: str) -> State:
 
 
 def load_kept(path: str, weights: str, changes: dict[str, Any]) -> State | None:
-  """Reads the state of weights and changes; None where it is to be made.
+  """Reads the state of weights and changes; None if there is none of them.
 
   Raises:
     InputError: the file is damaged, or of other changes.

@@ -1,4 +1,4 @@
-"""Weights of symbols: how probable they are, as ratios of integers."""
+"""Weights of symbols: probabilities as ratios of integers."""
 
 import functools
 import itertools
@@ -17,7 +17,7 @@ Tables = dict[str, np.ndarray]
 def weigh(counts: np.ndarray) -> np.ndarray:
   """Makes a table of counts [rows, size]: int64 weights, all positive.
 
-  Rows that were seen little are near the mean of all.
+  Rows with few counts are near the mean of all.
   """
   size = counts.shape[1]
   total = counts.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Codes of single vectors: pure functions of arrays."""
+"""Coding of single vectors: pure functions of arrays."""
 
 from lasers_jax.coding.codebook import (
   CodebookStatistics,

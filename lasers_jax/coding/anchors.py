@@ -1,4 +1,4 @@
-"""Codes that few signals use move to where the signals are.
+"""Anchors: the signals that rarely used codes move to.
 
 C. Zheng and A. Vedaldi, "Online clustered codebook", ICCV 2023 (CVQ-VAE).
 """
@@ -17,7 +17,7 @@ from lasers_jax.coding.search import in_blocks, matmul
 
 
 class Distance(NamedTuple):
-  """The distance of the look-up and of the anchors.
+  """Measures distances for the look-up and for the anchors.
 
   `nearest(signals [N, D], codebook [K, D])` is int32 [N], in [0, K);
   `similarity` of the same arrays is [N, K], and may leave out what is equal
@@ -45,7 +45,7 @@ def cosines(signals: Array, codebook: Array) -> Array:
 def negative_squares(signals: Array, codebook: Array) -> Array:
   """Computes |z|² - |z - c|² of signals [N, D] and codes [K, D]: [N, K].
 
-  About the mean of the codes, where large numbers would cancel.
+  Computed about the mean of the codes, since large numbers would cancel.
   """
   centre = jnp.mean(codebook, axis=0, keepdims=True)
   signals, codebook = signals - centre, codebook - centre
@@ -68,8 +68,8 @@ def anchor_rate(use: Array, decay: float) -> Array:
     decay: γ of that average.
 
   Returns:
-    float32 [K] in [0, 1): all but 1 for a code without use, and next to
-    nothing from a hundredth of the mean use on (at decay 0.99).
+    float32 [K] in [0, 1): nearly 1 for a code without use, and nearly 0 from
+    a hundredth of the mean use on (at decay 0.99).
   """
   return jnp.exp(-10 / (1 - decay) * use - 1e-3)
 
@@ -98,7 +98,7 @@ def random(
 def probrandom(
   key: Array, codes: Array, signals: Array, distance: Distance
 ) -> Array:
-  """Draws near signals for codes: rows int32 [K].
+  """Draws a signal for each code, near ones more often: rows int32 [K].
 
   The probability of a signal is the softmax of its similarity to the code
   over the signals.

@@ -33,7 +33,7 @@ def entropies(logits: Array, weights: Array) -> tuple[Array, Array]:
   The first is exact: given the site, bits are independent. The second is the
   sum of the entropies of the single bits. Over sites bits may depend on each
   other, and then the entropy of the mean over all 2^d codes is less than this
-  sum: what is returned is an upper bound, and equal bits look like two.
+  sum: the sum is an upper bound, and counts equal bits twice.
 
   Args:
     logits: float32 [N, d], the log odds of each bit.
@@ -56,5 +56,5 @@ def _entropy_of_bit(logits: Array) -> Array:
 
 
 def _plogp(p: Array) -> Array:
-  """Is -p log p, with a finite gradient at 0."""
+  """Returns -p log p, with a finite gradient at 0."""
   return -p * jnp.log(jnp.maximum(p, 1e-30))

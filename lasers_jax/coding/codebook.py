@@ -117,20 +117,20 @@ def follow_signals(
 ) -> Array:
   """Moves codes as the signals have moved as a whole since they were learned.
 
-  Codes that are the means of their signals fit them as they are: of all maps
-  a c + b with a and b [D], the identity has the least squared error. Where
-  another one has by far less, signals have been scaled or shifted, and codes
-  that moving means would leave behind go with them. The motion is shrunk by
-  what chance would explain of it (W. James and C. Stein, "Estimation with
-  quadratic loss", 1961, the positive part): so it is none at all, to the last
-  bit, for signals at rest.
+  Of all maps a c + b of the codes, a and b [D], the identity has the minimum
+  squared error where the codes are the means of their signals. Where another
+  map has a far smaller error, the signals have been scaled or shifted, and the
+  codes follow by that map; moving means would lag behind. The motion is shrunk
+  by the part that chance explains (W. James and C. Stein, "Estimation with
+  quadratic loss", 1961, the positive part), and so is zero, to the last bit,
+  for signals at rest.
 
-  A code that this batch does not choose moves only with the others of a book
-  in use: it has been chosen of late, and the batch chooses at least a quarter
-  of the codes that batches chose before.
+  A code that this batch does not choose moves only if it has been chosen
+  recently, and if the batch chooses at least a quarter of the codes that
+  earlier batches chose.
 
-  Where codes are so many that errors are far below the spread of signals, they
-  fit signals of any smaller spread, and this sees no motion.
+  If there are so many codes that errors are far below the spread of signals,
+  the codes fit signals of any smaller spread too, and no motion is detected.
 
   Args:
     codes: [K, D]; use: [K], moving average of how often each is chosen.
@@ -202,7 +202,7 @@ def _means(counts: Array, sums: Array) -> Array:
 def kmeans(
   key: Array, signals: Array, k: int, rounds: int = 10
 ) -> tuple[Array, Array]:
-  """Clusters signals by Lloyd's algorithm, from signals drawn by chance.
+  """Clusters signals by Lloyd's algorithm, from randomly drawn signals.
 
   A code that no signal chooses stays where it is.
 
@@ -247,7 +247,7 @@ def sinkhorn(
   """Spreads signals evenly over codes (OptVQ, arXiv 2412.15195, algorithm 1).
 
   Args:
-    costs: [N, K], as distances; standardized over all entries inside.
+    costs: [N, K], such as distances; they are standardized over all entries.
     rounds: of scaling columns and rows in turn.
     sharpness: the factor of the costs in the exponent.
     weights: [N], how much each signal counts; None for 1.

@@ -49,13 +49,13 @@ def project_simplex(values: Array) -> Array:
 def convex_weights(signals: Array, codebook: Array, penalty: float) -> Array:
   """Solves for the weights of the codes (algorithm 2, the relaxation).
 
-  That is the p which minimizes |z - C'p|² + lambda |p - q|², where q is 1 at
-  the nearest code and 0 elsewhere, projected on the simplex. The gradient goes
-  through solve and projection, to signals and codes; q is held.
+  Finds the p that minimizes |z - C'p|² + lambda |p - q|², where q is 1 at the
+  nearest code and 0 elsewhere, and projects it on the simplex. The gradient
+  goes through both, to signals and codes; q is constant.
 
   The minimum is q + C (C'C + lambda I)⁻¹ (z - C'q), C [K, D] being the
-  codebook: by the Woodbury identity what the K×K system gives, without its
-  cost, and in this form without cancellation.
+  codebook. By the Woodbury identity this is the solution of the K×K system,
+  at less cost, and without cancellation.
 
   Args:
     signals: [N, D]; codebook: [K, D]. Computed in float32.

@@ -56,9 +56,9 @@ def random_codes(key: Array, shape: tuple[int, int]) -> Array:
 
 
 def pick_signals(key: Array, signals: Array, k: int) -> Array:
-  """Draws K of the signals [N, D], with a little noise against equal ones.
+  """Draws K of the signals [N, D], and adds a little noise.
 
-  Where N < K, signals come more than once and the noise tells them apart: a
+  Where N < K, signals are drawn more than once, and differ by the noise: a
   hundredth of their deviation, or a millionth of their size.
 
   Returns:
@@ -159,10 +159,10 @@ def update_dictionary(
 
   Block-coordinate descent of tr(D' D A) / 2 - tr(D' B) over atoms on the unit
   sphere, which never raises it. With block 1 it is algorithm 2 of Mairal et
-  al. 2009. The atoms of a larger block move at once, each by a step that the
-  row sums of |A| within the block bound; that is as good for learning, and
-  costs K / block products of matrices instead of K of vectors. An atom that no
-  code has used stays as it is.
+  al. 2009. The atoms of a larger block move at once, each by a step bounded by
+  the row sums of |A| within the block; that learns as well, and costs K / block
+  products of matrices instead of K of vectors. An atom that no code has used
+  stays as it is.
 
   Args:
     dictionary: [D, K], unit-norm columns.
@@ -206,7 +206,7 @@ def update_dictionary(
 def forget_atoms(
   statistics: OnlineStatistics, which: Array
 ) -> OnlineStatistics:
-  """Takes the past of some atoms out of the statistics; which: bool [K]."""
+  """Removes some atoms from the statistics; which: bool [K]."""
   keep = jnp.where(which, jnp.float32(0), jnp.float32(1))
   return OnlineStatistics(
     statistics.codes * keep[:, None] * keep[None],

@@ -1,8 +1,8 @@
 """Distances in float32 that keep their digits far from zero.
 
 |x|² - 2 x·y + |y|² subtracts large numbers where the mean is large beside the
-spread. Here all is taken about the mean of the codes, which the distance does
-not see: a function of the codes alone, so that no signal depends on another.
+spread. So all is computed about the mean of the codes, which changes no
+distance, and depends on the codes alone: no signal depends on another.
 """
 
 from typing import NamedTuple
@@ -66,13 +66,13 @@ def centre(codebook: Array) -> Centred:
 def best_code(signals: Array, codebook: Array, by_distance: bool) -> Array:
   """Finds the nearest code of each signal, or that of the largest product.
 
-  Both see no difference when the mean is taken from all codes, and the first
-  none when it is taken from the signals as well.
+  Neither changes when the mean is subtracted from all codes; the first does
+  not either when it is subtracted from the signals as well.
 
   Args:
     signals: [N, D]; one with an entry that is not finite counts as zero.
     codebook: [K, D]; a code with such an entry is never the best.
-    by_distance: or by the inner product.
+    by_distance: whether by the distance, or by the inner product.
 
   Returns:
     int32 [N], in [0, K); the lowest index wins a tie.

@@ -26,10 +26,10 @@ def bound(x: Array, levels: Levels) -> Array:
   """Squashes scalars into the range of their levels (the paper's f).
 
   In steps of the grid it is tanh(x + shift) (L - 1) / 2 - offset, where offset
-  is 1/2 for an even L, which has no level in its middle, and shift keeps 0
-  near 0. The shift is that of the appendix, tan, where atanh would hit 0
-  itself: from L = 4 on they differ by less than 1e-3, and atanh has no value
-  at L = 2. There, zero is far from the threshold (x = -1.56).
+  is 1/2 for an even L, which has no level in its middle, and shift maps 0 to
+  about 0. The shift is the tan of the appendix; atanh would map 0 to 0. From
+  L = 4 on they differ by less than 1e-3, and atanh has no value at L = 2.
+  There, zero is far from the threshold (x = -1.56).
 
   Args:
     x: float32 [N, d].
@@ -56,7 +56,7 @@ def nearest_levels(bounded: Array, levels: Levels) -> Array:
 
 @_jit
 def level_values(digits: Array, levels: Levels) -> Array:
-  """Returns what levels [N, d] stand for: float32 [N, d], in [-1, 1]."""
+  """Returns the values of levels [N, d]: float32 [N, d], in [-1, 1]."""
   middle = _middle(levels)
   return (digits.astype(jnp.float32) - middle) / middle
 

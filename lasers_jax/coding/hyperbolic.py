@@ -1,8 +1,8 @@
 """Classes in hyperbolic space: the Poincaré ball of curvature -c.
 
 R. Shimizu, Y. Mukuta and T. Harada, "Hyperbolic neural networks++", ICLR 2021.
-With u in the tangent space at zero, the ball has the point x = exp0(u). c = 0
-is flat space, which the formulas approach as c falls.
+A vector u of the tangent space at zero stands for the point x = exp0(u) of the
+ball. c = 0 is flat space, the limit of the formulas.
 """
 
 import functools
@@ -46,7 +46,7 @@ def mlr_logits(
     (2/√c) |z_k| asinh(λ √c⟨x, ẑ_k⟩ cosh(2√c r_k) - (λ - 1) sinh(2√c r_k))
 
   where λ√c x = sinh(2√c|u|) û and λ - 1 = cosh(2√c|u|), so that nothing
-  saturates at the edge of the ball; |u| and |r_k| count up to 10/√c. The
+  saturates at the edge of the ball; |u| and |r_k| are clipped to 10/√c. The
   logit of class k is zero on the hyperplane through exp0(r_k ẑ_k) orthogonal
   to ẑ_k, and grows beyond it.
 

@@ -1,8 +1,8 @@
-"""A gradient for the choice among very many codes, by the softmax behind it.
+"""A gradient for the choice among many codes, by the softmax of their logits.
 
 F. Shi et al., "Taming scalable visual tokenizer for autoregressive image
 generation", arXiv 2412.02692 (IBQ). The logits of all sites and all codes,
-[N, K], never exist at once: sites come in chunks, forwards and backwards.
+[N, K], never exist at once: sites are taken in chunks, in both passes.
 """
 
 from collections.abc import Callable
@@ -35,11 +35,11 @@ def largest_product(signals: Array, codebook: Array) -> Array:
 
 
 def pass_through(soft: Array, codebook: Array, indices: Array) -> Array:
-  """Looks up the chosen codes; their choice has the gradient of a soft one.
+  """Looks up the chosen codes, with the gradient of a soft choice.
 
-  This is the straight-through one-hot vector times the codebook: value and
-  gradient to the codebook are those of the look-up, and what reaches the
-  probabilities p is the gradient of `soft`.
+  This is the straight-through one-hot vector times the codebook: the value, and
+  the gradient to the codebook, are those of the look-up; the gradient to the
+  probabilities p is that of `soft`.
 
   Args:
     soft: [N, D], p @ sg(codebook).
@@ -84,10 +84,10 @@ def entropies(
   temperature: float,
   chunk: int | None = None,
 ) -> tuple[Array, Array]:
-  """Computes how sure the choices of codes are, and how varied.
+  """Returns the entropies of single choices of codes, and of their mean.
 
-  Of p = softmax(z·Cᵀ / temperature). A small first entropy: each site is sure
-  of its code. A large second one: together they use all codes.
+  Both are of p = softmax(z·Cᵀ / temperature). If the first is small, each site
+  is sure of its code; if the second is large, the sites together use all codes.
 
   Args:
     signals: float32 [N, D]; codebook: float32 [K, D].

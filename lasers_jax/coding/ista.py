@@ -1,4 +1,4 @@
-"""Sparse codes by iterative soft thresholding, with a gradient through it.
+"""Sparse codes by iterative soft thresholding, which has a gradient.
 
 I. Daubechies, M. Defrise and C. De Mol, "An iterative thresholding algorithm
 for linear inverse problems with a sparsity constraint", CPAM 57(11), 2004.
@@ -16,7 +16,7 @@ from lasers_jax.coding.search import in_blocks, matmul
 
 
 def soft_threshold(x: Array, threshold: Array | float) -> Array:
-  """Moves each entry towards zero by a threshold, and not beyond."""
+  """Moves each entry towards zero by a threshold, at most to zero."""
   return x - jnp.clip(x, -threshold, threshold)
 
 
@@ -24,12 +24,12 @@ def soft_threshold(x: Array, threshold: Array | float) -> Array:
 def ista(
   signals: Array, dictionary: Array, c: Array, penalty: float, steps: int
 ) -> Array:
-  """Takes steps down |z - A s|² / 2 + lambda |s|₁, beginning at s = 0.
+  """Minimizes |z - A s|² / 2 + lambda |s|₁ by steps that start at s = 0.
 
-  Each is s <- soft(s + A'(z - A s) / c, lambda / c). None goes up where c is
-  at least the largest eigenvalue of A A', and they converge where it is more
-  than half of that. Differentiable in all arrays; the gradient keeps the codes
-  of all steps.
+  Each step is s <- soft(s + A'(z - A s) / c, lambda / c). None raises the value
+  if c is at least the largest eigenvalue of A A', and they converge if c is
+  more than half of it. Differentiable in all arrays; the gradient stores the
+  codes of all steps.
 
   Args:
     signals: z, [N, D]; dictionary: A, [D, K]. Computed in float32.

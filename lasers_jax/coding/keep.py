@@ -1,4 +1,4 @@
-"""A dense code made short: its largest entries, and fractions as integers."""
+"""Truncation of dense codes: the largest entries, and fractions as integers."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -7,7 +7,7 @@ from lasers_jax.coding.omp import SparseCode
 
 
 def keep_largest(values: Array, m: int) -> SparseCode:
-  """Keeps the m entries of largest magnitude, the largest first.
+  """Returns the m entries of largest magnitude, the largest first.
 
   Args:
     values: float32 [..., K].
@@ -22,7 +22,7 @@ def keep_largest(values: Array, m: int) -> SparseCode:
 
 
 def quantize_fractions(fractions: Array, bits: int) -> Array:
-  """Rounds fractions to integers of so many bits; the largest gets the highest.
+  """Rounds fractions to integers of some bits; the largest becomes the highest.
 
   Args:
     fractions: float32 [..., m], none negative, in any unit: only their ratios

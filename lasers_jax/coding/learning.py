@@ -52,10 +52,10 @@ class LearnerState(NamedTuple):
 
 
 class Learner(NamedTuple):
-  """Two pure functions and a reader.
+  """Learns a dictionary by two pure functions; a third reads it.
 
   `init(dictionary [D, K], key=None)` starts from atoms of any length;
-  `update(state, signals [N, D])` is jitted, wants no more than one batch in
+  `update(state, signals [N, D])` is jitted, requires no more than one batch in
   memory, and gives the same for signals that a mesh splits along N. A signal
   with an entry that is not finite counts as zero. `dictionary(state)` is
   [D, K], with columns of norm 1.
@@ -107,7 +107,8 @@ def online(
     forgetting: what the first batches keep of the statistics of those before,
       in [0, 1]. 1 forgets nothing; 0.98 was best without growth.
     growth: the statistics reach back over 1 / (1 - forgetting) batches at
-      first, and by so many more with every batch. 0 is for signals that drift.
+      first, and over `growth` more after each batch. 0 is for signals that
+      drift.
     selection: of atoms, see `batch_omp`.
     block: atoms that move at once, see `update_dictionary`.
     revive: None never replaces an atom.
@@ -128,10 +129,10 @@ def online(
 def ksvd(
   sparsity: int, selection: str = 'omp', revive: Revive | None = REVIVE
 ) -> Learner:
-  """Learns by approximate K-SVD: one sweep over the atoms an update.
+  """Learns by approximate K-SVD: each update is one sweep over the atoms.
 
-  It remembers no batch but the last, so give it many signals at once, best all
-  of them at every update: 50 uses of an atom are few. Takes O(N D K) time.
+  It uses the last batch alone, so give it many signals at once, best all of
+  them at every update: 50 uses of an atom are few. Takes O(N D K) time.
 
   Args:
     sparsity: S, atoms of a code.
@@ -152,12 +153,12 @@ def ksvd(
 def ksvd_sweep(
   dictionary: Array, signals: Array, code: SparseCode
 ) -> tuple[Array, SparseCode]:
-  """Fits each atom in turn, and its coefficients, to what others leave.
+  """Fits each atom in turn, and its coefficients, to the others' residual.
 
   A power step in place of the singular value decomposition of Aharon, Elad and
   Bruckstein 2006 (Rubinstein, Zibulevsky and Elad 2008, algorithm 5). Supports
-  stay; atoms that come later see the coefficients of those before. An atom
-  that no code uses stays.
+  do not change; later atoms use the new coefficients of earlier ones. An atom
+  that no code uses does not change.
 
   Args:
     dictionary: [D, K], unit-norm columns.

@@ -1,4 +1,4 @@
-"""Checks of what is to be coded, which is made float32, finite and near 1."""
+"""Checks of arrays, which become float32, finite and near 1."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -22,11 +22,11 @@ def check_real(*arrays: Array) -> None:
 
 
 def check_shapes(**arrays: tuple[Array | None, str]) -> None:
-  """Raises ValueError unless arrays have the shapes that are written for them.
+  """Raises ValueError unless arrays have the shapes written beside them.
 
     check_shapes(signals=(signals, 'N D'), dictionary=(dictionary, 'D K'))
 
-  A letter stands for one size in all of them. None has any shape.
+  A letter stands for one size in all of them. An array may be None.
   """
   known: dict[str, int] = {}
   for name, (array, text) in arrays.items():
@@ -45,14 +45,14 @@ def check_shapes(**arrays: tuple[Array | None, str]) -> None:
 
 
 def finite_rows(rows: Array) -> Array:
-  """Sets rows [N, D] to zero that have an entry which is not finite."""
+  """Sets rows [N, D] with an entry that is not finite to zero."""
   # Not by the largest one: XLA:CPU passes over NaN in a maximum.
   finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
   return jnp.where(finite, rows, 0.0)
 
 
 def exponents(sizes: Array) -> Array:
-  """Finds the least e with size < 2^e of sizes that are not negative: int32.
+  """Finds the minimum e with size < 2^e, for each size of 0 or more: int32.
 
   It is -126 for zero, and 129 for what is not finite.
   """
@@ -60,7 +60,7 @@ def exponents(sizes: Array) -> Array:
 
 
 def scale(x: Array, exponent: Array) -> Array:
-  """Returns x 2^exponent, exponents from -252 to 254; exact in float32.
+  """Returns x 2^exponent, exact in float32, for exponents from -252 to 254.
 
   In two steps, since one factor may leave float32; and not by `ldexp` of all
   of x, which costs as much as a step of a pursuit.

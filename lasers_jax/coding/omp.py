@@ -31,7 +31,7 @@ class SparseCode(NamedTuple):
 
 
 class CountedCode(NamedTuple):
-  """A code with a length of its own for each site."""
+  """A code with a number of atoms of its own for each site."""
 
   atoms: Array  # int32 [N, S], as of a SparseCode
   coefficients: Array  # float32 [N, S], zero from `count` on
@@ -54,10 +54,10 @@ def batch_omp(
   """Codes each signal with S atoms by orthogonal matching pursuit.
 
   Each step chooses an atom (the lowest index wins a tie) and fits all chosen
-  coefficients anew by least squares. A pursuit that has nothing left to
-  explain, or meets an atom within the span of those chosen, stops: the
-  remaining coefficients are zero, and the remaining slots hold the lowest
-  atoms that are not in use.
+  coefficients anew by least squares. A pursuit stops when the residual is zero,
+  or when the next atom lies in the span of those chosen: the remaining
+  coefficients are then zero, and the remaining slots hold the lowest atoms that
+  are not in use.
 
   The gradient is the exact one of the least-squares fit with the support
   held, with respect to signals and dictionary. For the straight-through
@@ -85,8 +85,8 @@ def batch_omp(
       correlation and fits by non-negative least squares (NNOMP, Bruckstein,
       Elad and Zibulevsky 2008). Goes with 'omp'. An atom that the fit drops
       keeps its slot, with coefficient 0.
-    gram: [K, K], dictionary.T @ dictionary, where it is at hand; worth it for
-      many calls with one dictionary.
+    gram: [K, K], dictionary.T @ dictionary, if it has been computed; saves time
+      in many calls with one dictionary.
 
   Returns:
     SparseCode of atoms int32 [N, S] and coefficients float32 [N, S], finite:
@@ -114,10 +114,10 @@ def batch_omp(
 def batch_omp_path(
   signals: Array, dictionary: Array, sparsity: int, *, selection: str = 'omp'
 ) -> tuple[Array, Array]:
-  """Codes like `batch_omp`, and keeps the coefficients after every step.
+  """Codes like `batch_omp`, and returns the coefficients after every step.
 
-  It has no gradient of use: stop the gradients of both arrays. The code after
-  all steps, of `coefficients[:, -1]`, has one by `with_fit_gradient`.
+  Its own gradient is of no use: stop those of both arrays. The code after all
+  steps, with `coefficients[:, -1]`, gets one from `with_fit_gradient`.
 
   Returns:
     atoms int32 [N, S], and coefficients float32 [N, S, S]: entry [n, s] is the
@@ -156,7 +156,7 @@ def _run(
 def with_fit_gradient(
   code: SparseCode | CountedCode, signals: Array, dictionary: Array
 ) -> SparseCode | CountedCode:
-  """Gives a code the gradient of the least-squares fit with its support held.
+  """Gives a code the gradient of the least-squares fit, its support held.
 
   The code itself is constant: the gradient reaches signals and dictionary.
 

@@ -1,4 +1,4 @@
-"""Few of the sites of each map: which, what they hold, and back to the map."""
+"""Some sites of each map: choosing them, taking them, and putting them back."""
 
 import math
 
@@ -12,10 +12,10 @@ def best_positions(scores: Array, m: int, counts: Array | None = None) -> Array:
   Args:
     scores: float32 [B, N].
     m: from 1 to N.
-    counts: int [B], how many are wanted of each map, at most m; None: m.
+    counts: int [B], sites to find in each map, at most m; None: m.
 
   Returns:
-    int32 [B, m] in [0, N), ascending; N where no more are wanted.
+    int32 [B, m] in [0, N), ascending; N from `counts` on.
   """
   _, positions = lax.top_k(lax.stop_gradient(scores), m)
   if counts is not None:
@@ -47,7 +47,7 @@ def position_bits(n: int, m: int) -> int:
 
 
 def largest_n(bits: int, m: int, limit: int) -> int:
-  """Returns the largest n for which `position_bits(n, m)` is just so many.
+  """Returns the largest n with `position_bits(n, m)` equal to `bits`.
 
   0 where there is none, or where it is beyond the limit.
   """

@@ -1,9 +1,9 @@
 """Pursuits over atoms that are nearly in the span of others.
 
-There the Gram matrix has lost what tells the atoms apart: a sine of s is s² in
-it, next to 1. The vectors themselves have not, so here a basis of the chosen
-atoms is kept, and correlations are those of the residual itself. As in
-pursuit.py the small arrays have the signals last.
+There the Gram matrix no longer distinguishes the atoms: a sine of s is s² in
+it, next to 1. The vectors themselves do, so a basis of the chosen atoms is
+kept, and correlations are those of the residual itself. As in pursuit.py the
+small arrays have the signals last.
 """
 
 from typing import NamedTuple
@@ -45,11 +45,11 @@ def extend(basis: Basis, k: Array, row: Array, going: Array):
   Args:
     basis: of k atoms.
     k: scalar; row: [b, D].
-    going: bool [b], whether the atom is wanted.
+    going: bool [b], whether the pursuit goes on.
 
   Returns:
-    The basis, and bool [b]: whether the atom was wanted and lies beyond the
-    span; zeros are added where not.
+    The basis, and bool [b]: whether the pursuit goes on and the atom lies
+    outside the span; zeros are added where not.
   """
   vectors, inverse = basis
   away, along = row, jnp.float32(0)
@@ -154,7 +154,7 @@ def _start(signals: Array, norm: Array, squares: Array, atoms: Array) -> _State:
 
 
 def ols_scores(correlations: Array, beyond: Array, squares: Array) -> Array:
-  """Scores atoms by how far the squared error would fall; 0 in the span."""
+  """Scores atoms by the fall of the squared error; 0 for atoms in the span."""
   far = beyond > GRAM_FLOOR * squares
   return jnp.where(far, correlations**2 / jnp.where(far, beyond, 1.0), 0.0)
 

@@ -1,7 +1,7 @@
 """The pursuit behind `batch_omp`: one step at a time, a block of signals.
 
 In this file the small arrays have the signals last, [S, b] or [S, S, b], and
-`chosen` is what a pursuit knows of the atoms it has: see `Chosen`.
+`chosen` holds the atoms that a pursuit has taken: see `Chosen`.
 """
 
 import functools
@@ -70,7 +70,7 @@ class Options(NamedTuple):
 
 
 class Pursuit(NamedTuple):
-  """The end of a pursuit."""
+  """The result of a pursuit."""
 
   atoms: Array  # int32 [N, S]
   coefficients: Array  # float32 [N, S], or [N, S, S] after each step
@@ -330,8 +330,10 @@ class _NonnegativeFit:
 
 
 def _magnitude(scores: Array) -> Array:
-  """Is |scores|, by a selection: XLA:CPU would draw `abs` into the search, and
-  compute what the scores are made of inside of it, slowly."""
+  """Returns |scores|, by a selection.
+
+  XLA:CPU would fuse `abs`, and the scores with it, into the search, slowly.
+  """
   return jnp.where(scores < 0, -scores, scores)
 
 

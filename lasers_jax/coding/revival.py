@@ -1,4 +1,4 @@
-"""Dead atoms and codes come back to life where the coding is worst."""
+"""Revival of dead atoms and codes, where the coding is worst."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Revival(NamedTuple):
 def choose_revivals(
   key: Array, use: Array, errors: Array, below: float, limit: int
 ) -> Revival:
-  """Pairs atoms that are hardly used with signals that are badly coded.
+  """Pairs rarely used atoms with badly coded signals.
 
   Signals are drawn without replacement with probability proportional to their
   squared error, as k-means++ seeds its centres (Arthur & Vassilvitskii 2007),
@@ -47,7 +47,7 @@ def choose_revivals(
 
 
 def find_twins(dictionary: Array, use: Array, above: float = 0.999) -> Array:
-  """Finds the atoms that a more used atom makes superfluous.
+  """Finds atoms that are nearly parallel to a more used atom.
 
   Args:
     dictionary: [D, K], unit-norm columns.

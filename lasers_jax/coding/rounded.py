@@ -2,7 +2,7 @@
 
 Orthogonal matching pursuit fits all coefficients before they are rounded, so
 nothing makes up for the rounding. Here each step takes the atom and the level
-that leave the least error, and the next ones code what is left of it: the
+of minimum error, and the next steps code the residual, rounding included: the
 closed loop of predictive coding, as in R. Neff and A. Zakhor, "Very low
 bit-rate video coding based on matching pursuits", IEEE Trans. CSVT 7, 1997,
 with the rounding inside the choice of the atom.
@@ -38,15 +38,15 @@ def rounded_pursuit(
 ) -> RoundedCode:
   """Codes each signal with S atoms, each at one of the levels of its atom.
 
-  A step takes the atom and level that leave the least squared error; every
-  signal gets S atoms, also where the last of them do harm. The lowest index
-  wins a tie, and so does the lower level. There is no gradient.
+  A step takes the atom and level of minimum squared error. Every signal gets S
+  atoms, even if the last of them raise the error. The lowest index wins a tie,
+  and so does the lower level. There is no gradient.
 
   Args:
     signals: float32 [N, D]. One with an entry that is not finite is coded as
       if it were zero.
     dictionary: float32 [D, K], with unit-norm columns.
-    sizes: float32 [K], positive: what the levels of each atom are multiples of.
+    sizes: float32 [K], positive: the unit of the levels of each atom.
     levels: float32 [L], ascending. Meant for few: a step compares K·L values.
     sparsity: S, from 1 to K.
 
@@ -96,7 +96,7 @@ def rounded_pursuit(
 def needed_atoms(
   signals: Array, dictionary: Array, code: SparseCode, square: Array | float
 ) -> Array:
-  """Finds the atoms of codes that are needed for a small residual.
+  """Finds the atoms that codes need for a small residual.
 
   Args:
     signals: float32 [N, D]; dictionary: float32 [D, K].

@@ -9,7 +9,7 @@ from lasers_jax.coding.numbers import as_float32
 
 
 class Levels(NamedTuple):
-  """L levels for scalars, and the moving averages that they are the means of.
+  """L levels for scalars, and the moving averages that give their means.
 
   S. P. Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 28,
   1982 (written in 1957): the scalars nearest to a level have it as their mean.
@@ -21,7 +21,7 @@ class Levels(NamedTuple):
 
 
 def spread_levels(x: Array, count: int) -> Levels:
-  """Starts levels at evenly spaced quantiles of scalars, of any shape."""
+  """Returns levels at evenly spaced quantiles of scalars, of any shape."""
   x = as_float32(x)
   at = (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
   values = jnp.quantile(x, at)
@@ -30,9 +30,9 @@ def spread_levels(x: Array, count: int) -> Levels:
 
 
 def lloyd_levels(x: Array, count: int, steps: int = 100) -> Array:
-  """Finds the levels [count] of least squared error, or near it, of scalars.
+  """Finds levels [count] of about the minimum squared error of scalars.
 
-  Lloyd's alternation, from evenly spaced quantiles.
+  By Lloyd's algorithm, from evenly spaced quantiles.
   """
   x = as_float32(x)
   weights = jnp.ones_like(x)
@@ -45,10 +45,10 @@ def lloyd_levels(x: Array, count: int, steps: int = 100) -> Array:
 
 
 def mu_law_levels(x: Array, count: int, mu: float = 255.0) -> Array:
-  """Returns levels [count] that are even after companding, within that of x.
+  """Returns levels [count] in [-max |x|, max |x|], even after companding.
 
-  They are fine near zero: the µ-law of ITU-T G.711 in its continuous form, of
-  which |x| = ((1 + µ)^|u| - 1) / µ is the inverse.
+  They are dense near zero: the µ-law of ITU-T G.711 in its continuous form,
+  whose inverse is |x| = ((1 + µ)^|u| - 1) / µ.
   """
   u = jnp.linspace(-1.0, 1.0, count, dtype=jnp.float32)
   shape = jnp.sign(u) * jnp.expm1(jnp.abs(u) * jnp.log1p(mu)) / mu
@@ -67,7 +67,7 @@ def nearest_level(x: Array, values: Array) -> Array:
 def update_levels(
   levels: Levels, x: Array, bins: Array, weights: Array, decay: float
 ) -> Levels:
-  """Moves levels towards the means of what is nearest to them.
+  """Moves each level towards the mean of the scalars nearest to it.
 
   A level that nothing is nearest to stays where it is, to the last bit.
 
@@ -93,7 +93,7 @@ def update_levels(
 def update_sizes(
   sizes: Array, x: Array, owners: Array, weights: Array, decay: float
 ) -> Array:
-  """Moves the usual size of each owner's scalars, the root of a mean square.
+  """Updates the usual size of each owner's scalars, a root mean square.
 
   Args:
     sizes: float32 [K], positive.

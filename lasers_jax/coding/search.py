@@ -1,4 +1,4 @@
-"""Sites in blocks, and what is done in them: the best index, a product."""
+"""Operations on blocks of sites: the index of the maximum, a product."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ def largest(scores: Array) -> Array:
     scores: float32 [N, K].
 
   Returns:
-    int32 [N], in [0, K) also for a row with NaN, where it says nothing.
+    int32 [N], in [0, K); for a row with NaN it is any of these.
   """
   if jax.default_backend() != 'cpu':
     return jnp.argmax(scores, axis=1).astype(jnp.int32)
@@ -36,8 +36,8 @@ def largest(scores: Array) -> Array:
 def largest_two(scores: Array) -> tuple[Array, Array]:
   """Finds the best columns of the two best groups of columns of each row.
 
-  The groups are those of `largest`: the first is its result, the second is a
-  rival from elsewhere, not always the second largest entry of all.
+  The groups are those of `largest`: the first is its result, the second is the
+  best of another group, not always the second largest entry of all.
 
   Args:
     scores: float32 [N, K], none negative.
@@ -72,7 +72,7 @@ def _best_inside(groups: Array, group: Array) -> Array:
 
 
 def _first_of_largest(scores: Array) -> Array:
-  """Is argmax of [N, K] in rounds of short reductions over (score, index)."""
+  """Finds argmax of [N, K] by rounds of short reductions of (score, index)."""
   # An index has no gradient, and a reduction of pairs no rule to say so.
   scores = lax.stop_gradient(scores)
   last = scores.shape[1] - 1
@@ -102,19 +102,19 @@ def _first_of_largest(scores: Array) -> Array:
 
 
 def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
-  """Applies a function of sites block by block where that is better.
+  """Applies a function to sites block by block where that is better.
 
   On a CPU each block has the same shape whatever N is, so that the arithmetic
-  of a signal, to the last bit, does not depend on how many others came along.
+  of a signal, to the last bit, does not depend on the number of the others.
   An accelerator takes all sites at once, unless N k exceeds 2^28.
 
   Args:
     function: maps a pytree of arrays [block, ...] to another.
     sites: a pytree of arrays [N, ...], as the function takes.
-    k: numbers that the function takes or makes of a site, as K scores.
+    k: numbers that the function computes for a site, such as K scores.
 
   Returns:
-    What `function` returns for all sites: a pytree of arrays [N, ...].
+    The results of `function` for all sites: a pytree of arrays [N, ...].
   """
   n = jax.tree.leaves(sites)[0].shape[0]
   block = _block(n, k, jax.default_backend())
@@ -126,7 +126,7 @@ def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
 @jax.custom_vjp
 @jax.jit
 def linear(sites: Array, kernel: Array) -> Array:
-  """Returns sites @ kernel, each row the same whatever rows come along.
+  """Returns sites @ kernel; each row depends, to the last bit, on itself alone.
 
   Args:
     sites: float32 [N, D]; kernel: float32 [D, d].
@@ -145,9 +145,10 @@ def linear(sites: Array, kernel: Array) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-  """Multiplies in float32 on every device, as their defaults do not.
+  """Multiplies in full float32 on every device.
 
-  Less would code sites near a threshold differently.
+  The default precision of some devices is lower, and codes sites near a
+  threshold differently.
   """
   return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 

@@ -1,1 +1,1 @@
-"""What every room stands on: meshes, images, files, ranges, signals."""
+"""The base of all rooms: meshes, images, files, ranges, signals."""

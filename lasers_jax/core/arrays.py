@@ -35,7 +35,7 @@ def write_arrays(
   """Writes arrays to one .npz file, whole or not at all.
 
   Args:
-    header: what is no array, as JSON knows it; None writes none.
+    header: any value of JSON, beside the arrays; None writes none.
   """
   entries: dict[str, Any] = dict(arrays)
   if header is not None:
@@ -62,13 +62,13 @@ def read_with_header(
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads an .npz file, as `numpy.savez` writes it; nothing in it is run.
+  """Reads an .npz file of `numpy.savez`; nothing in it is run.
 
-  What it takes of memory is no more than its size.
+  Takes no more memory than the size of the file.
 
   Raises:
     FileNotFoundError: there is none.
-    ValueError: it cannot be read, is damaged or something else; in one line.
+    ValueError: it cannot be read, is damaged or of another kind; in one line.
   """
   try:
     with open(path, 'rb') as file, zipfile.ZipFile(file) as parts:

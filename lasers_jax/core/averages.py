@@ -10,8 +10,7 @@ from jax import Array
 def follow(average: Any, values: Any, decay: float, step: Array) -> Any:
   """Returns an exponential moving average that follows quickly at first.
 
-  A shorter memory then forgets the start: it is decay, and at most
-  (1 + step) / (10 + step).
+  The decay is at most (1 + step) / (10 + step), so that the start is forgotten.
 
   Args:
     average, values: pytrees of one structure.

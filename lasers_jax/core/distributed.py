@@ -1,4 +1,4 @@
-"""Which processes make up a run: read from the environment, and joined."""
+"""Joining the processes of a run, as the environment names them."""
 
 import contextlib
 import logging
@@ -43,10 +43,10 @@ def initialize_distributed() -> None:
   That is: `JAX_COORDINATOR_ADDRESS` with `JAX_NUM_PROCESSES` and
   `JAX_PROCESS_ID`, a Slurm or Open MPI job of several tasks, or a TPU slice of
   several hosts. Must come before anything else that JAX does. Ends the process
-  with one line and code 2 where the others do not come.
+  with one line and code 2 if the others do not come.
 
   Raises:
-    InputError: what names them is not complete, or cannot be used.
+    InputError: the variables are not complete, or cannot be used.
   """
   env = {name: value for name, value in os.environ.items() if value.strip()}
   if 'JAX_NUM_PROCESSES' in env or 'JAX_PROCESS_ID' in env:

@@ -1,4 +1,4 @@
-"""Paths and files: what is written is there whole or not at all."""
+"""Paths and files, which are written whole or not at all."""
 
 import contextlib
 import fcntl
@@ -22,9 +22,9 @@ CACHE = '~/.cache/lasers_jax'  # what may be made anew
 def written_whole(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
   """Opens a file that takes its name when the block ends without an error.
 
-  A file of that name is replaced in one act, and keeps its permissions; a link
-  stays one. Any number of writers, of whatever processes and machines, may
-  write the same file: it is all of one of them. Text is UTF-8.
+  A file of that name is replaced atomically, and keeps its permissions; a link
+  stays one. Any number of writers, in any processes and machines, may write the
+  same file: the result is that of one of them. Text is UTF-8.
   """
   path = os.path.realpath(path)
   # No number of a process: those of containers are alike.
@@ -62,13 +62,13 @@ def held(path: str | os.PathLike) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-  """Says an error on a line of at most 200 characters."""
+  """Returns an error as a line of at most 200 characters."""
   said = getattr(error, 'strerror', None) or str(error) or type(error).__name__
   return ' '.join(said.split())[:200]
 
 
 def as_json(found: Any) -> str:
-  """Writes results as JSON, where NaN and infinity are null: it has no more."""
+  """Returns results as JSON, with null for NaN and infinity."""
 
   def plain(x: Any) -> Any:
     if isinstance(x, dict):
@@ -99,7 +99,7 @@ def local(path: str) -> str:
 
 @contextlib.contextmanager
 def writing(path: str, instead: str = '') -> Iterator[None]:
-  """Makes an error of the disk an InputError that names the path.
+  """Turns an error of the disk into an InputError that names the path.
 
   Args:
     instead: what the user can do; the message ends with it.
@@ -114,7 +114,7 @@ def writing(path: str, instead: str = '') -> Iterator[None]:
 
 
 def check_folder(path: str, instead: str = '') -> None:
-  """Makes a folder; raises InputError where nothing can be written there."""
+  """Makes a folder; raises InputError if nothing can be written there."""
   with writing(path, instead):
     os.makedirs(path, exist_ok=True)
     with tempfile.TemporaryFile(dir=path) as file:

@@ -81,7 +81,7 @@ def to_uint8_range(x):
 
 
 def to_uint8(rounded: jax.Array) -> np.ndarray:
-  """Takes what `to_uint8_range` returns to the host; NaN is black."""
+  """Turns images of `to_uint8_range` into uint8 on the host; NaN is black."""
   return np.round(255 * np.nan_to_num(np.asarray(rounded))).astype(np.uint8)
 
 
@@ -99,7 +99,7 @@ def crop_center(image, height, width):
 def save_png(path, image):
   """Writes an image to a PNG file, whole or not at all.
 
-  The folder must exist. A file of that name is replaced in one act.
+  The folder must exist. A file of that name is replaced atomically.
   """
   with written_whole(path) as file:
     Image.fromarray(as_rgb(image)).save(file, format='PNG')

@@ -2,7 +2,7 @@
 
 A program is compiled for each size of its arrays, and photographs have many
 sizes. So an image lies at the top left of an array whose sides are steps of a
-ladder; what is computed of it does not read what is beyond it.
+ladder; computations do not read the rest of the array.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ STEP = 64  # pixels; from 256 to 512 a side goes up by so many
 
 
 def round_up(side, multiple: int):
-  """Returns the smallest multiple that is no less: of an int or of arrays."""
+  """Rounds an int, or arrays, up to a multiple."""
   return -(-side // multiple) * multiple
 
 
 def padded_side(side: int, pad_multiple: int = 1) -> int:
-  """Returns the step of the ladder for a side: a multiple, and no less.
+  """Rounds a side up to a step of the ladder, a multiple of `pad_multiple`.
 
-  A function of the side alone, so that what comes along does not matter. Steps
+  It is a function of the side alone, whatever other images there are. Steps
   are of powers of two of `pad_multiple`: below 256 pixels a quarter of the next
   power, above 512 an eighth, since small images are computed faster than
   programs are compiled.
@@ -52,7 +52,7 @@ def common_sides(images: Sequence[np.ndarray], pad_multiple: int) -> np.ndarray:
 def pad(
   image: np.ndarray, pad_multiple: int = 1, sides: np.ndarray | None = None
 ) -> np.ndarray:
-  """Repeats the edge of [h, w, 3] at the bottom and right up to the ladder.
+  """Repeats the edge of [h, w, 3] at the bottom and right, up to the ladder.
 
   Or up to other sides.
   """

@@ -1,4 +1,4 @@
-"""What made a result: the commit of the code, versions, the command."""
+"""The origin of a result: the commit of the code, versions, the command."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ def command() -> str:
 
 
 def commit() -> str | None:
-  """Names the commit of the code; None where that is not known."""
+  """Returns the commit of the code; None if it is not known."""
   folder, file = os.path.split(os.path.abspath(__file__))
   # A hook or a wrapper may speak of another repository.
   env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
@@ -41,7 +41,7 @@ def commit() -> str | None:
 
 
 def versions(commit: str | None) -> dict[str, str]:
-  """Says what software this is.
+  """Returns the versions of the software.
 
   Args:
     commit: of the code, if it is known.

@@ -1,4 +1,4 @@
-"""Which values a field may have: declared in its annotation, checked here.
+"""Ranges of fields: declared in their annotations, checked here.
 
 steps: Count
 final: Fraction = 0.0
@@ -22,7 +22,7 @@ _LEAST_FLOAT = 2.0**-126  # what is smaller is 0 where XLA computes
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """The numbers from `low` to `high`; beside a tuple, those of its length.
+  """Holds the numbers from `low` to `high`; for a tuple, of its length.
 
   All are finite in float32, whole ones without a `high` are of 32 bits, and an
   end that does not belong to it stands for all that float32 rounds to it.
@@ -72,11 +72,11 @@ Decay = Annotated[float, Range(0, 1, '[)')]
 
 
 def check(value: Any, kind: Any, path: str) -> None:
-  """Raises InputError, which says what it must be, for an unfit value.
+  """Raises InputError for an unfit value; the message says what it must be.
 
   Args:
     kind: an annotation: of a number, True or False, text, tuples and mappings
-      of these, and None; what has any other is not looked at. Beside a mapping
+      of these, and None; values of others are not checked. Beside a mapping
       stand the kinds of names that have one of their own.
     path: the key of the value.
   """
@@ -96,7 +96,7 @@ def check(value: Any, kind: Any, path: str) -> None:
 
 
 def check_fields(thing: Any) -> None:
-  """Raises InputError where a field of a dataclass is not as it declares."""
+  """Raises InputError if a field of a dataclass is out of its range."""
   for field in dataclasses.fields(thing):
     check(getattr(thing, field.name), field.type, field.name)
 
@@ -107,12 +107,12 @@ def declared(owner: type, name: str) -> Any:
 
 
 def read(text: str, kind: Any) -> Any:
-  """Reads the number, or the text, that words on a command line stand for.
+  """Reads a number, or text, from words of a command line.
 
-  No words at all are None, where that is of the kind.
+  An empty text is None, if the kind has it.
 
   Raises:
-    ValueError: it is none of the kind; the message says what it must be.
+    ValueError: it is not of the kind; the message says what it must be.
   """
   inner = _without_none(kind)
   if not text and inner is not kind:
@@ -133,7 +133,7 @@ def type_of(kind: Any) -> type:
 
 
 def say(kind: Any) -> str:
-  """Says what a value of a kind must be."""
+  """Returns words for the values of a kind."""
   base, interval = _parts(kind)
   inner = _without_none(base)
   if inner is not base:

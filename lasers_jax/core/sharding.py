@@ -114,7 +114,7 @@ def state_shardings(state, mesh: Mesh, atoms: int):
 
 
 def with_shardings(shapes, shardings):
-  """Adds to each shape where its array is to live."""
+  """Adds its sharding to each shape."""
   return jax.tree.map(
     lambda x, home: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=home),
     shapes,

@@ -2,7 +2,7 @@
 
 Python runs their handlers in the main thread alone, between two instructions of
 its own: not while XLA compiles. So a thread listens, too, and ends the process
-where the main thread does not come by.
+if the main thread does not react.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ End = Callable[[int, Callable | None], NoReturn]
 
 
 class Asked(KeyboardInterrupt):
-  """A signal asked the process to end, and there is nothing to save."""
+  """Says that a signal asked the process to end, with nothing to save."""
 
   def __init__(self, number: int):
     super().__init__()
@@ -48,17 +48,17 @@ def die(number: int) -> NoReturn:
 
 
 class Listener:
-  """Hears the signals; a context of the main thread.
+  """Handles the signals: a context of the main thread.
 
   At first a signal raises `Asked` in the main thread; inside `noting` it is
   noted alone. Signals that are ignored (nohup) stay so. Leaving the context
   brings back the handlers that were there.
 
   Args:
-    end: ends the process, given the signal and what `rescuing` was given last.
-      Called where the main thread does not come by in PATIENCE seconds. A
-      second Ctrl-C then ends the process at once; without `end`, it does what
-      it did before.
+    end: ends the process, given the signal and the last argument of `rescuing`.
+      Called if the main thread does not react in PATIENCE seconds. A second
+      Ctrl-C then ends the process at once; without `end`, it does what it did
+      before.
 
   Attributes:
     number: the signal that came first; None before.
@@ -111,7 +111,7 @@ class Listener:
   def noting(self, note: Callable[[int], None] | None = None) -> Iterator[None]:
     """Notes signals in this block, tells `note`, and ends nothing.
 
-    What was asked in it is forgotten at its end.
+    At the end of the block they are forgotten.
     """
     before, self._note = self._note, note or self._note
     with self._being(raises=False, overdue=False, rescue=None):
@@ -131,7 +131,7 @@ class Listener:
       yield
 
   def end(self, number: int) -> NoReturn:
-    """Ends the process where nothing is to be saved."""
+    """Ends the process, with nothing to save."""
     assert self._end  # a listener that ends nothing is not asked to
     with self._lock:
       self._end(number, None)

@@ -1,4 +1,4 @@
-"""What every decoder does: the contract."""
+"""The contract of decoders."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,21 +16,21 @@ Distance = Callable[[Array, Array], Array]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-  """What a decoder reads in training alone: here nothing."""
+  """Holds the settings of a decoder in training: here none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
-  """How a trained decoder draws an image: here there is nothing to choose."""
+  """Holds the settings by which a decoder draws an image: here none."""
 
 
 @flax.struct.dataclass
 class Draw:
-  """Which sample of which images: all that their random numbers depend on.
+  """Names samples of images: all that their random numbers depend on.
 
   Attributes:
     indices: int32 [B], the numbers of the images in the split.
-    number: int32, which of the samples of an image.
+    number: int32, that of the sample, of several of an image.
     sizes: int32 [B, 2], of images at the top left of an array; None: they fill.
   """
 
@@ -42,8 +42,8 @@ class Draw:
     """Draws standard normal noise for images [h, w, c] of a shape.
 
     Returns:
-      [B, h, w, c]; for an image the same whatever images come along, and inside
-      `sizes` the same as for images of these sizes.
+      [B, h, w, c]; the noise of an image does not depend on the others, and
+      inside `sizes` it is the same as for images of these sizes.
     """
     key = jax.random.fold_in(jax.random.key(seed), self.number)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(self.indices)
@@ -64,8 +64,8 @@ class Draw:
 class Decoder(nn.Module):
   """Decodes quantized latents [B, H, W, D] to images [B, h, w, 3].
 
-  As it stands it is one pass of a network, and a subclass changes what it
-  needs to. Its fields, besides these two, are the keys of a config's section
+  This is the contract; without changes it is one pass of a network. The fields
+  of a subclass, besides these two, are the keys of a config's section
   `decoder`. Parameters are those of `__call__` and `losses`, and lie beside the
   network's own: `network` adds no level to their paths. A subclass with a
   `setup` calls `super().setup()` first.
@@ -73,13 +73,13 @@ class Decoder(nn.Module):
   Attributes:
     network: latents to images centred at zero, of the section `network`.
     training: of the section `decoder.training`, a `Training`.
-    Training, Sampling: dataclasses of what the sections `decoder.training` and
-      `decoder.sampling` may hold. Where `Sampling` has a field `steps`, a
-      report shows quality and time by it.
+    Training, Sampling: dataclasses of the sections `decoder.training` and
+      `decoder.sampling`. If `Sampling` has a field `steps`, a report shows
+      quality and time as functions of it.
     is_stochastic: whether `sample` draws one image of many; results then also
       hold the quality of the first estimate, and a report shows samples.
-    perceptual_terms: terms of `losses` that are there where it is given a
-      distance; a config that gives them no weight does without.
+    perceptual_terms: terms of `losses` that require a distance; a config that
+      gives them no weight does without.
   """
 
   Training: ClassVar[type] = TrainingSettings
@@ -95,12 +95,12 @@ class Decoder(nn.Module):
 
   @property
   def f(self) -> int:
-    """The up-sampling factor: image side / H."""
+    """Returns the up-sampling factor: image side / H."""
     return self.network.f
 
   @property
   def pad_multiple(self) -> int:
-    """What the sides of an image must be a multiple of."""
+    """Returns the number of which the sides of an image must be multiples."""
     return self.f
 
   def __call__(self, quantized: Array) -> Array:
@@ -115,11 +115,11 @@ class Decoder(nn.Module):
     key: Array,
     distance: Distance | None = None,
   ) -> dict[str, Array]:
-    """Returns terms of the loss besides those of the first estimate.
+    """Returns the terms of the loss besides those of the first estimate.
 
     Args:
-      images: [B, h, w, 3] in [0, 1], what is to be decoded.
-      first: what `__call__` made of `quantized`.
+      images: [B, h, w, 3] in [0, 1], the originals.
+      first: of `__call__` for `quantized`.
       key: of everything random.
       distance: given where `perceptual_terms` have a weight.
 
@@ -135,18 +135,18 @@ class Decoder(nn.Module):
     """Returns the images of an evaluation: [B, h, w, 3], about [0, 1].
 
     Args:
-      draw: which sample of which images; what is random comes of it.
+      draw: names the samples; everything random depends on it.
       settings: a `Sampling`.
     """
     del draw, settings
     return self(quantized)
 
   def check(self, settings: SamplingSettings) -> None:
-    """Raises InputError where this decoder cannot be so sampled."""
+    """Raises InputError if this decoder cannot sample by these settings."""
     del settings
 
   def describe(self, settings: SamplingSettings) -> dict[str, Any]:
-    """Returns what results say of decoding: `decoder`, and its settings."""
+    """Returns the entries of results about decoding: `decoder`, settings."""
     del settings
     return {'decoder': 'one pass'}
 

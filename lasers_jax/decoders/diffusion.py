@@ -38,7 +38,7 @@ from lasers_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionTraining(TrainingSettings):
-  """The noise that a diffusion decoder is trained with.
+  """Holds the settings of the noise in training.
 
   Attributes:
     signal_scale: see `diffusion.Schedule`.
@@ -51,7 +51,7 @@ class DiffusionTraining(TrainingSettings):
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionSampling(SamplingSettings):
-  """How a diffusion decoder draws an image.
+  """Holds the settings by which a diffusion decoder draws an image.
 
   Attributes:
     solver: 'ddim', 'heun' or 'dpmpp_2m'.
@@ -85,7 +85,7 @@ class DiffusionSampling(SamplingSettings):
 
 
 class Diffusion(Decoder):
-  """Samples images that agree with a first estimate: a U-Net takes off noise.
+  """Samples images by a U-Net that denoises, given a first estimate.
 
   Birodkar et al., "Sample what you can't compress", arXiv 2409.02529: the
   network is D_initial, the U-Net D_refine. Its loss is the term `diffusion`;
@@ -97,11 +97,11 @@ class Diffusion(Decoder):
     multipliers: of `channels`, one a level; the side halves from each to the
       next.
     num_downsamples: of the side before the first level, by moving 2x2 pixels to
-      the channels: one is near four times as fast.
+      the channels: one makes it nearly four times as fast.
     blocks: residual blocks a level, on the way down and on the way up.
     attention: levels, counted from 0, whose blocks are followed by attention.
     condition_dropout: fraction of the images in training whose condition is
-      hidden, so that guidance knows what the network sees without it.
+      hidden, for the estimate without condition that guidance requires.
     latent: whether the quantized latent is a second condition (not in SWYCC).
     dtype: of the computation.
   """
@@ -150,7 +150,7 @@ class Diffusion(Decoder):
     key: Array,
     distance: Distance | None = None,
   ) -> dict[str, Array]:
-    """Returns `diffusion`, and `refined_perceptual` where there is a distance.
+    """Returns `diffusion`, and `refined_perceptual` if there is a distance.
 
     Some of the images are denoised without their condition.
     """
@@ -208,7 +208,7 @@ class Diffusion(Decoder):
     return (images + 1) / 2
 
   def check(self, settings: SamplingSettings) -> None:
-    """Raises InputError where guidance is asked of what knows no other."""
+    """Raises InputError for guidance without condition dropout in training."""
     if settings.guidance != 1 and not self.condition_dropout:
       raise InputError(
         f'decoder.sampling.guidance={settings.guidance:g} needs a model '

@@ -4,4 +4,4 @@ from lasers_jax.decoders.base import Decoder
 
 
 class Plain(Decoder):
-  """Decodes by the network alone: no terms, nothing random."""
+  """Decodes by the network alone: no further losses, nothing random."""

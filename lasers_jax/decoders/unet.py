@@ -1,13 +1,13 @@
 """The U-Net that refines a decoded image: the decoder D_refine of SWYCC.
 
 Birodkar et al., "Sample what you can't compress", arXiv 2409.02529: a U-Net on
-the noisy image beside the image that the first decoder made. What the paper
-does not give is `assumed` here: channels, the embedding of time, and how the
-networks hear it. Here it scales and shifts what group normalisation returns,
+the noisy image beside the image that the first decoder made. The paper does not
+give channels, the embedding of time, and how the network receives it: these are
+assumed. Here the embedding scales and shifts the output of group normalisation,
 as in P. Dhariwal and A. Nichol, "Diffusion models beat GANs on image
-synthesis", NeurIPS 2021, section 3; and it says how much of either image passes
-by the network at full size, which is what is best where nothing else is known
-(as T. Karras et al., NeurIPS 2022, section 5, have it by a formula).
+synthesis", NeurIPS 2021, section 3. It also weights both images in a skip past
+the network at full size, which is best where nothing else is known (T. Karras
+et al., NeurIPS 2022, section 5, have a formula for it).
 """
 
 import math
@@ -25,7 +25,7 @@ _LONGEST = 1000.0  # what times are multiplied by at most
 
 
 class Block(nn.Module):
-  """A residual block told what time it is: [B, H, W, C] -> [.., features].
+  """Adds a residual that depends on time: [B, H, W, C] -> [.., features].
 
   `time` [B, T] scales and shifts after the second normalisation.
   """
@@ -49,12 +49,12 @@ class Block(nn.Module):
 
 
 def unet_factor(multipliers: tuple[int, ...], num_downsamples: int) -> int:
-  """Returns what the sides of a U-Net's images must be a multiple of."""
+  """Returns the number of which the sides of a U-Net's images are multiples."""
   return 2 ** (num_downsamples + len(multipliers) - 1)
 
 
 class UNet(nn.Module):
-  """Predicts v from a noisy image and from what it is to look like.
+  """Predicts v from a noisy image and its condition.
 
   Its fields are described in `decoders.diffusion.Diffusion`.
   """

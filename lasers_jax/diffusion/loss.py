@@ -1,4 +1,4 @@
-"""What a diffusion decoder minimizes."""
+"""The loss of a diffusion decoder."""
 
 from collections.abc import Callable
 

@@ -14,7 +14,7 @@ from jax import Array
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """The cosine schedule: α = cos(πt/2), σ = sin(πt/2), so α² + σ² = 1.
+  """Mixes images and noise: α = cos(πt/2), σ = sin(πt/2), so α² + σ² = 1.
 
   Attributes:
     signal_scale: γ of epsilon-VAE (arXiv 2410.04081): images are multiplied by

@@ -1,4 +1,4 @@
-"""From noise to an image, in a few steps that draw nothing more.
+"""From noise to an image, in a few deterministic steps.
 
 All of them solve the probability flow of the diffusion (Song et al., ICLR
 2021) in the form of DPM-Solver++ (C. Lu et al., arXiv 2211.01095, equation 8):
@@ -6,8 +6,8 @@ from t to s, with x̂ the image that the network sees in x_t,
 
   x_s = σ_s / σ_t x_t + (α_s - σ_s α_t / σ_t) x̂,
 
-which is exact where x̂ stays as it is, and is DDIM (J. Song, C. Meng and
-S. Ermon, ICLR 2021). They differ in the x̂ they put there.
+which is exact if x̂ is constant, and is DDIM (J. Song, C. Meng and S. Ermon,
+ICLR 2021). They differ in their x̂.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def sample(
   steps: int,
   solver: str = 'dpmpp_2m',
 ) -> Array:
-  """Turns noise into images; a function of the noise alone.
+  """Turns noise into images; nothing else is random.
 
   Args:
     denoise: (x_t [B, ...], t, a scalar) -> x̂ [B, ...], the estimated image;

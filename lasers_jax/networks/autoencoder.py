@@ -15,7 +15,7 @@ from lasers_jax.networks.masks import first_sites, within
 
 @flax.struct.dataclass
 class Output:
-  """One forward pass."""
+  """Holds the results of a forward pass."""
 
   images: Array  # [B, H·f, W·f, 3], the first estimate, about [0, 1]
   z: Array  # [B, H, W, D], the encoder's output
@@ -23,14 +23,14 @@ class Output:
 
 
 class Autoencoder(nn.Module):
-  """Images [B, H·f, W·f, 3] in [0, 1] to codes and back.
+  """Turns images [B, H·f, W·f, 3] in [0, 1] into codes, and codes into images.
 
   The encoder sees images centred at zero, in [-0.5, 0.5].
 
-  Where `sizes`, int32 [B, 2], says how high and wide pictures at the top left
-  of images are, each is coded and decoded as if it were alone, its edge
-  repeated up to `pad_multiple`. What is beyond that is not read, and what is
-  made of it means nothing.
+  Where `sizes`, int32 [B, 2], gives the heights and widths of pictures at the
+  top left of images, each is coded and decoded as if it were alone, its edge
+  repeated up to `pad_multiple`. Pixels beyond are not read, and those of the
+  output mean nothing.
 
   Attributes:
     decoder: a `lasers_jax.decoders.Decoder`.
@@ -42,16 +42,16 @@ class Autoencoder(nn.Module):
 
   @property
   def pad_multiple(self) -> int:
-    """What the sides of an image must be a multiple of."""
+    """Returns the number of which the sides of an image must be multiples."""
     sides = self.encoder.f * self.bottleneck.patch_side
     return math.lcm(sides, self.decoder.pad_multiple)
 
   def padded(self, sizes: Any) -> Any:
-    """Sides of pictures, up to `pad_multiple`; numbers or arrays of them."""
+    """Rounds sides of pictures up to `pad_multiple`: numbers, or arrays."""
     return round_up(sizes, self.pad_multiple)
 
   def sites(self, height: int, width: int) -> tuple[int, int]:
-    """H and W of the latent of a picture."""
+    """Returns H and W of the latent of a picture."""
     f = self.encoder.f
     return self.padded(height) // f, self.padded(width) // f
 
@@ -70,18 +70,18 @@ class Autoencoder(nn.Module):
     """Returns the decoder's own terms of the loss of a forward pass.
 
     Args:
-      images: [B, h, w, 3] in [0, 1], which `output` was made of.
+      images: [B, h, w, 3] in [0, 1], the originals of `output`.
       key, distance: as in `Decoder.losses`.
     """
     quantized = output.latent.quantized
     return self.decoder.losses(images, quantized, output.images, key, distance)
 
   def encode(self, images: Array, sizes: Array | None = None) -> Any:
-    """Returns the codes of images: exactly what would be stored."""
+    """Returns the codes of images, as they are stored."""
     return self._code(images, False, sizes)[1].codes
 
   def decode(self, codes: Any) -> Array:
-    """Returns the first estimate of codes, as the forward pass gives it."""
+    """Returns the first estimate of codes, that of the forward pass."""
     return self.decoder(self.bottleneck.decode(codes))
 
   def decode_latent(

@@ -1,10 +1,10 @@
-"""Blocks of pixels through one linear map, and residual convolutions beside it.
+"""One linear map of blocks of pixels, and residual convolutions beside it.
 
 The map starts as the cosine transform of a block, as JPEG's (N. Ahmed, T.
-Natarajan and K. R. Rao, IEEE Trans. Computers, 1974), and what the convolutions
-add, on the map of blocks, starts at zero: with D = 3f² channels the model
-begins as one that loses nothing, and learns which channels are worth their
-bits, and how blocks go together.
+Natarajan and K. R. Rao, IEEE Trans. Computers, 1974), and the output of the
+convolutions, on the map of blocks, starts at zero: with D = 3f² channels the
+model begins without loss, and learns which channels are worth their bits, and
+how blocks go together.
 """
 
 import itertools
@@ -69,10 +69,10 @@ class BlockDecoder(nn.Module):
 
 
 def cosine_transform(f: int, d: int) -> np.ndarray:
-  """The d lowest cosines of a block of f x f pixels: float32 [3f², d].
+  """Returns the d lowest cosines of a block of f x f pixels: float32 [3f², d].
 
-  Orthonormal columns: a DCT-II over rows, columns and colours. Sorted by
-  frequency, those of colour differences as late as twice it. Raises InputError
+  Orthonormal columns: a DCT-II over rows, columns and colours. They are sorted
+  by frequency, which counts twice for colour differences. Raises InputError
   where d is above 3f².
   """
   if d > 3 * f**2:

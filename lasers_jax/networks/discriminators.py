@@ -12,7 +12,7 @@ from lasers_jax.networks.resnet import normalize
 
 
 class PatchGAN(nn.Module):
-  """A logit for each patch (P. Isola et al., CVPR 2017), as VQGAN has it.
+  """Gives a logit for each patch (P. Isola et al., CVPR 2017), as in VQGAN.
 
   Convolutions of 4x4: `num_downsamples` of stride 2, two of stride 1. Unlike
   VQGAN's, it normalises groups of channels and not batches, so that an image's
@@ -62,13 +62,13 @@ class PatchGAN(nn.Module):
 
 
 class StyleGAN(nn.Module):
-  """One logit an image: a residual network that blurs before it halves.
+  """Gives one logit an image, by a residual network that blurs and halves.
 
   The discriminator of StyleGAN2 (T. Karras et al., CVPR 2020) as MaskGIT's
   tokenizer has it: blur by [1, 3, 3, 1] (R. Zhang, ICML 2019), no
-  normalisation. Its logit is of the mean over sites, and not of a fixed number
-  of them, so that any size will do; the statistic over the batch is left out,
-  so that an image's logit does not depend on the others.
+  normalisation. Its logit is that of the mean over sites, so that images of any
+  size will do; the statistic over the batch is left out, so that an image's
+  logit does not depend on the others.
 
   Attributes:
     channels: at full size; they double with each halving, to `most`.
@@ -115,7 +115,7 @@ class StyleGAN(nn.Module):
 def blur_pool(x: jax.Array) -> jax.Array:
   """Blurs by [1, 3, 3, 1] / 8 each way, and halves the sides.
 
-  [B, 2H, 2W, C] -> [B, H, W, C]. Beyond the border stands what is nearest.
+  [B, 2H, 2W, C] -> [B, H, W, C]. The border is repeated beyond itself.
   """
   for axis in (1, 2):
     pad = [(0, 0)] * 4
@@ -134,8 +134,8 @@ def prepare(
 ) -> jax.Array:
   """Brings images [B, h, w, C] from [0, 1] to [-1, 1].
 
-  Leaves out the last rows and columns that cannot be halved so often. Raises
-  InputError where a side is below `minimum_side`.
+  Leaves out the last rows and columns that cannot be halved num_downsamples
+  times. Raises InputError where a side is below `minimum_side`.
   """
   if min(images.shape[1:3]) < minimum_side:
     raise InputError(

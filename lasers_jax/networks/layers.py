@@ -76,7 +76,7 @@ def up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 class DownConv(nn.Module):
-  """4x4 convolution, stride 2, padding 1: [B, 2H, 2W, C] -> [B, H, W, O].
+  """Convolves 4x4, stride 2, padding 1: [B, 2H, 2W, C] -> [B, H, W, O].
 
   O is `features`. Parameters: kernel [4, 4, C, O] and bias, float32. Computes
   in `dtype`. Raises ValueError where a side is odd.
@@ -97,7 +97,7 @@ class DownConv(nn.Module):
 
 
 class UpConv(nn.Module):
-  """4x4 transposed convolution: [B, H, W, C] -> [B, 2H, 2W, O].
+  """Transposes a 4x4 convolution of stride 2: [B, H, W, C] -> [B, 2H, 2W, O].
 
   O is `features`. Parameters: kernel [4, 4, C, O] and bias, float32. Computes
   in `dtype`.

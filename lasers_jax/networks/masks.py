@@ -1,6 +1,6 @@
-"""What is beyond a picture that does not fill its array, and is not read.
+"""Masks of the pixels beyond a picture that does not fill its array.
 
-Each network then makes of the picture what it would make of it alone.
+They are not read, so that a network gives the same for a picture alone.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from lasers_jax.networks.resnet import Attention
 
 
 def first_sites(sizes: Array, height: int, width: int) -> Array:
-  """Returns where maps hold something: bool [B, height, width].
+  """Returns the sites of pictures in maps: bool [B, height, width].
 
   Args:
-    sizes: int32 [B, 2], of what lies at the top left.
+    sizes: int32 [B, 2], of the pictures at the top left.
   """
   rows, columns = jnp.arange(height), jnp.arange(width)
   rows = rows[None] < sizes[:, :1]
@@ -44,8 +44,8 @@ def site_means(x: Array, sizes: Array | None) -> Array:
 def within(mask: Array | None):
   """Returns a context in which layers do not read beyond pictures.
 
-  Convolutions find zeros there, as beyond a whole map; normalisation and
-  attention leave it out. What layers return there means nothing.
+  Convolutions read zeros there, as beyond a whole map; normalisation and
+  attention leave these sites out. The output of layers there means nothing.
 
   Args:
     mask: bool [B, h, w], where the pictures are; its parts have sides that

@@ -23,7 +23,7 @@ def normalize(x: jax.Array, dtype) -> jax.Array:
 
 
 class ResidualBlock(nn.Module):
-  """x + two times (GroupNorm, swish, conv3x3): [B, H, W, C] -> [.., features].
+  """Adds two times (GroupNorm, swish, conv3x3): [B, H, W, C] -> [.., features].
 
   A 1x1 convolution brings x to `features` where they differ from C.
   """
@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """x + attention of one head between all sites: [B, H, W, C] -> the same.
+  """Adds attention of one head between all sites: [B, H, W, C] -> the same.
 
   `mask`, bool [B, H, W], says which sites may be attended to; None: all.
   """
@@ -63,7 +63,7 @@ class Attention(nn.Module):
 
 
 class Level(nn.Module):
-  """`blocks` residual blocks, each followed by attention where asked."""
+  """Applies residual blocks, each followed by attention where asked."""
 
   features: int
   blocks: int
@@ -80,7 +80,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-  """Residual block, attention, residual block: [B, H, W, C] -> the same."""
+  """Applies a residual block, attention, and another block; shapes stay."""
 
   dtype: jnp.dtype = jnp.float32
 
@@ -111,7 +111,7 @@ class ResNetEncoder(nn.Module):
 
   @property
   def f(self) -> int:
-    """The down-sampling factor: image side / H."""
+    """Returns the down-sampling factor: image side / H."""
     return 2 ** (len(self.multipliers) - 1)
 
   @nn.compact
@@ -145,7 +145,7 @@ class ResNetDecoder(nn.Module):
 
   @property
   def f(self) -> int:
-    """The up-sampling factor: image side / H."""
+    """Returns the up-sampling factor: image side / H."""
     return 2 ** (len(self.multipliers) - 1)
 
   @nn.compact

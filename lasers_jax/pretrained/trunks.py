@@ -1,9 +1,9 @@
 """The trunks of LPIPS: VGG16 and AlexNet up to their last convolution.
 
 Both take images as `scaled` gives them and return five maps, each after its
-ReLU, the finest first. With `sizes`, int32 [B, 2], images are so high and wide,
-at the top left, and the rest is padding that is not read; `map_sizes` says how
-much of each map is then of the image.
+ReLU, the finest first. With `sizes`, int32 [B, 2], the heights and widths of
+images at the top left, the rest is padding that is not read; `map_sizes` gives
+the parts of each map that are of the image.
 """
 
 import jax
@@ -21,7 +21,7 @@ _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 1, 1, 3)
 
 
 def scaled(images: jax.Array) -> jax.Array:
-  """Returns images [B, h, w, 3] of [0, 1] in the scale of the networks.
+  """Returns images [B, h, w, 3] in [0, 1] in the scale of the networks.
 
   float32. Raises ValueError where they are no floats of that shape.
   """
@@ -35,7 +35,7 @@ def scaled(images: jax.Array) -> jax.Array:
 
 
 def check_sides(images: jax.Array, minimum: int, network: str) -> None:
-  """Raises InputError where a side of images [B, h, w, C] is under it."""
+  """Raises InputError if a side of images [B, h, w, C] is too small."""
   height, width = images.shape[1:3]
   if min(height, width) < minimum:
     raise InputError(

@@ -1,7 +1,7 @@
-"""What all priors share: the interface, drawing on many devices, the file.
+"""The contract of priors, drawing on many devices, and their file.
 
-A prior is a frozen dataclass of settings. What it learns from latents is its
-state: a flat dict of arrays, so that a file of it loads anywhere.
+A prior is a frozen dataclass of settings. It learns its state from latents: a
+flat dict of arrays, so that a file of it loads anywhere.
 """
 
 import abc
@@ -60,10 +60,11 @@ class Prior(abc.ABC):
     """Draws float32 [n, d]; a pure function, for `jax.jit` with n static."""
 
   def check(self, state: State) -> None:
-    """Raises an error where a state, as read from a file, cannot be of `fit`.
+    """Raises an error if a state read from a file cannot be of `fit`.
 
-    Its arrays are there and of shapes that go together; numbers are finite
-    float32, integers not negative. A prior adds what else must hold.
+    It checks that all arrays are there, that their shapes fit together, that
+    numbers are finite float32, and integers not negative. A prior adds its
+    own checks.
     """
     for name, x in state.items():
       floats = x.dtype == np.float32
@@ -174,8 +175,8 @@ def save(
   """Writes a fitted prior to one .npz file, whole or not at all.
 
   Args:
-    about: what it was fitted on, such as the hash of a model's weights; `load`
-      compares it.
+    about: the origin of its latents, such as the hash of a model's weights;
+      `load` compares it.
   """
   header = {
     'prior': _name(type(prior)),
@@ -192,7 +193,7 @@ def load(
   """Reads what `save` wrote; nothing in the file is run.
 
   Args:
-    about: what must have been saved under these names; None for anything.
+    about: values that must have been saved under these names; None for any.
 
   Raises:
     InputError: there is no such file, it is damaged or something else, of a

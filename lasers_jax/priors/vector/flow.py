@@ -31,7 +31,7 @@ _EMA = 0.999  # decay of the averaged weights
 
 
 class Training(NamedTuple):
-  """What a step of training changes."""
+  """Holds the variables of training."""
 
   params: State
   averaged: State
@@ -41,7 +41,7 @@ class Training(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FlowMatching(Prior):
-  """A flow from noise to latents, which a residual network has learned.
+  """Draws by a flow from noise to latents, which a residual network learns.
 
   With w = width, a step of training costs O(batch_size w (d + depth w)) and a
   draw O(sampling_steps w (d + depth w)), whatever n is. It has no `log_prob`:
@@ -110,7 +110,7 @@ class FlowMatching(Prior):
     return jnp.asarray(state['mean'])[None] + z * state['scale'][None]
 
   def velocity(self, state: State, x: Array, t: Array) -> Array:
-    """Returns what the network predicts at x [n, d] and t, scalar or [n].
+    """Returns the velocity predicted at x [n, d] and t, scalar or [n].
 
     x and the velocity [n, d] are in units in which latents have mean 0 and
     standard deviation 1.

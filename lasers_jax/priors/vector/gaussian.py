@@ -30,12 +30,11 @@ _JITTER_OF_NONE = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Prior):
-  """A normal distribution with the mean and the full covariance of latents.
+  """Draws from a normal distribution of the latents' mean and covariance.
 
-  Where the covariance is singular (n <= d, or dimensions that depend on each
-  other), 1e-6 of the mean variance is added to each variance, and 1e-12 where
-  all latents are equal: the state says how much as `jitter`, which is 0
-  otherwise.
+  The covariance is a full matrix. If it is singular (n <= d, or dimensions that
+  depend on each other), 1e-6 of the mean variance is added to each variance,
+  and 1e-12 if all latents are equal: the state holds that as `jitter`, else 0.
 
   Fitting takes O(n d² + d³) in float64; drawing and densities O(d²) a row.
   """
@@ -75,7 +74,7 @@ class Gaussian(Prior):
 
 @dataclasses.dataclass(frozen=True)
 class StandardNormal(Prior):
-  """N(0, I), whatever the latents are: what a VAE is trained to be sampled by.
+  """Draws from N(0, I), whatever the latents are: the prior of a VAE.
 
   Fitting takes no time, drawing and densities O(d) a row.
   """
@@ -83,7 +82,7 @@ class StandardNormal(Prior):
   has_density: ClassVar[bool] = True
 
   def fit(self, latents, seed: int = 0) -> State:
-    """Looks at the width of latents [n, d] alone."""
+    """Takes the width d of latents [n, d], and nothing else."""
     return {'mean': np.zeros(check_latents(latents).shape[1], np.float32)}
 
   def sample(self, state: State, key: Array, n: int) -> Array:

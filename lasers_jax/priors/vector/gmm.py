@@ -59,7 +59,7 @@ class Frame(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GMM(Prior):
-  """A mixture of K Gaussians with full covariances.
+  """Draws from a mixture of K Gaussians with full covariances.
 
   An iteration costs O(n d² K), and O(d³ K) for the factors; a draw O(d² K), as
   every factor is multiplied with every row, and a density O(d² K).
@@ -69,10 +69,10 @@ class GMM(Prior):
 
   Attributes:
     components: K.
-    em: 'full' is scikit-learn's GaussianMixture, in float64, which wants a
+    em: 'full' is scikit-learn's GaussianMixture, in float64, which requires a
       copy of the latents and some [n, d] more. 'batches' is for more than a
-      million latents: it wants a few [K, d, d] and a batch beside them, may run
-      on an accelerator, and comes near in a few passes.
+      million latents: it requires a few [K, d, d] and a batch beside them, may
+      run on an accelerator, and comes near in a few passes.
     iterations: of EM, at most; passes over the latents for 'batches'.
     nats: EM ends once the mean log-likelihood of a latent rises by fewer nats
       in an iteration; for 'batches' as seen during a pass.
@@ -245,8 +245,8 @@ def within_clusters(latents: np.ndarray, labels: np.ndarray) -> Frame:
   """Finds the frame in which clusters of latents [n, d] have unit covariance.
 
   EM commutes with it, but for the terms that keep covariances from being
-  singular, which are then as small as the latents are; and float32 does where
-  latents are far from zero, or hardly vary in some direction. O(n d²).
+  singular, which are then as small as the latents are; and float32 suffices
+  for latents that are far from zero, or hardly vary in some direction. O(n d²).
 
   Args:
     labels: the number of each latent's cluster, int [n].
@@ -339,7 +339,7 @@ def _update(
 
 
 def regularized(covariance):
-  """Adds to covariances [..., d, d] in a frame what makes them definite.
+  """Adds to covariances [..., d, d] in a frame, to make them definite.
 
   Takes arrays of JAX and of NumPy.
   """

@@ -1,4 +1,4 @@
-"""Sites drawn each on its own: the floor for any code."""
+"""Sites drawn independently: the baseline of any code."""
 
 import dataclasses
 
@@ -16,10 +16,11 @@ from lasers_jax.priors.vector.base import Prior, State, check_latents
 class SiteHistogram(Prior):
   """Draws every site from all sites of all latents, each on its own.
 
-  Of a discrete code this is the histogram over codes: a code comes as often as
-  it was used, wherever that was, and nothing of an image but its average colour
-  and texture is left. What cannot beat it has learned nothing of how sites go
-  together. Where an image is one site, it draws training latents again.
+  Of a discrete code this is the histogram over codes: a code is drawn as often
+  as it was used, at any site, and nothing of an image but its average colour
+  and texture is left. A prior that is no better has learned nothing of how
+  sites depend on each other. If an image is one site, it draws training latents
+  again.
 
   Fitting takes O(n d), drawing O(d) a row.
 

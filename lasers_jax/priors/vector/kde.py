@@ -35,7 +35,7 @@ _FINE = 2.0 ** (np.arange(-7, 8) / 8)
 
 @dataclasses.dataclass(frozen=True)
 class KDE(Prior):
-  """A normal kernel about each latent, as wide in every whitened direction.
+  """Draws from normal kernels about latents, equally wide after whitening.
 
   Latents are whitened by their principal directions; those without variance
   come back as the mean, and densities are over the others, of a point's
@@ -51,7 +51,7 @@ class KDE(Prior):
 
   Attributes:
     bandwidth: in whitened units; None chooses it.
-    held_out: the fraction of latents that it is chosen by.
+    held_out: the fraction of latents by which the bandwidth is chosen.
   """
 
   bandwidth: Positive | None = None
@@ -59,7 +59,7 @@ class KDE(Prior):
   has_density: ClassVar[bool] = True
 
   def fit(self, latents, seed: int = 0) -> State:
-    """Chooses the bandwidth on latents [n, d], n >= 2; the seed says which."""
+    """Chooses the bandwidth on latents [n, d], n >= 2, that the seed draws."""
     latents = check_latents(latents, minimum=2)
     axes = principal_axes(latents)
     state = {

@@ -40,7 +40,7 @@ _BLOCK = 256  # points whose densities are counted at once
 
 @dataclasses.dataclass(frozen=True)
 class PMFS(Prior):
-  """PMFS in one of two variants.
+  """Draws by PMFS, in one of two variants.
 
   - 'bins': draws a latent, then a point of its cell. The state is the number
     of each latent's bin in every dimension, in a byte for k up to 256, and

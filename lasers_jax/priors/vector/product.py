@@ -30,9 +30,9 @@ _NARROWEST = 4
 
 @dataclasses.dataclass(frozen=True)
 class ProductPMF(Prior):
-  """Independent histograms of blocks of neighbouring principal directions.
+  """Draws from independent histograms of blocks of principal directions.
 
-  Latents are turned to their principal directions, which are uncorrelated, and
+  Latents are rotated to their principal directions, which are uncorrelated, and
   these are taken `block` at a time. Each direction is cut into k bins at its
   quantiles, so that they are about equally full, and each block has a
   histogram of its k^block cells. A sample takes a cell of every block, and a
