@@ -50,8 +50,8 @@ class DictionaryLearning(
     n_nonzero_coefs: S, atoms that a signal may use, from 1 to K; None for a
       tenth of the features. (transform_n_nonzero_coefs in scikit-learn.)
     method: 'online' (Mairal et al. 2009), 'gradient' (Adam; better where the
-      signals form clusters) or 'ksvd' (Aharon, Elad and Bruckstein 2006; wants
-      a batch_size of 50 K / S or more).
+      signals form clusters) or 'ksvd' (Aharon, Elad and Bruckstein 2006;
+      requires a batch_size of 50 K / S or more).
     selection: of the next atom, 'omp' or 'ols'; see `coding.batch_omp`.
     batch_size: signals of one update. A shorter batch at the end weighs less.
     max_iter: passes over the data that `fit` makes at most.

@@ -19,7 +19,7 @@ def _no_inner(bits: int, d: int) -> Fields:
 
 
 class Asked(NamedTuple):
-  """The rate that settings are to meet.
+  """Holds the rate for which settings are solved.
 
   Attributes:
     bits: of a site, fixed length.

@@ -53,7 +53,7 @@ def histogram(indices: Array, k: int, weights: Array | None = None) -> Array:
 
 
 class CodebookStatistics(NamedTuple):
-  """Moving sums of EMA K-means, in units in which a mean code counts 1."""
+  """Holds moving sums of EMA K-means, in which the mean count is 1."""
 
   counts: Array  # [K], how often a code is used
   sums: Array  # [K, D], the sum of the signals that used it

@@ -86,7 +86,7 @@ def draw_rows(key: Array, n: int, k: int) -> Array:
 
 
 class OnlineStatistics(NamedTuple):
-  """The statistics of online learning (Mairal et al. 2009, eq. 11)."""
+  """Holds the statistics of online learning (Mairal et al. 2009, eq. 11)."""
 
   codes: Array  # A [K, K], the mean of the outer products of codes
   products: Array  # B [D, K], the mean of the products of signals and codes

@@ -41,7 +41,7 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 class LearnerState(NamedTuple):
-  """The state of a learner: arrays alone, so that any checkpoint stores it."""
+  """Holds the state of a learner: arrays alone, which any checkpoint stores."""
 
   dictionary: Array  # [D, K], unit-norm columns
   memory: Any  # what the learner keeps of past signals
@@ -67,7 +67,7 @@ class Learner(NamedTuple):
 
 
 class Revive(NamedTuple):
-  """When atoms that are dead, or twins of others, are replaced."""
+  """Says when atoms that are dead, or twins of others, are replaced."""
 
   every: float = 50.0  # uses of a mean atom from one look to the next
   below: float = 0.2  # an atom is dead below this fraction of the mean use
@@ -201,7 +201,7 @@ def ksvd_sweep(
 
 
 class AdamMoments(NamedTuple):
-  """Moving averages of the gradient and of its square, [D, K] each."""
+  """Holds moving averages of the gradient and its square, [D, K] each."""
 
   mean: Array
   square: Array

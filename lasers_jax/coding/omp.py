@@ -24,14 +24,14 @@ from lasers_jax.coding.search import take
 
 
 class SparseCode(NamedTuple):
-  """A code of S atoms a site; the order is the order of the pursuit."""
+  """Holds a code of S atoms a site, in the order of the pursuit."""
 
   atoms: Array  # int32 [N, S], each in [0, K), distinct within a site
   coefficients: Array  # float32 [N, S]
 
 
 class CountedCode(NamedTuple):
-  """A code with a number of atoms of its own for each site."""
+  """Holds a code with its own number of atoms for each site."""
 
   atoms: Array  # int32 [N, S], as of a SparseCode
   coefficients: Array  # float32 [N, S], zero from `count` on

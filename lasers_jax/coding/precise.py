@@ -24,7 +24,7 @@ GRAM_FLOOR = 1e-6
 
 
 class Basis(NamedTuple):
-  """An orthonormal basis of the first atoms of each pursuit; zeros follow.
+  """Holds an orthonormal basis of the first atoms of each pursuit, then zeros.
 
   Row j of `inverse` holds the weights of the atoms in its j-th vector: it is
   the inverse of the Cholesky factor of the atoms' Gram matrix.

@@ -41,7 +41,7 @@ PRECISIONS = ('float32', 'bfloat16')
 
 
 class Options(NamedTuple):
-  """The settings of a compiled pursuit; see `batch_omp`."""
+  """Holds the settings of a compiled pursuit; see `batch_omp`."""
 
   sparsity: int
   selection: str = 'omp'
@@ -70,7 +70,7 @@ class Options(NamedTuple):
 
 
 class Pursuit(NamedTuple):
-  """The result of a pursuit."""
+  """Holds the result of a pursuit."""
 
   atoms: Array  # int32 [N, S]
   coefficients: Array  # float32 [N, S], or [N, S, S] after each step
@@ -78,7 +78,7 @@ class Pursuit(NamedTuple):
 
 
 class Chosen(NamedTuple):
-  """The first k atoms of each pursuit.
+  """Holds the first k atoms of each pursuit.
 
   `inverse` is the inverse of the Cholesky factor of the atoms' Gram matrix,
   which grows by a row a step: row j holds the weights of the atoms in the j-th

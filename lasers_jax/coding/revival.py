@@ -11,7 +11,7 @@ from lasers_jax.coding.search import in_blocks, matmul
 
 
 class Revival(NamedTuple):
-  """Up to M replacements."""
+  """Holds up to M replacements."""
 
   which: Array  # int32 [M], the least used atoms
   dead: Array  # bool [M], whether that atom is to be replaced

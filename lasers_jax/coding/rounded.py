@@ -25,7 +25,7 @@ _MOST = float(jnp.finfo(jnp.float32).max) / 2
 
 
 class RoundedCode(NamedTuple):
-  """A code of S atoms a site, in the order of the pursuit."""
+  """Holds a code of S atoms a site, in the order of the pursuit."""
 
   atoms: Array  # int32 [N, S], each in [0, K), distinct within a site
   coefficients: Array  # float32 [N, S], what was rounded

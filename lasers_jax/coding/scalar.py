@@ -9,7 +9,7 @@ from lasers_jax.coding.numbers import as_float32
 
 
 class Levels(NamedTuple):
-  """L levels for scalars, and the moving averages that give their means.
+  """Holds L levels for scalars, and the moving averages of their means.
 
   S. P. Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 28,
   1982 (written in 1957): the scalars nearest to a level have it as their mean.

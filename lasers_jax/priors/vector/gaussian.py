@@ -94,7 +94,7 @@ class StandardNormal(Prior):
 
 
 class Axes(NamedTuple):
-  """The principal directions of latents that have any variance."""
+  """Holds the principal directions of latents that have any variance."""
 
   mean: np.ndarray  # float32 [d]
   directions: np.ndarray  # float32 [d, r], orthonormal columns

@@ -41,7 +41,7 @@ _LEAST = 1e-18  # a deviation whose square float32 has still
 
 
 class Mixture(NamedTuple):
-  """Of K components, in d dimensions."""
+  """Holds a mixture of K components, in d dimensions."""
 
   weights: Array  # [K]
   means: Array  # [K, d]
