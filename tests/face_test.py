@@ -63,7 +63,8 @@ def test_a_layer_and_a_prior():
   signals = rng.standard_normal((6, 4)).astype(np.float32)
   dictionary = np.eye(4, dtype=np.float32)
   code = lj.batch_omp(signals, dictionary, 2)
-  assert isinstance(code, lj.SparseCode) and code.atoms.shape == (6, 2)
+  assert isinstance(code, lj.SparseCode)
+  assert code.atoms.shape == (6, 2)
   assert lj.bottlenecks.VQ(D=4, K=8).bits_per_site == 3
   assert lj.priors.PMFS(k=2).k == 2
   assert lj.priors.GMM is not None
@@ -73,9 +74,11 @@ def test_a_config_is_plain_and_complete():
   config = lj.config(
     'photos', bottleneck='vq', decoder='gan', steps=7, bottleneck__K=64
   )
-  assert type(config) is dict and type(config['data']) is dict
+  assert type(config) is dict
+  assert type(config['data']) is dict
   assert (config['steps'], config['bottleneck']['K']) == (7, 64)
-  assert config['bottleneck']['name'] == 'vq' and 'discriminator' in config
+  assert config['bottleneck']['name'] == 'vq'
+  assert 'discriminator' in config
   assert config['seed'] == 0  # a default
   named = lj.config(str(ROOT / 'configs/photos.py:vq'), data__name='folder:/x')
   assert named['data']['name'] == 'folder:/x'
@@ -118,7 +121,8 @@ def test_training_on_images_of_a_program(tmp_path):
   images, hooks = tiny.images(12), Watched()
   splits = {'train': images, 'validation': tiny.images(3, seed=1)}
   model = lj.train(config, tmp_path / 'run', splits, hooks)
-  assert isinstance(model, lj.TrainedModel) and model.step == 2
+  assert isinstance(model, lj.TrainedModel)
+  assert model.step == 2
   assert hooks.losses == tiny.losses(tmp_path / 'run')
   last = tiny.metrics(tmp_path / 'run')[-1]
   found = lj.evaluate(
@@ -159,7 +163,8 @@ def test_data_that_cannot_be_is_one_line(tmp_path, data, said):
 def test_one_object_is_the_training_images():
   images = tiny.images(3)
   (role, source), *more = sources.by_role(images).items()
-  assert role == 'train' and not more
+  assert role == 'train'
+  assert not more
   np.testing.assert_array_equal(source[2]['image'], images[2])
 
 
