@@ -9,7 +9,8 @@ import pytest
 from lasers_jax.bottlenecks import BOTTLENECKS, start
 from lasers_jax.bottlenecks.rates import fields_at
 from lasers_jax.errors import InputError
-from lasers_jax.experiment import codecs, loop, settings
+from lasers_jax.experiment import loop, settings
+from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.presets import bottlenecks
 from tests import tiny
 
@@ -74,7 +75,7 @@ def test_it_trains(workdir):
 
 def test_files_come_back(workdir):
   pytest.importorskip('constriction')
-  codec = codecs.open_encoder(workdir)
+  codec = load(workdir).encoder()
   image = tiny.images(1)[0]
   data = codec.encode(image)
   codes, *size = codec.codec.read(data)

@@ -7,12 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from lasers_jax import inference
 from lasers_jax.decoders import DECODERS
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import examples
 from lasers_jax.experiment import evaluate, loop, settings
-from lasers_jax.experiment.model import load
+from lasers_jax.experiment.loading import load
 from lasers_jax.training.objective import make_objective
 from tests import tiny
 from tests.extending.toy_decoder import ColourCorrection
@@ -56,21 +55,17 @@ def test_it_starts_as_the_plain_decoder(pictures):
 
 
 def test_it_is_evaluated_and_reconstructs(run, tmp_path):
-  results = evaluate.evaluate(run.workdir, str(tmp_path))
+  results = evaluate.evaluate(run.workdir, output=str(tmp_path))
   assert results['protocol']['decoder'] == 'one pass'
   assert 'initial' not in results
   page = (tmp_path / 'report.html').read_text()
   assert '<h1>lasers + colour on ' in page
   model = load(run.workdir)
-  images = list(tiny.images(2))
-  found = inference.reconstruct(
-    model.run.model, model.variables, images, model.mesh, model.run.decoding
-  )
-  output = model.run.model.apply(
-    model.variables, np.stack(images) / np.float32(255)
-  )
+  images = tiny.images(2)
+  found = model.reconstruct(images)
+  output = model.module.apply(model.variables, images / np.float32(255))
   expected = np.round(255 * np.clip(output.images, 0, 1))
-  assert np.abs(expected - np.stack(found)).max() <= 1
+  assert np.abs(expected - found).max() <= 1
 
 
 class Noisy(ColourCorrection):
@@ -85,7 +80,7 @@ class Noisy(ColourCorrection):
 
 def test_one_that_samples_is_shown_to(run, tmp_path, monkeypatch):
   monkeypatch.setitem(DECODERS, 'colour', Noisy)
-  evaluate.evaluate(run.workdir, str(tmp_path))
+  evaluate.evaluate(run.workdir, output=str(tmp_path))
   results = json.loads((tmp_path / 'results.json').read_text())
   assert results['psnr']['mean'] < results['initial']['psnr']['mean'] - 0.5
   page = (tmp_path / 'report.html').read_text()

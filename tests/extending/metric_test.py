@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lasers_jax.experiment import evaluate
+from lasers_jax.experiment.loading import load
 from lasers_jax.metrics.registry import METRICS, load_metrics
 from lasers_jax.report import comparison
 from tests import tiny
@@ -20,9 +21,9 @@ def found(tiny_run, tmp_path_factory):
     patch.setitem(METRICS, 'mae', None)  # which is undone at the end
     from tests.extending import toy_metric  # noqa: F401
 
-    options = {'output': str(folder), 'dump': str(folder / 'dump')}
-    metrics = load_metrics(['mae'])
-    evaluate.evaluate(str(tiny_run.workdir), metrics=metrics, **options)
+    folders = {'output': str(folder), 'dump': str(folder / 'dump')}
+    model, metrics = load(str(tiny_run.workdir)), load_metrics(['mae'])
+    evaluate.illustrate(evaluate.measure(model, metrics=metrics, **folders))
     yield folder
 
 
