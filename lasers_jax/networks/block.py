@@ -22,18 +22,22 @@ from lasers_jax.networks.vqvae import ResidualStack
 _CHROMA = 2.0  # a difference of colours stands as late as so high a frequency
 
 
-class BlockEncoder(nn.Module):
-  """Encodes images: [B, f*H, f*W, 3] -> latents [B, H, W, D] float32.
-
-  Computes in `dtype`. Raises InputError where a side does not divide by f, or D
-  is above 3f².
-  """
+class BlockFields(nn.Module):
+  """Holds the fields that BlockEncoder and BlockDecoder share."""
 
   D: Count
   f: Count = 8
   channels: Count = 192
   blocks: Whole = 3
   dtype: jnp.dtype = jnp.float32
+
+
+class BlockEncoder(BlockFields):
+  """Encodes images: [B, f*H, f*W, 3] -> latents [B, H, W, D] float32.
+
+  Computes in `dtype`. Raises InputError where a side does not divide by f, or D
+  is above 3f².
+  """
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
@@ -45,17 +49,11 @@ class BlockEncoder(nn.Module):
     return to_latent(jnp.concatenate([x, h], axis=-1)).astype(jnp.float32)
 
 
-class BlockDecoder(nn.Module):
+class BlockDecoder(BlockFields):
   """Decodes latents: [B, H, W, D] -> images [B, f*H, f*W, 3] float32.
 
   The mirror of `BlockEncoder`, with the same fields; nothing bounds the output.
   """
-
-  D: Count
-  f: Count = 8
-  channels: Count = 192
-  blocks: Whole = 3
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:

@@ -92,15 +92,8 @@ class Middle(nn.Module):
     return ResidualBlock(features, self.dtype)(x)
 
 
-class ResNetEncoder(nn.Module):
-  """Encodes images: [B, f*H, f*W, 3], about [-1, 1] -> [B, H, W, D] float32.
-
-  A level has `channels` times its entry of `multipliers` channels; f doubles
-  from each to the next. Levels whose own down-sampling factor is in `attention`
-  attend: a factor, not a resolution, so any sides that divide by f will do. (In
-  a 256 pixel network, resolution 16 is the factor 16.) Computes in `dtype`.
-  Raises InputError where a side does not divide by f.
-  """
+class ResNetFields(nn.Module):
+  """Holds the fields that ResNetEncoder and ResNetDecoder share."""
 
   D: Count
   channels: Count = 128
@@ -111,8 +104,19 @@ class ResNetEncoder(nn.Module):
 
   @property
   def f(self) -> int:
-    """Returns the down-sampling factor: image side / H."""
+    """The factor between the sides of an image and of its latent."""
     return 2 ** (len(self.multipliers) - 1)
+
+
+class ResNetEncoder(ResNetFields):
+  """Encodes images: [B, f*H, f*W, 3], about [-1, 1] -> [B, H, W, D] float32.
+
+  A level has `channels` times its entry of `multipliers` channels; f doubles
+  from each to the next. Levels whose own down-sampling factor is in `attention`
+  attend: a factor, not a resolution, so any sides that divide by f will do. (In
+  a 256 pixel network, resolution 16 is the factor 16.) Computes in `dtype`.
+  Raises InputError where a side does not divide by f.
+  """
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
@@ -128,25 +132,13 @@ class ResNetEncoder(nn.Module):
     return z.astype(jnp.float32)
 
 
-class ResNetDecoder(nn.Module):
+class ResNetDecoder(ResNetFields):
   """Decodes latents: [B, H, W, D] -> images [B, f*H, f*W, 3] float32.
 
   The mirror of `ResNetEncoder`, with the same fields and, as in the family, one
   residual block more at each level; nothing bounds the output. Raises
   ValueError where the latent does not have D channels.
   """
-
-  D: Count
-  channels: Count = 128
-  multipliers: Counts = (1, 1, 2, 2, 4)
-  blocks: Whole = 2
-  attention: tuple[Count, ...] = (16,)
-  dtype: jnp.dtype = jnp.float32
-
-  @property
-  def f(self) -> int:
-    """Returns the up-sampling factor: image side / H."""
-    return 2 ** (len(self.multipliers) - 1)
 
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:

@@ -23,15 +23,8 @@ def _small_side(side, num_downsamples):
   return side // 2**num_downsamples
 
 
-class VectorEncoder(nn.Module):
-  """Encodes squares: [B, side*H, side*W, 3] -> latents [B, H, W, D] float32.
-
-  Each square of `side` pixels is coded by itself, so that an image of that side
-  has one latent vector. `num_downsamples` convolutions of stride 2 have
-  `channels`, twice that, ... channels. Computes in `dtype`. Raises InputError
-  where `side` cannot be halved so often or a side of the images does not divide
-  by it.
-  """
+class VectorFields(nn.Module):
+  """Holds the fields that VectorEncoder and VectorDecoder share."""
 
   D: Count
   side: Count
@@ -41,8 +34,19 @@ class VectorEncoder(nn.Module):
 
   @property
   def f(self) -> int:
-    """Returns the down-sampling factor: the side itself."""
+    """The factor between the sides of an image and of its latent."""
     return self.side
+
+
+class VectorEncoder(VectorFields):
+  """Encodes squares: [B, side*H, side*W, 3] -> latents [B, H, W, D] float32.
+
+  Each square of `side` pixels is coded by itself, so that an image of that side
+  has one latent vector. `num_downsamples` convolutions of stride 2 have
+  `channels`, twice that, ... channels. Computes in `dtype`. Raises InputError
+  where `side` cannot be halved so often or a side of the images does not divide
+  by it.
+  """
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
@@ -60,23 +64,12 @@ class VectorEncoder(nn.Module):
     return z.reshape(b, h, w, self.D).astype(jnp.float32)
 
 
-class VectorDecoder(nn.Module):
+class VectorDecoder(VectorFields):
   """Decodes latents: [B, H, W, D] -> images [B, side*H, side*W, 3] float32.
 
   The mirror of `VectorEncoder`, with the same fields; nothing bounds the
   output. Raises ValueError where the latent does not have D channels.
   """
-
-  D: Count
-  side: Count
-  channels: Count = 64
-  num_downsamples: Count = 2
-  dtype: jnp.dtype = jnp.float32
-
-  @property
-  def f(self) -> int:
-    """Returns the up-sampling factor: the side itself."""
-    return self.side
 
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:

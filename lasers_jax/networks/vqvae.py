@@ -37,14 +37,8 @@ class ResidualStack(nn.Module):
     return nn.relu(x)
 
 
-class VQVAEEncoder(nn.Module):
-  """Encodes images: [B, f*H, f*W, 3] -> latents [B, H, W, D] float32.
-
-  Images lie about in [-0.5, 0.5]; any sides that divide by f, a power of two,
-  will do. Computes in `dtype`. By default it has the 363,840 parameters of the
-  paper before the layer `to_latent`. Raises InputError where f is no power of
-  two or a side does not divide by it.
-  """
+class VQVAEFields(nn.Module):
+  """Holds the fields that VQVAEEncoder and VQVAEDecoder share."""
 
   D: Count
   channels: Several = 128  # half of it is used, too
@@ -52,6 +46,16 @@ class VQVAEEncoder(nn.Module):
   residual_blocks: Whole = 2
   f: Several = 4
   dtype: jnp.dtype = jnp.float32
+
+
+class VQVAEEncoder(VQVAEFields):
+  """Encodes images: [B, f*H, f*W, 3] -> latents [B, H, W, D] float32.
+
+  Images lie about in [-0.5, 0.5]; any sides that divide by f, a power of two,
+  will do. Computes in `dtype`. By default it has the 363,840 parameters of the
+  paper before the layer `to_latent`. Raises InputError where f is no power of
+  two or a side does not divide by it.
+  """
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
@@ -68,19 +72,12 @@ class VQVAEEncoder(nn.Module):
     return z.astype(jnp.float32)
 
 
-class VQVAEDecoder(nn.Module):
+class VQVAEDecoder(VQVAEFields):
   """Decodes latents: [B, H, W, D] -> images [B, f*H, f*W, 3] float32.
 
   The mirror of `VQVAEEncoder`, with the same fields; nothing bounds the output.
   Raises ValueError where the latent does not have D channels.
   """
-
-  D: Count
-  channels: Several = 128  # half of it is used, too
-  residual_channels: Count = 32
-  residual_blocks: Whole = 2
-  f: Several = 4
-  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
