@@ -50,6 +50,8 @@ class Bottleneck(nn.Module):
   Attributes:
     CHOICES: the words that a field may be, where it is one of a few.
     loss_weights: of its losses, unless a config gives others.
+    adjustable: fields that may change after training, since nothing that was
+      learned depends on them.
     D: width of a latent vector.
     K: atoms or codes of a codebook; a field of those that have one.
     revive_every: steps from one `revive` to the next; 0 never.
@@ -57,6 +59,7 @@ class Bottleneck(nn.Module):
 
   CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
   loss_weights: ClassVar[Mapping[str, float]] = {}
+  adjustable: ClassVar[tuple[str, ...]] = ()
 
   D: Count = 16
   K = 0

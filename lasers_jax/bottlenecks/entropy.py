@@ -56,6 +56,7 @@ class Entropy(Integers):
   """
 
   loss_weights: ClassVar = {'rate': 1e-3}
+  adjustable = ('step',)
 
   limit: Limit = 31
   step: Positive = 0.1

@@ -84,6 +84,7 @@ class Lasers(Codebook):
     'pursuit': ('omp', 'rounded'),
   }
   loss_weights: ClassVar = {'dictionary': 1.0, 'commitment': 0.25}
+  adjustable = ('S', 'coefficient_bits', 'pursuit', 'residual_norm')
 
   S: Count = 5
   learning: str = 'gradient'

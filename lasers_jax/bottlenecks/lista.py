@@ -48,6 +48,7 @@ class Lista(Dense):
   CHOICES: ClassVar = {'learning': ('gradient', 'fixed')}
 
   loss_weights: ClassVar = {'latent': 1.0}
+  adjustable = ('coefficient_bits',)
 
   iterations: Count = 16
   penalty: Amount = 0.1

@@ -38,6 +38,7 @@ class SCQ(Dense):
   """
 
   loss_weights: ClassVar = {'quantization': 1.0}
+  adjustable = ('coefficient_bits',)
 
   penalty: Annotated[float, Range(1e-3)] = 0.1
 
