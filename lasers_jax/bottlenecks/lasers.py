@@ -62,8 +62,7 @@ class Lasers(Codebook):
       coefficients of its atom; None stores float32, and counts 32.
     pursuit: 'omp' fits all coefficients, and then rounds them; 'rounded' rounds
       each as it is found, so that later atoms make up for it: better with few
-      bits a coefficient. It takes 0 to 4; with 0 an atom has one level, as a
-      code of a vector quantizer does.
+      bits a coefficient, of which it takes 0 (one level an atom) to 4.
     patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
