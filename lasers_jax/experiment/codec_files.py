@@ -1,6 +1,5 @@
 """Images to files and back by a trained model; its rate-distortion curve."""
 
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -59,12 +58,9 @@ def encode_files(
 def decode_files(model: TrainedModel, files: list[str], folder: str) -> None:
   """Writes the picture of each file into a folder, as PNG."""
   targets = _targets(files, folder, '.png')
-  decoder = functools.cache(model.decoder)
 
   def act(file: str, target: str) -> None:
-    data = _bytes(file)
-    codec = decoder(unpack(data).model)
-    image = codec.decode(data)
+    image = model.decompress(_bytes(file))
     with writing(target):
       save_png(target, image)
 

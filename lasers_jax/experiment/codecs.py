@@ -62,6 +62,25 @@ def kept_state(folder: str, choice: Choice, weights: str) -> State | None:
   return load_kept(file, weights, dict(choice.changes))
 
 
+def no_state(folder: str, choice: Choice) -> InputError:
+  """Returns the error for a choice whose codes nobody has counted."""
+  words = 'context=True' if choice.context else ''
+  return InputError(
+    f'no {choice.file} of these weights in {folder}: model.fit_codec({words}) '
+    'counts the codes of training images, and so does python codec.py encode '
+    f'--model={folder}'
+  )
+
+
+def file_version(folder: str, choice: Choice) -> tuple[str, int, int] | None:
+  """Returns what changes when the file of a choice does; None without one."""
+  try:
+    stat = os.stat(os.path.join(folder, choice.file))
+  except FileNotFoundError:
+    return None
+  return choice.file, stat.st_mtime_ns, stat.st_ino
+
+
 def fit_state(
   module: Autoencoder,
   variables: Any,

@@ -54,6 +54,10 @@ class TrainedModel:
   step: int
   path: str
   changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # By the file or the name of their state. A changed model starts without any.
+  _codecs: dict[Any, ModelCodec] = dataclasses.field(
+    default_factory=dict, init=False, repr=False
+  )
 
   @property
   def module(self) -> Autoencoder:
@@ -142,14 +146,9 @@ class TrainedModel:
 
   def reconstruct(self, images: Any) -> np.ndarray:
     """Codes and decodes images, as evaluation does: uint8 [B, h, w, 3]."""
-    images = check_images(images)
-    single = images.ndim == 3
+    batch, single = _as_batch(images)
     found = inference.reconstruct(
-      self.module,
-      self.variables,
-      images[None] if single else images,
-      self.mesh,
-      self.decoding,
+      self.module, self.variables, batch, self.mesh, self.decoding
     )
     return found[0] if single else np.stack(found)
 
@@ -170,16 +169,8 @@ class TrainedModel:
     image = check_images(image, 'image')
     if image.ndim != 3 or image.dtype != np.uint8:
       raise InputError('compress takes one image uint8 [h, w, 3]')
-    choice = Choice(self.changes, context=context)
-    state = codecs.kept_state(self.path, choice, self.weights)
-    if state is None:
-      words = 'context=True' if context else ''
-      raise InputError(
-        f'no {choice.file} of these weights in {self.path}: '
-        f'model.fit_codec({words}) counts the codes of training images, and so '
-        f'does python codec.py encode --model={self.path}'
-      )
-    return self._codec(state, choice.file).encode(image)
+    codec = self._stored_codec(Choice(self.changes, context=context))
+    return codec.encode(image)
 
   def decompress(self, data: bytes) -> np.ndarray:
     """Returns the image of a file: uint8 [h, w, 3].
@@ -235,8 +226,11 @@ class TrainedModel:
     Raises:
       InputError: there is none of it in the folder of the model.
     """
-    state, file = codecs.named_state(self.path, name, self.weights)
-    return self.with_(**state.changes)._codec(state, file)
+    if name not in self._codecs:
+      state, file = codecs.named_state(self.path, name, self.weights)
+      codec = self.with_(**state.changes)._codec(state, file)
+      self._codecs[name] = codec
+    return self._codecs[name]
 
   def statistics(self, source: Any = None) -> dict[str, Any]:
     """Measures latents and codes over training images; see `measure_latents`.
@@ -346,14 +340,8 @@ class TrainedModel:
     )
 
   def _coded(self, images: Any) -> tuple[Any, np.ndarray]:
-    images = check_images(images)
-    single = images.ndim == 3
-    found = inference.encode(
-      self.module,
-      self.variables,
-      images[None] if single else images,
-      self.mesh,
-    )
+    batch, single = _as_batch(images)
+    found = inference.encode(self.module, self.variables, batch, self.mesh)
     return jax.tree.map(lambda x: x[0], found) if single else found
 
   @functools.cached_property
@@ -367,7 +355,25 @@ class TrainedModel:
     )
     return [x.ndim for x in jax.tree.leaves(codes)]
 
+  def _stored_codec(self, choice: Choice) -> ModelCodec:
+    """Returns the codec of a choice whose state lies in the folder.
+
+    It is built once for each version of the file.
+
+    Raises:
+      InputError: there is no such state of these weights, or it is damaged.
+    """
+    version = codecs.file_version(self.path, choice)
+    codec = self._codecs.get(version)
+    if codec is None:
+      state = codecs.kept_state(self.path, choice, self.weights)
+      if state is None:
+        raise codecs.no_state(self.path, choice)
+      codec = self._codecs[version] = self._codec(state, choice.file)
+    return codec
+
   def _codec(self, state: State, file: str) -> ModelCodec:
+    """Builds the codec of a state, which was read from a file."""
     try:
       return ModelCodec(
         self.module, self.variables, self.mesh, self.decoding, state
@@ -377,6 +383,13 @@ class TrainedModel:
         f'{os.path.join(self.path, file)} is damaged: {error}; remove it, and '
         'encode again'
       ) from error
+
+
+def _as_batch(images: Any) -> tuple[np.ndarray, bool]:
+  """Returns checked images [B, h, w, 3], and whether there was a single one."""
+  images = check_images(images)
+  single = images.ndim == 3
+  return images[None] if single else images, single
 
 
 def evaluation_mesh(experiment: settings.Experiment) -> Mesh:

@@ -1,12 +1,14 @@
 """A trained model as a value: what it makes of images, codes and bytes."""
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from lasers_jax.codec.model import ModelCodec
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import evaluate, loading
 from lasers_jax.experiment.loading import load
@@ -186,3 +188,31 @@ def test_files_need_counted_codes(copied_run, tmp_path):
   )
   with pytest.raises(InputError, match='one image uint8'):
     model.compress(pictures())
+
+
+def test_codecs_are_built_once_and_follow_their_files(copied_run, monkeypatch):
+  pytest.importorskip('constriction')
+  built = []
+
+  def build(*args):
+    built.append(args)
+    return ModelCodec(*args)
+
+  monkeypatch.setattr('lasers_jax.experiment.model.ModelCodec', build)
+  model, image = load(copied_run), pictures()[0]
+  model.fit_codec(tiny.images(8))
+  built.clear()
+  files = [model.compress(image) for _ in range(3)]
+  for data in files:
+    model.decompress(data)
+  assert len(built) == 2  # one that writes, one that reads
+  model.with_config().compress(image)
+  assert len(built) == 3
+  os.remove(copied_run / 'codec.npz')
+  np.testing.assert_array_equal(  # The file names what it was written with.
+    model.decompress(files[0]), model.reconstruct(image)
+  )
+  with pytest.raises(InputError, match='no codec.npz of these weights'):
+    model.compress(image)
+  load(copied_run).fit_codec(tiny.images(3))
+  assert model.compress(image) != files[0]
