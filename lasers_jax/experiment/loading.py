@@ -13,9 +13,7 @@ from lasers_jax.errors import InputError, nearest
 from lasers_jax.experiment import exported, settings
 from lasers_jax.experiment.model import TrainedModel, evaluation_mesh
 from lasers_jax.training import workdir
-from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
-from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import (
   TrainState,
   evaluation_variables,
@@ -97,9 +95,7 @@ def restore(
   Raises:
     InputError: there is none, or it is damaged.
   """
-  optimizer = make_optimizer(experiment.optimizer, experiment.steps)
-  rival = experiment.discriminator
-  adversary = rival and make_adversary(rival)
+  optimizer, adversary = settings.build_learners(experiment)
   side = experiment.data.side
   shapes = state_shapes(experiment.model, optimizer, side, adversary)
   places = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +20,9 @@ from lasers_jax.experiment.figures import reconstruction_figure
 from lasers_jax.experiment.hooks import Hooks
 from lasers_jax.metrics.registry import ALWAYS
 from lasers_jax.training import workdir
-from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.monitor import Monitor, parameter_table
-from lasers_jax.training.objective import make_objective
-from lasers_jax.training.optimizer import make_optimizer
+from lasers_jax.training.objective import Objective, make_objective
 from lasers_jax.training.state import (
   TrainState,
   create_train_state,
@@ -47,10 +46,25 @@ class Work(NamedTuple):
   hooks: Hooks
 
 
+class Program(NamedTuple):
+  """The jitted functions of a run, and the state that they share.
+
+  Attributes:
+    target: shapes, dtypes and shardings of the state (jax.ShapeDtypeStruct).
+    create: the images of a batch -> the first state.
+    step: (state, images, perceptual parameters) -> (state, metrics). The state
+      that it takes is donated.
+  """
+
+  target: TrainState
+  create: Callable
+  step: Callable
+
+
 def train_and_evaluate(
   config: dict, path: str, images: Any = None, hooks: Hooks | None = None
 ) -> TrainState:
-  """Trains what a config says in a workdir, and measures it now and then.
+  """Trains the model of a config in a workdir, and validates it on the way.
 
   Args:
     config: nested dictionaries, as the files of `configs/` make them.
@@ -69,60 +83,32 @@ def train_and_evaluate(
   path, hooks = workdir.locate(path), hooks or Hooks()
   config = dict(config) if images is None else sources.mark_given(config)
   experiment = settings.from_config(config)
-  model = experiment.model
-  objective, perceptual_params = make_objective(model, experiment.loss)
+  objective, perceptual_params = make_objective(
+    experiment.model, experiment.loss
+  )
   terms = objective.check_weights(experiment.data.side)
-
-  # Devices and data
   mesh = sharding.make_mesh(**vars(experiment.mesh))
   check_sizes(experiment, mesh)
   train, validation, fingerprints = open_data(experiment, path, images)
-  everywhere = sharding.replicated(mesh)
-  perceptual_params = jax.device_put(perceptual_params, everywhere)
+  perceptual_params = jax.device_put(
+    perceptual_params, sharding.replicated(mesh)
+  )
   work = Work(
     experiment, path, mesh, train, validation, perceptual_params, terms, hooks
   )
-
-  # The state: shapes first, so that each array is created in its place
-  optimizer = make_optimizer(experiment.optimizer, experiment.steps)
-  adversary = experiment.discriminator and make_adversary(
-    experiment.discriminator
-  )
-  shapes = state_shapes(model, optimizer, experiment.data.side, adversary)
-  places = sharding.state_shardings(shapes, mesh, model.bottleneck.K)
-  target = sharding.with_shardings(shapes, places)
-
-  def create(images):
-    return create_train_state(
-      model, optimizer, to_float(images), experiment.seed, adversary
-    )
-
-  # The step
-  train_step = jax.jit(
-    make_train_step(objective, optimizer, experiment.optimizer.ema, adversary),
-    in_shardings=(places, sharding.batch_sharding(mesh), everywhere),
-    out_shardings=(places, everywhere),
-    donate_argnums=0,
-  )
-
+  program = build_program(experiment, objective, mesh)
   run = workdir.Run(config, settings.with_defaults, fingerprints)
   with (
     workdir.lock_workdir(path, run),
     Checkpoints(path, experiment.checkpoints_kept) as checkpoints,
   ):
-    # Go on, or start
-    state = checkpoints.restore(target)
+    state = checkpoints.restore(program.target)
     if state is None:
-      first = put_images(train.batch(0), mesh)
-      state = jax.jit(create, out_shardings=places)(first)
+      state = program.create(put_images(train.batch(0), mesh))
     log_summary(experiment, mesh, state)
     hooks.on_start(experiment, mesh, state)
     if int(state.step) < experiment.steps:
-      # Compiled here, where a request to stop is met at once: nothing is new.
-      train_step = train_step.lower(
-        target, image_shape(work), perceptual_params
-      )
-      state = loop(work, state, train_step.compile(), checkpoints)
+      state = loop(work, state, compile_step(work, program), checkpoints)
     return state
 
 
@@ -160,14 +146,51 @@ def open_data(
   return train, validation, fingerprints
 
 
-def image_shape(work: Work) -> jax.ShapeDtypeStruct:
-  """Returns the shape of the images of a batch, and where they live."""
+def build_program(
+  experiment: settings.Experiment, objective: Objective, mesh: Mesh
+) -> Program:
+  """Builds the functions of a run on a mesh; nothing is computed yet."""
+  model = experiment.model
+  optimizer, adversary = settings.build_learners(experiment)
+  # Shapes first, so that each array is created in its place.
+  shapes = state_shapes(model, optimizer, experiment.data.side, adversary)
+  places = sharding.state_shardings(shapes, mesh, model.bottleneck.K)
+
+  def create(images):
+    return create_train_state(
+      model, optimizer, to_float(images), experiment.seed, adversary
+    )
+
+  step = make_train_step(
+    objective, optimizer, experiment.optimizer.ema, adversary
+  )
+  everywhere = sharding.replicated(mesh)
+  return Program(
+    target=sharding.with_shardings(shapes, places),
+    create=jax.jit(create, out_shardings=places),
+    step=jax.jit(
+      step,
+      in_shardings=(places, sharding.batch_sharding(mesh), everywhere),
+      out_shardings=(places, everywhere),
+      donate_argnums=0,
+    ),
+  )
+
+
+def compile_step(work: Work, program: Program) -> Callable:
+  """Compiles the step of a run.
+
+  It is done before the loop, where a request to stop is met at once: there is
+  nothing new to save.
+  """
   side = work.experiment.data.side
-  return jax.ShapeDtypeStruct(
+  images = jax.ShapeDtypeStruct(
     (work.experiment.batch_size, side, side, 3),
     np.uint8,
     sharding=sharding.batch_sharding(work.mesh),
   )
+  lowered = program.step.lower(program.target, images, work.perceptual_params)
+  return lowered.compile()
 
 
 def check_sizes(experiment: settings.Experiment, mesh: Mesh) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import optax
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.core.ranges import Count, Range, Seed, Whole, check
@@ -19,9 +20,13 @@ from lasers_jax.decoders import (
 from lasers_jax.errors import InputError, nearest, unknown
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
-from lasers_jax.training.adversarial import DiscriminatorSettings
+from lasers_jax.training.adversarial import (
+  Adversary,
+  DiscriminatorSettings,
+  make_adversary,
+)
 from lasers_jax.training.objective import LossSettings
-from lasers_jax.training.optimizer import OptimizerSettings
+from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +149,15 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
       + (f', {of_decoder} of the decoder)' if of_decoder != f else ')')
     )
   return settings
+
+
+def build_learners(
+  experiment: Experiment,
+) -> tuple[optax.GradientTransformation, Adversary | None]:
+  """Builds the optimizer of a run, and its discriminator if it has one."""
+  optimizer = make_optimizer(experiment.optimizer, experiment.steps)
+  discriminator = experiment.discriminator
+  return optimizer, make_adversary(discriminator) if discriminator else None
 
 
 def with_defaults(
