@@ -79,7 +79,8 @@ def test_pictures_come_back_as_the_model_decodes_them(model, folder, files):
   expected = model[1].model.apply(model[1].variables, scaled).images
   expected = np.clip(np.asarray(expected[0]), 0, 1) * 255
   found = model[1].decode((files / '0.lz').read_bytes())
-  assert found.shape == image.shape and found.dtype == np.uint8
+  assert found.shape == image.shape
+  assert found.dtype == np.uint8
   assert np.abs(found - expected).max() <= 0.51
 
 
@@ -126,7 +127,8 @@ def test_info_needs_no_model(files, capsys):
   codec_files.say([str(files / '1.lz')])
   size = os.path.getsize(files / '1.lz')
   out = capsys.readouterr().out
-  assert '17x31 pixels' in out and f'{size} bytes' in out
+  assert '17x31 pixels' in out
+  assert f'{size} bytes' in out
   assert f'{8 * size / 17 / 31:.4g} bits per pixel' in out
 
 
@@ -201,7 +203,8 @@ def test_the_first_of_two_states_wins(
     thread.start()
   for thread in threads:
     thread.join()
-  assert not faults and not turns
+  assert not faults
+  assert not turns
   for target in 'ab':
     written = tmp_path / target
     model = loading.load(copied_run)
@@ -406,7 +409,8 @@ def test_levels_are_fitted_to_images_of_any_size(model):
   levels = fit_levels(coder.model, coder.variables, batches, find)
   sites = (2 * 16 * 16 + 32 * 16) // coder.codec.f**2
   n = 2**bottleneck.coefficient_bits
-  assert seen == [(sites * bottleneck.S, n)] and len(levels) == n
+  assert seen == [(sites * bottleneck.S, n)]
+  assert len(levels) == n
 
 
 def test_levels_are_fitted_only_where_there_are_some():
@@ -426,7 +430,8 @@ def test_levels_of_lista_are_fitted_too(levels):
   sides = {'height': np.array([16]), 'width': np.array([16])}
   batches = [{'image': image, 'mask': np.array([True]), **sides}]
   found = fit_levels(model, variables, batches, LEVELS[levels])
-  assert len(found) == 8 and np.all(np.diff(found) > 0)
+  assert len(found) == 8
+  assert np.all(np.diff(found) > 0)
   variables = with_levels(variables, found)
   tables = fit_tables(model, variables, batches)
   state = State('none', {'coefficient_bits': 3}, tables, found)
@@ -537,7 +542,8 @@ def test_a_curve_beside_other_codecs(model, folder, tmp_path, monkeypatch):
     ]
     assert row['psnr']['mean'] == pytest.approx(np.mean(psnr))
   table = (tmp_path / 'curve.md').read_text('utf-8')
-  assert 'dB above JPEG' in table and '| run | S=1 |' in table
+  assert 'dB above JPEG' in table
+  assert '| run | S=1 |' in table
   assert np.asarray(Image.open(tmp_path / 'curve.png')).shape[1] > 1000
 
 

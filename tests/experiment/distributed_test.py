@@ -125,7 +125,8 @@ def test_two_processes_write_one_set_of_results(run_of_two, tmp_path):
   flags = f'--workdir={run_of_two.workdir}', f'--output={tmp_path / "two"}'
   said = finish(start_two('evaluate.py', *flags))
   assert len(said[0][0]) == 1, said[0][0]
-  assert said[0][0][0].startswith('PSNR ') and said[1][0] == []
+  assert said[0][0][0].startswith('PSNR ')
+  assert said[1][0] == []
   two = json.loads((tmp_path / 'two' / 'results.json').read_text())
   one = evaluate.evaluate(str(run_of_two.workdir), output=str(tmp_path / 'one'))
   assert two['protocol']['weights'] == one['protocol']['weights']

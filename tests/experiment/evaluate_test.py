@@ -47,7 +47,8 @@ def test_the_results_carry_their_protocol(results, pictures):
 
 def test_there_is_a_picture(results):
   picture = np.asarray(Image.open(results[1] / 'results.png'))
-  assert picture.shape[2] == 3 and picture.std() > 0
+  assert picture.shape[2] == 3
+  assert picture.std() > 0
 
 
 def test_validation_in_training_measured_the_same(tiny_run, results):
@@ -130,7 +131,8 @@ def test_the_command_on_one_device(tiny_run, results, tmp_path):
   out, log = process.communicate(timeout=240)
   assert process.returncode == 0, log
   (line,) = out.splitlines()
-  assert line.startswith('PSNR ') and line.endswith(', 10 images')
+  assert line.startswith('PSNR ')
+  assert line.endswith(', 10 images')
   stored = json.loads((tmp_path / 'results.json').read_text())
   assert_close(stored, json.loads(json.dumps(results[0])))
 
@@ -191,7 +193,8 @@ def test_packages_that_draw_cannot_lose_the_result(
   monkeypatch.delattr('lasers_jax.report.document', raising=False)
   evaluate.evaluate(str(tiny_run.workdir), output=str(tmp_path))
   (line,) = log
-  assert line.startswith('no report.html: ') and package in line
+  assert line.startswith('no report.html: ')
+  assert package in line
   names = {path.name for path in tmp_path.iterdir()}
   assert names == {'results.json', 'results.png'}
 

@@ -106,7 +106,8 @@ def test_statistics_are_those_of_the_latents(workdir, folder, pictures):
   z = model.latents(np.stack(images)).reshape(-1, 4).astype(np.float64)
   latent = stats['latent']
   # A tenth of the images is held out for the split that has no folder.
-  assert latent['images'] == len(images) and latent['sites'] == len(z)
+  assert latent['images'] == len(images)
+  assert latent['sites'] == len(z)
   np.testing.assert_allclose(latent['mean'], z.mean(axis=0), 1e-5, 1e-6)
   np.testing.assert_allclose(latent['deviation'], z.std(axis=0), 1e-5, 1e-6)
   used = np.unique(model.encode(np.stack(images)).atoms)
@@ -114,7 +115,8 @@ def test_statistics_are_those_of_the_latents(workdir, folder, pictures):
   assert 1 < latent['perplexity'] <= len(used)
   assert stats['bits_per_pixel'] == (7 + 2 * 8) / 4
   results = json.loads((workdir / 'results.json').read_text())
-  assert stats['results'] == results and 'protocol' in results
+  assert stats['results'] == results
+  assert 'protocol' in results
 
 
 def test_the_card_says_what_it_is(folder, pictures):

@@ -147,7 +147,8 @@ def test_pictures_that_cannot_be_drawn_lose_no_number(
     assert kept['frechet_to_train'] is None
     assert kept['distances'] == row['distances']
   assert (tmp_path / 'table.md').exists()
-  assert len(log) == 2 and all('No space left' in line for line in log)
+  assert len(log) == 2
+  assert all('No space left' in line for line in log)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,8 @@ def test_pictures_may_move_and_other_ones_are_told(
   shutil.copy(moved / 'test' / '00.png', moved / 'test' / 'another.png')
   run(config, copied_run)
   (line,) = [x for x in log if x.startswith('the images of the split')]
-  assert "'test' are not those" in line and '10 then, 11 now' in line
+  assert "'test' are not those" in line
+  assert '10 then, 11 now' in line
 
 
 def run_until(
@@ -240,7 +241,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_run, copied_run):
   with pytest.raises(TrainingError, match='pixel is nan at step 5.*-5.npz'):
     run(config, copied_run, Break())
   kept = np.load(copied_run / 'failure-5.npz')
-  assert kept['step'] == 5 and kept['term'] == 'pixel'
+  assert kept['step'] == 5
+  assert kept['term'] == 'pixel'
   assert kept['image'].shape == (8, 16, 16, 3)
   assert tiny.checkpoints(copied_run) == [4]
   tiny.assert_identical(run(config, copied_run), tiny_run.state)

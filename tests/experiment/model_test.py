@@ -29,13 +29,15 @@ def test_codes_and_latents_are_arrays_of_the_batch(model):
   codes, z = model.encode(pictures()), model.latents(pictures())
   assert all(type(x) is np.ndarray for x in jax.tree.leaves(codes))
   assert codes.atoms.shape == codes.coefficients.shape == (5, 9, 16, 2)
-  assert z.shape == (5, 9, 16, 4) and z.dtype == np.float32
+  assert z.shape == (5, 9, 16, 4)
+  assert z.dtype == np.float32
 
 
 def test_decoding_codes_or_latents_is_the_reconstruction(model):
   images = pictures()
   made = model.reconstruct(images)
-  assert made.shape == images.shape and made.dtype == np.uint8
+  assert made.shape == images.shape
+  assert made.dtype == np.uint8
   size = images.shape[1:3]
   decoded = model.decode(model.encode(images), size)
   np.testing.assert_array_equal(decoded, made)

@@ -120,7 +120,8 @@ def test_every_field_is_a_key(name):
   section, _ = bottlenecks.choose(name)
   fields = {f.name for f in dataclasses.fields(BOTTLENECKS[name])}
   assert section.keys() == fields - {'D', 'parent'}
-  assert type(section) is dict and type(section.get('inner', {})) is dict
+  assert type(section) is dict
+  assert type(section.get('inner', {})) is dict
 
 
 @pytest.mark.parametrize('outer', OF_COPIES)
