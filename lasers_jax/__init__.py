@@ -15,8 +15,8 @@ from typing import Any
 
 __version__ = '0.1.0'
 
-# Where each name is. It is imported when somebody asks for it, so that
-# `import lasers_jax` waits for nothing.
+# The module of each name. It is imported at the first use of the name, so that
+# `import lasers_jax` is fast.
 _HOMES = {
   'DictionaryLearning': 'lasers_jax.estimator',
   'Hooks': 'lasers_jax.experiment.hooks',

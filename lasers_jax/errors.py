@@ -1,4 +1,4 @@
-"""The two errors that the scripts report on one line, and words for them."""
+"""The two errors that the programs report on one line, and helpers."""
 
 import contextlib
 import difflib
@@ -10,24 +10,26 @@ _LETTERS = 60  # of a value in a message
 
 
 class InputError(ValueError):
-  """What the user gave cannot be used; the message says how to mend it.
+  """A user error: something given cannot be used.
 
-  The scripts print it and exit with code 2.
+  The message names the key, the value, the bound and a remedy. The programs
+  print it on one line and exit with code 2.
   """
 
 
 class TrainingError(RuntimeError):
-  """A run cannot go on, through no fault of what the user gave.
+  """A run that fails although everything given is valid.
 
-  The scripts print it and exit with code 1.
+  The programs print it on one line and exit with code 1.
   """
 
 
 @contextlib.contextmanager
 def optional(what: str) -> Iterator[None]:
-  """Survives what goes wrong in a block that only decorates a result.
+  """Logs an error of a block whose result is optional, and goes on.
 
-  The log says on one line that `what` is missing, and why.
+  Args:
+    what: the name of the result, for the line of the log: 'no NAME: REASON'.
   """
   try:
     yield
@@ -37,10 +39,13 @@ def optional(what: str) -> Iterator[None]:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-  """Asks whether the nearest of some words was meant; '' where none is near.
+  """Returns '; did you mean X?' for the nearest of some words.
 
   Args:
-    words: a mapping says how each is to be written.
+    words: the known words; a mapping also gives the spelling to show for each.
+
+  Returns:
+    The end of a message; '' where no word is near.
   """
   close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
   if not close:
@@ -50,13 +55,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def unknown(path: str, word: Any, words: Iterable[str]) -> InputError:
-  """The error for a word that is none of those that there are."""
+  """Returns the error for a word that is none of the known ones."""
   near = nearest(word, list(words)) if isinstance(word, str) else ''
   must = near.removeprefix('; ') or f'it must be one of {", ".join(words)}'
   return InputError(f'{path} is {shown(word)}: {must}')
 
 
 def shown(value: Any) -> str:
-  """A value as Python writes it, short enough for a line."""
+  """Returns a value as Python writes it, cut to the length of a line."""
   text = repr(value)
   return text if len(text) <= _LETTERS else text[:_LETTERS] + '...'

@@ -1,8 +1,8 @@
-"""Codes, latents and images of a trained model: functions of its variables.
+"""Encodes, decodes and reconstructs images by a trained model.
 
-Images are uint8, or float in [0, 1], [h, w, 3] of any size; arrays are padded
-inside, and the padding is removed from what comes back. The module is an
-`Autoencoder`, the variables are its parameters and statistics.
+Images are uint8, or float in [0, 1], [h, w, 3] of any size. They are padded
+inside, and the padding is removed from the results. The model is an
+`Autoencoder`; the variables are its parameters and statistics.
 """
 
 import functools
@@ -35,10 +35,11 @@ def encode_batch(
   images: Array,
   sizes: Array | None = None,
 ) -> Any:
-  """Codes images uint8 [B, h, w, 3] that are padded already.
+  """Encodes images uint8 [B, h, w, 3] that are padded already.
 
   Args:
-    sizes: int32 [B, 2], of the images at the top left; None: all.
+    sizes: int32 [B, 2], height and width of each image, which lies at the top
+      left; the rest is padding. None: there is none.
 
   Returns:
     The codes: a pytree of arrays [B, ...].
@@ -49,7 +50,7 @@ def encode_batch(
 def encode(
   model: Autoencoder, variables: Any, images: np.ndarray, mesh: Mesh
 ) -> tuple[Any, np.ndarray]:
-  """Codes images [B, h, w, 3] of one size, as evaluation does.
+  """Encodes images [B, h, w, 3] of one size, as evaluation does.
 
   Returns:
     The codes, exactly what would be stored: a pytree of NumPy arrays [B, ...];
@@ -96,10 +97,11 @@ def reconstruct(
   decoding: SamplingSettings | None = None,
   indices: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
-  """Codes and decodes images [h, w, 3], which may be of different sizes.
+  """Encodes and decodes images [h, w, 3], which may differ in size.
 
   Args:
-    indices: their numbers in the split; None takes 0, 1, ...
+    indices: the numbers of the images in their split, which seed a decoder that
+      samples; None takes 0, 1, ...
 
   Returns:
     uint8 [h, w, 3] each.
@@ -135,8 +137,9 @@ def padded_batches(
   """Yields images [h, w, 3] in batches of a few sizes.
 
   Yields:
-    Which images a batch is of, int [n]; and the batch: `image` [B, ...], B >= n
-    and a multiple of the devices, and `sizes` where images do not fill it.
+    The numbers of the images in a batch, int [n], and the batch: `image`
+    [B, ...], where B >= n is a multiple of the devices, and `sizes` where an
+    image is smaller than the batch.
   """
   if not len(images):
     return
@@ -162,8 +165,8 @@ def decode_latents(
   """Decodes latents [n, H, W, D] to images uint8 [n, h, w, 3].
 
   Args:
-    size: height and width of the images, which may have any. Latents are then
-      padded, so that few sizes are compiled. None: as latents give them.
+    size: height and width of the images. Latents are then padded, so that few
+      sizes are compiled. None: the latents give the size.
   """
   chex.assert_shape(latents, (None, None, None, model.bottleneck.D))
   images = []
@@ -179,8 +182,8 @@ def decode_latents(
     batch = {'latent': rows, 'index': indices}
     if size is not None:
       batch['sizes'] = np.tile(np.array(size, np.int32), (len(rows), 1))
-    copies = _decode(model, mesh, decoding, variables, put_batch(batch, mesh))
-    images.append(to_uint8(copies)[:count])
+    decoded = _decode(model, mesh, decoding, variables, put_batch(batch, mesh))
+    images.append(to_uint8(decoded)[:count])
   images = np.concatenate(images)
   return images if size is None else images[:, : size[0], : size[1]]
 
@@ -188,10 +191,13 @@ def decode_latents(
 def batches_of(
   rows: np.ndarray, mesh: Mesh, pixels: int = 1
 ) -> Iterator[tuple[int, np.ndarray, int]]:
-  """Yields (start, rows, how many are real), of one size: the last row repeats.
+  """Yields batches of rows, all of one size: the last row is repeated.
 
   Args:
-    pixels: of the image of a row; large ones come in smaller batches.
+    pixels: of the image of a row; large images make smaller batches.
+
+  Yields:
+    The number of the first row, the rows, and how many of them are real.
   """
   most = min(len(rows), BATCH, max(1, PIXELS // pixels))
   size = -(-most // mesh.size) * mesh.size
@@ -217,12 +223,13 @@ def decode_atoms(
 ) -> Array:
   """Shows what single atoms add to an image: [k, h, w, 3] in [0, 1].
 
-  Each stands alone in the middle of a latent of zeros, is decoded, and has
-  what zeros decode to taken off; the contrast of each is stretched to the full
-  range around grey.
+  Each atom is decoded alone, in the middle of a latent of zeros. The image of
+  zeros is subtracted, and the contrast is stretched to the full range around
+  grey.
 
   Args:
-    order: int [any], which atoms, at most 64 of them; None takes the first.
+    order: int [any], numbers of atoms, of which the first 64 are shown; None
+      takes the first atoms.
   """
   bound = model.bind(variables)
   atoms = bound.bottleneck.atoms()
@@ -240,7 +247,7 @@ def decode_atoms(
 
 
 def weights_hash(variables: Any) -> str:
-  """Names weights by the SHA-256 of their arrays: 16 hexadecimal digits."""
+  """Returns a hash of the arrays of weights: 16 hexadecimal digits."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
     digest.update(jax.tree_util.keystr(path).encode())
@@ -249,9 +256,9 @@ def weights_hash(variables: Any) -> str:
 
 
 def count_parameters(variables: Any) -> dict[str, int]:
-  """Counts what gradients train in each part of a model: encoder, decoder, ...
+  """Counts the parameters of each part of a model: encoder, decoder, ...
 
-  A codebook of running averages is not among it.
+  A codebook of running averages is no parameter: no gradient trains it.
   """
   return {
     name: sum(leaf.size for leaf in jax.tree.leaves(part))
