@@ -1,6 +1,6 @@
-"""Images to small files and back, by a trained model.
+"""Compresses images to small files, and reads them back, by a trained model.
 
-  python codec.py encode --model=runs/photos pictures/*.png files/
+  python codec.py encode --model=runs/photos images/*.png files/
 
 What is written is in lasers_jax/experiment/codec_files.py.
 --help lists the flags.

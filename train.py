@@ -1,4 +1,4 @@
-"""Trains an autoencoder, or goes on where a run stopped.
+"""Trains an autoencoder, or resumes a run.
 
   python train.py --config=configs/photos.py:lasers --workdir=runs/photos
 

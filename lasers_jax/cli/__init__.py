@@ -1,1 +1,1 @@
-"""The command line: flags and words of a program to one call of the library."""
+"""The command line: programs that read flags and call the library."""

@@ -1,23 +1,28 @@
-"""Images to small files and back, by a trained model.
+"""Compresses images to small files, and reads them back, by a trained model.
 
-  python codec.py encode --model=runs/photos pictures/*.png files/
-  python codec.py decode --model=runs/photos files/*.lz copies/
+  python codec.py encode --model=runs/photos images/*.png files/
+  python codec.py decode --model=runs/photos files/*.lz decoded/
   python codec.py info files/*.lz
-  python codec.py curve --model=runs/photos --S=1,2,3 --coefficient_bits=4,6 \
-    pictures/*.png
+  python codec.py curve --model=runs/photos --S=1,2,3 \\
+    --coefficient_bits=4,6 images/*.png
 
-The model is a workdir whose code is discrete. How probable its codes are is
-counted over images of the training split when it first encodes, and kept beside
-it, in MODEL/codec.npz: a decoder needs that file, too. A model with `lasers`
-may encode with fewer atoms and other coefficients than it was trained with:
---S, --coefficient_bits, --levels and --pursuit; with --residual_norm=0.5, say,
-and coefficients rounded in the pursuit, each site takes as many atoms as it
-needs. One with `lista` has --coefficient_bits and --levels, one with `scq`
---coefficient_bits, and one with `entropy` may round more coarsely:
---quantizer_step. How probable codes are can be told from those around them
-(--context): smaller files, more time. Each choice has a file of its own. Images
-may have any size. Each is coded by itself, and written whole or not at all, so
-that several processes may work at once.
+The last word of encode and decode is the folder to write into. Images may have
+any size. Each file is written whole or not at all, so several processes may
+work at once.
+
+The model is a workdir or an exported model with a discrete code. The first
+encoding counts the codes of training images and writes MODEL/codec.npz, which
+decoding requires, too. Flags that change the code (below) each lead to a file
+of their own beside it. Which of them apply depends on the bottleneck:
+
+  lasers    --S --coefficient_bits --levels --pursuit --residual_norm
+  lista     --coefficient_bits --levels
+  scq       --coefficient_bits
+  entropy   --quantizer_step
+  all       --context
+
+`curve` takes several values of a flag, joined by commas, and measures all of
+their combinations beside JPEG, WebP and AVIF. The others take one.
 """
 
 import os
@@ -34,7 +39,7 @@ from lasers_jax.experiment.codec_files import (
   decode_files,
   draw_curve,
   encode_files,
-  say,
+  print_info,
 )
 from lasers_jax.experiment.codecs import choices_of
 from lasers_jax.experiment.loading import load
@@ -45,15 +50,15 @@ def main(words: list[str]) -> None:
   given = flags.FLAGS
   program.set_up_jax()
   command, *files = words or ['']
-  wanted = {'info': 1, 'curve': 1, 'encode': 2, 'decode': 2}
-  if len(files) < wanted.get(command, len(files) + 1):
+  required = {'info': 1, 'curve': 1, 'encode': 2, 'decode': 2}
+  if len(files) < required.get(command, len(files) + 1):
     raise InputError(
       'python codec.py encode|decode --model=WORKDIR FILE ... FOLDER, '
       'python codec.py curve --model=WORKDIR FILE ... or '
       'python codec.py info FILE ...'
     )
   if command == 'info':
-    say(files)
+    print_info(files)
     return
   if not given.model:
     raise InputError('--model=WORKDIR is needed')
@@ -82,27 +87,57 @@ def main(words: list[str]) -> None:
 
 
 def define_flags() -> None:
-  flags.DEFINE(Path(), 'model', None, 'Workdir of the model.')
+  flags.DEFINE(Path(), 'model', None, 'Workdir or exported model.')
   atoms, bits = declared(Lasers, 'S'), declared(Lasers, 'coefficient_bits')
-  flags.DEFINE(Numbers(atoms | None), 'S', None, 'Atoms, if not as trained.')
   flags.DEFINE(
-    Numbers(bits), 'coefficient_bits', None, 'Of a coefficient, the same.'
+    Numbers(atoms | None),
+    'S',
+    None,
+    'Atoms to use for each site; as in training if unset.',
+  )
+  flags.DEFINE(
+    Numbers(bits),
+    'coefficient_bits',
+    None,
+    'Bits of each coefficient; as in training if unset.',
   )
   norm, step = declared(Lasers, 'residual_norm'), declared(Entropy, 'step')
   flags.DEFINE(
     Numbers(norm),
     'residual_norm',
     None,
-    'Of the residual at which a site has enough atoms.',
+    'Residual norm at which a site gets no further atom, up to S of them; '
+    'requires --pursuit=rounded or a model trained so.',
   )
   flags.DEFINE(
-    Numbers(step | None), 'quantizer_step', None, 'Between integers.'
+    Numbers(step | None),
+    'quantizer_step',
+    None,
+    'Step of rounding, where larger is coarser; as in training if unset.',
   )
-  flags.DEFINE_enum('levels', 'lloyd', list(LEVELS), 'Of coefficients.')
-  flags.DEFINE_enum('pursuit', None, ['omp', 'rounded'], 'When to round.')
-  flags.DEFINE_bool('context', False, 'Train and use a context model.')
-  flags.DEFINE_list('metrics', [], 'Of a curve, besides PSNR and SSIM.')
-  flags.DEFINE(Path(), 'output', None, 'Folder of a curve.')
+  flags.DEFINE_enum(
+    'levels',
+    'lloyd',
+    list(LEVELS),
+    'How to find the levels of coefficients that differ from training.',
+  )
+  flags.DEFINE_enum(
+    'pursuit',
+    None,
+    ['omp', 'rounded'],
+    'Round coefficients after the pursuit (omp) or inside it (rounded); as in '
+    'training if unset.',
+  )
+  flags.DEFINE_bool(
+    'context',
+    False,
+    'Predict each code from those around it by a network, which is trained '
+    'once: smaller files, more time.',
+  )
+  flags.DEFINE_list('metrics', [], 'Metrics of a curve, besides PSNR and SSIM.')
+  flags.DEFINE(
+    Path(), 'output', None, 'Folder of a curve; MODEL/curve if unset.'
+  )
 
 
 def run() -> None:

@@ -1,7 +1,7 @@
-"""The flags of the scripts: what they may be, how they are read and explained.
+"""The flags of the programs: their kinds, their reading, their errors.
 
-absl knows the flags, ml_collections those of single keys of a config; here is
-what both leave to be said on one line.
+absl reads the flags, and ml_collections those of single keys of a config. Here
+their errors become one line.
 """
 
 import collections
@@ -18,8 +18,9 @@ from lasers_jax.core.files import local
 from lasers_jax.errors import InputError, nearest, shown
 
 _CONFIG = (
-  'A config file, and behind a colon its argument: configs/photos.py:lasers. '
-  'Each key of it is a flag, too: --config.SECTION.KEY=VALUE.'
+  'A config file or the short name of one, and behind a colon its argument: '
+  'configs/photos.py:lasers, cifar10:vq. Each key of it is a flag, too: '
+  '--config.SECTION.KEY=VALUE.'
 )
 _HELP = ('help', 'h', '?', 'helpshort')
 _TRUTHS = ('true', 't', '1', 'false', 'f', '0')
@@ -40,7 +41,7 @@ class _Config(flags.ArgumentParser):
 
 
 class Number(flags.ArgumentParser):
-  """Reads a number of a kind, see `ranges`; for `flags.DEFINE`."""
+  """Reads a number of a kind of `ranges`, for `flags.DEFINE`."""
 
   def __init__(self, kind: Any):
     self.kind = kind
@@ -63,7 +64,7 @@ class Numbers(Number):
 
 
 class Path(flags.ArgumentParser):
-  """Reads a path; shells leave a `~` behind an equals sign alone."""
+  """Reads a path; expands a `~`, which shells keep behind an equals sign."""
 
   def parse(self, text: str) -> str:
     return local(text) if text else text
@@ -92,17 +93,17 @@ def define_config() -> None:
 
 
 def parse(argv: list[str], words: bool, program: str) -> list[str]:
-  """Reads the flags; returns the name of the script and what is no flag.
+  """Reads the flags, and returns the name of the program and other words.
 
   Args:
     argv: as sys.argv.
-    words: whether there may be something that is no flag.
-    program: the module that defined the flags and says what they are for.
+    words: whether words that are no flags are allowed.
+    program: the module that defines the flags; its docstring heads the help.
 
   Raises:
-    InputError: a flag or a key that is not known or given twice, a value that
-      cannot be used, or what a config file raises.
-    SystemExit: with code 0, after help was asked for and printed.
+    InputError: a flag or a key is unknown or given twice, a value cannot be
+      used, or a config file raises an error.
+    SystemExit: with code 0, after the help was printed.
   """
   names = collections.Counter(_names(argv))
   if not names.keys().isdisjoint(_HELP):
@@ -123,7 +124,7 @@ def parse(argv: list[str], words: bool, program: str) -> list[str]:
 
 
 def _names(argv: list[str]) -> Iterator[str]:
-  """The names of flags, up to a lone --."""
+  """Yields the names of flags, up to a lone --."""
   for arg in argv[1:]:
     if arg == '--':
       return
@@ -132,7 +133,7 @@ def _names(argv: list[str]) -> Iterator[str]:
 
 
 def _print_help(program: str, shared: Sequence[str]) -> None:
-  """Prints what a script is for, its own flags and those that it shares."""
+  """Prints the docstring of a program, its flags and those that it shares."""
   for name in shared:
     if name in flags.FLAGS:
       flags.FLAGS.register_key_flag_for_module(program, flags.FLAGS[name])

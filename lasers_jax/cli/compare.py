@@ -1,14 +1,17 @@
 """Trains bottlenecks at equal bits, and sets their results side by side.
 
-  python compare.py --config=configs/cifar10.py --workdir=runs/comparison \
+  python compare.py --config=configs/cifar10.py --workdir=runs/comparison \\
     --bottlenecks=lasers,vq,fsq,none --bits_per_pixel=0.5625,2
 
-Networks, data, steps, seed and optimizer are those of the config; for each
-bottleneck the settings are solved for that cost the asked bits (a name such as
-residual-simvq makes copies of another than vq, and vq+gan adds what
-configs/decoders.py has). Continuous ones are trained as they are, too. Each run
-has a folder in the workdir; the same command goes on where it stopped, keeps
-what is finished, and writes table.md, table.json, curves.png and pictures.png.
+Networks, data, steps, seed and optimizer are those of the config. For each
+bottleneck, the settings that cost the requested bits are solved for. Continuous
+bottlenecks are trained once, as they are. A name such as residual-simvq makes
+copies of another bottleneck than vq, and vq+gan adds a part of
+lasers_jax/experiment/presets/decoders.py.
+
+Each run has a folder in the workdir. The same command resumes, skips what is
+finished, and writes table.md, table.json, curves.png and pictures.png (the
+reconstructions).
 """
 
 import os
@@ -30,9 +33,14 @@ from lasers_jax.training import workdir
 def define_flags() -> None:
   names = ','.join(BOTTLENECKS)
   command_line.define_config()
-  flags.DEFINE_list('bottlenecks', names, 'What to compare; by default all.')
+  flags.DEFINE_list(
+    'bottlenecks', names, 'Bottlenecks to compare; all if unset.'
+  )
   flags.DEFINE(
-    Numbers(Positive), 'bits_per_pixel', '0.5625,2', 'At which rates.'
+    Numbers(Positive),
+    'bits_per_pixel',
+    '0.5625,2',
+    'Rates to compare at, joined by commas.',
   )
   evaluate.define_metrics()
   for name in ('metrics', 'metric_weights'):

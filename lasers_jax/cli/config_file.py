@@ -65,12 +65,12 @@ def folder() -> str:
 
 
 def _unset(kind: Any) -> Any:
-  """A value that is None until a flag sets it."""
+  """Returns a value that is None until a flag sets it."""
   return placeholder(ranges.type_of(kind))
 
 
 def _locate(path: str) -> str:
-  """The file of a path, or of a short name."""
+  """Returns the file of a path or of a short name."""
   short = os.path.join(folder(), f'{path}.py')
   known = not os.path.exists(path) and os.path.isfile(short)
   return os.path.normpath(short) if known and path == _stem(path) else path
@@ -104,7 +104,7 @@ def _beside(path: str) -> list[str]:
 
 
 def _guarded(path: str, act: Callable[[], Any]) -> Any:
-  """Acts; what a config file raises becomes one line that says where."""
+  """Calls a function; turns an error of a config file into one line."""
   try:
     return act()
   except InputError:

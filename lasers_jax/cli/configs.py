@@ -1,4 +1,4 @@
-"""Configs from a program: the words of --config and of its flags."""
+"""Returns configs by name, as the flag --config and its keys do."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ def config(
               bottleneck__K=1024, optimizer__learning_rate=1e-3)
 
   Args:
-    name: a config that comes along (cifar10, photos, folder, ...) or the path
-      of a file, and behind a colon its argument, as --config takes it.
+    name: a config of the package (cifar10, photos, folder, ...) or the path of
+      a file; behind a colon its argument, as in --config.
     bottleneck: a name of `presets.bottlenecks`, such as lasers, vq or fsq.
     decoder: parts of `presets.decoders`, such as gan or swycc; it requires a
       `bottleneck`.
@@ -46,7 +46,7 @@ def config(
 
 
 def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
-  """Changes the value of a key that there is."""
+  """Changes the value of an existing key."""
   inner = config
   for i, key in enumerate(path):
     if not isinstance(inner, dict) or key not in inner:

@@ -3,7 +3,7 @@
   python evaluate.py --workdir=runs/photos
 
 Writes results.json, results.png and report.html into the workdir (or --output)
-and prints one line.
+and prints the results on one line.
 """
 
 import jax
@@ -14,6 +14,7 @@ from lasers_jax.cli import program
 from lasers_jax.cli.command_line import NamedPaths, Number, Numbers, Path
 from lasers_jax.core.ranges import Fraction, Whole, declared
 from lasers_jax.decoders import DECODERS
+from lasers_jax.diffusion import SOLVERS
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import settings
@@ -25,37 +26,85 @@ from lasers_jax.metrics.registry import METRICS, load_metrics
 
 def define_flags() -> None:
   step = Number(Whole)
-  flags.DEFINE(step, 'checkpoint', None, 'Its step; the newest if unset.')
-  flags.DEFINE_string('data', None, 'Other: photos, folder:PATH, a tfds name.')
-  flags.DEFINE_string('split', None, 'Split; by default the test one.')
-  flags.DEFINE_bool('whole', None, 'Whole pictures, not central crops.')
+  flags.DEFINE(
+    step, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'
+  )
+  flags.DEFINE_string(
+    'data',
+    None,
+    'Data set to measure on: photos, folder:PATH or a tfds name; that of the '
+    'config if unset.',
+  )
+  flags.DEFINE_string('split', None, 'Split; the test split if unset.')
+  flags.DEFINE_bool(
+    'whole',
+    None,
+    'Measure whole images (--whole) or central crops (--nowhole); as in the '
+    'config if unset.',
+  )
   atoms = Number(declared(Lasers, 'S'))
-  flags.DEFINE(atoms, 'S', None, 'Atoms for a site, if not as trained.')
+  flags.DEFINE(
+    atoms,
+    'S',
+    None,
+    'Atoms to use for each site, of `lasers`; as in training if unset.',
+  )
   define_metrics()
-  flags.DEFINE(Path(), 'dump', None, 'Folder for PNG files of all images.')
-  flags.DEFINE_string('solver', None, 'Of a diffusion decoder.')
+  flags.DEFINE(
+    Path(), 'dump', None, 'Folder for all images and reconstructions as PNG.'
+  )
+  flags.DEFINE_enum(
+    'solver',
+    None,
+    list(SOLVERS),
+    'Solver of a diffusion decoder; as in the config if unset.',
+  )
   sampling = DECODERS['diffusion'].Sampling
   steps = Number(declared(sampling, 'steps'))
-  flags.DEFINE(steps, 'sampling_steps', None, 'Of a diffusion decoder.')
+  flags.DEFINE(
+    steps,
+    'sampling_steps',
+    None,
+    'Sampling steps of a diffusion decoder; as in the config if unset.',
+  )
   guidance = Number(declared(sampling, 'guidance'))
-  flags.DEFINE(guidance, 'guidance', None, 'Of a diffusion decoder.')
+  flags.DEFINE(
+    guidance,
+    'guidance',
+    None,
+    'Guidance scale of a diffusion decoder, where 1 is none; as in the config '
+    'if unset.',
+  )
   flags.DEFINE(
     Numbers(Fraction),
     'guidance_interval',
     None,
-    'Times from and to which it guides: 0,1.',
+    'Diffusion times between which guidance is used, as 0.25,1; as in the '
+    'config if unset.',
   )
   images = Number(declared(settings.EvaluationSettings, 'batch_size'))
-  flags.DEFINE(images, 'batch_size', None, 'Images at a time.')
-  flags.DEFINE(Path(), 'output', None, 'Folder; the workdir if unset.')
+  flags.DEFINE(
+    images,
+    'batch_size',
+    None,
+    'Images at a time; less takes less memory, and results are the same.',
+  )
+  flags.DEFINE(
+    Path(), 'output', None, 'Folder of the results; the workdir if unset.'
+  )
 
 
 def define_metrics() -> None:
-  """Defines those flags that a comparison has, too."""
+  """Defines the flags of metrics, which a comparison has, too."""
   more = ', '.join(name for name, row in METRICS.items() if not row.always)
-  flags.DEFINE_list('metrics', [], f'Besides PSNR and SSIM: {more}.')
+  flags.DEFINE_list(
+    'metrics', [], f'Metrics to measure besides PSNR and SSIM: {more}.'
+  )
   flags.DEFINE(
-    NamedPaths(), 'metric_weights', {}, 'Files of weights: fid=FILE,cmmd=FILE.'
+    NamedPaths(),
+    'metric_weights',
+    {},
+    'Files of the weights of metrics: fid=FILE,cmmd=FILE.',
   )
 
 
@@ -84,7 +133,7 @@ def main() -> None:
 
 
 def changed(model: TrainedModel, given: flags.FlagValues) -> TrainedModel:
-  """Returns a model that differs from training as flags say."""
+  """Returns a model with the changes that flags name."""
   evaluation = _given({'batch_size': given.batch_size})
   data = _given({'whole': given.whole})
   if evaluation or data:

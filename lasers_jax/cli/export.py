@@ -2,10 +2,10 @@
 
   python export.py --workdir=runs/photos --output=photos-model
 
-The folder has the config, the averaged weights (safetensors), statistics,
-results where they are measured, tables of the codec where they are counted, and
-a model card. Read it with lasers_jax.load('photos-model'), or name it where the
-other programs take a workdir.
+The folder has the config, the averaged weights (safetensors), statistics of
+latents and a model card; also results and tables of the codec, where the
+workdir has them. lasers_jax.load('photos-model') reads it, and the other
+programs take it in place of a workdir.
 """
 
 from absl import flags
@@ -20,8 +20,12 @@ from lasers_jax.experiment.loading import load
 
 def define_flags() -> None:
   step = Number(Whole)
-  flags.DEFINE(step, 'checkpoint', None, 'Its step; the newest if unset.')
-  flags.DEFINE(Path(), 'output', None, 'Folder of the model.')
+  flags.DEFINE(
+    step, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'
+  )
+  flags.DEFINE(
+    Path(), 'output', None, 'Folder to write; an earlier export is replaced.'
+  )
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ from lasers_jax.core import signals
 from lasers_jax.errors import unknown
 
 PROGRAMS = {
-  'train': 'trains an autoencoder, or goes on where a run stopped',
+  'train': 'trains an autoencoder, or resumes a run',
   'evaluate': 'measures a trained model over a whole split',
-  'compare': 'trains bottlenecks at equal bits, side by side',
+  'compare': 'trains bottlenecks at equal bits, and compares them',
   'sample': 'draws new images by vector priors, and scores them',
   'export': 'writes a model into a folder that needs nothing else',
-  'codec': 'writes images to small files and reads them back',
+  'codec': 'compresses images to small files, and reads them back',
 }
 
 
@@ -39,6 +39,6 @@ def _usage() -> str:
       '',
       *lines,
       '',
-      'lasers-jax PROGRAM --help says more.',
+      'lasers-jax PROGRAM --help lists the flags of a program.',
     ]
   )

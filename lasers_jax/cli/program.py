@@ -1,4 +1,4 @@
-"""What the programs share: flags, log lines, one-line errors."""
+"""Runs a program: the shared flag, log lines, one-line errors, exit codes."""
 
 import contextlib
 import errno
@@ -29,7 +29,9 @@ OUT_OF_MEMORY = (
 )
 
 # Here, since absl lets only one module define a flag.
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of the run: config, checkpoints, results.'
+)
 
 
 def run(
@@ -37,12 +39,14 @@ def run(
 ) -> None:
   """Parses the flags and runs the main function of a program.
 
-  With `words`, it is given the list of what is no flag; else there is to be
-  nothing such. With `resumes`, the same command goes on where it was stopped.
+  Exit codes: 0, or the value that `main` returns; 2 for a user error, which one
+  line on stderr explains; 1 for a run that failed; STOPPED for a run that was
+  asked to stop and resumes. A program that does not resume ends by the signal.
 
-  Exit codes: 0, or what main returns; 2 for what the user can mend (one line on
-  stderr says what); 1 for a run that failed; STOPPED for one that was asked to
-  stop, and resumes. What does not resume ends by the signal.
+  Args:
+    main: the function; with `words` it takes the list of words.
+    words: whether words that are no flags are allowed.
+    resumes: whether the same command goes on where it was stopped.
   """
 
   def parse(argv: list[str]) -> list[str]:
@@ -84,7 +88,7 @@ def run(
 
 
 def _others_work() -> bool:
-  """Whether threads are left that Python would wait for.
+  """Returns whether threads are left that Python would wait for.
 
   Those of a write that failed wait for each other for minutes.
   """
@@ -101,7 +105,7 @@ def _flush() -> None:
 
 
 def _outcome(act: Callable[[], int | None]) -> int:
-  """Acts; gives the exit code, and says on one line what went wrong."""
+  """Calls a function, returns the exit code, prints an error on one line."""
   try:
     return act() or 0
   except InputError as error:
@@ -120,19 +124,19 @@ def _outcome(act: Callable[[], int | None]) -> int:
 
 
 def _survive_any_locale() -> None:
-  """Letters that a terminal does not know must not end a run."""
+  """Escapes letters that a terminal cannot show, which would end a run."""
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
 
 
 def set_up_logging() -> None:
-  """Makes log lines plain, and libraries silent but for errors."""
+  """Makes log lines plain, and hides those of libraries except errors."""
   logging.basicConfig(
     level=logging.INFO, format='%(message)s', stream=sys.stderr, force=True
   )
   logging.getLogger('jax').setLevel(logging.WARNING)
-  # A failed write is raised; here it would be told again, at great length.
+  # A failed write is raised; absl would log it again, at great length.
   absl_logging.set_verbosity(absl_logging.FATAL)
   for name in ('asyncio', 'concurrent.futures'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -142,8 +146,8 @@ def set_up_jax(saves: bool = False) -> None:
   """Joins the other processes, and keeps compiled programs between runs.
 
   Args:
-    saves: whether SIGTERM asks all processes to save at the same step; else it
-      ends each.
+    saves: whether SIGTERM makes all processes save at the same step; otherwise
+      it ends each of them.
 
   Raises:
     InputError: the processes do not meet, or there is no such device.

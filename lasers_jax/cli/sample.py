@@ -2,12 +2,11 @@
 
   python sample.py --workdir=runs/mnist/vae --priors=pmfs,gmm,kde
 
-Each prior is fitted to the latents of the training split, and writes into
-WORKDIR/samples its state (NAME.npz), a grid of new images (NAME.png) and its
-scores (NAME.json), with what new real images score beside them. Several
-workdirs, joined by commas, can share a table: --output=FOLDER has table.md,
-table.json and pictures.png. Settings follow a name after colons: pmfs:k=100.
-One process, with all its devices.
+Each prior is fitted to the latents of the training split. WORKDIR/samples gets
+its state (NAME.npz), a grid of new images (NAME.png) and its scores (NAME.json)
+beside those of held-out real images. With several workdirs, joined by commas,
+--output=FOLDER gets one table of all: table.md, table.json and pictures.png.
+Runs in one process, with all its devices.
 """
 
 import jax
@@ -25,13 +24,23 @@ from lasers_jax.report import generation_table
 
 
 def define_flags() -> None:
-  flags.DEFINE_list('priors', 'pmfs', ', '.join(vector.PRIORS))
-  flags.DEFINE(Number(Several), 'n', 10_000, 'Images to draw.')
-  flags.DEFINE(Number(Seed), 'seed', 0, 'Of fitting and drawing.')
-  flags.DEFINE_string(
-    'features', classifier.NAME, 'What compares images; or fd-vgg16.'
+  flags.DEFINE_list(
+    'priors',
+    'pmfs',
+    f'Priors to fit: {", ".join(vector.PRIORS)}. Settings follow after colons: '
+    'pmfs:k=100.',
   )
-  flags.DEFINE(Path(), 'output', None, 'Folder of a table of all workdirs.')
+  flags.DEFINE(Number(Several), 'n', 10_000, 'Images to draw for each prior.')
+  flags.DEFINE(Number(Seed), 'seed', 0, 'Seed of fitting and drawing.')
+  flags.DEFINE_string(
+    'features',
+    classifier.NAME,
+    'Network whose features compare images: fd-classifier (trained on the '
+    'labels of the data), or a metric of sets such as fd-vgg16.',
+  )
+  flags.DEFINE(
+    Path(), 'output', None, 'Folder of one table of all workdirs, if wanted.'
+  )
 
 
 def main() -> None:

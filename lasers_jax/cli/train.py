@@ -1,9 +1,11 @@
-"""Trains an autoencoder, or goes on where a run stopped.
+"""Trains an autoencoder, or resumes a run.
 
   python train.py --config=configs/photos.py:lasers --workdir=runs/photos
 
-The same command resumes. What can be set stands in the config files; each key
-is also a flag: --config.SECTION.KEY=VALUE.
+The same command resumes the run of the workdir. Every key of the config is also
+a flag, such as --config.steps=1000 or --config.optimizer.learning_rate=1e-3.
+The keys of a config, with their defaults, are in WORKDIR/config.json of a run
+and in the classes of lasers_jax/experiment/settings.py.
 """
 
 from absl import flags

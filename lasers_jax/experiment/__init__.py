@@ -1,1 +1,1 @@
-"""Whole runs: from a config to objects, training, trained models, results."""
+"""Whole runs: a config becomes objects, a trained model and its results."""

@@ -1,4 +1,4 @@
-"""Images to files and back by a trained model; its rate-distortion curve."""
+"""Compresses image files by a trained model; draws rate-distortion curves."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from lasers_jax.core.files import (
   written_whole,
 )
 from lasers_jax.core.images import save_png
-from lasers_jax.data.sources import decode as read_picture
+from lasers_jax.data.sources import decode as read_image
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import protocol, rate_distortion
 from lasers_jax.experiment.codecs import AS_TRAINED, Choice
@@ -35,13 +35,13 @@ def encode_files(
   folder: str,
   choice: Choice = AS_TRAINED,
 ) -> None:
-  """Writes the file of each picture into a folder, and says how long."""
+  """Writes the compressed file of each image into a folder; prints totals."""
   targets = _targets(files, folder, ENDING)
   codec = model.encoder(choice)
   sizes, pixels = [], []
 
   def act(file: str, target: str) -> None:
-    image = _picture(file)
+    image = _read_image(file)
     data = codec.encode(image)
     with writing(target), written_whole(target) as output:
       output.write(data)
@@ -56,11 +56,11 @@ def encode_files(
 
 
 def decode_files(model: TrainedModel, files: list[str], folder: str) -> None:
-  """Writes the picture of each file into a folder, as PNG."""
+  """Writes the image of each compressed file into a folder, as PNG."""
   targets = _targets(files, folder, '.png')
 
   def act(file: str, target: str) -> None:
-    image = model.decompress(_bytes(file))
+    image = model.decompress(_read_bytes(file))
     with writing(target):
       save_png(target, image)
 
@@ -68,11 +68,11 @@ def decode_files(model: TrainedModel, files: list[str], folder: str) -> None:
   print(f'{len(files)} images')
 
 
-def say(files: list[str]) -> None:
-  """Prints what the frames of files say."""
+def print_info(files: list[str]) -> None:
+  """Prints the size, the bits per pixel and the model of compressed files."""
   for file in files:
-    data = _of(file, _bytes, file)
-    frame = _of(file, unpack, data)
+    data = _with_name(file, _read_bytes, file)
+    frame = _with_name(file, unpack, data)
     print(
       f'{file}: {frame.height}x{frame.width} pixels, {len(data)} bytes, '
       f'{8 * len(data) / (frame.height * frame.width):.4g} bits per pixel, '
@@ -87,7 +87,7 @@ def draw_curve(
   choices: list[Choice],
   metrics: Metrics,
 ) -> None:
-  """Measures a model's choices beside JPEG, WebP and AVIF on the same images.
+  """Measures choices of a model beside JPEG, WebP and AVIF on the same images.
 
   Writes curve.md, curve.json and curve.png into a folder, and prints the table.
 
@@ -98,13 +98,13 @@ def draw_curve(
     raise InputError(
       f'a curve has metrics of single images, not {", ".join(metrics.of_sets)}'
     )
-  images = [_of(file, _picture, file) for file in files]
+  images = [_with_name(file, _read_image, file) for file in files]
   check_folder(folder)
   name = os.path.basename(os.path.normpath(model.path))
   coders = list(rate_distortion.classical())
   codecs = [model.encoder(choice) for choice in choices]
   for choice, codec in zip(choices, codecs, strict=True):
-    fields = comparison.say_settings(choice.changes) or 'as trained'
+    fields = comparison.describe_settings(choice.changes) or 'as trained'
     fields += ', context' if choice.context else ''
     coders.append(
       rate_distortion.Coder(name, fields, codec.encode, codec.decode)
@@ -132,7 +132,7 @@ def draw_curve(
 
 
 def _targets(files: list[str], folder: str, ending: str) -> dict[str, str]:
-  """Makes the folder; finds what each file becomes in it: {target: file}.
+  """Makes the folder, and returns the targets in it: {target: file}.
 
   Raises:
     InputError: two files would become one, or the folder cannot be written.
@@ -149,20 +149,20 @@ def _targets(files: list[str], folder: str, ending: str) -> dict[str, str]:
 
 
 def _each(targets: dict[str, str], act: Callable[[str, str], None]) -> None:
-  """Acts on each file and its target, and shows how far it is."""
+  """Calls a function for each file and its target, with a progress bar."""
   for target, file in tqdm(targets.items(), unit='image', disable=None):
-    _of(file, act, file, target)
+    _with_name(file, act, file, target)
 
 
-def _of(file: str, act: Callable[..., Any], *args: Any) -> Any:
-  """Acts; an error says of which file it is."""
+def _with_name(file: str, act: Callable[..., Any], *args: Any) -> Any:
+  """Calls a function; an InputError begins with the name of the file."""
   try:
     return act(*args)
   except InputError as error:
     raise InputError(f'{file}: {error}') from error
 
 
-def _bytes(file: str) -> bytes:
+def _read_bytes(file: str) -> bytes:
   try:
     with open(file, 'rb') as opened:
       return opened.read()
@@ -170,8 +170,8 @@ def _bytes(file: str) -> bytes:
     raise InputError(f'cannot be read: {one_line(error)}') from error
 
 
-def _picture(file: str) -> np.ndarray:
+def _read_image(file: str) -> np.ndarray:
   try:
-    return read_picture(file)
+    return read_image(file)
   except Exception as error:  # a damaged file may raise whatever it likes
-    raise InputError(f'no picture: {one_line(error)}') from error
+    raise InputError(f'no image: {one_line(error)}') from error

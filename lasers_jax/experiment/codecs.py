@@ -1,4 +1,4 @@
-"""States of a model's codec in its folder: counted once, and found again."""
+"""Fits the states of a model's codec once, and finds them in its folder."""
 
 import glob
 import itertools
@@ -23,12 +23,12 @@ FITTED_TO = 5_000  # images of the training split
 
 
 class Choice(NamedTuple):
-  """How to encode, where not as trained.
+  """The settings of an encoder that may differ from training.
 
   Attributes:
-    changes: of fields of the bottleneck; none is as trained.
-    levels: of LEVELS, how those of coefficients are found.
-    context: whether the codes around one tell how probable it is.
+    changes: values of fields of the bottleneck; empty is as trained.
+    levels: a name in LEVELS: the method that finds levels of coefficients.
+    context: whether a context model predicts codes from those around them.
   """
 
   changes: Mapping[str, Any] = {}
@@ -37,12 +37,12 @@ class Choice(NamedTuple):
 
   @property
   def fits_levels(self) -> bool:
-    """Whether coefficients are of other sizes than in training."""
+    """Returns whether coefficients need other levels than in training."""
     return bool(self.changes.keys() - {'residual_norm', 'step'})
 
   @property
   def file(self) -> str:
-    """The name of its state in the folder of a model."""
+    """Returns the name of the file of its state."""
     parts = [f'{name}{x}' for name, x in sorted(self.changes.items())]
     parts += [self.levels] if self.fits_levels else []
     parts += ['context'] if self.context else []
@@ -52,8 +52,8 @@ class Choice(NamedTuple):
 AS_TRAINED = Choice()
 
 
-def kept_state(folder: str, choice: Choice, weights: str) -> State | None:
-  """Reads the state of a choice; None where it is not made yet.
+def stored_state(folder: str, choice: Choice, weights: str) -> State | None:
+  """Reads the stored state of a choice; None where there is none yet.
 
   Raises:
     InputError: the file is damaged, or of other changes.
@@ -73,7 +73,7 @@ def no_state(folder: str, choice: Choice) -> InputError:
 
 
 def file_version(folder: str, choice: Choice) -> tuple[str, int, int] | None:
-  """Returns what changes when the file of a choice does; None without one."""
+  """Returns the version of the file of a choice; None without a file."""
   try:
     stat = os.stat(os.path.join(folder, choice.file))
   except FileNotFoundError:
@@ -88,10 +88,10 @@ def fit_state(
   choice: Choice,
   weights: str,
 ) -> State:
-  """Counts how probable the codes of images are, encoded by a choice.
+  """Fits tables of the probability of codes, and levels, to images.
 
   Args:
-    module: as the choice changes it.
+    module: the model with the changes of the choice.
     batches: of `evaluation_batches`.
     weights: hash of the variables.
   """
@@ -103,14 +103,14 @@ def fit_state(
   return State(weights, dict(choice.changes), tables, levels)
 
 
-def keep_state(folder: str, choice: Choice, state: State) -> State:
-  """Writes a state into a folder; returns that of whoever was first."""
+def store_state(folder: str, choice: Choice, state: State) -> State:
+  """Writes a state into a folder, and returns it or an earlier one there."""
   file = os.path.join(folder, choice.file)
   # Files of a state that was replaced would have no decoder.
   with writing(folder), held(os.path.join(folder, '.codec.lock')):
-    kept = kept_state(folder, choice, state.weights)
+    kept = stored_state(folder, choice, state.weights)
     if kept is None:
-      logging.info('%s says how probable codes are: keep it', file)
+      logging.info('decoding requires %s: keep it with the model', file)
       save(file, state)
     return kept or state
 
@@ -125,8 +125,8 @@ def states_of(
 ) -> list[str]:
   """Lists the files of states that fit a model with some changes.
 
-  Each says all that it changes, so one that leaves a change out is of another
-  code than that of the model.
+  A state records every change. One that lacks a change of the model is of
+  another code.
   """
   states = {file: load_state(file) for file in state_files(folder)}
   return [
@@ -137,10 +137,13 @@ def states_of(
 
 
 def named_state(folder: str, name: bytes, weights: str) -> tuple[State, str]:
-  """Finds the state that a file names, among those of a folder.
+  """Finds the state of a name among those of a folder.
+
+  Args:
+    name: `State.hash`, which a compressed file holds.
 
   Returns:
-    The state, and its own file.
+    The state, and the file that it lies in.
 
   Raises:
     InputError: there is no such state of these weights, or one is damaged.
@@ -160,7 +163,7 @@ def choices_of(
   levels: str = 'lloyd',
   context: bool = False,
 ) -> list[Choice]:
-  """Returns all that flags name: each S with each number of bits, and so on.
+  """Returns all combinations of values, such as each S with each bit depth.
 
   Args:
     values: of fields of the bottleneck; None is as trained.

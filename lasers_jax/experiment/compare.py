@@ -22,20 +22,20 @@ from lasers_jax.metrics.registry import ALWAYS, Metrics
 from lasers_jax.report import comparison
 from lasers_jax.training import workdir
 
-PICTURES = 'pictures.npz'  # in the workdir of a run
+RECONSTRUCTIONS = 'pictures.npz'  # in the workdir of a run
 
 
 @dataclasses.dataclass
 class Entry:
-  """A run of the comparison, and what came of it.
+  """A run of the comparison, and its results.
 
   Attributes:
-    name: of the bottleneck.
-    rate: asked bits per pixel; None for a continuous code.
+    name: the name of the bottleneck.
+    rate: the requested bits per pixel; None for a continuous code.
     path: the workdir of the run.
-    config: None where no settings meet the rate.
-    fields: of the bottleneck, those that were solved for.
-    error: why there are no results, if it is known.
+    config: of the run; None where no settings meet the rate.
+    fields: the settings of the bottleneck that were solved for.
+    error: the reason why there are no results; None where there is none.
     results: as in results.json.
   """
 
@@ -55,14 +55,14 @@ def compare(
   path: str,
   metrics: Metrics = ALWAYS,
 ):
-  """Trains and measures what is not finished, and writes the report.
+  """Trains and measures every unfinished run, and writes the report.
 
   Args:
     config: nested dictionaries; `bottleneck` and `loss.weights` are replaced.
     names: of bottlenecks, as in `presets.replace`.
     rates: bits per pixel.
     path: the folder of all runs.
-    metrics: what to measure.
+    metrics: the metrics to measure.
 
   Returns:
     The entries, or None where the run was asked to stop.
@@ -110,17 +110,17 @@ def plan(
 
 
 def is_finished(entry: Entry, metrics: Metrics) -> bool:
-  """Reads the results of an entry that was measured so at its last step.
+  """Returns whether an entry is measured at its last step; reads its results.
 
   Raises:
     InputError: they are of another config.
   """
-  if not os.path.exists(os.path.join(entry.path, PICTURES)):
-    return False  # They are what is written last.
+  if not os.path.exists(os.path.join(entry.path, RECONSTRUCTIONS)):
+    return False  # They are written last.
   stored = settings.with_defaults(workdir.load_config(entry.path))
   data, lists = settings.from_config(entry.config).data, {}
   if stored['data'].get('name') != data.name:
-    lists = data.fingerprints(entry.path)  # The same pictures may have moved.
+    lists = data.fingerprints(entry.path)  # The same images may have moved.
   asked = workdir.Run(entry.config, settings.with_defaults, lists)
   workdir.check_config(entry.path, asked)
   try:
@@ -139,31 +139,31 @@ def is_finished(entry: Entry, metrics: Metrics) -> bool:
 
 
 def train_and_measure(entry: Entry, metrics: Metrics) -> bool:
-  """Trains and measures an entry; False where it was asked to stop.
+  """Trains and measures an entry; returns False where it was asked to stop.
 
-  What goes wrong is kept with the entry, and the others go on.
+  An error is recorded in the entry, and the other runs continue.
   """
   try:
     state = train_and_evaluate(entry.config, entry.path)
     if int(state.step) < entry.config['steps']:
       return False
     entry.results = evaluate(entry.path, metrics=metrics, output=entry.path)
-  except Exception as error:  # Whatever it is, it is this entry's alone.
+  except Exception as error:  # of any type: the other runs continue
     known = isinstance(error, InputError | TrainingError)
     entry.error = ' '.join(f'{type(error).__name__}: {error}'.split())
     name = os.path.basename(entry.path)
     logging.error('%s failed: %s', name, entry.error, exc_info=not known)
     return True
-  with optional(f'pictures of {os.path.basename(entry.path)}'):
-    copies = reconstructions(entry.path)
+  with optional(f'reconstructions of {os.path.basename(entry.path)}'):
+    images = reconstruct(entry.path)
     if jax.process_index() == 0:
-      with written_whole(os.path.join(entry.path, PICTURES)) as file:
-        np.savez(file, *copies)
+      with written_whole(os.path.join(entry.path, RECONSTRUCTIONS)) as file:
+        np.savez(file, *images)
   return True
 
 
-def reconstructions(path: str) -> list[np.ndarray]:
-  """Codes and decodes the first test images by the model of a workdir."""
+def reconstruct(path: str) -> list[np.ndarray]:
+  """Reconstructs the first test images by the model of a workdir."""
   model = load(path)
   images = first_images(model.experiment, path)
   return inference.reconstruct(
@@ -180,7 +180,7 @@ def first_images(
 
 
 def write_report(entries: list[Entry], path: str) -> None:
-  """Writes the table, the curves and the pictures of what is finished."""
+  """Writes the table, the curves and the figure of the finished runs."""
   if jax.process_index() == 0:
     write_table(entries, path)
   with optional('pictures.png'):
@@ -208,11 +208,12 @@ def write_table(entries: list[Entry], path: str) -> None:
 
 
 def write_figure(entries: list[Entry], path: str) -> None:
-  """Draws the same images by all runs that have kept theirs."""
+  """Draws the reconstructions of the same images by all finished runs."""
   done = [
     entry
     for entry in entries
-    if entry.results and os.path.exists(os.path.join(entry.path, PICTURES))
+    if entry.results
+    and os.path.exists(os.path.join(entry.path, RECONSTRUCTIONS))
   ]
   if not done:
     return
@@ -220,15 +221,15 @@ def write_figure(entries: list[Entry], path: str) -> None:
   config, first = done[0].config, done[0].path
   images = first_images(settings.from_config(config), first)
   if jax.process_index() == 0:
-    picture = comparison.side_by_side(
+    figure = comparison.side_by_side(
       [os.path.basename(entry.path) for entry in done],
-      [read_pictures(entry.path) for entry in done],
+      [read_reconstructions(entry.path) for entry in done],
       images,
     )
-    save_png(os.path.join(path, 'pictures.png'), picture)
+    save_png(os.path.join(path, 'pictures.png'), figure)
 
 
-def read_pictures(path: str) -> list[np.ndarray]:
-  """Reads the reconstructions that a run has kept."""
-  with np.load(os.path.join(path, PICTURES)) as file:
+def read_reconstructions(path: str) -> list[np.ndarray]:
+  """Reads the reconstructions that a run has written."""
+  with np.load(os.path.join(path, RECONSTRUCTIONS)) as file:
     return [file[f'arr_{i}'] for i in range(len(file.files))]

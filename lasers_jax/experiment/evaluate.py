@@ -1,4 +1,4 @@
-"""Measures a trained model over a split, and writes what is known of it."""
+"""Measures a trained model over a split, and writes results and a report."""
 
 import dataclasses
 import os
@@ -24,9 +24,9 @@ from lasers_jax.training.monitor import read_metrics
 
 
 class Evaluation(NamedTuple):
-  """What was measured, and of what."""
+  """A finished measurement: its inputs and its results."""
 
-  output: str | None  # the folder of what is written
+  output: str | None  # the folder to write into
   model: TrainedModel
   source: Source
   metrics: Metrics
@@ -41,15 +41,14 @@ def evaluate(
   metrics: Sequence[str] | Metrics = (),
   output: str | None = None,
 ) -> dict[str, Any]:
-  """Measures a model over a whole split, its bits beside its quality.
+  """Measures the quality and the bits of a model over a whole split.
 
   Args:
     model: a trained model, or what `load` takes.
-    data: images, any object with a length and an index; or the name of a data
-      set, as `data.name` of a config; None takes that of the config.
-    split: its name; None is the test split.
-    metrics: names of what to measure besides PSNR and SSIM; see
-      `metrics.registry`.
+    data: images, any object with `len` and `[i]`; or the name of a data set, as
+      in `data.name` of a config. None takes the data set of the config.
+    split: the name of the split; None is the test split.
+    metrics: names of metrics besides PSNR and SSIM; see `metrics.registry`.
     output: a folder for results.json, results.png and report.html; None writes
       nothing.
 
@@ -80,7 +79,7 @@ def measure(
 
   Args:
     model, data, split, output: see `evaluate`.
-    metrics: what to measure.
+    metrics: the metrics to measure.
     dump: a folder for images and reconstructions as PNG files; None writes
       none.
 
@@ -120,7 +119,7 @@ def measure(
 def open_images(
   model: TrainedModel, data: Any, split: str | None, minimum_side: int
 ) -> tuple[TrainedModel, Source]:
-  """Opens what to measure; returns it with the model whose config names it."""
+  """Opens the images to measure; returns a model whose config names them."""
   settings = model.experiment.data
   split = split or settings.test
   if data is None or isinstance(data, str):
@@ -138,18 +137,18 @@ def open_images(
 
 
 def illustrate(evaluation: Evaluation) -> None:
-  """Writes results.png and report.html; the log says what could not be."""
+  """Writes results.png and report.html; logs a warning for one that fails."""
   output, model, source, metrics, measured, _ = evaluation
   if not output:
     return
   data, lead = model.experiment.data, jax.process_index() == 0
   parts = model.module, model.variables
   with optional('results.png'):
-    pictures = model.experiment.evaluation.pictures
-    images = data.first_images(source, pictures)
-    picture = reconstruction_figure(*parts, images, model.mesh, model.decoding)
+    count = model.experiment.evaluation.pictures
+    images = data.first_images(source, count)
+    figure = reconstruction_figure(*parts, images, model.mesh, model.decoding)
     if lead:
-      save_png(os.path.join(output, 'results.png'), picture)
+      save_png(os.path.join(output, 'results.png'), figure)
   with optional('report.html'):
     findings = examples.collect(
       *parts, model.mesh, model.decoding, metrics, measured,
@@ -161,7 +160,7 @@ def illustrate(evaluation: Evaluation) -> None:
 
 
 def describe_protocol(model: TrainedModel, metrics: Metrics) -> dict:
-  """Returns what results say of how they were made."""
+  """Returns the part of the results that says how they were measured."""
   data = model.experiment.data
   return {
     **protocol.PROTOCOL,
@@ -182,10 +181,10 @@ def describe_protocol(model: TrainedModel, metrics: Metrics) -> dict:
 
 
 def picker(data: DataSettings, source: Source) -> examples.Pick:
-  """Makes a function that gives images by their numbers in a split."""
+  """Returns a function that reads images by their numbers in a split."""
 
   def pick(numbers):
-    # In a list they are a source of their own.
+    # A list of images is a source, too.
     chosen = [source[i] for i in numbers]
     return data.first_images(chosen, len(chosen))
 
@@ -193,8 +192,8 @@ def picker(data: DataSettings, source: Source) -> examples.Pick:
 
 
 def page(evaluation: Evaluation, findings: examples.Findings) -> str:
-  """Writes the report of an evaluation as HTML."""
-  # Imported here: results are there without the packages that draw.
+  """Returns the report of an evaluation as HTML."""
+  # Imported here: results do not need the packages that draw.
   from lasers_jax.report import document
 
   model = evaluation.model

@@ -1,12 +1,12 @@
-"""A model in a folder that needs nothing else: no checkpoint, no data.
+"""Writes and reads exported models: folders that need no checkpoint, no data.
 
 config.json        the config, and the number of the format
 model.safetensors  averaged parameters and statistics, by flat names such as
                    params/decoder/Conv_0/kernel; its metadata has the step and
                    the hash of the weights
-stats.json         of latents and codes, bits per pixel, and results
+stats.json         statistics of latents and codes, bits per pixel, results
 README.md          the model card
-codec*.npz         states of its codec, where there are any
+codec*.npz         states of the codec, if any
 """
 
 import contextlib
@@ -43,11 +43,11 @@ CARD = 'README.md'
 
 
 class Found(NamedTuple):
-  """What is known of a model beside its weights."""
+  """Statistics, results and codec states of a model, to write with it."""
 
-  latent: Mapping[str, Any]  # of `measure_latents`, or why it is `missing`
+  latent: Mapping[str, Any]  # of `measure_latents`, or {'missing': reason}
   results: Mapping[str, Any] | None  # as in results.json
-  codecs: Sequence[str]  # files of states
+  codecs: Sequence[str]  # files of codec states
 
 
 def is_exported(path: str) -> bool:
@@ -107,20 +107,20 @@ def check_target(folder: str) -> str:
   """Returns the absolute path of a folder that a model may be written to.
 
   Raises:
-    InputError: there is something else than an exported model.
+    InputError: the folder holds something else than an exported model.
   """
   folder = local(folder)
   empty = os.path.isdir(folder) and not os.listdir(folder)
   if os.path.lexists(folder) and not empty and not is_exported(folder):
     raise InputError(
-      f'{folder} is there, and no exported model: name another folder'
+      f'{folder} exists and is no exported model: name another folder'
     )
   return folder
 
 
 @contextlib.contextmanager
 def _written_whole(folder: str) -> Iterator[str]:
-  """Gives a folder that takes its name when the block ends without an error."""
+  """Yields a folder that takes its name where the block ends without error."""
   above = os.path.dirname(folder)
   token = secrets.token_hex(16)
   part, old = (os.path.join(above, f'.{token}.{x}') for x in ('part', 'old'))
@@ -140,10 +140,10 @@ def read(folder: str, shapes: Any) -> tuple[Any, int]:
   """Reads the variables of an exported model, and its step.
 
   Args:
-    shapes: those of the variables, as the config says them.
+    shapes: the shapes of the variables according to the config.
 
   Raises:
-    InputError: the file is damaged, or of another model than the config says.
+    InputError: the file is damaged, or of another model than the config.
   """
   path = os.path.join(folder, WEIGHTS)
   try:
@@ -155,7 +155,7 @@ def read(folder: str, shapes: Any) -> tuple[Any, int]:
     raise InputError(f'{path} is damaged: {one_line(error)}') from error
   expected = flat_names(shapes)
   for name in sorted(expected.keys() | found.keys()):
-    there, here = _say(found.get(name)), _say(expected.get(name))
+    there, here = _describe(found.get(name)), _describe(expected.get(name))
     if there != here:
       raise InputError(
         f'{path} is of another model: {name} is {there} there and {here} in '
@@ -176,8 +176,8 @@ def known_results(
   """Reads the results of a model from its folder; None where there are none.
 
   Args:
-    weights: hash of the variables that they must be of.
-    bottleneck: section of the config that they must be of.
+    weights: hash of the variables that the results must be of.
+    bottleneck: section of the config that the results must be of.
   """
   for name in ('results.json', STATS):
     try:
@@ -192,7 +192,7 @@ def known_results(
   return None
 
 
-def _say(array: Any) -> str:
+def _describe(array: Any) -> str:
   if array is None:
     return 'missing'
   return f'{np.dtype(array.dtype).name} {list(array.shape)}'

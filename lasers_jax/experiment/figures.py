@@ -1,4 +1,4 @@
-"""Figures of a trained model's images."""
+"""Draws images of a trained model."""
 
 from typing import Any
 
@@ -21,11 +21,13 @@ def reconstruction_figure(
   """Draws images, their reconstructions, the errors, and decoded atoms.
 
   Args:
-    images: uint8 [h, w, 3] each, of any size from the factor up.
+    images: uint8 [h, w, 3] each, of any size.
 
   Returns:
     uint8 [H, W, 3].
   """
-  copies = inference.reconstruct(model, variables, images, mesh, decoding)
+  reconstructions = inference.reconstruct(
+    model, variables, images, mesh, decoding
+  )
   atoms = np.asarray(inference.decode_atoms(model, mesh, variables))
-  return grids.reconstructions(images, copies, atoms)
+  return grids.reconstructions(images, reconstructions, atoms)

@@ -22,16 +22,16 @@ from lasers_jax.metrics.registry import METRICS, load_metrics
 from lasers_jax.priors import vector
 from lasers_jax.report import generation_table, grids
 
-GRID = 8  # new images in a row, and rows, of a prior's picture
+GRID = 8  # new images in a row, and rows, of a prior's figure
 
 
 class Subject(NamedTuple):
-  """A model, and the pictures that new ones are compared with."""
+  """A model, and the real images that drawn ones are compared with."""
 
   model: TrainedModel
   real: Real
   shape: tuple[int, int, int]  # (H, W, D) of a latent
-  protocol: dict  # what results of all priors have in common
+  protocol: dict  # of the results of all priors
 
 
 def sample_all(
@@ -42,15 +42,15 @@ def sample_all(
   features: str = classifier.NAME,
   output: str | None = None,
 ) -> list[dict]:
-  """Fits each prior to each model, draws, scores, and writes what comes.
+  """Fits each prior to each model, draws images, scores them, writes results.
 
   Args:
     models: of the same data, from workdirs.
     specs: priors, as `vector.parse` reads them.
-    n: images to draw.
+    n: images to draw for each prior.
     seed: of fitting and drawing.
-    features: what compares images: classifier.NAME or 'fd-vgg16'.
-    output: a folder for the table of all; None writes none.
+    features: the network that compares images: classifier.NAME or 'fd-vgg16'.
+    output: a folder for one table of all; None writes none.
 
   Returns:
     A row of results for each model and prior.
@@ -86,7 +86,7 @@ def sample_all(
 
 
 def suited(prior: vector.Prior, model: TrainedModel) -> vector.Prior:
-  """Gives a histogram the width of a site; refuses others for a code.
+  """Returns a prior that suits a model; a histogram gets the width of a site.
 
   Raises:
     InputError: a prior of numbers for a model with a discrete code.
@@ -97,7 +97,7 @@ def suited(prior: vector.Prior, model: TrainedModel) -> vector.Prior:
   if bottleneck.bits_per_site is not None:
     raise InputError(
       f'{model.path} has a discrete code, and {type(prior).__name__} draws '
-      'numbers that stand for none: use --priors=histogram'
+      'latents of no code: use --priors=histogram'
     )
   return prior
 
@@ -105,7 +105,7 @@ def suited(prior: vector.Prior, model: TrainedModel) -> vector.Prior:
 def prepare(
   model: TrainedModel, features: str, extractor: Extractor | None
 ) -> Subject:
-  """Reads the pictures of a model, and finds what compares them."""
+  """Encodes the real images of a model, and scores them as a baseline."""
   experiment, mesh = model.experiment, model.mesh
   data = experiment.data
   read = []
@@ -134,7 +134,7 @@ def prepare(
 def load_extractor(
   name: str, images: np.ndarray, labels: np.ndarray
 ) -> Extractor:
-  """The network that compares images, by its name."""
+  """Loads the network that compares images, by its name."""
   if name != classifier.NAME:
     of_sets = load_metrics([name]).of_sets
     if name not in of_sets:
@@ -146,7 +146,11 @@ def load_extractor(
 def sample(
   subject: Subject, spec: str, prior: vector.Prior, n: int, seed: int
 ) -> tuple[dict, np.ndarray]:
-  """Fits a prior, draws and scores: its row of results, and the images."""
+  """Fits a prior, draws images and scores them.
+
+  Returns:
+    The row of results, and the images uint8 [n, h, w, 3].
+  """
   model = subject.model
   logging.info('%s: fitting %s', model.path, prior)
   latents, seconds, state = generation.fit_and_draw(
@@ -174,7 +178,7 @@ def sample(
 
 
 def describe_protocol(model: TrainedModel, real: Real, features: str) -> dict:
-  """What results say of the model and of the real pictures."""
+  """Returns the part of the results that describes model and real images."""
   data = model.experiment.data
   return {
     **data.describe(data.test),
@@ -194,6 +198,7 @@ def describe_protocol(model: TrainedModel, real: Real, features: str) -> dict:
 
 
 def file_name(spec: str) -> str:
+  """Returns the name of the files of a prior, without an ending."""
   return spec.replace(':', '-').replace('=', '')
 
 
@@ -210,7 +215,7 @@ def write_prior(path: str, row: dict, images: np.ndarray) -> None:
 def write_tables(
   rows: list[dict], shown: list[np.ndarray], folder: str
 ) -> None:
-  """Writes the table of all rows, and then new images of each."""
+  """Writes the table of all rows, and a figure of new images of each."""
   write_text(os.path.join(folder, 'table.json'), as_json(rows))
   tables = generation_table.overview(rows), generation_table.table(rows)
   write_text(os.path.join(folder, 'table.md'), '\n'.join(tables))

@@ -1,4 +1,4 @@
-"""Calls into a program that trains: where a run can be watched."""
+"""Calls at the turns of a run, by which a program follows its training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,28 +10,28 @@ from lasers_jax.training.state import TrainState
 
 
 class Hooks:
-  """Called at the turns of a run; a subclass overrides what it needs.
+  """Receives calls at the turns of a run; a subclass overrides what it needs.
 
-  Every process of a run makes the same calls, and what a hook raises ends the
-  run: the last checkpoint is then good.
+  Every process of a run makes the same calls. An error that a hook raises ends
+  the run, and the last checkpoint is good.
   """
 
   def on_start(
     self, experiment: Experiment, mesh: Mesh, state: TrainState
   ) -> None:
-    """Called before the first step, with the state that the run goes on from.
+    """Receives the state before the first step, drawn or restored.
 
-    Its arrays are given to the first step: copy those that are to be kept.
+    The first step donates its arrays: copy those that you keep.
     """
 
   def on_batch(self, step: int, batch: Mapping[str, Any]) -> None:
-    """Called before a step, with this process's rows: `image` [b, h, w, 3]."""
+    """Receives the rows of this process before a step: `image` [b, h, w, 3]."""
 
   def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Called with the metrics of a step, while the next one runs."""
+    """Receives the metrics of a step, while the next step runs."""
 
   def on_validation(self, step: int) -> None:
-    """Called before the validation split is measured."""
+    """Marks the moment before the validation split is measured."""
 
   def on_results(self, step: int, results: Mapping[str, Any]) -> None:
-    """Called with the results of the validation split."""
+    """Receives the results of the validation split."""

@@ -20,7 +20,7 @@ from lasers_jax.training.state import (
   state_shapes,
 )
 
-# Models that come along: folders of exported models by their names.
+# Folders of the exported models that come with the package, by name.
 NAMES: Mapping[str, str] = {}
 
 
@@ -30,12 +30,13 @@ def load(
   """Reads a trained model.
 
   Args:
-    path: a workdir, the folder of an exported model, or a name of NAMES.
-    checkpoint: its step, of a workdir; None takes the newest that is whole.
+    path: a workdir, the folder of an exported model, or a name in NAMES.
+    checkpoint: the step of a checkpoint of a workdir; None takes the newest
+      that is whole.
 
   Returns:
-    The model, with averaged parameters, on as many devices as divide a batch
-    of evaluation.
+    The model with averaged parameters, on as many devices as divide a batch of
+    evaluation.
 
   Raises:
     InputError: there is no such model, or it is damaged.
@@ -79,7 +80,7 @@ def _load_exported(path: str) -> TrainedModel:
   config = workdir.load_config(path)
   experiment = settings.from_config(config)
   mesh = evaluation_mesh(experiment)
-  # The optimizer is none of what is there.
+  # An export has no state of an optimizer.
   side, module = experiment.data.side, experiment.model
   shapes = evaluation_variables(state_shapes(module, optax.identity(), side))
   variables, step = exported.read(path, shapes)

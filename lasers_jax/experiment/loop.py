@@ -1,4 +1,4 @@
-"""A run, from its config to its last checkpoint: read it from top to bottom."""
+"""Trains a run from its config to its last checkpoint, from top to bottom."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ from lasers_jax.training.stop import StopRequests, stop_requests
 
 
 class Work(NamedTuple):
-  """What the parts of a run share."""
+  """The objects that the parts of a run share."""
 
   experiment: settings.Experiment
   path: str  # the workdir
@@ -69,8 +69,8 @@ def train_and_evaluate(
   Args:
     config: nested dictionaries, as the files of `configs/` make them.
     path: the workdir; a run that stopped there goes on.
-    images: those of the run, as `sources.by_role` takes them; None opens what
-      the config names.
+    images: of the run, as `sources.by_role` takes them; None opens the data set
+      of the config.
     hooks: called at the turns of the run.
 
   Returns:
@@ -115,9 +115,9 @@ def train_and_evaluate(
 def open_data(
   experiment: settings.Experiment, path: str, images: Any = None
 ) -> tuple[data.TrainPipeline, data.Source | None, dict[str, Any]]:
-  """Opens training and validation images; also returns their fingerprints.
+  """Opens training and validation images, and returns their fingerprints, too.
 
-  A line of the log says where the test split will be missed.
+  Logs a warning where the test split, which is needed later, cannot be opened.
 
   Returns:
     The training batches, the validation split (None where images are given
@@ -205,7 +205,7 @@ def check_sizes(experiment: settings.Experiment, mesh: Mesh) -> None:
 def loop(
   work: Work, state: TrainState, train_step, checkpoints: Checkpoints
 ) -> TrainState:
-  """Takes the steps that are left; saves and validates when it is due."""
+  """Takes the remaining steps; saves and validates when due."""
   experiment, start = work.experiment, int(state.step)
   step, batches = start, work.train.iterate(start)
   pending = None  # metrics of the last step, read while the next one runs
@@ -223,7 +223,7 @@ def loop(
       pending = None
 
     def save_and_leave() -> None:
-      """Saves what is new."""
+      """Saves the state, if it is new, before the run ends."""
       catch_up()
       if step > start:
         checkpoints.save(state)
@@ -246,15 +246,15 @@ def loop(
       if pending:
         check_and_log(*pending, work, monitor)
       pending = step, metrics
-      save = step == experiment.steps or is_due(
+      saves = step == experiment.steps or is_due(
         step, experiment.checkpoint_every
       )
-      look = is_due(step, experiment.evaluate_every)
-      if save or look:
+      validates = is_due(step, experiment.evaluate_every)
+      if saves or validates:
         catch_up()
-      if save:
+      if saves:
         checkpoints.save(state)
-      if look:
+      if validates:
         with stop.rescuing(rescue):
           validate(work, state, monitor, stop)
     save_and_leave()
@@ -267,7 +267,7 @@ def put_images(batch: dict[str, np.ndarray], mesh: Mesh) -> jax.Array:
 
 
 def is_due(step: int, every: int) -> bool:
-  """Returns whether what happens every so many steps (0: never) is due."""
+  """Returns whether an act of every so many steps (0: never) is due."""
   return every > 0 and step % every == 0
 
 
@@ -323,7 +323,7 @@ def validate(
   monitor.write(step, protocol.scalars(results, 'validation'))
   work.hooks.on_results(step, results)
   stop.check()
-  with optional('picture of the validation split'):
+  with optional('figure of the validation split'):
     write_figure(work, variables, step, monitor)
   monitor.restart_clock(step)
 
@@ -343,13 +343,13 @@ def write_figure(
     folder = os.path.join(work.path, 'pictures')
     os.makedirs(folder, exist_ok=True)
     save_png(os.path.join(folder, f'{step}.png'), figure)
-  monitor.picture(step, 'validation', figure)
+  monitor.write_figure(step, 'validation', figure)
 
 
 def log_summary(
   experiment: settings.Experiment, mesh: Mesh, state: TrainState
 ) -> None:
-  """Logs what is about to run, and where."""
+  """Logs the devices, parameters, bits and steps of a run."""
   if jax.process_index():
     return
   kinds = sorted({d.device_kind for d in mesh.devices.flat})

@@ -1,4 +1,4 @@
-"""Trained models: one value that codes, decodes and compresses images."""
+"""Trained models: one value that encodes, decodes and compresses images."""
 
 import dataclasses
 import functools
@@ -31,20 +31,19 @@ SAMPLED = 1_000  # training images that statistics of latents are of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
-  """A trained model, and how it is used.
+  """A trained model: it encodes, decodes, reconstructs and compresses images.
 
   Images are uint8 or float in [0, 1], [B, h, w, 3] or a single [h, w, 3], of
-  any size; what is given singly comes back singly. All that comes back is in
-  NumPy arrays.
+  any size. A single image gives a single result. All results are NumPy arrays.
 
   Attributes:
-    experiment: the objects that the config stands for.
+    experiment: the objects built from the config.
     variables: averaged parameters and statistics, on every device.
-    config: nested dictionaries, with what was changed since training.
-    mesh: where to compute.
-    step: of the checkpoint.
+    config: nested dictionaries, with all changes since training.
+    mesh: the devices to compute on.
+    step: the step of the checkpoint.
     path: the folder that it was loaded from: a workdir or an exported model.
-    changes: of fields of the bottleneck since training.
+    changes: values of fields of the bottleneck, changed since training.
   """
 
   experiment: settings.Experiment
@@ -61,21 +60,21 @@ class TrainedModel:
 
   @property
   def module(self) -> Autoencoder:
-    """The Flax module that the variables are of."""
+    """Returns the Flax module of the variables."""
     return self.experiment.model
 
   @property
   def decoding(self) -> SamplingSettings:
-    """How the decoder samples; a decoder of one pass has no choice."""
+    """Returns the sampling settings of the decoder; one pass has none."""
     return self.experiment.decoding
 
   @functools.cached_property
   def weights(self) -> str:
-    """The hash of the variables: 16 hexadecimal digits."""
+    """Returns the hash of the variables: 16 hexadecimal digits."""
     return inference.weights_hash(self.variables)
 
   def encode(self, images: Any) -> Any:
-    """Returns the codes of images, exactly what would be stored.
+    """Returns the codes of images, exactly as they would be stored.
 
     Returns:
       A pytree of arrays [B, ...], which depends on the bottleneck.
@@ -86,14 +85,14 @@ class TrainedModel:
     return self._coded(images)[0]
 
   def latents(self, images: Any) -> np.ndarray:
-    """Returns what the decoder receives: float32 [B, H, W, D]."""
+    """Returns the latents that the decoder receives: float32 [B, H, W, D]."""
     return self._coded(images)[1]
 
   def decode(self, codes: Any, size: tuple[int, int] | None = None) -> Any:
-    """Decodes what `encode` returns: images uint8 [B, h, w, 3].
+    """Decodes codes of `encode` to images uint8 [B, h, w, 3].
 
     Args:
-      size: height and width of the images; None is as large as their codes.
+      size: height and width of the images; None takes those of the padded ones.
 
     Raises:
       InputError: the codes are not of this model, or of another size.
@@ -117,7 +116,7 @@ class TrainedModel:
   def decode_latents(
     self, latents: Any, size: tuple[int, int] | None = None
   ) -> np.ndarray:
-    """Decodes what `latents` returns: images uint8 [B, h, w, 3].
+    """Decodes latents of `latents` to images uint8 [B, h, w, 3].
 
     Raises:
       InputError: the latents are not [B, H, W, D] or [H, W, D], or of images of
@@ -145,7 +144,7 @@ class TrainedModel:
     return images[0] if single else images
 
   def reconstruct(self, images: Any) -> np.ndarray:
-    """Codes and decodes images, as evaluation does: uint8 [B, h, w, 3]."""
+    """Encodes and decodes images, as evaluation does: uint8 [B, h, w, 3]."""
     batch, single = _as_batch(images)
     found = inference.reconstruct(
       self.module, self.variables, batch, self.mesh, self.decoding
@@ -153,18 +152,18 @@ class TrainedModel:
     return found[0] if single else np.stack(found)
 
   def bits_per_pixel(self, height: int, width: int) -> float | None:
-    """Returns the fixed-length bits of an image; None where continuous."""
+    """Returns the fixed-length bits per pixel; None for a continuous code."""
     bits = self.module.bottleneck.map_bits(*self.module.sites(height, width))
     return None if bits is None else bits / (height * width)
 
   def compress(self, image: Any, context: bool = False) -> bytes:
-    """Returns the file of an image uint8 [h, w, 3], as `codec.py encode` does.
+    """Returns the bytes of an image uint8 [h, w, 3], as `codec.py encode` does.
 
     Args:
       context: whether to use the context model; see `fit_codec`.
 
     Raises:
-      InputError: nobody has counted the codes yet: call `fit_codec` before.
+      InputError: the codec is not fitted yet: call `fit_codec` before.
     """
     image = check_images(image, 'image')
     if image.ndim != 3 or image.dtype != np.uint8:
@@ -173,7 +172,7 @@ class TrainedModel:
     return codec.encode(image)
 
   def decompress(self, data: bytes) -> np.ndarray:
-    """Returns the image of a file: uint8 [h, w, 3].
+    """Returns the image of the bytes of a file: uint8 [h, w, 3].
 
     Raises:
       InputError: the file is damaged, or of another model.
@@ -181,18 +180,18 @@ class TrainedModel:
     return self.decoder(unpack(data).model).decode(data)
 
   def fit_codec(self, images: Any = None, context: bool = False) -> None:
-    """Counts how probable codes are, and keeps that beside the model.
+    """Fits the codec to images, and writes its state into the model's folder.
 
-    Files are then read by whoever has the model and that file. What is kept
-    already stays: files that were written with it could not be read any more.
+    Reading a compressed file requires the model and this state. A state that is
+    there already is kept, since files depend on it.
 
     Args:
       images: [B, h, w, 3], or a data source; None takes training images.
-      context: whether to train a network, too, that tells how probable a code
-        is from those around it: smaller files, more time.
+      context: whether to train a context model, too, which predicts codes from
+        those around them: smaller files, more time.
 
     Raises:
-      InputError: the code is continuous, or there are no images to count.
+      InputError: the code is continuous, or there are no images to fit to.
     """
     source = None
     if images is not None:
@@ -202,29 +201,32 @@ class TrainedModel:
   def encoder(
     self, choice: Choice = AS_TRAINED, source: Any = None
   ) -> ModelCodec:
-    """Returns the codec of a choice; counts its codes where nobody did.
+    """Returns the codec of a choice, and fits it to images where it is new.
+
+    Args:
+      source: the images to fit to; None takes training images.
 
     Raises:
-      InputError: the code is continuous, or there are no images to count.
+      InputError: the code is continuous, or there are no images to fit to.
     """
-    range_coder()  # whether there is one, before codes are counted
+    range_coder()  # raises where none is installed, before codes are counted
     model = self.with_(**choice.changes)
     choice = choice._replace(changes=model.changes)
-    state = codecs.kept_state(self.path, choice, self.weights)
+    state = codecs.stored_state(self.path, choice, self.weights)
     if state is None:
       logging.info('counting the codes of images for %s', choice.file)
       batches = model.sample_batches(codecs.FITTED_TO, source)
       state = codecs.fit_state(
         model.module, model.variables, batches, choice, self.weights
       )
-      state = codecs.keep_state(self.path, choice, state)
+      state = codecs.store_state(self.path, choice, state)
     return model._codec(state, choice.file)
 
   def decoder(self, name: bytes) -> ModelCodec:
-    """Returns the codec that wrote a file, by the name that the file holds.
+    """Returns the codec that wrote a file, by the name in the file.
 
     Raises:
-      InputError: there is none of it in the folder of the model.
+      InputError: its state is not in the folder of the model.
     """
     if name not in self._codecs:
       state, file = codecs.named_state(self.path, name, self.weights)
@@ -247,9 +249,9 @@ class TrainedModel:
   def export(self, folder: str | os.PathLike) -> None:
     """Writes the model into a folder that needs no checkpoint and no data.
 
-    `load` reads it. An exported model that is there already is replaced, and
-    anything else refused. It is written whole or not at all. Statistics of
-    latents are measured over training images where these can be opened.
+    `load` reads it. An exported model in the folder is replaced; any other
+    content is refused. The folder is written whole or not at all. Statistics of
+    latents are measured over training images, where these can be opened.
 
     Raises:
       InputError: the folder is something else, or cannot be written.
@@ -266,24 +268,24 @@ class TrainedModel:
     )
 
   def _known_statistics(self) -> dict[str, Any]:
-    """Returns what `statistics` does, or why there are none."""
+    """Returns `statistics`, or the reason why they are missing."""
     try:
       return self.statistics()
     except InputError as error:
       logging.warning('no statistics of latents: %s', error)
       return {'missing': str(error)}
 
-  def sample_batches(self, most: int, source: Any = None) -> Iterator[dict]:
-    """Yields batches of training images, spread over all of them.
+  def sample_batches(self, count: int, source: Any = None) -> Iterator[dict]:
+    """Yields batches of some training images, evenly spread over all.
 
     Args:
-      most: images.
+      count: of images, at most.
       source: of the images; None opens the training split of the config.
     """
     data = self.experiment.data
     if source is None:
       source = self.open_split(data.train)
-    numbers = np.linspace(0, len(source) - 1, min(len(source), most))
+    numbers = np.linspace(0, len(source) - 1, min(len(source), count))
     return data.evaluation_batches(
       [source[i] for i in numbers.astype(int)],
       self.experiment.evaluation.batch_size,
@@ -292,12 +294,12 @@ class TrainedModel:
 
   def open_split(self, split: str, minimum_side: int = 1) -> Any:
     """Opens a split that the config names; see `sources.open_split`."""
-    # Which images are good is remembered in a workdir, never in an export.
+    # A workdir remembers which images are good; an export stays as it is.
     workdir = None if exported.is_exported(self.path) else self.path
     return sources.open_split(self.experiment, split, workdir, minimum_side)
 
   def with_(self, **fields: Any) -> 'TrainedModel':
-    """Returns the model with other fields of its bottleneck, as `S=3`.
+    """Returns the model with other fields of its bottleneck, such as S=3.
 
     Raises:
       InputError: a field is unknown, or its value cannot be used.
@@ -309,10 +311,10 @@ class TrainedModel:
     return dataclasses.replace(changed, changes=changes)
 
   def with_sampling(self, **fields: Any) -> 'TrainedModel':
-    """Returns the model with other `decoder.sampling`, as `steps=5`.
+    """Returns the model with other `decoder.sampling`, such as steps=5.
 
     Raises:
-      InputError: the decoder is one pass, or a setting cannot be used.
+      InputError: the decoder has no such setting, or its value cannot be used.
     """
     if not fields:
       return self
@@ -346,7 +348,7 @@ class TrainedModel:
 
   @functools.cached_property
   def _ranks(self) -> list[int]:
-    """The ranks of the arrays of codes of a batch."""
+    """Returns the ranks of the arrays of codes of a batch."""
     side = self.module.pad_multiple
     codes = jax.eval_shape(
       lambda v, x: self.module.apply(v, x, method='encode'),
@@ -366,7 +368,7 @@ class TrainedModel:
     version = codecs.file_version(self.path, choice)
     codec = self._codecs.get(version)
     if codec is None:
-      state = codecs.kept_state(self.path, choice, self.weights)
+      state = codecs.stored_state(self.path, choice, self.weights)
       if state is None:
         raise codecs.no_state(self.path, choice)
       codec = self._codecs[version] = self._codec(state, choice.file)
@@ -393,6 +395,6 @@ def _as_batch(images: Any) -> tuple[np.ndarray, bool]:
 
 
 def evaluation_mesh(experiment: settings.Experiment) -> Mesh:
-  """Arranges as many devices as divide a batch of evaluation."""
+  """Returns a mesh of as many devices as divide a batch of evaluation."""
   size = experiment.evaluation.batch_size
   return sharding.make_mesh(data=math.gcd(size, jax.device_count()))

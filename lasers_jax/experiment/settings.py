@@ -1,4 +1,4 @@
-"""From plain dictionaries, as a config holds them, to checked objects."""
+"""Builds checked objects from the nested dictionaries of a config."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
-  """Devices along each axis of the mesh; data = -1 takes what is left."""
+  """Devices along each axis of the mesh; data = -1 takes all that are left."""
 
   data: Annotated[int, Range(1, also=-1)] = -1
   fsdp: Count = 1
@@ -40,11 +40,11 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-  """How a model is measured; the numbers do not depend on it.
+  """Settings of evaluation, on which results do not depend.
 
   Attributes:
     batch_size: images at a time.
-    pictures: images in the picture of reconstructions.
+    pictures: images in the figure of reconstructions.
   """
 
   batch_size: Count = 128
@@ -53,18 +53,18 @@ class EvaluationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A whole run.
+  """The objects and settings of a whole run.
 
   Attributes:
-    seed: everything random is a pure function of it.
+    seed: of everything random.
     steps: batches in all.
     batch_size: images in a batch, over all devices.
-    log_every, evaluate_every, checkpoint_every: in steps; 0 never.
-    checkpoints_kept: older ones are removed.
-    tensorboard: write TensorBoard files, where TensorFlow is installed.
+    log_every, evaluate_every, checkpoint_every: in steps; 0 is never.
+    checkpoints_kept: newest checkpoints to keep; older ones are removed.
+    tensorboard: whether to write TensorBoard files, if TensorFlow is installed.
     model: the autoencoder, not yet initialized.
     discriminator: None trains without one.
-    decoding: how the decoder samples, a `Sampling` of its class.
+    decoding: the sampling settings of the decoder, a `Sampling` of its class.
   """
 
   steps: Count
@@ -86,14 +86,14 @@ class Experiment:
 
   @property
   def pad_multiple(self) -> int:
-    """What the sides of an image must be a multiple of."""
+    """Returns the number that sides are padded to a multiple of."""
     return self.model.pad_multiple
 
   @property
   def bits_per_pixel(self) -> float | None:
-    """Fixed-length bits per pixel of an image of `data.side`.
+    """Returns the bits per pixel at fixed length of images of `data.side`.
 
-    None where the code is continuous.
+    None for a continuous code.
     """
     side = self.data.side // self.model.encoder.f
     bits = self.model.bottleneck.map_bits(side, side)
@@ -163,13 +163,13 @@ def build_learners(
 def with_defaults(
   config: Mapping[str, Any], none: Callable[[Any], Any] = lambda kind: None
 ) -> dict[str, Any]:
-  """Fills in what a config leaves to the defaults; adds nothing else.
+  """Returns a config with all defaults filled in, and nothing else added.
 
   Two configs that are equal then make the same run. Unknown keys and names
   stay as they are, so that a config of another release can be compared.
 
   Args:
-    none: makes what stands where a value is None, of the field's annotation.
+    none: returns what replaces a value of None, by the annotation of its field.
   """
   filled = _filled(Experiment, config, none)
   if 'discriminator' not in config:
@@ -212,12 +212,12 @@ def _filled_decoder(section: Mapping, none: Callable) -> dict[str, Any]:
 
 
 def _parts_of(kind: type[Decoder]) -> dict[str, type]:
-  """The sections within `decoder`, and what they are built to."""
+  """Returns the sections within `decoder`, with their classes."""
   return {'training': kind.Training, 'sampling': kind.Sampling}
 
 
 def _filled(kind: type, section: Mapping, none: Callable) -> dict[str, Any]:
-  """A section with the defaults of a dataclass (or module)."""
+  """Returns a section with the defaults of a dataclass (or module)."""
   fields = _fields(kind)
   return {
     name: none(fields[name].type) if value is None and name in fields else value
@@ -226,7 +226,7 @@ def _filled(kind: type, section: Mapping, none: Callable) -> dict[str, Any]:
 
 
 def _defaults(kind: type) -> dict[str, Any]:
-  """The defaults of a dataclass (or module), as a config would say them."""
+  """Returns the defaults of a dataclass (or module) as values of a config."""
   defaults = {}
   for f in _fields(kind).values():
     if f.default is not dataclasses.MISSING:
@@ -239,7 +239,7 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 
 def _fields(kind: type) -> dict[str, dataclasses.Field]:
-  """The fields of a dataclass or module that a config may name."""
+  """Returns the fields of a dataclass or module that a config may name."""
   fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
   if issubclass(kind, nn.Module):  # These two are Linen's own.
     del fields['parent'], fields['name']
@@ -295,7 +295,7 @@ def _build_decoder(section: Mapping, network: nn.Module) -> Decoder:
 
 
 def _build_decoding(section: Mapping, decoder: Decoder) -> SamplingSettings:
-  """Builds how a decoder samples, and checks that it can."""
+  """Builds the sampling settings of a decoder, and checks them."""
   decoding = _build_part(section, 'sampling')
   decoder.check(decoding)
   return decoding
@@ -327,7 +327,7 @@ def _choose(table: Mapping[str, Any], section: Mapping, where: str):
 
 
 def _with_dtype(section: Mapping, where: str) -> dict[str, Any]:
-  """A section whose `dtype`, if it has one, is no longer a name."""
+  """Returns a section with its `dtype`, if any, as a dtype."""
   if 'dtype' not in section:
     return dict(section)
   name = section['dtype']

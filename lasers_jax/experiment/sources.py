@@ -1,4 +1,4 @@
-"""Images of a split: given by a program, or named by a config."""
+"""Opens the images of a split, which a program gives or a config names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,18 @@ from lasers_jax.errors import InputError, unknown
 from lasers_jax.experiment.settings import Experiment
 
 ROLES = ('train', 'validation', 'test')
-GIVEN = 'given'  # `data.name` of a run whose images a program gave
+GIVEN = 'given'  # `data.name` of a run whose images a program gives
 
 
 def by_role(given: Any) -> dict[str, data.Source]:
-  """Returns what a program gives as sources by their roles.
+  """Returns the images that a program gives, as sources by their roles.
 
   Args:
     given: an object with `len` and `[i]` (the training images), or a
       dictionary of such objects; its keys are of ROLES.
 
   Raises:
-    InputError: a key is unknown, there is nothing to train on, or an object is
+    InputError: a key is unknown, there are no training images, or an object is
       no source.
   """
   if not isinstance(given, Mapping):
@@ -33,10 +33,10 @@ def by_role(given: Any) -> dict[str, data.Source]:
 
 
 def mark_given(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a config that says that a program gave the images."""
+  """Returns a config that records that a program gives the images."""
   section = config.get('data', {})
   if not isinstance(section, Mapping):
-    return dict(config)  # `from_config` says what is wrong.
+    return dict(config)  # `from_config` raises the error.
   return {**config, 'data': {**section, 'name': GIVEN, 'options': {}}}
 
 

@@ -1,4 +1,4 @@
-"""Training from a program."""
+"""Trains a model from a program."""
 
 import os
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ def train(
   data: Any = None,
   hooks: Hooks | None = None,
 ) -> TrainedModel:
-  """Trains a model, or goes on where a run stopped; returns what is trained.
+  """Trains a model, or resumes its run, and returns it.
 
   Args:
     config: nested dictionaries, as `lasers_jax.config` returns them.
     workdir: the folder of the run; the same call resumes a run there.
-    data: training images, any object with `len` and `[i]`, each uint8
-      [h, w, 3] or {'image': ..., 'label': ...}; a dictionary of such objects
-      with the keys 'train', 'validation' and 'test'; or the name of a data set.
-      None takes the data set of the config.
+    data: training images: any object with `len` and `[i]`, whose items are
+      uint8 [h, w, 3] or {'image': ..., 'label': ...}; a dictionary of such
+      objects with the keys 'train', 'validation' and 'test'; or the name of a
+      data set. None takes the data set of the config.
     hooks: called at the turns of the run.
 
   Returns:

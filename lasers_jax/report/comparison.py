@@ -54,7 +54,7 @@ def _cells(row: Row, more: Mapping[str, Metric]) -> list[str]:
   used = 'usage' in results
   return [
     f'`{row["bottleneck"]}`',
-    say_settings(row['settings']),
+    describe_settings(row['settings']),
     f'{sum(results["protocol"]["parameters"].values()):,}',
     bits if isinstance(bits, str) else f'{bits:.4g}',
     statistics.say_mean(psnr),
@@ -77,12 +77,12 @@ def _rate(row: Row) -> str:
   return 'continuous' if asked is None else f'{asked:g} bits per pixel'
 
 
-def say_settings(fields: Mapping[str, Any]) -> str:
+def describe_settings(fields: Mapping[str, Any]) -> str:
   """Says fields in a few words: depth=4, inner K=256."""
   parts = []
   for key, value in fields.items():
     if isinstance(value, Mapping):
-      parts.append(f'{key} {say_settings(value)}')
+      parts.append(f'{key} {describe_settings(value)}')
     elif isinstance(value, tuple | list):
       parts.append(f'{key}={"·".join(map(str, value))}')
     else:

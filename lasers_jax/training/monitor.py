@@ -110,9 +110,9 @@ class Monitor:
       raise
     self._to_tensorboard('write_scalars', step, metrics)
 
-  def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-    """Shows a picture uint8 [H, W, 3] in TensorBoard."""
-    self._to_tensorboard('write_images', step, {name: picture[None]})
+  def write_figure(self, step: int, name: str, figure: np.ndarray) -> None:
+    """Writes a figure uint8 [H, W, 3] to TensorBoard."""
+    self._to_tensorboard('write_images', step, {name: figure[None]})
 
   def _to_tensorboard(self, method: str, *values: Any) -> None:
     """Calls a method of the writer; one that fails is not asked again."""

@@ -124,7 +124,7 @@ def test_another_process_with_one_device_reads_the_same(model, files, tmp_path):
 
 
 def test_info_needs_no_model(files, capsys):
-  codec_files.say([str(files / '1.lz')])
+  codec_files.print_info([str(files / '1.lz')])
   size = os.path.getsize(files / '1.lz')
   out = capsys.readouterr().out
   assert '17x31 pixels' in out
@@ -232,11 +232,11 @@ def test_a_damaged_file_is_named(model, files, tmp_path):
   with pytest.raises(InputError, match='bad.lz: the file is damaged'):
     codec_files.decode_files(model[0], [str(bad)], str(tmp_path))
   with pytest.raises(InputError, match='none.lz: cannot be read: No such file'):
-    codec_files.say([str(tmp_path / 'none.lz')])
+    codec_files.print_info([str(tmp_path / 'none.lz')])
 
 
 def test_what_is_no_picture_is_named(model, files, tmp_path):
-  with pytest.raises(InputError, match='1.lz: no picture'):
+  with pytest.raises(InputError, match='1.lz: no image'):
     codec_files.encode_files(model[0], [str(files / '1.lz')], str(tmp_path))
 
 
@@ -253,7 +253,7 @@ def test_pictures_that_are_none_are_one_line(
   elif kind != 'missing':
     whole = (folder / '0.png').read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if kind == 'cut' else b'')
-  with pytest.raises(InputError, match='x.png: no picture: ') as error:
+  with pytest.raises(InputError, match='x.png: no image: ') as error:
     codec_files.encode_files(model[0], [str(path)], str(tmp_path / 'out'))
   assert '\n' not in str(error.value)
 
@@ -270,7 +270,7 @@ def test_files_that_are_none_are_one_line(kind, model, folder, tmp_path):
     lambda: codec_files.decode_files(
       model[0], [str(path)], str(tmp_path / 'out')
     ),
-    lambda: codec_files.say([str(path)]),
+    lambda: codec_files.print_info([str(path)]),
   ):
     with pytest.raises(InputError, match='x.lz: (not a|cannot be read: )'):
       act()

@@ -167,7 +167,7 @@ def test_it_replaces_an_export_and_nothing_else(copied, folder, tmp_path):
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'a.txt').write_text('mine')
   for path in tmp_path / 'mine', tmp_path / 'mine' / 'a.txt':
-    with pytest.raises(InputError, match='is there, and no exported model'):
+    with pytest.raises(InputError, match='exists and is no exported model'):
       load(folder).export(path)
   assert os.listdir(tmp_path / 'mine') == ['a.txt']
   with pytest.raises(InputError, match='cannot be written: Not a directory'):

@@ -71,9 +71,9 @@ def test_what_has_no_results_says_why_below_the_table():
 
 
 def test_settings_are_said_in_a_few_words():
-  said = comparison.say_settings(ROWS[2]['settings'])
+  said = comparison.describe_settings(ROWS[2]['settings'])
   assert said == 'depth=4, inner K=256'
-  assert comparison.say_settings({'levels': (8, 5)}) == 'levels=8·5'
+  assert comparison.describe_settings({'levels': (8, 5)}) == 'levels=8·5'
 
 
 def test_the_curves_are_drawn_also_where_there_are_none(tmp_path):

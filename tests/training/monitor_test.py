@@ -139,7 +139,7 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path):
   )
   with Monitor(str(tmp_path), run(tensorboard=True), 0) as m:
     m.step(2, metrics(2))
-    m.picture(2, 'validation', np.zeros((4, 4, 3), np.uint8))
+    m.write_figure(2, 'validation', np.zeros((4, 4, 3), np.uint8))
   events = loader.EventAccumulator(str(tmp_path / 'tensorboard'))
   events.Reload()
   (event,) = events.Tensors('psnr')
@@ -193,7 +193,7 @@ def test_a_tensorboard_file_that_fails_is_given_up(
   monkeypatch.setattr(monitor, '_tensorboard_writer', lambda _: Writer())
   with Monitor(str(tmp_path), run(tensorboard=True), 0) as m:
     m.step(2, metrics(2))
-    m.picture(2, 'validation', np.zeros((4, 4, 3), np.uint8))
+    m.write_figure(2, 'validation', np.zeros((4, 4, 3), np.uint8))
     m.step(4, metrics(4))
   assert [x['step'] for x in lines(tmp_path)] == [2, 4]
   assert [x for x in log if not x.startswith('step')] == [

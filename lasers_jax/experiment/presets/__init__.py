@@ -12,9 +12,9 @@ def complete(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
   """Returns a config with the bottleneck and the decoder of an argument.
 
   Args:
-    config: what differs from the defaults; nested dictionaries. What it says
-      of the bottleneck and of weights holds.
-    argument: the name of a bottleneck, and after plus signs those of parts of
+    config: nested dictionaries that differ from the defaults. They overrule the
+      bottleneck and the weights of the argument.
+    argument: the name of a bottleneck, and after plus signs names of parts of
       `decoders`, as in 'vq+gan'.
 
   Raises:
@@ -52,7 +52,7 @@ def add_decoder(config: Mapping[str, Any], names: str) -> dict[str, Any]:
 
 
 def merge(a: Mapping, b: Mapping) -> dict:
-  """Returns nested dictionaries, changed where another one says otherwise."""
+  """Returns nested dictionaries, overruled by those of another one."""
   both = {k: merge(a.get(k, {}), v) for k, v in b.items() if _is_section(v)}
   return {**a, **b, **both}
 

@@ -15,7 +15,7 @@ def choose(name: str, pixels: int) -> tuple[Section, Section]:
 
   Args:
     name: of an autoencoder.
-    pixels: the numbers of an image, all channels counted that differ.
+    pixels: the numbers of an image, over all channels that differ.
 
   Raises:
     InputError: there is no such autoencoder.

@@ -1,6 +1,6 @@
-"""Sections of a config by the name of a bottleneck, and the weights it needs.
+"""Returns the sections of a config for a bottleneck by its name.
 
-All of it stands on the classes of BOTTLENECKS: here is no list of them.
+The classes of BOTTLENECKS know all of it: there is no list here.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ def choose(name: str, K: int = 512) -> tuple[Section, Section]:
   """Returns the sections `bottleneck` and `loss.weights` of a bottleneck.
 
   Args:
-    name: in BOTTLENECKS; one such as product-fsq makes copies of another than
-      vq.
+    name: in BOTTLENECKS; a name such as product-fsq makes copies of another
+      bottleneck than vq.
     K: codes, of those that have a codebook.
 
   Raises:
@@ -34,7 +34,7 @@ def choose(name: str, K: int = 512) -> tuple[Section, Section]:
 
 
 def _chosen(name: str, K: int) -> tuple[Section, Section]:
-  """Returns what a section says besides defaults, and the weights of losses."""
+  """Returns a section without its defaults, and the weights of losses."""
   outer, *inner = name.split('-', 1)
   if outer not in BOTTLENECKS:
     raise unknown('the bottleneck', outer, BOTTLENECKS)

@@ -1,14 +1,19 @@
-"""What a config can add for sharp images, by the name after a plus sign.
+"""Adds parts for sharp images to a config, by the name after a plus sign.
 
   --config=configs/cifar10.py:vq+gan
 
-lpips: a perceptual loss. gan: that, and a discriminator (VQ-GAN; DL-GAN with
-lasers). swycc: that loss, and a diffusion decoder that refines what the first
-decoder makes; swycc-mse: the same without the perceptual loss; diffusion: its
-loss alone, which leaves the first decoder to what helps the second; tuned,
-after one of these: what the paper does not have, and helps. wide: a network
-half as wide again, which has as many parameters on CIFAR-10 as one with the
-diffusion decoder. Several go together: vq+gan+wide.
+lpips      a perceptual loss
+gan        a perceptual loss and a discriminator (VQ-GAN; DL-GAN with lasers)
+swycc      a perceptual loss and a diffusion decoder, which refines the images
+           of the first decoder
+swycc-mse  the same without the perceptual loss
+diffusion  the diffusion decoder with its loss alone: the first decoder learns
+           only what helps the second
+tuned      after one of these three: improvements that the paper does not have
+wide       a network half as wide again, which has as many parameters on
+           CIFAR-10 as one with the diffusion decoder
+
+Several go together: vq+gan+wide.
 """
 
 from typing import Any
@@ -21,7 +26,7 @@ Config = dict[str, Any]  # nested
 
 
 def add(config: Config, names: str) -> None:
-  """Adds the sections and weights of decoders, as in 'gan+wide'; '' nothing.
+  """Adds the sections and weights of parts, as in 'gan+wide'; '' adds none.
 
   The perceptual loss weighs 1/40 of the pixel loss, as in SWYCC: there 0.1 and
   1, of images in [-1, 1] whose squared error is four times that in [0, 1].
