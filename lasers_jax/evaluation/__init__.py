@@ -1,1 +1,1 @@
-"""The protocol of measurement, and scores of sets of images."""
+"""The protocol of measurement, and the scores of sets of images."""

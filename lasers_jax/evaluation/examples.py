@@ -1,4 +1,4 @@
-"""What a report shows of a model, computed for a few images of the split."""
+"""Computes the examples of a report for a few images of the split."""
 
 import dataclasses
 import functools
@@ -27,12 +27,12 @@ from lasers_jax.evaluation.protocol import Measured
 from lasers_jax.metrics.registry import Metrics, known
 from lasers_jax.networks.autoencoder import Autoencoder, Output
 
-SHOWN = 3  # images each of the best, the median and the worst
+SHOWN = 3  # images of each: the best, the median and the worst
 SAMPLED = 6  # images that are sampled in several ways
 DRAWS = 8  # samples of each of them
-STEPS = (1, 2, 5, 10, 20, 50)  # of sampling, besides those of the config
-PURSUED = 64  # images whose coefficients are looked at
-LARGEST = 64  # pixels a side; larger ones are cropped for the last two
+STEPS = (1, 2, 5, 10, 20, 50)  # of sampling, besides that of the config
+PURSUED = 64  # images whose coefficients are shown
+LARGEST = 64  # pixels a side, of crops for coefficients and samples
 
 Pick = Callable[[Sequence[int]], list[np.ndarray]]
 
@@ -57,12 +57,12 @@ class Sweep(NamedTuple):
 
 
 class Findings(NamedTuple):
-  """What is found out for a report."""
+  """The examples of a report."""
 
   pairs: dict[int, tuple[np.ndarray, np.ndarray]]  # image and reconstruction
   ranked: dict[str, dict[str, list[int]]]  # of `rank`, by metric
   atoms: np.ndarray  # [k, h, w, 3] in [0, 1]
-  numbers: list[int] | None  # of these atoms, by use; None: the first ones
+  numbers: list[int] | None  # of the atoms, most used first; None: the first
   coefficients: np.ndarray | None  # [N, S], in the order of the pursuit
   pursued: int  # images that the coefficients are of
   samples: Samples | None
@@ -79,21 +79,21 @@ def collect(
   pick: Pick,
   side: int,
 ) -> Findings:
-  """Finds out what a report shows; all processes together.
+  """Collects the examples of a report; all processes make the same call.
 
   Args:
     model, variables, mesh, decoding, metrics: as in `protocol.measure`.
-    measured: what it returned, for all images of the split.
-    pick: gives images uint8 [h, w, 3] by their numbers in the split.
-    side: of the crops of training; larger images are cropped to it, or to
-      LARGEST where that is more, for all but the examples.
+    measured: its result for all images of the split.
+    pick: returns images uint8 [h, w, 3] by their numbers in the split.
+    side: of the crops of training. For coefficients and samples, larger images
+      are cropped to it, or to LARGEST where that is more.
   """
   side = max(side, LARGEST)
   ranked = _rank_all(measured)
   numbers, atoms = _atoms(model, mesh, variables, measured.counts)
   coefficients, pursued, samples, sweep = None, 0, None, None
   if isinstance(model.bottleneck, Lasers):
-    # Large crops have many sites, and few of them tell enough.
+    # Large crops have many sites, so that a few are enough.
     most = max(1, PURSUED * LARGEST**2 // side**2)
     chosen = spread(len(measured.values['psnr']), most)
     images = crop_alike(pick(chosen), side, model.pad_multiple)
@@ -118,7 +118,7 @@ def collect(
 
 
 def _pairs(model, variables, mesh, decoding, pick, ranked):
-  """The images that are ranked, and their reconstructions, by number."""
+  """Returns the ranked images and their reconstructions, by number."""
   groups = [x for by_group in ranked.values() for x in by_group.values()]
   shown = sorted({i for group in groups for i in group})
   images = pick(shown)
@@ -158,7 +158,7 @@ def rank(
 
 
 def spread(count: int, most: int) -> list[int]:
-  """Numbers in [0, count), at most so many, evenly spaced."""
+  """Returns evenly spaced numbers in [0, count), at most `most` of them."""
   places = np.linspace(0, count - 1, min(count, most))
   return [int(i) for i in np.round(places)]
 
@@ -166,11 +166,11 @@ def spread(count: int, most: int) -> list[int]:
 def crop_alike(
   images: list[np.ndarray], side: int, pad_multiple: int
 ) -> np.ndarray:
-  """Cuts the middles out of images uint8 [h, w, 3], all of one size.
+  """Crops images uint8 [h, w, 3] to their middles, all of one size.
 
   Returns:
-    uint8 [n, h, w, 3]: as large as the smallest and as `side` allow, and a
-    multiple, to which small ones are padded by their edge.
+    uint8 [n, h, w, 3], as large as the smallest image and `side` allow. The
+    sides are multiples of `pad_multiple`; smaller images repeat their edge.
   """
   h, w = (
     min(side, *(image.shape[axis] for image in images)) for axis in (0, 1)
@@ -181,7 +181,7 @@ def crop_alike(
 
 
 def _atoms(model, mesh, variables, counts):
-  """The atoms that are used most, decoded, and their numbers."""
+  """Returns the numbers of the most used atoms, and what they decode to."""
   shape = jax.eval_shape(
     lambda x: model.bind(x).bottleneck.atoms(), variables
   ).shape
@@ -197,7 +197,7 @@ def _atoms(model, mesh, variables, counts):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _pursue(model, mesh, variables, images) -> Array:
-  """The coefficients as they are decoded, in the order of the pursuit."""
+  """Returns coefficients as they are decoded, in the order of the pursuit."""
 
   def pursue(whole, images):
     return whole.bottleneck.pursue(whole.encoder(images - 0.5)).coefficients
@@ -226,11 +226,11 @@ def _sample_and_sweep(
   if not hasattr(decoding, 'steps'):
     return samples, None
   timed = [_time(x, variables, quantized, draws[0]) for x in compiled.values()]
-  copies, seconds = zip(*timed, strict=True)
+  decoded, seconds = zip(*timed, strict=True)
   fitting = metrics.fitting(min(images.shape[1:3]))
   *each, first = (
-    _perceptual_metrics(fitting.modules, fitting.params, images, x)
-    for x in (*copies, initial)
+    _mean_metrics(fitting.modules, fitting.params, images, x)
+    for x in (*decoded, initial)
   )
   return samples, Sweep(
     [settings.steps for settings in compiled],
@@ -242,7 +242,7 @@ def _sample_and_sweep(
 
 
 def _with_steps(decoding: SamplingSettings) -> list[SamplingSettings]:
-  """The settings with several numbers of steps, where they have any."""
+  """Returns the settings at several numbers of steps, where they have any."""
   if not hasattr(decoding, 'steps'):
     return [decoding]
   steps = sorted({*STEPS, decoding.steps})
@@ -250,13 +250,13 @@ def _with_steps(decoding: SamplingSettings) -> list[SamplingSettings]:
 
 
 def _time(compiled, *arrays) -> tuple[Array, float]:
-  """What a decoder makes, and the seconds of the better of two runs."""
+  """Returns decoded images, and the seconds of the faster of two runs."""
   seconds = []
   for _ in range(2):
     started = time.perf_counter()
-    copies = jax.block_until_ready(compiled(*arrays))
+    decoded = jax.block_until_ready(compiled(*arrays))
     seconds.append(time.perf_counter() - started)
-  return copies, min(seconds)
+  return decoded, min(seconds)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -276,8 +276,8 @@ def _uint8(images: Array) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _perceptual_metrics(modules, params, images, copies) -> dict[str, Array]:
-  """Means over images uint8 and copies as they come."""
-  rounded = to_uint8_range(copies)
+def _mean_metrics(modules, params, images, decoded) -> dict[str, Array]:
+  """Returns means of metrics over images uint8 and decoded ones as floats."""
+  rounded = to_uint8_range(decoded)
   values = protocol.compare(modules, params, to_float(images), rounded)
   return {name: x.mean() for name, x in values.items()}

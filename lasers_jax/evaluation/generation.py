@@ -1,4 +1,4 @@
-"""New images from a trained model: what is read of it, drawn, and scored."""
+"""Draws new images from a trained model, and scores them."""
 
 import functools
 import time
@@ -21,7 +21,7 @@ from lasers_jax.metrics.manifold import manifold_scores
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.priors import vector
 
-COMPARED = 2_000  # images whose nearest neighbours are sought by pixels
+COMPARED = 2_000  # images whose nearest neighbours are found by pixels
 
 
 class ImageSet(NamedTuple):
@@ -38,10 +38,10 @@ def read(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Codes all images of a split, which stay in memory.
+  """Encodes all images of a split, which stay in memory.
 
-  A model that draws its latents (`kl`) gives draws: what its decoder was
-  trained on is their distribution, and not that of the means.
+  A model that draws its latents (`kl`) gives draws, not means: its decoder was
+  trained on the distribution of draws.
 
   Args:
     batches: of `data.evaluation_batches`, in one process.
@@ -102,8 +102,8 @@ def fit_and_draw(
   """Fits a prior to latents [t, d] and draws n.
 
   Returns:
-    Latents float32 [n, d], the seconds to `fit` and to `draw` (the second of
-    two times, so without compilation), and the state.
+    Latents float32 [n, d]; the seconds to `fit` and to `draw` (the second of
+    two draws, so without compilation); and the state.
   """
   started = time.perf_counter()
   state = jax.block_until_ready(prior.fit(latents, seed))
@@ -117,19 +117,19 @@ def fit_and_draw(
 
 
 class Real(NamedTuple):
-  """Real images, and what is known of them before any are drawn."""
+  """Real images and their scores, computed before any image is drawn."""
 
   train: ImageSet
   held_out: ImageSet
   extractor: Extractor  # of their features
-  baselines: dict[str, float]  # what `train` scores against `held_out`
+  baselines: dict[str, float]  # scores of `train` against `held_out`
   nearest: dict[str, memorization.Reference]
 
 
 def compare_real(
   train: ImageSet, held_out: ImageSet, extractor: Extractor
 ) -> Real:
-  """Finds out what real images score, to set beside what drawn ones do."""
+  """Scores real training images against held-out ones, as the baseline."""
   some = _first(train, len(held_out.latents))
   return Real(
     train,
@@ -146,13 +146,13 @@ def compare_real(
 
 
 def score(drawn: ImageSet, real: Real) -> dict[str, Any]:
-  """Compares drawn images with those that were fitted, and with new ones.
+  """Scores drawn images against held-out images and training images.
 
   Returns:
-    `distances` to the held-out images, and as `baselines` what as many training
-    images score there: frechet (of features), marginal, sliced and exact (of
-    latents, Wasserstein); `frechet_to_train`; `manifold`, of features, against
-    the held-out images; `memorization`, of `latents` and of `images`.
+    `distances` to the held-out images: frechet (of features), marginal, sliced
+    and exact (Wasserstein, of latents); `baselines`, the same of as many
+    training images; `frechet_to_train`; `manifold`, of features against the
+    held-out images; `memorization`, of `latents` and of `images`.
   """
   nearest = real.nearest
   return {
@@ -183,7 +183,7 @@ def _first(some: ImageSet, n: int) -> ImageSet:
 
 
 def _flat(some: ImageSet) -> np.ndarray:
-  """Images as rows of numbers in [0, 1]."""
+  """Returns images as rows of numbers in [0, 1]."""
   images = some.images
   return images.reshape(len(images), -1).astype(np.float32) / 255
 

@@ -1,4 +1,4 @@
-"""Statistics of latents and codes over images."""
+"""Measures statistics of latents and codes over images."""
 
 import functools
 from collections.abc import Iterable
@@ -22,15 +22,15 @@ def measure_latents(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
 ) -> dict[str, Any]:
-  """Measures what the decoder receives, and how codes are used.
+  """Measures the latents that the decoder receives, and the use of codes.
 
   Args:
     batches: of `data.evaluation_batches`.
 
   Returns:
     `mean` and `deviation` of each channel of the latent, lists of D numbers;
-    `images` and `sites`, how many they are of; and of a discrete code `usage`
-    (distinct codes / K) and `perplexity` over the same images.
+    the counts `images` and `sites`; and for a discrete code `usage` (distinct
+    codes / K) and `perplexity` over the same images.
   """
   images, sites = 0, 0
   total = squares = np.zeros(model.bottleneck.D)

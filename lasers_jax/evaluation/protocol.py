@@ -1,4 +1,4 @@
-"""The protocol: the whole split, one value per image, bits beside quality."""
+"""Measures by the protocol: a whole split, one value per image, and bits."""
 
 import functools
 import os
@@ -33,7 +33,7 @@ PROTOCOL = {
 
 
 class Measured(NamedTuple):
-  """What is known of single images and codes: what results are made of."""
+  """Values of single images and counts of codes: the input of results."""
 
   values: dict[str, np.ndarray]  # float64, one per image, in the split's order
   scores: dict[str, float]
@@ -49,18 +49,18 @@ def evaluate(
   mesh: Mesh,
   decoding: SamplingSettings | None = None,
 ) -> dict[str, Any]:
-  """Measures quality and bits over a split: `measure`, then `summarize`."""
+  """Measures quality and bits over a split, by `measure` and `summarize`."""
   return summarize(measure(model, variables, batches, mesh, decoding))
 
 
 def summarize(measured: Measured) -> dict[str, Any]:
-  """Makes results of what was measured.
+  """Returns the results of a measurement.
 
   Returns:
-    Each metric of single images (mean, low, high, count), each of sets,
-    bits_per_pixel: fixed_length, or 'continuous', and of a code that is not,
-    usage and perplexity. Of a decoder that samples all this is of one sample an
-    image, and `initial` holds that of the first estimate.
+    Each metric of single images (mean, low, high, count) and each of sets;
+    `bits_per_pixel`, whose `fixed_length` is a number or 'continuous'; for a
+    discrete code `usage` and `perplexity`. A decoder that samples is measured
+    on one sample an image, and `initial` has the metrics of its first estimate.
   """
   bits = measured.bits
   fixed = 'continuous' if bits is None else bits / measured.pixels
@@ -78,7 +78,7 @@ def summarize(measured: Measured) -> dict[str, Any]:
 
 
 def _use(counts: np.ndarray) -> dict[str, float]:
-  """Usage and perplexity; nothing for a continuous code."""
+  """Returns usage and perplexity; nothing for a continuous code."""
   if not len(counts):
     return {}
   usage, perplexity = code_usage.usage(counts), code_usage.perplexity(counts)
@@ -109,9 +109,9 @@ def measure(
   Args:
     model, variables: the autoencoder, its params and codebook.
     batches: of `data.evaluation_batches`; each process gives its own rows.
-    mesh: where to compute; the numbers do not depend on it.
-    decoding: how the decoder samples; None takes its defaults.
-    metrics: what to measure.
+    mesh: the devices to compute on; results do not depend on them.
+    decoding: the sampling settings of the decoder; None takes its defaults.
+    metrics: the metrics to measure.
     dump: a folder for images and reconstructions as PNG files; None writes
       none.
   """
@@ -151,7 +151,7 @@ def measure(
 
 
 def _codes(model, result) -> np.ndarray:
-  """The codes of the images of a batch, without those of padding: [any]."""
+  """Returns the codes of the images of a batch, without padding: [any]."""
   found = [np.zeros(0, np.int32)]
   for i in np.flatnonzero(result['mask']):
     sites = model.sites(int(result['height'][i]), int(result['width'][i]))
@@ -161,13 +161,13 @@ def _codes(model, result) -> np.ndarray:
 
 
 def _cut(images, heights, widths) -> list[np.ndarray]:
-  """Takes the padding off images [B, h, w, 3]."""
+  """Removes the padding of images [B, h, w, 3]."""
   each = zip(images, heights, widths, strict=True)
   return [image[:h, :w] for image, h, w in each]
 
 
 def _add_features(features, metrics, pair, sizes, mesh, real) -> None:
-  """Adds those of the real images of a batch, and of reconstructions."""
+  """Adds the features of a batch of images and of their reconstructions."""
   for name, sides in features.items():
     for side, images in zip(sides, pair, strict=True):
       side.add(extract(metrics.of_sets[name], images, mesh, sizes)[real])
@@ -183,7 +183,7 @@ def _columns(rows: dict[int, dict[str, float]]) -> dict[str, np.ndarray]:
 
 
 def _own_rows(images: Array) -> np.ndarray:
-  """The rows of a batch that are of this process: uint8."""
+  """Returns the rows of a batch that are of this process: uint8."""
   shards = {
     shard.index[0].start or 0: shard.data for shard in images.addressable_shards
   }
@@ -194,7 +194,7 @@ def _own_rows(images: Array) -> np.ndarray:
 def _measure_batch(
   model, mesh, decoding, modules, variables, params, batch
 ) -> tuple[dict[str, Any], Array]:
-  """One value per image; every process gets the values of all."""
+  """Measures one value per image; every process gets the values of all."""
   batch = dict(batch)
   images, sizes = to_float(batch.pop('image')), batch.pop('sizes', None)
   output = model.apply(variables, images, sizes=sizes)
@@ -225,7 +225,8 @@ def compare(
   Args:
     modules, params: of `Metrics`.
     images, reconstructions: [B, h, w, 3] in [0, 1].
-    sizes: int32 [B, 2], of what is to be compared at the top left; None: all.
+    sizes: int32 [B, 2], height and width of each image, which lies at the top
+      left; the rest is padding. None: there is none.
   """
   pair = images, reconstructions
   pair = pair if sizes is None else (*pair, sizes)
@@ -236,14 +237,14 @@ def compare(
 
 
 def one_line(results: dict[str, Any]) -> str:
-  """Returns the results on one line, quality never without bits."""
+  """Returns the results on one line, with the bits beside the quality."""
   bits = results['bits_per_pixel']['fixed_length']
   bits = bits if isinstance(bits, str) else f'{bits:.4g} bits per pixel'
   parts = [
     f'{row.title} {row.quantity(mean_of(results[name]))}'
     for name, row in known(results).items()
   ]
-  interval = statistics.say_interval(results['psnr'])
+  interval = statistics.describe_interval(results['psnr'])
   parts[0] += f' ({interval})' if interval else ''
   parts.append(bits)
   if 'usage' in results:
@@ -253,7 +254,7 @@ def one_line(results: dict[str, Any]) -> str:
 
 
 def mean_of(value: Any) -> float:
-  """Returns the mean over single images, or the one value of sets."""
+  """Returns the mean over images, or the one value of a metric of sets."""
   return value['mean'] if isinstance(value, Mapping) else value
 
 
@@ -272,10 +273,13 @@ def scalars(results: dict[str, Any], prefix: str) -> dict[str, float]:
 
 
 def dump_images(folder, indices, mask, originals, reconstructions):
-  """Writes PNG files: original/7.png, reconstruction/7.png.
+  """Writes images as PNG files: original/7.png, reconstruction/7.png.
 
-  indices: [n], their names; mask: bool [n], which to write; originals,
-  reconstructions: uint8 [n, h, w, 3].
+  Args:
+    folder: to write into.
+    indices: int [n], numbers that name the files.
+    mask: bool [n], the images to write.
+    originals, reconstructions: n images uint8 [h, w, 3] each.
   """
   sides = {'original': originals, 'reconstruction': reconstructions}
   for name, images in sides.items():

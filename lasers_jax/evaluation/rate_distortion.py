@@ -1,4 +1,4 @@
-"""Rate and distortion of codecs on the same images, by the files they write."""
+"""Measures rate and distortion of codecs on images, by the files they write."""
 
 import functools
 import io
@@ -25,7 +25,7 @@ CLASSICAL = {
 
 
 class Coder(NamedTuple):
-  """Something that writes images uint8 [h, w, 3] to bytes, and reads them."""
+  """A codec of images uint8 [h, w, 3]: bytes of an image, image of bytes."""
 
   name: str
   setting: str
@@ -34,7 +34,7 @@ class Coder(NamedTuple):
 
 
 def classical() -> Iterator[Coder]:
-  """The codecs of Pillow, at several qualities each."""
+  """Yields the codecs of Pillow, at several qualities each."""
   for name, qualities in CLASSICAL.items():
     for quality in qualities:
       encode = functools.partial(_encode, name, quality)
@@ -58,11 +58,11 @@ def measure(
   images: Sequence[np.ndarray],
   metrics: Metrics = ALWAYS,
 ) -> dict[str, Any]:
-  """Codes images by themselves: a row of results.
+  """Measures a codec on images, and returns a row of results.
 
-  Bits are those of the files, all bytes counted, over all pixels; quality is a
-  mean of one value an image; times are seconds a megapixel, of the second pass
-  over an image of a size that is met for the first time.
+  Bits count all bytes of the files, over all pixels. Quality is a mean of one
+  value an image. Times are seconds a megapixel; the first image of each size is
+  coded twice, so that compilation is not counted.
 
   Args:
     images: uint8 [h, w, 3].

@@ -1,1 +1,1 @@
-"""Metrics of images, of codes and of sets of images: one row a metric."""
+"""Metrics of images, of codes and of sets of images, by name."""

@@ -17,9 +17,9 @@ class PerImage(NamedTuple):
   """A metric with one value for each image and its reconstruction.
 
   Attributes:
-    module: `module.apply({'params': params}, a, b)` returns float32 [B], for a
-      and b [B, h, w, 3] in [0, 1]. With a third argument, int32 [B, 2], the
-      images are so high and wide, at the top left, and the rest is padding.
+    module: `module.apply({'params': params}, a, b)` returns float32 [B] for a
+      and b [B, h, w, 3] in [0, 1]. A third argument, int32 [B, 2], has height
+      and width of each image, which lies at the top left of its padding.
     params: of the module.
   """
 
@@ -28,7 +28,7 @@ class PerImage(NamedTuple):
 
 
 class Function(nn.Module):
-  """A function (a, b, sizes) -> [B] in the form of a network."""
+  """A function (a, b, sizes) -> [B] as a module without parameters."""
 
   function: Callable[..., Array]
   minimum_side: int = 1
@@ -40,12 +40,12 @@ class Function(nn.Module):
 def of_function(
   function: Callable[..., Array], minimum_side: int = 1
 ) -> PerImage:
-  """Returns the metric that a function computes.
+  """Returns the metric of single images that a function computes.
 
   Args:
     function: (a, b, sizes) -> float32 [B], as in `PerImage`; sizes may be None.
-      `networks.masks.site_means` averages over what is no padding.
-    minimum_side: the pixels that a side of an image must have.
+      `networks.masks.site_means` averages without the padding.
+    minimum_side: the minimum side of an image in pixels.
   """
   return PerImage(Function(function, minimum_side), {})
 
@@ -54,12 +54,12 @@ class Extractor(NamedTuple):
   """A metric of two sets of images, by their features.
 
   Attributes:
-    module: images as `prepare` returns them -> features [B, d].
+    module: maps images, as `prepare` returns them, to features [B, d].
     params: of the module.
-    prepare: uint8 [B, h, w, 3] -> the input of the module.
-    gather: returns an object with `add(features)`.
-    score: of the gathered features of images, and of their reconstructions.
-    any_size: whether the module takes images with padding, and their sizes.
+    prepare: maps uint8 [B, h, w, 3] to the input of the module.
+    gather: returns a new collector of features, with a method `add(features)`.
+    score: maps the collectors of images and of reconstructions to the value.
+    any_size: whether the module takes padded images and their sizes.
   """
 
   module: nn.Module
@@ -70,21 +70,23 @@ class Extractor(NamedTuple):
   any_size: bool = False
 
   def start(self) -> tuple[Any, Any]:
-    """Returns what gathers features of images, and of reconstructions."""
+    """Returns new collectors of features: of images, and of reconstructions."""
     return self.gather(), self.gather()
 
 
 class Rows:
-  """Features that are kept as they come."""
+  """A collector that keeps all features in memory."""
 
   def __init__(self):
     self._parts = []
 
   def add(self, features: np.ndarray) -> None:
+    """Takes features [n, d] in."""
     self._parts.append(np.asarray(features))
 
   @property
   def all(self) -> np.ndarray:
+    """Returns all features, in the order in which they came."""
     return np.concatenate(self._parts)
 
 
@@ -98,7 +100,8 @@ def extract(
 
   Args:
     images: uint8 [rows, h, w, 3], as many as `put_batch` takes.
-    sizes: int32 [rows, 2], of what is no padding in each; None: all.
+    sizes: int32 [rows, 2], height and width of each image in its padding; None:
+      there is no padding.
 
   Returns:
     [B, d], of all processes.

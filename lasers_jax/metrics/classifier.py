@@ -1,8 +1,8 @@
-"""A small classifier, trained on the spot, whose features compare digits.
+"""Trains a small classifier, whose features compare images such as digits.
 
-The Fréchet distance of Inception means little on grey digits of 28 pixels; that
-of a network trained to tell them apart is what papers on MNIST use. There is no
-standard one, so its recipe is all here, and numbers compare among models that
+The Fréchet distance of Inception features means little on grey digits of 28
+pixels. Papers on MNIST use a network trained to classify them, and there is no
+standard one: its whole recipe is here. Scores compare only between models that
 were scored with the same weights, whose hash the results give.
 """
 
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 NAME = 'fd-classifier'
 WIDTH = 64  # of the features
 STEPS, BATCH, RATE = 2_000, 128, 1e-3
-_VERSION = 1  # of what is below and no number above: the network, its training
+_VERSION = 1  # of the network and its training, beside the numbers above
 RECIPE = (
   'two convolutions and a dense layer of 64, trained to tell the classes of '
   'the training split apart: no FID'
@@ -41,7 +41,7 @@ RECIPE = (
 
 
 class Classifier(nn.Module):
-  """Maps images [B, h, w, 3] in [0, 1] to features [B, 64].
+  """A network that maps images [B, h, w, 3] in [0, 1] to features [B, 64].
 
   Two convolutions of stride 2 and a dense layer; `logits` adds a linear map to
   the classes. Sides must divide by 4.
@@ -61,6 +61,7 @@ class Classifier(nn.Module):
     return nn.relu(self.dense(x.reshape(len(x), -1)))
 
   def logits(self, images: Array) -> Array:
+    """Returns the logits of the classes: [B, classes]."""
     return self.head(self(images))
 
 
@@ -98,10 +99,11 @@ def train_classifier(
 def kept_classifier(
   images: np.ndarray, labels: np.ndarray, seed: int = 0, steps: int = STEPS
 ) -> Extractor:
-  """Trains the classifier, or reads what was trained of the same before.
+  """Trains the classifier, or reads one that was trained in the same way.
 
-  It is kept in the user's cache by a hash of the recipe and of the images.
-  A file that is damaged is written anew; without a place, it is not kept.
+  The user's cache keeps it under a hash of the recipe and of the images. A
+  damaged file is written anew. Where the cache cannot be written, it is not
+  kept.
 
   Args:
     images, labels, seed, steps: as of `train_classifier`.
@@ -128,10 +130,7 @@ def kept_classifier(
 
 
 def cache_folder() -> str:
-  """Returns the folder of JAX's compiled programs, or CACHE.
-
-  That is where JAX keeps none, or elsewhere than on a disk.
-  """
+  """Returns the folder of JAX's compiled programs, or CACHE without one."""
   folder = jax.config.jax_compilation_cache_dir
   return folder if folder and '://' not in folder else os.path.expanduser(CACHE)
 
@@ -145,7 +144,7 @@ def _name(images: np.ndarray, labels: np.ndarray, recipe: tuple) -> str:
 
 
 def _read(path: str, images: np.ndarray, labels: np.ndarray) -> Extractor:
-  """Reads a classifier; ValueError where the file is of another or none."""
+  """Reads a classifier; raises ValueError where the file does not fit."""
   arrays = read_arrays(path)
   module = Classifier(int(labels.max()) + 1)
   shapes = jax.eval_shape(
@@ -155,8 +154,8 @@ def _read(path: str, images: np.ndarray, labels: np.ndarray) -> Extractor:
   if arrays.keys() != expected.keys():
     raise ValueError('other arrays')
   for name, array in arrays.items():
-    wanted = expected[name]
-    if array.shape != wanted.shape or array.dtype != wanted.dtype:
+    like = expected[name]
+    if array.shape != like.shape or array.dtype != like.dtype:
       raise ValueError(f'{name} is {array.dtype} {array.shape}')
     if not np.isfinite(array).all():
       raise ValueError(f'{name} is not finite')
@@ -185,7 +184,7 @@ def _init(module, key, shape):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _step(module, steps, params, state, images, labels):
-  """One step of Adam; also returns the loss before it."""
+  """Takes one step of Adam; also returns the loss before it."""
 
   def loss(params):
     logits = module.apply(params, to_float(images), method='logits')

@@ -1,4 +1,4 @@
-"""CMMD: the maximum mean discrepancy of CLIP embeddings of two sets of images.
+"""Computes CMMD, the maximum mean discrepancy of CLIP embeddings of images.
 
 Jayasumana et al., arXiv 2401.09603, with the numbers of its published code.
 """
@@ -38,7 +38,7 @@ def _embeddings(x):
 
 
 def _kernel_mean(x, y):
-  """The mean of k - 1 over all pairs; the ones cancel in the sum of three."""
+  """Returns the mean of k - 1 over all pairs; the ones cancel in the sum."""
   blocks = [
     _kernel_sum(x[i : i + _CHUNK], y[j : j + _CHUNK])
     for i in range(0, len(x), _CHUNK)

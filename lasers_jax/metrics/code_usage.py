@@ -1,4 +1,4 @@
-"""How much of a codebook is used: histograms of codes, in float64."""
+"""Measures the use of a codebook by histograms of codes, in float64."""
 
 import numpy as np
 

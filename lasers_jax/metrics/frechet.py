@@ -1,4 +1,4 @@
-"""The Fréchet distance between two sets of features, in float64 on the host.
+"""Computes the Fréchet distance of two sets of features, in float64.
 
 It is called FID where the features are those of Inception-2015, and by the
 name of its network everywhere else.
@@ -34,7 +34,7 @@ class FeatureStatistics:
     self._combine(len(features), mean, centred.T @ centred)
 
   def merge(self, other):
-    """Takes in what another FeatureStatistics has seen, and leaves it alone.
+    """Takes in the features of another FeatureStatistics, which stays as it is.
 
     Raises ValueError where the widths differ.
     """
@@ -43,13 +43,13 @@ class FeatureStatistics:
 
   @property
   def mean(self):
-    """The mean, [d]. Raises ValueError where nothing was added."""
+    """Returns the mean, [d]; raises ValueError where nothing was added."""
     self._need(1)
     return self._mean.copy()
 
   @property
   def covariance(self):
-    """The covariance with n - 1, [d, d]. Raises ValueError where n < 2."""
+    """Returns the covariance with n - 1, [d, d]; ValueError where n < 2."""
     self._need(2)
     return self._scatter / (self.count - 1)
 
@@ -60,7 +60,7 @@ class FeatureStatistics:
       )
 
   def _combine(self, count, mean, scatter):
-    """The pairwise update of Chan, Golub and LeVeque (1979)."""
+    """Updates by pairs, after Chan, Golub and LeVeque (1979)."""
     if not self.count:
       self.count, self._mean, self._scatter = count, mean, scatter
       return

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage of samples, by nearest neighbours.
+"""Computes precision, recall, density and coverage, by nearest neighbours.
 
 Distances are Euclidean and in float64, on the host, tile by tile: memory does
 not grow with the number of pairs.
@@ -17,11 +17,10 @@ _NEAR = 1e-7
 
 
 def manifold_scores(real, fake, k=5):
-  """Returns how much of each set lies among the other, as a dict of floats.
+  """Returns the fractions of each set that lie near the other, by name.
 
-  real [n, d], fake [m, d]: features or latents, finite. About each row is a
-  ball that reaches to the k-th nearest other row of its set, and holds what
-  lies on its edge.
+  real [n, d], fake [m, d]: features or latents, finite. Each row has a closed
+  ball that reaches to the k-th nearest other row of its set.
     precision: fraction of fake rows in the ball of any real row, in [0, 1].
     recall: fraction of real rows in the ball of any fake row, in [0, 1].
     density: real balls that hold a fake row, on average, over k, at least 0;
@@ -110,7 +109,7 @@ def _slices(length, size):
 
 
 def _squared_distances(a, b):
-  """Squared distances by a product, and where they are too small for that."""
+  """Returns squared distances by a product, and where that is not exact."""
   squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)
   distances = a @ (-2 * b).T
   distances += squares
@@ -118,7 +117,7 @@ def _squared_distances(a, b):
 
 
 def _measure(distances, x, y, pairs):
-  """Puts the squared distances of pairs of rows there, by their differences."""
+  """Replaces squared distances of pairs of rows by those of differences."""
   size = max(1, 2**21 // x.shape[1])
   for start in range(0, len(pairs[0]), size):
     i, j = (index[start : start + size] for index in pairs)
@@ -127,7 +126,7 @@ def _measure(distances, x, y, pairs):
 
 
 def as_samples(**sets):
-  """Returns the named sets as NumPy arrays [n, d] of one width d, in order.
+  """Returns named sets as NumPy arrays [n, d] of one width d, in order.
 
   Raises ValueError that names the set where it is no matrix, empty or not
   finite, and where the widths differ.

@@ -1,4 +1,4 @@
-"""Whether samples are copies of the training rows, by nearest neighbours."""
+"""Measures how far samples copy training rows, by nearest neighbours."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ def memorization(samples, train, held_out, seed=0):
     fraction: of samples nearer to train than to held_out, ties counted half;
       0.5 is expected of new draws.
     reference_mean_ratio, reference_median_ratio, reference_fraction: the same
-      of the held-out rows, each against the others: what new real data score.
+      of the held-out rows, each against the others: scores of new real data.
   A prior that copies shows there in only rows / t of its samples. Hence, to
   the nearest of all training rows, which also says how narrow the samples are,
     all_train_mean_ratio, all_train_median_ratio: the distance of samples over
@@ -31,14 +31,14 @@ def memorization(samples, train, held_out, seed=0):
       about -3 where samples are nearer than new real data: C_T of Meehan et
       al. 2020 (arXiv 2004.05675) with a single cell.
   Raises InputError where h or t is under 2, and ValueError where the sets do
-  not go together (`manifold.as_samples`). For many sets of samples, `reference`
-  and `against` do once what does not hang on them.
+  not go together (`manifold.as_samples`). For many sets of samples, call
+  `reference` once and `against` for each.
   """
   return against(samples, reference(train, held_out, seed))
 
 
 class Reference(NamedTuple):
-  """Real rows, and what is known of them before there are samples."""
+  """Real rows and their scores, computed before there are samples."""
 
   train: np.ndarray
   some: np.ndarray  # of train, as many as of held_out
@@ -127,7 +127,7 @@ def _ratio(a, b):
 
 
 def _mann_whitney_z(a, b):
-  """Of the pairs in which a is the larger, ties half; 0 of one distribution."""
+  """Returns the z of pairs in which a is larger, ties half; 0 if alike."""
   b = np.sort(b)
   larger = np.searchsorted(b, a, 'left') + np.searchsorted(b, a, 'right')
   pairs = len(a) * len(b)

@@ -1,7 +1,7 @@
-"""The table of metrics: a row says all that is known of one.
+"""The table of metrics: one row defines a metric and how it is shown.
 
-From outside the package a metric is added by its row, METRICS['mine'] =
-Metric(...), before an evaluation that names it.
+A program adds its own metric as a row, METRICS['mine'] = Metric(...), before an
+evaluation that names it.
 """
 
 import dataclasses
@@ -27,15 +27,16 @@ class Metric:
   """A row of METRICS, whose key is the name in results and on a command line.
 
   Attributes:
-    title: its name in tables and reports.
-    unit: of its values; '' for none.
-    decimals: that are shown.
-    higher_is_better: which way it points.
-    over: what a value is of: an image and its reconstruction, or two sets.
-    protocol: one line that says how it is measured; it is kept in results.
-    load: returns a `PerImage` or, over sets, an `Extractor`. Its argument is
-      the file of weights that the user named; None where none was.
-    always: whether it is measured where nothing is asked for.
+    title: the name in tables and reports.
+    unit: of the values; '' for none.
+    decimals: the number of decimals shown.
+    higher_is_better: whether larger values are better.
+    over: whether a value is of an 'image' and its reconstruction, or of a 'set'
+      of images and the set of their reconstructions.
+    protocol: one line that says how it is measured; results contain it.
+    load: maps the file of weights that the user named, or None, to a `PerImage`
+      or, over sets, an `Extractor`.
+    always: whether every evaluation measures it.
     headline: whether it stands at the top of a report.
     ranks: whether a report shows the best and the worst images by it.
   """
@@ -53,15 +54,15 @@ class Metric:
 
   @property
   def heading(self) -> str:
-    """Returns its title with its unit."""
+    """Returns the title with the unit."""
     return f'{self.title} in {self.unit}' if self.unit else self.title
 
   def number(self, value: float) -> str:
-    """Returns a value with its decimals and without its unit."""
+    """Returns a value as text, without the unit."""
     return f'{value:.{self.decimals}f}'
 
   def quantity(self, value: float) -> str:
-    """Returns a value with its decimals and its unit."""
+    """Returns a value as text, with the unit."""
     return f'{self.number(value)} {self.unit}'.strip()
 
 
@@ -193,17 +194,17 @@ METRICS = {
 
 
 def known(names: Iterable[str]) -> dict[str, Metric]:
-  """Returns the rows of those names that are metrics, in the table's order."""
+  """Returns the rows of the names that are metrics, in the table's order."""
   names = set(names)
   return {name: row for name, row in METRICS.items() if name in names}
 
 
 class Metrics(NamedTuple):
-  """Metrics that are loaded, by name.
+  """Loaded metrics, by name.
 
   Attributes:
-    of_images: one value for each image and its reconstruction.
-    of_sets: one value for all images and all reconstructions.
+    of_images: metrics with one value for each image and its reconstruction.
+    of_sets: metrics with one value for all images and all reconstructions.
   """
 
   of_images: dict[str, PerImage]
@@ -211,17 +212,17 @@ class Metrics(NamedTuple):
 
   @property
   def modules(self) -> tuple[tuple[str, nn.Module], ...]:
-    """Returns the networks of single images, by name; it can be hashed."""
+    """Returns the modules of metrics of single images, by name; hashable."""
     return tuple((name, x.module) for name, x in self.of_images.items())
 
   @property
   def params(self) -> dict[str, Any]:
-    """Returns the parameters of these networks, by name."""
+    """Returns the parameters of these modules, by name."""
     return {name: x.params for name, x in self.of_images.items()}
 
   @property
   def minimum_sides(self) -> dict[str, int]:
-    """Returns the pixels that a side of an image must have, by name."""
+    """Returns the minimum side of an image in pixels, by name."""
     networks = {**self.of_images, **self.of_sets}
     return {
       name: getattr(x.module, 'minimum_side', 1) for name, x in networks.items()
@@ -229,23 +230,23 @@ class Metrics(NamedTuple):
 
   @property
   def minimum_side(self) -> int:
-    """Returns the pixels that a side must have for all of them."""
+    """Returns the minimum side of an image in pixels for all metrics."""
     return max(self.minimum_sides.values())
 
   @property
   def protocol(self) -> dict[str, str]:
-    """Returns what results say of how they are measured, by name."""
+    """Returns the lines that say how each is measured, by name."""
     rows = known({**self.of_images, **self.of_sets})
     return {name: row.protocol for name, row in rows.items()}
 
   @property
   def weights(self) -> dict[str, Any]:
-    """Returns the parameters of all networks that have any, by name."""
+    """Returns the parameters of all metrics that have any, by name."""
     networks = {**self.of_images, **self.of_sets}
     return {name: x.params for name, x in networks.items() if x.params}
 
   def fitting(self, side: int) -> 'Metrics':
-    """Returns those of single images that images of such a side allow."""
+    """Returns the metrics of single images that can measure such a side."""
     sides = self.minimum_sides
     fit = {k: x for k, x in self.of_images.items() if sides[k] <= side}
     return Metrics(fit, {})
@@ -254,12 +255,12 @@ class Metrics(NamedTuple):
 def load_metrics(
   names: Sequence[str] = (), weights: Mapping[str, str] | None = None
 ) -> Metrics:
-  """Loads metrics: those named, and those that are always measured.
+  """Loads the named metrics, and those that are always measured.
 
   Args:
     names: keys of METRICS.
-    weights: files of weights by the name of their metric, for those that need
-      one (fid, cmmd), or have their own (LPIPS).
+    weights: files of weights by the name of their metric. fid and cmmd require
+      one; LPIPS has its own, which a file replaces.
 
   Raises:
     InputError: an unknown name, or weights that are missing or do not fit.
@@ -274,11 +275,11 @@ def load_metrics(
         f'metric_weights has a file for {name!r}, which is not measured: add '
         'it to metrics, or leave the file out'
       )
-  wanted = {k: x for k, x in METRICS.items() if x.always or k in names}
-  loaded = {k: row.load(weights.get(k)) for k, row in wanted.items()}
+  rows = {k: x for k, x in METRICS.items() if x.always or k in names}
+  loaded = {k: row.load(weights.get(k)) for k, row in rows.items()}
   return Metrics(
-    {k: x for k, x in loaded.items() if wanted[k].over == 'image'},
-    {k: x for k, x in loaded.items() if wanted[k].over == 'set'},
+    {k: x for k, x in loaded.items() if rows[k].over == 'image'},
+    {k: x for k, x in loaded.items() if rows[k].over == 'set'},
   )
 
 

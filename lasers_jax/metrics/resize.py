@@ -1,4 +1,4 @@
-"""The resizing that measures prescribe: it is part of their definition."""
+"""Resizes images as metrics prescribe: it is part of their definition."""
 
 import numpy as np
 from PIL import Image
@@ -38,8 +38,8 @@ def cmmd_resize(images, side=336):
   crops = images[:, top : top + short, left : left + short]
   resized = np.empty((len(images), side, side, 3), np.uint8)
   for crop, result in zip(crops, resized, strict=True):
-    picture = Image.fromarray(np.ascontiguousarray(crop))
-    result[:] = picture.resize((side, side), BICUBIC)
+    square = Image.fromarray(np.ascontiguousarray(crop))
+    result[:] = square.resize((side, side), BICUBIC)
   return resized
 
 

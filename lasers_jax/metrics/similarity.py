@@ -1,8 +1,8 @@
-"""PSNR, SSIM and MS-SSIM: one value an image.
+"""Computes PSNR, SSIM and MS-SSIM: one value an image.
 
-Images are [B, H, W, 3], RGB, floats in [0, 1] or uint8 in 0..255; with `sizes`,
-int32 [B, 2], the images are so high and wide, at the top left, and the rest is
-padding that does not matter. Computed in float32.
+Images are [B, H, W, 3], RGB, floats in [0, 1] or uint8 in 0..255. `sizes`,
+int32 [B, 2], has height and width of each image, which lies at the top left;
+the rest is padding and does not count. Computed in float32.
 """
 
 import jax
@@ -94,12 +94,12 @@ def _pair(a, b):
 
 
 def _windows(sizes):
-  """How many windows fit into images of these sizes."""
+  """Returns how many windows fit into images of these sizes."""
   return None if sizes is None else sizes - SSIM_WINDOW + 1
 
 
 def _losses(a, b):
-  """What SSIM loses in each window and channel: 1 - luminance, 1 - contrast.
+  """Returns 1 - luminance and 1 - contrast of each window and channel.
 
   With s = 1 - loss, 1 - (1 - l) (1 - c) = l + c - l c. Differences of moments
   would leave nothing of these where images are nearly white, or nearly alike:
@@ -113,7 +113,7 @@ def _losses(a, b):
 
 
 def _moments(images):
-  """The mean and the variance of each Gaussian window, by channels.
+  """Returns the mean and the variance of each Gaussian window, by channels.
 
   Both about the mean of the window: first of its rows, then of what they give,
   as variance is that within rows and that of their means. Shifted sums are 3 to

@@ -1,4 +1,4 @@
-"""Means over images, and their intervals, in float64."""
+"""Computes means over images and their intervals, in float64."""
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -45,16 +45,16 @@ def summarize(values):
   }
 
 
-def say_interval(summary, say='{:.2f}'.format):
-  """Returns 'LOW to HIGH' of what `summarize` gave; '' without an interval."""
+def describe_interval(summary, describe='{:.2f}'.format):
+  """Returns 'LOW to HIGH' of a summary; '' without an interval."""
   if summary['low'] is None:
     return ''
-  return f'{say(summary["low"])} to {say(summary["high"])}'
+  return f'{describe(summary["low"])} to {describe(summary["high"])}'
 
 
-def say_mean(summary):
-  """Returns 'MEAN (LOW to HIGH)', to 2 decimals; without interval MEAN."""
-  interval = say_interval(summary)
+def describe_mean(summary):
+  """Returns 'MEAN (LOW to HIGH)' of a summary; 'MEAN' without an interval."""
+  interval = describe_interval(summary)
   return f'{summary["mean"]:.2f}' + (f' ({interval})' if interval else '')
 
 

@@ -1,8 +1,8 @@
-"""Wasserstein distances of two sets of samples, in float64 on the host.
+"""Computes Wasserstein distances of two sets of samples, in float64.
 
-All three are above 0 for two draws of one distribution, the more so the fewer
-and the wider the samples: give the value between two sets of real data beside
-them, of equally many rows.
+All three are above 0 for two draws of one distribution, and the more so the
+fewer and the wider the samples. Compare them with the value between two sets of
+real data of as many rows.
 """
 
 import numpy as np
@@ -87,14 +87,14 @@ def _groups(length):
 
 
 def _line_costs(x, y, power):
-  """The mean |a - b|^power, [c], of x [c, n], y [c, m] in optimal transport."""
+  """Returns mean |a - b|^power, [c], of transport from x [c, n] to y [c, m]."""
   i, j, weights = _monotone_plan(x.shape[1], y.shape[1])
   gaps = np.abs(np.sort(x, axis=1)[:, i] - np.sort(y, axis=1)[:, j])
   return gaps**power @ weights
 
 
 def _monotone_plan(n, m):
-  """(i, j, weights): the i-th of n sorted points sends that much to the j-th.
+  """Returns (i, j, weights): point i of n sorted ones sends so much to point j.
 
   On a line it is optimal for each power from 1. Levels are counted in whole
   units of 1 / (n m), so that i / n and j / m meet where they are equal.

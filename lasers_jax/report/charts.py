@@ -1,4 +1,4 @@
-"""Small charts for a report, as SVG text that browsers draw with own fonts."""
+"""Draws small charts for a report, as SVG text."""
 
 import contextlib
 import io
@@ -44,7 +44,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 @contextlib.contextmanager
 def _drawing(width=SIZE[0], height=SIZE[1]):
-  """Gives axes, and a list that the SVG text is put into."""
+  """Yields axes, and a list that gets the SVG text."""
   text = []
   with matplotlib.rc_context(_STYLE):
     figure = Figure(figsize=(width, height))
@@ -67,12 +67,11 @@ def curves(
   """Draws curves over the steps of training.
 
   Args:
-    lines: by their names, the steps and the values of each; few points get
-      dots, and of many, means of neighbours are shown. What is not finite is
-      left out.
+    lines: steps and values of each curve, by name. Few points get dots; many
+      are drawn as means of neighbours. Values that are not finite are skipped.
     log: whether the axis of values is logarithmic, where they are positive
       and differ by more than a factor of five.
-    mark: a step to be marked.
+    mark: a step to mark.
   """
   with _drawing() as (axes, text):
     for name, curve in lines.items():
@@ -91,7 +90,7 @@ def curves(
 
 
 def thin(x: Sequence[float], y: Sequence[float]) -> tuple:
-  """Makes at most 400 points of a curve: means of as many neighbours each."""
+  """Reduces a curve to at most 400 points, each a mean of neighbours."""
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   x, y = x[np.isfinite(y)], y[np.isfinite(y)]
   each = -(-len(x) // MOST_POINTS)
@@ -105,7 +104,7 @@ def thin(x: Sequence[float], y: Sequence[float]) -> tuple:
 def histogram(
   values: np.ndarray, xlabel: str, marks: Mapping[str, Sequence[float]]
 ) -> str:
-  """Draws how many images have which value; marks some values on the axis."""
+  """Draws a histogram of values of images; marks some values on the axis."""
   values = values[np.isfinite(values)]
   with _drawing() as (axes, text):
     axes.stairs(*np.histogram(values, _bins(values)), fill=True, alpha=0.75)
@@ -139,7 +138,7 @@ def usage(counts: np.ndarray) -> str:
 
 
 def times_used(counts: np.ndarray) -> str:
-  """Draws how many codes are used how often."""
+  """Draws a histogram of codes by how often they are used."""
   with _drawing() as (axes, text):
     axes.stairs(*np.histogram(counts, _bins(counts)), fill=True, alpha=0.75)
     axes.axvline(counts.mean(), c=COLOURS[1], lw=1, ls='--', label='all alike')
@@ -186,7 +185,8 @@ def over_steps(
   """Draws values over the number of sampling steps.
 
   Args:
-    level: what the first estimate has, which takes no steps: a dashed line.
+    level: the value of the first estimate, which takes no steps; it is drawn as
+      a dashed line.
   """
   with _drawing() as (axes, text):
     axes.plot(steps, values, 'o-', ms=4, label='samples')
@@ -210,7 +210,7 @@ def heat(values: np.ndarray, top: float) -> np.ndarray:
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
-  """Edges of at most 50 bins; of whole numbers, none narrower than one."""
+  """Returns edges of at most 50 bins; whole numbers get bins of one or more."""
   if not values.size:
     return np.linspace(0, 1, 11)
   low, high = values.min(), values.max()

@@ -1,7 +1,7 @@
 """Results of several bottlenecks side by side: table, curves, images.
 
 A row is a dictionary: bottleneck, asked_bits_per_pixel (None: continuous),
-settings, results (as in results.json, or None), error (why there are none).
+settings, results (as in results.json, or None), error (the reason for None).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _USE = ('usage', 'perplexity')
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Writes rows as Markdown: rate by rate, the best PSNR first.
+  """Returns rows as Markdown: rate by rate, the best PSNR first.
 
   Continuous codes come last, and rows without results below the table.
   """
@@ -57,7 +57,7 @@ def _cells(row: Row, more: Mapping[str, Metric]) -> list[str]:
     describe_settings(row['settings']),
     f'{sum(results["protocol"]["parameters"].values()):,}',
     bits if isinstance(bits, str) else f'{bits:.4g}',
-    statistics.say_mean(psnr),
+    statistics.describe_mean(psnr),
     *(
       metric.number(mean_of(results[name])) if name in results else ''
       for name, metric in more.items()
@@ -68,7 +68,7 @@ def _cells(row: Row, more: Mapping[str, Metric]) -> list[str]:
 
 
 def line(cells: Sequence[str]) -> str:
-  """A row of a table in Markdown."""
+  """Returns a row of a table in Markdown."""
   return '| ' + ' | '.join(cells) + ' |'
 
 
@@ -78,7 +78,7 @@ def _rate(row: Row) -> str:
 
 
 def describe_settings(fields: Mapping[str, Any]) -> str:
-  """Says fields in a few words: depth=4, inner K=256."""
+  """Returns fields in a few words: depth=4, inner K=256."""
   parts = []
   for key, value in fields.items():
     if isinstance(value, Mapping):
@@ -92,7 +92,7 @@ def describe_settings(fields: Mapping[str, Any]) -> str:
 
 def plot(rows: Sequence[Row], path: str) -> None:
   """Draws PSNR over bits per pixel; a continuous code is a dashed line."""
-  # Here, since a table is there without it.
+  # Imported here: a table does not need it.
   import matplotlib
   from matplotlib.figure import Figure
 
@@ -137,7 +137,7 @@ def side_by_side(
   Args:
     names: of the models.
     reconstructions: of each model, uint8 [h, w, 3].
-    originals: what they are of.
+    originals: the images themselves.
 
   Returns:
     uint8 [H, W, 3].

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that needs nothing else."""
+"""Renders the report of an evaluation as one self-contained HTML file."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from lasers_jax.report import panels
 
 
 class Origin(NamedTuple):
-  """How an evaluation came about."""
+  """The config, the training and the command behind an evaluation."""
 
   config: dict[str, Any]
   history: list[dict[str, Any]]  # the lines of metrics.jsonl
@@ -29,12 +29,12 @@ def render(
   findings: Findings,
   origin: Origin,
 ) -> str:
-  """Writes a report as HTML: a function of its arguments alone.
+  """Returns a report as HTML, a function of its arguments alone.
 
   Args:
     results: as in results.json, with their protocol.
-    measured: what they were made of.
-    findings: what else is shown.
+    measured: the values behind the results.
+    findings: the examples to show.
     origin: of the evaluation.
   """
   protocol, config = results['protocol'], origin.config
@@ -48,7 +48,7 @@ def render(
       _flat(protocol)
       | {k: protocol[k] for k in ('parameters', 'weights_of_metrics')}
     ),
-    bits=_say_bits(results),
+    bits=_describe_bits(results),
     tiles=_tiles(results, len(counts)),
     metrics=_metrics(results),
     has_initial='initial' in results,
@@ -87,14 +87,14 @@ def _title(config) -> str:
 
 
 def _words(section: Mapping[str, Any]) -> str:
-  """Keys and values of a section in one line of text."""
+  """Returns keys and values of a section on one line of text."""
   return ', '.join(
     f'{key.replace("_", " ")} {value}' for key, value in _rows(section)
   )
 
 
-def _say_bits(results) -> str:
-  """What stands beside every quality."""
+def _describe_bits(results) -> str:
+  """Returns the text of bits that stands beside every quality."""
   bits = results['bits_per_pixel']['fixed_length']
   if isinstance(bits, str):
     return 'a continuous code, whose bits are not counted'
@@ -102,7 +102,7 @@ def _say_bits(results) -> str:
 
 
 def _tiles(results, symbols: int) -> list[tuple[str, str, str]]:
-  """The most important numbers: name, value, remark."""
+  """Returns the most important results: name, value, remark."""
   bits = results['bits_per_pixel']['fixed_length']
   if isinstance(bits, str):
     tiles = [('Bits per pixel', bits, 'numbers are kept as they are')]
@@ -122,7 +122,7 @@ def _tiles(results, symbols: int) -> list[tuple[str, str, str]]:
 
 
 def _metrics(results) -> list[dict[str, str]]:
-  """The table of results: a row for each metric."""
+  """Returns the table of results: a row for each metric."""
   initial = results.get('initial', {})
   rows = []
   for name, metric in known(results).items():
@@ -140,14 +140,14 @@ def _metrics(results) -> list[dict[str, str]]:
 
 
 def _interval(metric: Metric, value) -> str:
-  """The interval of a mean over images; nothing for a metric of sets."""
+  """Returns the interval of a mean over images; '' for a metric of sets."""
   if not isinstance(value, Mapping):
     return ''
-  return statistics.say_interval(value, metric.number)
+  return statistics.describe_interval(value, metric.number)
 
 
 def _sections(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-  """The config by section; what is in none comes first."""
+  """Returns the config by section; keys of no section come first."""
   flat = _flat(config)
   nested = {k: _rows(v) for k, v in config.items() if k not in flat}
   return {'': _rows(flat), **nested}
@@ -158,7 +158,7 @@ def _flat(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(section: Mapping[str, Any], prefix: str = '') -> list:
-  """Nested keys and values as lines of text."""
+  """Returns nested keys and values as rows of text."""
   rows = []
   for key, value in section.items():
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
 """Results of several models and priors side by side, as Markdown.
 
-A row is what `sample.py` writes of a model and a prior.
+A row is the JSON that `sample.py` writes for a model and a prior.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ _HEAD = (
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Writes rows as Markdown, model by model, the smallest distance first.
+  """Returns rows as Markdown, model by model, the smallest distance first.
 
-  Above the rows of a model stands what real images score: as many of training
-  against the held-out ones.
+  The first row of a model is its baseline: the scores of as many training
+  images against the held-out ones.
   """
   models = list(dict.fromkeys(row['model'] for row in rows))
   lines = [line(_HEAD), line(['---'] * len(_HEAD))]
@@ -35,11 +35,11 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def overview(rows: Sequence[Row]) -> str:
-  """Writes the distances of all models side by side, as Markdown.
+  """Returns the distances of all models side by side, as Markdown.
 
-  A row for each prior, a column for each model; a cell has FD to held-out,
-  and in brackets how far the images are from the nearest of training, where 1
-  is as far as held-out ones.
+  There is a row for each prior and a column for each model. A cell has the FD
+  to held-out images. In brackets stands the mean distance of drawn images to
+  their nearest training images, where 1 is that of held-out images.
   """
   models = list(dict.fromkeys(row['model'] for row in rows))
   priors = list(dict.fromkeys(row['prior'] for row in rows))

@@ -1,4 +1,4 @@
-"""Grids of images, error maps, PNG files.
+"""Draws grids of images and error maps.
 
 An image is [h, w, 3] (or grey: [h, w], [h, w, 1]), uint8 or float in [0, 1].
 """

@@ -1,4 +1,4 @@
-"""The model card of an exported model, as Markdown."""
+"""Writes the model card of an exported model, as Markdown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +52,7 @@ def card(
   stats: Mapping[str, Any],
   about: Mapping[str, Any],
 ) -> str:
-  """Writes a model card.
+  """Returns the model card of a model.
 
   Args:
     title: the name of the model.
@@ -84,7 +84,7 @@ def card(
 
 
 def _fields(section: Mapping[str, Any], name: str = 'name') -> str:
-  """Says a section of a config on one line, its name first."""
+  """Returns a section of a config on one line, its name first."""
   fields = ', '.join(f'{k} {x}' for k, x in section.items() if k != name)
   return f'`{section[name]}` ({fields})' if name in section else fields
 

@@ -1,4 +1,4 @@
-"""The charts and the images of a report, as its page takes them."""
+"""Makes the charts and the images of a report, as its page takes them."""
 
 import base64
 import io
@@ -41,12 +41,12 @@ class Chart(NamedTuple):
 def training(
   history: list[dict[str, Any]], terms: list[str], step: int
 ) -> list[Chart]:
-  """Draws what was logged: what matters first, then all the rest.
+  """Draws the logged metrics: the most important first, then all others.
 
   Args:
     history: the lines of metrics.jsonl.
     terms: of the loss, their names.
-    step: of the checkpoint; it is marked where training went on.
+    step: of the checkpoint; it is marked where training went further.
   """
   batch = 'Training: of a batch, before rounding; in a model that samples, by '
   batch += 'the first estimate. Validation: as in the results.'
@@ -94,7 +94,7 @@ def _words(key: str) -> str:
 
 
 def distributions(measured: Measured, findings: Findings) -> list[Chart]:
-  """Draws how each metric is spread over images, and where examples lie."""
+  """Draws the distribution of each metric over images; marks the examples."""
   drawn = []
   for name, metric in known(measured.values).items():
     values = measured.values[name]
@@ -107,7 +107,7 @@ def distributions(measured: Measured, findings: Findings) -> list[Chart]:
 
 
 def rankings(measured: Measured, findings: Findings) -> list[dict[str, Any]]:
-  """The best, median and worst images, by each metric that ranks them."""
+  """Returns the best, median and worst images by each metric that ranks."""
   return [
     {
       'by': metric.title,
@@ -140,13 +140,13 @@ def _example(i: int, measured, findings) -> dict[str, Any]:
 
 
 def is_cropped(findings: Findings) -> bool:
-  """Whether some of the examples are larger than what is shown of them."""
+  """Returns whether some examples are larger than the part that is shown."""
   shapes = [original.shape for original, _ in findings.pairs.values()]
   return any(max(h, w) > LARGEST for h, w, _ in shapes)
 
 
 def use_of_codes(counts: np.ndarray) -> list[Chart]:
-  """Draws how often codes are used: [K], none for a continuous code."""
+  """Draws how often codes are used, of counts [K]; none if continuous."""
   if not counts.any():
     return []
   never = f'{np.sum(counts == 0):,} of {len(counts):,} are never used. '
@@ -159,7 +159,7 @@ def use_of_codes(counts: np.ndarray) -> list[Chart]:
 
 
 def coefficients(findings: Findings) -> list[Chart]:
-  """Draws the coefficients of each step of a pursuit, where it has any."""
+  """Draws the coefficients of each step of a pursuit, where there is one."""
   values = findings.coefficients
   if values is None:
     return []
@@ -173,7 +173,7 @@ def coefficients(findings: Findings) -> list[Chart]:
 
 
 def atoms(counts: np.ndarray, findings: Findings) -> list[Cell]:
-  """Decoded atoms, the most used ones first, and how much they are used."""
+  """Returns decoded atoms, the most used first, with the fraction of use."""
   shown = to_uint8(findings.atoms)
   if findings.numbers is None:
     return [_cell(f'{i}', x, ATOM_CELL) for i, x in enumerate(shown)]
@@ -185,23 +185,23 @@ def atoms(counts: np.ndarray, findings: Findings) -> list[Cell]:
 
 
 def samples(found: Samples) -> dict[str, Any]:
-  """Samples of the same images, their mean, and how they differ."""
+  """Returns samples of the same images, their mean and their deviation."""
   exact = found.draws / 255
   spread = exact.std(axis=0).mean(axis=-1)  # [n, h, w]
   mean = np.round(255 * exact.mean(axis=0)).astype(np.uint8)
   top = float(np.percentile(spread, 99.5))
   rows = []
   for i, original in enumerate(found.originals):
-    copies = {'first estimate': found.initial[i]}
+    decoded = {'first estimate': found.initial[i]}
     for j, draw in enumerate(found.draws[:DRAWN]):
-      copies[f'sample {j + 1}'] = draw[i]
-    copies[f'mean of {len(exact)}'] = mean[i]
+      decoded[f'sample {j + 1}'] = draw[i]
+    decoded[f'mean of {len(exact)}'] = mean[i]
     heat = charts.heat(spread[i], top)
     cells = [
       _cell('original', original),
       *(
-        _cell(label, copy, note=f'{_psnr(original, copy):.2f} dB')
-        for label, copy in copies.items()
+        _cell(label, image, note=f'{_psnr(original, image):.2f} dB')
+        for label, image in decoded.items()
       ),
       _cell('deviation', heat, note=f'mean {spread[i].mean():.3f}'),
     ]
@@ -221,7 +221,7 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def sweep(findings: Findings) -> dict[str, Any]:
-  """Quality and time by the number of sampling steps: charts and a table."""
+  """Draws quality and time by the number of sampling steps; adds a table."""
   found, drawn = findings.sweep, []
   metrics = known(found.values)
   for name, metric in metrics.items():
@@ -259,7 +259,7 @@ def _size(found: Samples) -> str:
 def _cell(
   label: str, image: np.ndarray, cell: int = CELL, note: str = ''
 ) -> Cell:
-  """Makes an image of uint8 [h, w, 3], enlarged by a whole factor."""
+  """Makes a cell of an image uint8 [h, w, 3], enlarged by a whole factor."""
   image = crop_center(image, LARGEST, LARGEST)
   width = image.shape[1]
   factor = max(1, round(cell / width))

@@ -1,4 +1,4 @@
-"""The table and the figure of codecs on the same images."""
+"""Draws the table and the curves of codecs on the same images."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from lasers_jax.report.comparison import line
 
 
 def above(rows: Sequence[dict], other: str) -> list[float | None]:
-  """How far the PSNR of each row is above that of another codec, in dB.
+  """Returns the PSNR of each row above that of another codec, in dB.
 
-  At equal bits per pixel, on straight lines between that codec's points; None
-  where it has none so small or so large.
+  The other codec is interpolated linearly at the same bits per pixel; None
+  where its points do not reach so far.
   """
   points = sorted(
     (row['bits_per_pixel'], row['psnr']['mean'])
@@ -34,7 +34,7 @@ def above(rows: Sequence[dict], other: str) -> list[float | None]:
 
 
 def table(rows: Sequence[dict]) -> str:
-  """Writes rows as Markdown, codec by codec, the smallest files first."""
+  """Returns rows as Markdown, codec by codec, the smallest files first."""
   more = known(rows[0].keys() - {'psnr'})
   names = [x for x in CLASSICAL if any(row['codec'] == x for row in rows)]
   gains = {name: above(rows, name) for name in names}
@@ -55,7 +55,7 @@ def table(rows: Sequence[dict]) -> str:
       row['codec'],
       row['setting'],
       f'{row["bits_per_pixel"]:.4g}',
-      statistics.say_mean(psnr),
+      statistics.describe_mean(psnr),
       *(metric.number(row[name]['mean']) for name, metric in more.items()),
       *(_signed(gains[name][i], row['codec'] == name) for name in names),
       f'{seconds["encode"]:.3g}',
@@ -71,7 +71,7 @@ def _signed(value: float | None, own: bool) -> str:
 
 def plot(rows: Sequence[dict], path: str) -> None:
   """Draws PSNR and SSIM over bits per pixel, a curve for each codec."""
-  # Here, since numbers are there without it.
+  # Imported here: a table does not need it.
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(11, 5), layout='constrained')

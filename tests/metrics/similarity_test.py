@@ -389,7 +389,7 @@ def test_few_values_have_no_interval(n):
   assert summary['low'] is None
   assert summary['high'] is None
   assert summary['mean'] == pytest.approx(values.mean())
-  assert statistics.say_mean(summary) == f'{values.mean():.2f}'
+  assert statistics.describe_mean(summary) == f'{values.mean():.2f}'
   json.dumps(summary, allow_nan=False)
   with pytest.raises(ValueError, match='no values'):
     statistics.bootstrap_interval([])
@@ -412,8 +412,8 @@ def test_equal_values_have_an_interval_of_one_value():
 def test_an_interval_in_words():
   summary = statistics.summarize(np.arange(40.0))
   low, high = summary['low'], summary['high']
-  assert statistics.say_mean(summary) == f'19.50 ({low:.2f} to {high:.2f})'
-  assert statistics.say_interval(summary, str) == f'{low} to {high}'
+  assert statistics.describe_mean(summary) == f'19.50 ({low:.2f} to {high:.2f})'
+  assert statistics.describe_interval(summary, str) == f'{low} to {high}'
 
 
 def test_summarize():
