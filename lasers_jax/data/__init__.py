@@ -1,4 +1,4 @@
-"""Images: where they come from (sources) and how they are prepared."""
+"""Opens images (sources) and prepares them for training and evaluation."""
 
 from lasers_jax.data.given import as_source
 from lasers_jax.data.opening import open_source, register_source

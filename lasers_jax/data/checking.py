@@ -1,4 +1,4 @@
-"""Reads every image once before a run does, and remembers which were good."""
+"""Reads every image once before a run, and remembers which are good."""
 
 import concurrent.futures
 import contextlib
@@ -19,7 +19,7 @@ _KEPT = np.dtype([('key', '<u8'), ('height', '<i4'), ('width', '<i4')])
 
 
 class Checked(NamedTuple):
-  """A file, and what was found of it."""
+  """The size of a file, and the look of its image."""
 
   bytes: int
   look: Look
@@ -28,13 +28,13 @@ class Checked(NamedTuple):
 def check(
   root: str, files: Sequence[str], kept: str | os.PathLike | None = None
 ) -> list[Checked]:
-  """Reads images to their ends, and logs how far it is.
+  """Reads images to their ends, and logs the progress.
 
   Args:
-    root: where the relative paths `files` begin.
-    kept: a file that remembers, by path, size and time of change, what was
-      found good; None remembers nothing. Where it cannot be read or written,
-      all is read anew.
+    root: the folder of the relative paths `files`.
+    kept: a file that remembers good images by path, size and time of change;
+      None remembers nothing. Where it cannot be read or written, all images are
+      read.
   """
   known = _read(kept)
   before = len(known)
@@ -71,7 +71,7 @@ def _check(root: str, file: str, known: dict) -> tuple[int, Checked]:
 
 
 def _read(kept: str | os.PathLike | None) -> dict[int, tuple[int, int]]:
-  """What was found good: key to height and width; damaged, it is nothing."""
+  """Reads the good images: height and width by key; none if damaged."""
   if kept is None:
     return {}
   try:

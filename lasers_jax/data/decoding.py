@@ -1,4 +1,4 @@
-"""From an image file to RGB in sRGB, uint8 [h, w, 3]."""
+"""Decodes image files to sRGB, uint8 [h, w, 3]."""
 
 import functools
 import io
@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-# Two 255ths: what rounding makes of a profile that is sRGB by another hand.
+# Two 255ths: the rounding of a profile that is sRGB by another maker.
 _ROUNDING = 2
 _MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}  # of colour spaces
 
@@ -16,11 +16,11 @@ _MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}  # of colour spaces
 def decode(file: str | os.PathLike | BinaryIO) -> np.ndarray:
   """Reads an image file as sRGB, uint8 [h, w, 3], the right way up (EXIF).
 
-  Colours of an embedded profile are converted to sRGB, with the profile's
-  perceptual intent; a profile that cannot be used is ignored. Grey and palette
-  become RGB, transparency is laid over white, 16-bit grey is scaled to 8 bits,
-  of an animation the first frame is taken. Raises OSError, SyntaxError or
-  ValueError where the file is no readable image, or is too large.
+  Colours are converted from an embedded profile to sRGB, by the perceptual
+  intent; a profile that cannot be used is ignored. Grey and palette become RGB,
+  transparency is laid over white, 16-bit grey is scaled to 8 bits, and an
+  animation gives its first frame. Raises OSError, SyntaxError or ValueError
+  where the file is no readable image, or is too large.
   """
   try:
     with Image.open(file) as image:
@@ -32,16 +32,16 @@ def decode(file: str | os.PathLike | BinaryIO) -> np.ndarray:
 
 
 class Look(NamedTuple):
-  """What is known of an image file once it was read to its end."""
+  """The size of an image file that was read to its end, and its faults."""
 
   height: int  # before it is turned
   width: int
-  fault: str | None = None  # why it cannot be used
+  fault: str | None = None  # why the image cannot be used
   profile: str | None = None  # why its colour profile cannot be used
 
 
 def look(file: str | os.PathLike) -> Look:
-  """Reads an image file to its end, as cheaply as that goes; never raises."""
+  """Reads an image file to its end, as cheaply as possible; never raises."""
   size = 0, 0
   try:
     with Image.open(file) as image:
@@ -104,10 +104,11 @@ def _profile_fault(image: Image.Image) -> str | None:
 def _transform(
   profile: bytes, own: str
 ) -> tuple[str, ImageCms.ImageCmsTransform | None, str | None]:
-  """Makes what takes an image of the mode `own` from a profile to sRGB.
+  """Builds the transform from a profile to sRGB of an image of mode `own`.
 
   Returns:
-    The mode that it takes, itself, and why there is none; neither for sRGB.
+    The mode that the transform takes, the transform, and the reason why there
+    is none; neither for sRGB.
   """
   try:
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -128,7 +129,7 @@ def _transform(
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-  """Whether a transform to sRGB leaves all colours where they are."""
+  """Returns whether a transform to sRGB leaves all colours as they are."""
   steps = np.arange(0, 256, 15 if mode == 'RGB' else 1, np.uint8)
   if mode == 'RGB':
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)

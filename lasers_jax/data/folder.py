@@ -1,4 +1,4 @@
-"""A folder of the user's own images."""
+"""Opens a folder of the user's own images."""
 
 import functools
 import logging
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from lasers_jax.data.checking import Checked, check
-from lasers_jax.data.listing import Listing, list_images, say
+from lasers_jax.data.listing import Listing, count_reasons, list_images
 from lasers_jax.data.sources import ImageFiles, nfc
 from lasers_jax.data.splits import Part, cut, split_named
 from lasers_jax.data.together import by_the_first
@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 # In a workdir: which images were read to their ends and found good.
 CHECKED = 'checked.npy'
-# Longer strips are no images: made as high as others, they fill the memory.
+# Longer strips are skipped: made as high as other images, they fill memory.
 _LONGEST = 100  # times as long as wide
-_NAMED = 10  # files that are named, of those that cannot be read
+_NAMED = 10  # unreadable files that the log names
 
 
 def open_folder(
@@ -26,29 +26,29 @@ def open_folder(
 ) -> ImageFiles:
   """Opens one split of a folder of images, nested or flat.
 
-  Where sub-folders are called train, validation or test in any usual way, they
-  are these splits; a tenth each for validation and test is held out of train
-  where they have no folder. Without such sub-folders the same is done to the
-  whole folder. What is held out is decided by a hash of an image's path
-  inside the split's folder, so that it stays when other images come. 'all'
-  is the whole tree, and any other name is that of a sub-folder.
+  Sub-folders that are called train, validation or test, in any usual way, are
+  these splits. Where validation or test has no folder, a tenth of train is held
+  out for it; without any such sub-folder, of the whole folder. A hash of the
+  path inside the split's folder decides which images are held out, so that new
+  images move no others. 'all' is the whole tree, and any other name is that of
+  a sub-folder.
 
   The label is the number of the sub-folder directly under the split (in the
   order of `classes`), -1 for a flat folder.
 
-  Links to what is there already, thumbnails, waste baskets, images that runs
-  wrote, hidden files and what cannot be read are left out, and counted in one
-  line. Each image is read to its end for that.
+  Left out, and counted on one line, are links to images that are there already,
+  thumbnails, waste baskets, images that runs wrote, hidden files, and files
+  that cannot be read. Each image is read to its end to find out.
 
-  Of several processes the first does this for all.
+  The first of several processes does this for all.
 
   Args:
     rest: the path of the folder.
-    split: its name.
-    workdir: where CHECKED remembers which images were good, see `check`.
+    split: the name of the split.
+    workdir: the folder of CHECKED, which remembers good images; see `check`.
 
   Raises:
-    InputError: no image is left, or it is open which folder is the split.
+    InputError: no image is left, or several folders may be the split.
   """
   if not rest:
     raise InputError("data 'folder' needs a path: say folder:/my/images")
@@ -76,8 +76,8 @@ def _open(path: str, split: str, workdir: str | None) -> ImageFiles:
   found = check(root, [os.path.join(part.base, x) for x in files], checked)
   left_out += _faults(top, files, found)
   if left_out:
-    _log.warning('%s, %s: left out: %s', root, split, say(left_out))
-  _say_profiles(root, files, found)
+    _log.warning('%s, %s: left out: %s', root, split, count_reasons(left_out))
+  _log_profiles(root, files, found)
   good = [i for i, item in enumerate(found) if not _fault(item)]
   number = {folder: i for i, folder in enumerate(classes)}
   files, found = [files[i] for i in good], [found[i] for i in good]
@@ -94,7 +94,7 @@ def _open(path: str, split: str, workdir: str | None) -> ImageFiles:
 
 
 def _inside(folder: str, paths: Sequence[str]) -> list[str]:
-  """Those paths that begin with a folder, without it."""
+  """Returns the paths that begin with a folder, relative to it."""
   start = f'{folder}/' if folder else ''
   return [path[len(start) :] for path in paths if path.startswith(start)]
 
@@ -102,7 +102,7 @@ def _inside(folder: str, paths: Sequence[str]) -> list[str]:
 def _no_image(
   top: str, split: str, count: int, left_out: list[tuple[str, str]]
 ) -> InputError:
-  also = f'; left out: {say(left_out)}' if left_out else ''
+  also = f'; left out: {count_reasons(left_out)}' if left_out else ''
   if count:
     return InputError(
       f'none of the {count} images of {top!r} falls into the split {split!r} '
@@ -118,7 +118,7 @@ def _no_image(
 def _classes(
   root: str, folders: Sequence[str], files: Sequence[str]
 ) -> list[str]:
-  """The classes of all splits together, so that a label means one class."""
+  """Returns the classes of all splits, so that a label means one class."""
   classes: set[str] = set()
   for folder in folders:
     forms: dict[str, str] = {}
@@ -137,7 +137,7 @@ def _classes(
 def _left_out(
   part: Part, split: str, listing: Listing
 ) -> Iterator[tuple[str, str]]:
-  """What is left out of a split, and why; what is in none counts with train."""
+  """Yields files left out of a split, and why; those of none go with train."""
   for path, why in listing.left_out:
     if any(map(part.belongs, _inside(part.base, [path]))):
       yield path, why
@@ -149,10 +149,10 @@ def _left_out(
         yield path, why
 
 
-def _say_profiles(
+def _log_profiles(
   root: str, files: Sequence[str], found: Sequence[Checked]
 ) -> None:
-  """Counts the images whose colour profiles are of no use."""
+  """Logs how many colour profiles of images cannot be used."""
   bad = [
     (file, item.look.profile)
     for file, item in zip(files, found, strict=True)
@@ -166,7 +166,7 @@ def _say_profiles(
 
 
 def _fault(item: Checked) -> tuple[str, str] | None:
-  """Why an image is not used: the kind of reason, and the very one."""
+  """Returns the kind of fault of an image, and the fault itself."""
   fault, (height, width) = item.look.fault, item.look[:2]
   if fault:
     too_large = fault.startswith('too large')
@@ -179,7 +179,7 @@ def _fault(item: Checked) -> tuple[str, str] | None:
 def _faults(
   top: str, files: Sequence[str], found: Sequence[Checked]
 ) -> list[tuple[str, str]]:
-  """What is left out, and why; names the first files that cannot be used."""
+  """Returns faulty files and why; logs the first of them."""
   bad = [
     (file, *fault)
     for file, item in zip(files, found, strict=True)

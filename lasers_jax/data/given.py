@@ -1,4 +1,4 @@
-"""A data source of any object with a length and an index."""
+"""Makes a data source of any object with `len` and `[i]`."""
 
 import hashlib
 import operator
@@ -10,16 +10,16 @@ import numpy as np
 from lasers_jax.data.sources import Source
 from lasers_jax.errors import InputError, shown
 
-_HASHED = 64  # images that the fingerprint is of, spread over all
+_HASHED = 64  # images in the fingerprint, spread over all
 
 
 class GivenSource:
-  """Gives the images of an object as `Source` says.
+  """A source of the images of an object.
 
   Args:
     images: `images[i]` is {'image': uint8 [h, w, 3], 'label': int} or the image
       alone.
-    split: its name.
+    split: the name of the split.
   """
 
   classes = None
@@ -53,7 +53,7 @@ class GivenSource:
 
   @property
   def fingerprint(self) -> dict[str, Any]:
-    """See `Source`: of some of the images, spread over all."""
+    """Returns the count, and a hash of some images, spread over all."""
     n, digest = len(self), hashlib.sha256()
     for i in np.unique(np.linspace(0, n - 1, min(n, _HASHED)).astype(int)):
       image = np.ascontiguousarray(self[i]['image'])
@@ -63,10 +63,10 @@ class GivenSource:
 
 
 def as_source(images: Any, split: str) -> Source:
-  """Returns a source of what has `len` and `[i]`; a source stays as it is.
+  """Returns a source of an object with `len` and `[i]`, or that source itself.
 
   Raises:
-    InputError: it has neither, is empty, or its first item is no image.
+    InputError: the object has neither, is empty, or its first item is no image.
   """
   if not hasattr(images, '__len__') or not hasattr(images, '__getitem__'):
     raise InputError(

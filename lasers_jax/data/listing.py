@@ -1,4 +1,4 @@
-"""Which files below a folder are data, and which are left out, and why."""
+"""Lists the images below a folder, and the files left out, with reasons."""
 
 import functools
 import logging
@@ -14,9 +14,9 @@ from lasers_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-# Formats that Pillow opens: documents, films, measurements, stubs.
-_NO_PICTURES = set('BUFR EPS FITS GRIB HDF5 IPTC MPEG PDF WMF'.split())
-# Images for which there is no reader here, unless a plugin brings one.
+# Formats that Pillow opens and that are no images: documents, films, data.
+_NO_IMAGES = set('BUFR EPS FITS GRIB HDF5 IPTC MPEG PDF WMF'.split())
+# Images that Pillow reads only with a plugin.
 _UNREAD = set(
   '.3fr .ai .arw .avci .bpg .cr2 .cr3 .crw .dcm .dcr .djvu .dng .emf .eps .erf '
   '.exr .fit .fits .flif .hdr .heic .heics .heif .heifs .hif .iiq .jng .jxl '
@@ -27,7 +27,7 @@ HIDDEN, THUMBNAILS, WASTE = 'hidden', 'thumbnails', 'in a waste basket'
 COPIES, OF_A_RUN = "a system's copies", "a run's own"
 LINKED, BROKEN = 'there already, by a link', 'broken links'
 SPECIAL, UNREAD = 'no regular files', 'of a kind that is not read'
-# What systems lay beside images, by name in small letters.
+# Files and folders that systems lay beside images, by lower-case name.
 _NOT_DATA = {
   '.thumbnails': THUMBNAILS,
   '.thumbs': THUMBNAILS,
@@ -49,7 +49,7 @@ _NOT_DATA = {
   'system volume information': HIDDEN,
   'lost+found': HIDDEN,
 }
-# Files by which a folder is one that this project has written.
+# Files that mark a folder which this project has written.
 _MARKS = (
   {'config.json', 'metrics.jsonl'},
   {'config.json', 'checkpoints'},
@@ -57,7 +57,7 @@ _MARKS = (
   {'table.json', 'table.md'},
   {'curve.json', 'curve.md'},
 )
-# What a run writes into a folder that may hold other images, too.
+# Names that a run writes into a folder, which may hold other images, too.
 _WRITTEN = set(
   'checkpoints compare.png curve curve.png curves.png pictures pictures.png '
   'results.png samples tensorboard'.split()
@@ -74,7 +74,7 @@ class Listing(NamedTuple):
 
 
 class Progress:
-  """Logs how far something is, at most every five seconds."""
+  """Logs the progress of a work, at most every five seconds."""
 
   def __init__(self):
     self._last = time.monotonic()
@@ -86,30 +86,31 @@ class Progress:
 
 
 def by_form(path: str) -> tuple[str, str]:
-  """The order of paths: the same for each Unicode form, and never a tie."""
+  """Returns the sort key of a path, which orders all Unicode forms alike."""
   return nfc(path), path
 
 
 @functools.cache
 def endings() -> frozenset[str]:
-  """The endings, in small letters, of the images that are read."""
+  """Returns the lower-case endings of the images that can be read."""
   Image.init()
   return frozenset(
     ending.lower()
     for ending, kind in Image.registered_extensions().items()
-    if kind in Image.OPEN and kind not in _NO_PICTURES
+    if kind in Image.OPEN and kind not in _NO_IMAGES
   )
 
 
 def list_images(
   root: str, is_split: Callable[[str], bool] = lambda _: False
 ) -> Listing:
-  """Lists the images below a folder; each is there once.
+  """Lists the images below a folder, each once.
 
-  Links are followed to what is not there already. Of several paths to one
-  image the one in a folder stays that is directly below and a split by its
-  name; then one without a link; then the first. Nothing depends on the order
-  in which the disk lists. Raises InputError where a folder cannot be read.
+  Links are followed, except to images that are there already. Of several paths
+  to one image, the listing has the one inside a folder that is directly below
+  and a split by its name; else one without a link; else the first. The order in
+  which the disk lists does not matter. Raises InputError where a folder cannot
+  be read.
   """
   walk = _Walk(root, is_split)
   below = walk.folder('', None)
@@ -131,7 +132,7 @@ def list_images(
 
 
 class _Walk:
-  """What `list_images` has found so far."""
+  """The images that `list_images` has found so far."""
 
   def __init__(self, root: str, is_split: Callable[[str], bool]):
     self.root, self.is_split = root, is_split
@@ -144,13 +145,13 @@ class _Walk:
     self.progress = Progress()
 
   def in_split(self, path: str) -> bool:
-    """Whether a path begins with the folder of a split."""
+    """Returns whether a path begins with the folder of a split."""
     return self.is_split(path.partition('/')[0])
 
-  def follow(self, wanted: Callable[[str], bool]) -> None:
-    """Goes where links to folders lead, those there and those found there."""
+  def follow(self, chosen: Callable[[str], bool]) -> None:
+    """Follows the chosen links to folders, and those found on the way."""
     above = os.path.realpath(self.root) + os.sep
-    while found := sorted(filter(wanted, self.linked), key=by_form):
+    while found := sorted(filter(chosen, self.linked), key=by_form):
       folder = found[0]
       self.linked.remove(folder)
       real = os.path.realpath(os.path.join(self.root, folder))
@@ -160,7 +161,7 @@ class _Walk:
         self.tree(folder, None)
 
   def tree(self, top: str, why: str | None) -> None:
-    """Goes through a folder and all below; with a reason, it is left out."""
+    """Walks a folder and all below; with a reason, all of it is left out."""
     pending = [(top, why)]
     while pending:
       pending += self.folder(*pending.pop())
@@ -168,7 +169,7 @@ class _Walk:
   def folder(
     self, folder: str, why: str | None
   ) -> list[tuple[str, str | None]]:
-    """Goes through one folder; returns those in it, and why they are none."""
+    """Walks one folder; returns its sub-folders, and why each is left out."""
     path = os.path.join(self.root, folder)
     real = os.path.realpath(path)
     if real in self.seen:
@@ -212,7 +213,7 @@ class _Walk:
     return not self.in_split(path), by_form(path)
 
   def add_links(self) -> None:
-    """Takes of the linked files those that are not there already."""
+    """Adds the linked files that are not there already."""
     if not self.links:
       return
     real = {folder: path for path, folder in self.seen.items()}
@@ -234,7 +235,7 @@ class _Walk:
 
 
 def _is(kind: Callable[[], bool]) -> bool:
-  """Whether an entry is of a kind; a link in a circle is of none."""
+  """Returns whether an entry is of a kind; a link in a circle is of none."""
   try:
     return kind()
   except OSError:
@@ -254,9 +255,10 @@ def _entries(path: str) -> list[os.DirEntry]:
 def _written_names(
   names: set[str], is_root: bool
 ) -> Callable[[str], bool] | None:
-  """Which of these names in one folder a run has written; None without a run.
+  """Returns a test of names that a run wrote in a folder; None without a run.
 
-  All, but in the folder that the user named: images may lie beside a run.
+  All names pass, except in the folder of the user, where a run may lie beside
+  images.
   """
   if not any(marks <= names for marks in _MARKS):
     return None
@@ -276,8 +278,8 @@ def _reason(name: str, ours: Callable[[str], bool] | None) -> str | None:
   return OF_A_RUN if ours and ours(name) else None
 
 
-def say(left_out: Iterable[tuple[str, str]]) -> str:
-  """Counts by reason: 'hidden: 3 (.a.png, ...); broken links: 1 (b.png)'."""
+def count_reasons(left_out: Iterable[tuple[str, str]]) -> str:
+  """Counts files by reason: 'hidden: 3 (.a.png, ...); broken links: 1 (b)'."""
   reasons: dict[str, list[str]] = {}
   for path, why in left_out:
     reasons.setdefault(why, []).append(path)

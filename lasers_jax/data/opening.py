@@ -1,4 +1,4 @@
-"""From the name of a data set to a source, by the scheme of the name."""
+"""Opens a data set by the scheme of its name."""
 
 import inspect
 import typing
@@ -16,14 +16,14 @@ _OTHERWISE = 'tfds'  # the scheme of a name that has none
 
 
 def register_source(scheme: str, open_: OpenSource) -> None:
-  """Lets names `scheme:rest`, and `scheme` alone, be opened by a function.
+  """Registers the function that opens names `scheme:rest` and `scheme`.
 
   Args:
     scheme: letters, digits and underscores.
     open_: see `OpenSource`.
 
   Raises:
-    ValueError: the scheme cannot be one.
+    ValueError: the scheme has other letters.
   """
   if not scheme.isidentifier():
     raise ValueError(f'a scheme is letters, digits and _, not {scheme!r}')
@@ -45,11 +45,11 @@ def open_source(
 
   Args:
     name: `scheme:rest`, or a scheme alone: 'photos', 'folder:/my/images',
-      'tfds:cifar10'. What begins with no scheme is a name of tfds: 'mnist',
+      'tfds:cifar10'. A name without a scheme is one of tfds: 'mnist',
       'name/config', 'name:version'.
-    split: its name, as the source has it.
+    split: the name of the split in that source.
     workdir: see `OpenSource`.
-    options: keyword arguments of the function that opens the source: see
+    options: keyword arguments of the function that opens the source; see
       `open_photos`, `open_folder`, `open_tfds`.
 
   Raises:

@@ -1,4 +1,4 @@
-"""The colour photographs that scikit-image and scikit-learn bring along."""
+"""Opens the colour photographs of scikit-image and scikit-learn."""
 
 import importlib.util
 import logging
@@ -34,11 +34,12 @@ def open_photos(
   *,
   held_out: Mapping[str, tuple[str, ...]] | None = None,
 ) -> ImageFiles:
-  """Opens the photographs that scikit-image and scikit-learn bring along.
+  """Opens the photographs that come with scikit-image and scikit-learn.
 
   Args:
-    rest: nothing; the name is 'photos'.
-    split: 'train' is the photographs held out for no other split, 'all' is all.
+    rest: must be empty: the name is 'photos'.
+    split: 'train' has the photographs held out for no other split; 'all' has
+      all.
     workdir: not used.
     held_out: the photographs of each other split; by default rocket for
       validation, chelsea and coffee for test.

@@ -1,7 +1,7 @@
-"""How images are prepared: the one definition, for training and evaluation.
+"""Prepares images for training and evaluation, in the same way.
 
-Training draws batches by index: the batch at a step is a pure function of
-(seed, step), the same for any number of processes, so resuming is indexing.
+Training draws batches by index: the batch of a step is a pure function of
+(seed, step), the same for any number of processes. Resuming is indexing.
 """
 
 import collections
@@ -81,11 +81,15 @@ def _augment(item: dict, rng: np.random.Generator, size: int, flip: bool):
 
 
 class Remembered:
-  """A source that keeps what it once prepared, up to a number of bytes.
+  """A source that remembers prepared images, up to a number of bytes.
 
-  `prepare` (image -> image, both uint8 [h, w, 3]) is applied once, before a
-  image is kept. Filled as images are asked for; what no longer fits is
-  prepared anew each time. Safe to use from many threads.
+  An image is remembered once it was read. Those that no longer fit are prepared
+  anew each time. Safe to use from many threads.
+
+  Args:
+    source: of the images.
+    prepare: maps an image to an image, both uint8 [h, w, 3].
+    budget: bytes to remember.
   """
 
   def __init__(
@@ -137,13 +141,12 @@ class TrainPipeline:
     flip: mirror an image, left to right, with probability 1/2.
     seed: of the order and the augmentation, 0 to 2**32 - 1.
     process_index, process_count: which rows to make.
-    workers: 0 reads with threads and remembers up to `budget` bytes of
-      decoded, resized images; more reads with so many processes, which
-      remember nothing: for sets much larger than memory.
+    workers: processes that read images and remember nothing, for sets much
+      larger than memory. 0 reads with threads, and remembers up to `budget`
+      bytes of decoded, resized images.
     budget: bytes to remember.
 
-  `fingerprint` is that of the source. Raises InputError where sizes do not fit
-  together.
+  Raises InputError where sizes do not fit together.
   """
 
   def __init__(
@@ -175,20 +178,21 @@ class TrainPipeline:
 
   @property
   def fingerprint(self) -> dict[str, Any]:
+    """Returns the fingerprint of the source."""
     return self._source.fingerprint
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
-    """Makes this process's rows of the batch at `step`, b of them.
+    """Returns this process's rows of the batch at `step`, b of them.
 
-    {'image': uint8 [b, size, size, 3], 'label': int32 [b]}.
+    They are {'image': uint8 [b, size, size, 3], 'label': int32 [b]}.
     """
     return self._batches[step]
 
   def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Yields batch(start_step), batch(start_step + 1), ... without an end.
 
-    Made ahead by threads, or by `workers` processes. Raises InputError where a
-    image can no longer be read, TrainingError where a process has ended.
+    Threads, or `workers` processes, make them ahead. Raises InputError where an
+    image can no longer be read, and TrainingError where a process has ended.
     """
     import grain
 
@@ -211,19 +215,19 @@ def eval_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields every image once, in batches whose last rows may be padding.
 
-  {'image': uint8 [b, h, w, 3], 'mask': bool [b], 'height', 'width', 'index',
-  'label': int32 [b]}: `height` and `width` are of the image inside the
-  padding, `index` its place in the source. A padding row is zeros, with mask
+  A batch is {'image': uint8 [b, h, w, 3], 'mask': bool [b], 'height', 'width',
+  'index', 'label': int32 [b]}. `height` and `width` are of the image inside the
+  padding; `index` is its place in the source. A padding row is zeros, with mask
   False, index and label -1 and the height and width of the first image.
   Process p of P gets the p-th P-th of each batch's rows; all processes yield
   equally many batches.
 
-  With a `size`: in order, resized (as in `TrainPipeline`) and cropped to the
-  middle. With `size` None: whole images, the edge repeated at the bottom and
-  right up to one of few sizes, a multiple of `pad_multiple` (see `padding`), in
-  groups of one such size; a group comes when it is full, what is left at the
-  end. Those that need no padding go apart. Raises InputError where sizes do not
-  fit together.
+  With a `size`, images come in order, resized (as in `TrainPipeline`) and
+  cropped to the middle. With `size` None they are whole. Their edge is repeated
+  at the bottom and right up to one of few sizes, a multiple of `pad_multiple`
+  (see `padding`). Images of one such size make a group, and those that need no
+  padding make their own. A group is yielded when it is full, the rest at the
+  end. Raises InputError where sizes do not fit together.
   """
   _check_not_empty(source)
   check_sizes(batch_size, size, resize, process_count)

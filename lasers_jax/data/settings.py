@@ -1,4 +1,4 @@
-"""Which images a run uses, from the words of its config."""
+"""The data section of a config, which opens and prepares the images."""
 
 import dataclasses
 import itertools
@@ -20,19 +20,20 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-  """Which images, and how they are prepared.
+  """Settings of the images of a run, and of their preparation.
 
   Attributes:
     name: 'photos', 'folder:PATH', a tfds name, or 'SCHEME:REST' of a source
       that is registered; see `open_source`.
     side: of the square crops that training sees.
-    train, validation, test: the splits to train on, to watch, to report.
+    train, validation, test: names of the splits to train on, to validate with
+      during training, and to report results of.
     resize: the shorter side of an image before it is cropped; None keeps it.
-    flip: mirror half of the training images.
-    whole: evaluate whole images rather than their central crop.
-    options: of this source, such as `held_out` of `open_photos`.
-    workers: processes that decode; 0 decodes in threads and keeps a small
-      set in memory.
+    flip: whether to mirror half of the training images.
+    whole: whether to evaluate whole images rather than their central crop.
+    options: of the source, such as `held_out` of `open_photos`.
+    workers: processes that decode; 0 decodes in threads and remembers images of
+      a small set.
   """
 
   name: str
@@ -49,16 +50,16 @@ class DataSettings:
   def open(
     self, split: str, workdir: str | None = None, minimum_side: int = 1
   ) -> Source:
-    """Opens a split, checked.
+    """Opens a split, and checks it.
 
     Args:
-      split: its name.
-      workdir: where it is remembered which images were good; None reads all of
-        them again each time.
-      minimum_side: with `whole`, the shorter side that each image must have.
+      split: the name of the split.
+      workdir: a folder that remembers which images are good; None reads all of
+        them each time.
+      minimum_side: with `whole`, the minimum of the shorter side of an image.
 
     Raises:
-      InputError: it cannot be used.
+      InputError: the split cannot be used.
     """
     source = open_source(self.name, split, workdir, self.options)
     if self.whole and self.resize is None:
@@ -68,7 +69,7 @@ class DataSettings:
   def look_for(
     self, split: str, workdir: str, minimum_side: int = 1
   ) -> Source | None:
-    """Opens a split that is needed later; logs a line where that fails."""
+    """Opens a split that is needed later; logs a warning where that fails."""
     try:
       return self.open(split, workdir, minimum_side)
     except InputError as error:
@@ -88,10 +89,13 @@ class DataSettings:
     workdir: str | None = None,
     source: Source | None = None,
   ) -> TrainPipeline:
-    """Opens the training split as batches, this process's rows of them.
+    """Opens the training split as batches: this process's rows of them.
 
     Args:
-      source: its images, where they are open already.
+      batch_size: rows of the batch of all processes.
+      seed: of the order and the augmentation.
+      workdir: see `open`.
+      source: the training images; None opens the training split.
     """
     processes = jax.process_count()
     check_sizes(batch_size, self.side, self.resize, processes)
@@ -110,7 +114,7 @@ class DataSettings:
   def evaluation_batches(
     self, source: Source, batch_size: int, pad_multiple: int
   ) -> Iterator[dict[str, np.ndarray]]:
-    """Goes once through an open split; see `eval_batches`."""
+    """Yields the batches of an open split, once; see `eval_batches`."""
     return eval_batches(
       source,
       batch_size,
@@ -122,7 +126,7 @@ class DataSettings:
     )
 
   def first_images(self, source: Source, count: int) -> list[np.ndarray]:
-    """The first images uint8 [h, w, 3] of a split as evaluation sees them."""
+    """Returns the first images uint8 [h, w, 3], as evaluation prepares them."""
     size = None if self.whole else self.side
     batches = eval_batches(source, 1, size, resize=self.resize)
     return [
@@ -131,7 +135,7 @@ class DataSettings:
     ]
 
   def describe(self, split: str) -> dict[str, Any]:
-    """What results say of their data."""
+    """Returns the part of the results that describes their data."""
     return {
       'data': self.name,
       'split': split,

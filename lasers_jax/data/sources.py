@@ -1,4 +1,4 @@
-"""A source of images: random access, and a list that can be told from others.
+"""Sources of images: random access, and a fingerprint of the list of images.
 
 `source[i]`, 0 <= i < len(source), is {'image': uint8 [h, w, 3], 'label': int}
 with the label -1 where none is known. The data is checked when the source is
@@ -15,7 +15,7 @@ from lasers_jax.errors import InputError
 
 
 class Source(Protocol):
-  """A sequence of {'image': uint8 [h, w, 3], 'label': int}, -1 if unknown."""
+  """A sequence of {'image': uint8 [h, w, 3], 'label': int or -1}."""
 
   name: str
   split: str
@@ -26,24 +26,24 @@ class Source(Protocol):
 
   @property
   def fingerprint(self) -> dict[str, Any]:
-    """{'count': int, 'hash': str}: equal where the list of images is.
+    """Returns {'count': int, 'hash': str}, equal for equal lists of images.
 
-    Neither where the images lie nor in which order they were found counts.
+    It depends neither on the place of the images nor on their order.
     """
 
 
 class OpenSource(Protocol):
   """Opens one split of a source; `register_source` gives it a scheme.
 
-  Its keyword-only arguments are the options of the source, which a config names
-  in `data.options`; their annotations say which values they may have (see
-  `core.ranges`). An option without a default must be given.
+  Its keyword-only arguments are the options of the source, which a config sets
+  in `data.options`. Their annotations give the allowed values (see
+  `core.ranges`). An option without a default is required.
 
   Args:
-    rest: of the name, behind `scheme:`; '' where there is nothing.
-    split: its name: that of the training, validation or test split of a run.
-    workdir: a folder in which the source may keep what is costly to find out;
-      None keeps nothing.
+    rest: the name behind `scheme:`, or ''.
+    split: the name of the training, validation or test split of a run.
+    workdir: a folder in which the source may remember costly results; None
+      remembers nothing.
 
   Raises:
     InputError: the data cannot be used.
@@ -64,9 +64,9 @@ class ImageFiles:
     name, split, classes: see `Source`.
     paths: of the files.
     labels: an integer for each.
-    names: what the fingerprint takes for the name of each.
+    names: the name of each file in the fingerprint.
     bytes_: the size of each file.
-    sizes: height and width of each image, where they are known.
+    sizes: height and width of each image, if known.
   """
 
   def __init__(
@@ -100,7 +100,7 @@ class ImageFiles:
 
   @property
   def fingerprint(self) -> dict[str, Any]:
-    """See `Source`: of the names inside the split, and the sizes of files."""
+    """Returns the count, and a hash of the names and sizes of the files."""
     pairs = zip(map(nfc, self._names), self._bytes, strict=True)
     return fingerprint_of(f'{name}\0{size}' for name, size in pairs)
 
@@ -113,11 +113,11 @@ def fingerprint_of(items: Iterable[str]) -> dict[str, Any]:
 
 
 def nfc(name: str) -> str:
-  """The one Unicode form in which names are compared, sorted and hashed."""
+  """Returns a name in the Unicode form in which names are compared."""
   return unicodedata.normalize('NFC', name)
 
 
 def no_split(name: str, split: str, splits: Iterable[str]) -> InputError:
-  """The error of a split that is not there."""
+  """Returns the error for a split that does not exist."""
   splits = ', '.join(splits)
   return InputError(f'{name} has no split {split!r}: it has {splits}')

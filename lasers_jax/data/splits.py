@@ -1,4 +1,4 @@
-"""Which folders of a data set are its splits."""
+"""Finds the splits of a data set among its folders."""
 
 import hashlib
 import os
@@ -28,23 +28,23 @@ _FILLER = (
 
 
 class Part(NamedTuple):
-  """One split of a listing: a folder in it, and which paths inside are its."""
+  """One split of a listing: its folder, and a test of the paths inside."""
 
   base: str  # '' is all of it
   belongs: Callable[[str], bool]
-  said: str = ''  # how it was cut, where that is not plain
-  folders: Sequence[str] = ()  # of all splits; without them it is `base`
+  said: str = ''  # a line that explains a split without a folder of its own
+  folders: Sequence[str] = ()  # of all splits; empty: `base` holds them all
 
 
 def _words(name: str) -> list[str]:
-  """The words of a name in small letters: no digits, no single letters."""
+  """Returns the words of a name in lower case, without single letters."""
   name = unicodedata.normalize('NFKC', name)
   words = re.findall(r'[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+', name)
   return [word.casefold() for word in words if len(word) > 1]
 
 
 def split_named(name: str) -> str | None:
-  """The split that a folder of this name is in any usual way of speaking.
+  """Returns the split that a folder of this name usually is; None for none.
 
   >>> split_named('TRAIN'), split_named('val2017'), split_named('bullet_train')
   ('train', 'validation', None)
@@ -64,7 +64,7 @@ def _looks_like_split(name: str) -> bool:
 
 
 def split_by_hash(path: str) -> str:
-  """'test' and 'validation' for a tenth of all paths each, else 'train'."""
+  """Returns 'test' or 'validation' for a tenth of paths each, else 'train'."""
   data = nfc(path).encode('utf-8', 'surrogateescape')
   tenth = int.from_bytes(hashlib.sha256(data).digest()[:8]) % 10
   return {0: 'test', 1: 'validation'}.get(tenth, 'train')
@@ -73,8 +73,8 @@ def split_by_hash(path: str) -> str:
 def cut(root: str, listing: Listing, split: str) -> Part:
   """Finds one split of a listed folder; see `open_folder`.
 
-  Raises InputError where there is none, and where folders that look like
-  splits leave it open which they are.
+  Raises InputError where there is none, and where folders may be splits but
+  their names do not tell which.
   """
   if split == 'all':
     return Part('', _whole)
@@ -113,7 +113,7 @@ def _whole(_: str) -> bool:
 
 
 def _called(name: str, folders: Sequence[str]) -> str | None:
-  """The folder of a name, in that case or the only one in another."""
+  """Returns the folder of a name, whose case may differ if it is unique."""
   if name in folders:
     return name
   found = [x for x in folders if nfc(x).casefold() == nfc(name).casefold()]
@@ -133,7 +133,7 @@ def _only(root: str, split: str, folders: list[str]) -> str:
 def _check_look_alikes(
   root: str, split: str, known: dict[str, list[str]], others: list[str]
 ) -> str:
-  """Says which folders look like splits, and are taken for none.
+  """Returns a line on folders that look like splits and are not taken as such.
 
   Raises InputError where they are so many that they may well be splits.
   """

@@ -1,4 +1,4 @@
-"""Data sets of tfds that are prepared as array_record, without TensorFlow."""
+"""Reads data sets of tfds that are stored as array_record."""
 
 import io
 import os
@@ -19,7 +19,7 @@ class TfdsSource:
     name, split, classes: see `Source`.
     records: the bytes of each example.
     feature: the name of the image in it.
-    contents: what else tells this list of images from others.
+    contents: lines that identify this list of images, for the fingerprint.
   """
 
   def __init__(self, name, split, records, feature, classes, contents):
@@ -47,7 +47,7 @@ class TfdsSource:
 
   @property
   def fingerprint(self) -> dict[str, Any]:
-    """See `Source`: of the data set's version, its splits and their shards."""
+    """Returns the count, and a hash of the data set's version and shards."""
     return {**fingerprint_of(self._contents), 'count': len(self)}
 
 
@@ -61,10 +61,10 @@ def open_tfds(
   """Opens a tfds data set that is stored as array_record, without TensorFlow.
 
   Args:
-    rest: its name: 'mnist', 'name/config', 'name:version'.
-    split: any split string of tfds, as 'train[:90%]'.
+    rest: the name of the data set: 'mnist', 'name/config', 'name:version'.
+    split: any split string of tfds, such as 'train[:90%]'.
     workdir: not used.
-    root: the folder of prepared data sets; None is TFDS_DATA_DIR, or
+    root: the folder of prepared data sets; None takes TFDS_DATA_DIR, or
       ~/tensorflow_datasets.
 
   Raises:

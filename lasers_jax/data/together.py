@@ -1,4 +1,4 @@
-"""Work that one process does for all, such as the listing of a folder."""
+"""Lets one process do the work of all, such as the listing of a folder."""
 
 import concurrent.futures
 import pickle
@@ -16,20 +16,20 @@ _TURN = 10.0  # seconds that processes wait before they ask again
 
 
 def by_the_first(act: Callable[[], T]) -> T:
-  """Acts in the first process alone, and returns the outcome in all.
+  """Calls a function in the first process, and returns the result in all.
 
-  Raises what acting raised, in all of them. The outcome is pickled.
+  An error is raised in all of them. The result is pickled.
   """
   if jax.process_count() == 1:
     return act()
   work: concurrent.futures.Future = concurrent.futures.Future()
   if jax.process_index() == 0:
-    # No executor: who interrupts would wait for its threads.
+    # No executor: an interrupt would wait for its threads.
     threading.Thread(target=_do, args=(work, act), daemon=True).start()
-  # What takes long must not look like a process that hangs.
+  # Long work must not look like a process that hangs.
   while not broadcast_one_to_all(np.bool_(_is_done(work))):
     pass
-  outcome = _tell_all(work.result() if work.done() else None)
+  outcome = _broadcast(work.result() if work.done() else None)
   if isinstance(outcome, Exception):
     raise outcome
   return outcome
@@ -48,8 +48,8 @@ def _is_done(work: concurrent.futures.Future) -> bool:
   return bool(concurrent.futures.wait([work], _TURN).done)
 
 
-def _tell_all(value: Any) -> Any:
-  """Gives what the first process has to all."""
+def _broadcast(value: Any) -> Any:
+  """Returns the value of the first process in all processes."""
   data = np.frombuffer(pickle.dumps(value), np.uint8)
   length = int(broadcast_one_to_all(np.int32(len(data))))
   if jax.process_index():

@@ -1,4 +1,4 @@
-"""Worker processes that prepare images."""
+"""Prepares images in worker processes."""
 
 import contextlib
 import multiprocessing
@@ -18,9 +18,9 @@ from lasers_jax.errors import TrainingError
 
 
 def iterate_by_workers(batches, count: int) -> Iterator[dict[str, np.ndarray]]:
-  """Yields what an `IterDataset` makes, by so many processes.
+  """Yields the batches of an `IterDataset`, made by so many processes.
 
-  They end with this one. Raises TrainingError where one of them has died.
+  They end with this process. Raises TrainingError where one of them has died.
   """
   import grain
 
@@ -32,9 +32,9 @@ def iterate_by_workers(batches, count: int) -> Iterator[dict[str, np.ndarray]]:
 
 @contextlib.contextmanager
 def _apart() -> Iterator[None]:
-  """In this block processes are started that signals of a group do not reach.
+  """Starts processes, in this block, that signals of a group do not reach.
 
-  What those of a terminal or a scheduler mean is up to this process.
+  This process alone answers signals of a terminal or a scheduler.
   """
   before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
   # What a killed worker leaves in memory is removed; that is no news.

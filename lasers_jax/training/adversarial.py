@@ -1,4 +1,4 @@
-"""The discriminator: what it learns, and what it tells the autoencoder.
+"""The discriminator: its losses, its step, its gradient for the autoencoder.
 
 I. Goodfellow et al., NeurIPS 2014; as P. Esser, R. Rombach and B. Ommer use it
 for VQGAN, CVPR 2021 (section 3.1), and LASERS for DL-GAN, arXiv 2409.11184.
@@ -25,22 +25,22 @@ _BEATEN = 0.98  # of all logits on the right side of zero
 
 @dataclasses.dataclass(frozen=True)
 class DiscriminatorSettings:
-  """What the discriminator is and when it is heard.
+  """Settings of the discriminator and of the adversarial loss.
 
   Attributes:
     name: 'patchgan' or 'stylegan'.
     channels, num_downsamples: of that network.
     loss: 'hinge' or 'non_saturating'.
     weight: of the adversarial loss of the autoencoder.
-    adaptive: multiply it by |∇ of the other losses| / |∇ of the adversarial
-      one|, both by the decoder's last layer (VQGAN equation 7).
+    adaptive: whether to multiply it by |∇ of the other losses| / |∇ of the
+      adversarial one|, both by the decoder's last layer (VQGAN equation 7).
     start: the step at which the discriminator begins to learn.
-    warmup: steps that it learns before the autoencoder hears of it.
+    warmup: steps that it learns before its loss reaches the autoencoder.
     r1: weight γ of the penalty γ/2 |∇D(x)|² at real images (L. Mescheder et
       al., ICML 2018, equation 9).
     lecam: weight of the distance of logits from their averages (H.-Y. Tseng et
       al., CVPR 2021, equation 5), for small data sets.
-    learning_rate, b1, b2: of its own Adam.
+    learning_rate, b1, b2: of the Adam of the discriminator.
   """
 
   name: str = 'patchgan'
@@ -69,7 +69,7 @@ class DiscriminatorSettings:
 
 
 class AdversaryState(flax.struct.PyTreeNode):
-  """What the next step needs of a discriminator."""
+  """The state of a discriminator between steps."""
 
   params: Any
   opt_state: Any
@@ -79,7 +79,7 @@ class AdversaryState(flax.struct.PyTreeNode):
 
 
 class Adversary(NamedTuple):
-  """A discriminator and how it learns."""
+  """A discriminator, its settings and its optimizer."""
 
   module: nn.Module
   settings: DiscriminatorSettings
@@ -111,9 +111,9 @@ def start(adversary: Adversary, images: Array, key: Array) -> AdversaryState:
 def discriminator_step(
   adversary: Adversary, state: AdversaryState, real: Array, fake: Array
 ) -> tuple[AdversaryState, Array, dict[str, Array]]:
-  """Lets the discriminator learn from a batch, and say how to deceive it.
+  """Updates the discriminator on a batch, and returns the image gradient.
 
-  Both from one forward pass, of its weights before the step.
+  Both come from one forward pass, with the weights before the step.
 
   Args:
     real, fake: images [B, h, w, 3] in [0, 1].
@@ -175,9 +175,9 @@ def scheduled_discriminator_step(
   fake: Array,
   step: Array,
 ) -> tuple[AdversaryState, Array, dict[str, Array]]:
-  """Takes a `discriminator_step` from `start` on; before it nothing changes.
+  """Takes a `discriminator_step` from `start` on; changes nothing before.
 
-  The gradient is zero until the warm-up is over, too.
+  The gradient is zero until the warm-up is over.
   """
   began = step >= adversary.settings.start
   heard = step >= adversary.settings.start + adversary.settings.warmup
@@ -213,9 +213,9 @@ def r1_penalty(logits, params: Any, real: Array) -> Array:
 def lecam(
   real_logits: Array, fake_logits: Array, real_mean: Array, fake_mean: Array
 ) -> Array:
-  """Returns how far logits lie beyond the averages of the other side.
+  """Returns the mean squares of logits beyond the averages of the other side.
 
-  As in the authors' code, a logit counts only where it is beyond.
+  As in the authors' code, logits that are not beyond count as zero.
   """
   above = jnp.mean(nn.relu(real_logits - fake_mean) ** 2)
   below = jnp.mean(nn.relu(real_mean - fake_logits) ** 2)
@@ -223,7 +223,7 @@ def lecam(
 
 
 def advice(metrics: dict[str, float]) -> str | None:
-  """Says what to do where the discriminator wins; None where it does not."""
+  """Returns advice where the discriminator wins; None where it does not."""
   accuracy = metrics.get('discriminator_accuracy', 0.0)
   if accuracy < _BEATEN:
     return None

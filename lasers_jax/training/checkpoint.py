@@ -1,4 +1,4 @@
-"""Checkpoints that survive: written in the background, damaged ones passed."""
+"""Writes checkpoints in the background; skips damaged ones when it reads."""
 
 import contextlib
 import errno
@@ -63,11 +63,13 @@ class Checkpoints:
   """
 
   @_without_notes()
-  def __init__(self, workdir: str, keep: int = 2, read_only: bool = False):
+  def __init__(
+    self, workdir: str, max_to_keep: int = 2, read_only: bool = False
+  ):
     self._directory = os.path.join(os.path.abspath(workdir), 'checkpoints')
     self._read_only = read_only
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, read_only=read_only
+      max_to_keep=max_to_keep, read_only=read_only
     )
     self._manager = _listing(
       lambda: ocp.CheckpointManager(
@@ -92,7 +94,7 @@ class Checkpoints:
 
   @property
   def steps(self) -> list[int]:
-    """The steps that have a checkpoint, ascending."""
+    """Returns the steps that have a checkpoint, ascending."""
     return sorted(self._manager.all_steps())
 
   def save(self, state: TrainState) -> None:
@@ -106,7 +108,7 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     self.wait()
-    # Looked at first: a write that fails half-way leaves more than one line.
+    # Checked first: a write that fails half-way leaves more than one line.
     with _clear_disk_errors(self._directory):
       if shutil.disk_usage(self._directory).free < _bytes(state):
         raise _full(self._directory)
@@ -122,21 +124,21 @@ class Checkpoints:
   def restore(
     self, target: TrainState, step: int | None = None
   ) -> TrainState | None:
-    """Reads the newest checkpoint that is whole, or that of a step.
+    """Reads the newest checkpoint that is whole, or the one of a step.
 
-    Damaged ones are skipped, one line of the log says so, and they are
-    moved aside to `checkpoints-damaged` unless this is read-only.
+    Damaged ones are skipped with a warning and, unless this is read-only, moved
+    to `checkpoints-damaged`.
 
     Args:
       target: the state's shapes, dtypes and shardings (jax.ShapeDtypeStruct).
-      step: which one; None tries them from the newest on.
+      step: the step to read; None tries all from the newest on.
 
     Returns:
       The state on the target's devices; None where there is no checkpoint.
 
     Raises:
-      InputError: no checkpoint of that step, or one of another model, or none
-        that is whole.
+      InputError: there is no checkpoint of that step, it is of another model,
+        or none is whole.
     """
     damaged, changes = set(), 0
     while (newest := self._newest(step, damaged)) is not None:
@@ -166,10 +168,10 @@ class Checkpoints:
     return None
 
   def _newest(self, step: int | None, damaged: set[int]) -> int | None:
-    """The step to try: the one that is asked for, or the newest that is left.
+    """Returns the step to try: the requested one, or the newest that is left.
 
     Raises:
-      InputError: there is none of the step that is asked for.
+      InputError: there is no checkpoint of the requested step.
     """
     # A listing may miss all, where a run adds some and removes others.
     for _ in range(_CHANGES * self._read_only):
@@ -202,15 +204,15 @@ class Checkpoints:
       stored = _shapes(self._manager.item_metadata(step)['state'])
     except Exception:  # Damage, which `restore` deals with.
       return
-    wanted = _shapes(_sealed(target)['state'])
-    if not stored or stored == wanted:
+    expected = _shapes(_sealed(target)['state'])
+    if not stored or stored == expected:
       return
-    for name in sorted(stored.keys() | wanted.keys()):
-      if stored.get(name) != wanted.get(name):
+    for name in sorted(stored.keys() | expected.keys()):
+      if stored.get(name) != expected.get(name):
         raise InputError(
           f'the checkpoint of step {step} is of another model: {name} is '
           f'{stored.get(name, "missing")} there and '
-          f'{wanted.get(name, "missing")} in the config'
+          f'{expected.get(name, "missing")} in the config'
         )
 
   def _set_aside(self, step: int, reason: str) -> None:
@@ -239,7 +241,7 @@ def _listing(act: Callable[[], T]) -> T:
 
 
 def _sealed(state: TrainState) -> dict:
-  """What is stored: the state, its key as integers, and checksums.
+  """Returns what a file stores: the state, its key as integers, checksums.
 
   TensorStore does not notice a changed byte in an array that it reads.
   """
@@ -257,7 +259,7 @@ def _sealed(state: TrainState) -> dict:
 
 @jax.jit
 def _checksums(state: TrainState) -> jax.Array:
-  """The sum of each array's words, modulo 2^32: uint32 [arrays]."""
+  """Sums the words of each array, modulo 2^32: uint32 [arrays]."""
   words = [
     jax.lax.bitcast_convert_type(leaf, jnp.uint32)
     for leaf in jax.tree.leaves(state)
@@ -285,7 +287,7 @@ def _clear_disk_errors(directory: str):
     if number:
       raise InputError(
         f'no checkpoint could be written to {directory}: {os.strerror(number)};'
-        ' complete ones are kept; mend it and run the same command'
+        ' complete ones are kept; repair it and run the same command'
       ) from error
     raise
 
@@ -298,5 +300,5 @@ def _full(directory: str) -> InputError:
 
 
 def _bytes(state: TrainState) -> int:
-  """The bytes of a state, over all devices, each array once."""
+  """Counts the bytes of a state, over all devices, each array once."""
   return sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -1,4 +1,4 @@
-"""What a run tells: log lines, metrics.jsonl, TensorBoard, a progress bar."""
+"""Writes log lines, metrics.jsonl, TensorBoard and a progress bar of a run."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ class Monitor:
         part.close()
 
   def time_waiting(self, function: Callable[[], Any]) -> Any:
-    """Calls a function that waits for data, and counts the time."""
+    """Calls a function that waits for data, and adds up the time."""
     started = time.time()
     result = function()
     self._waited += time.time() - started
@@ -115,7 +115,7 @@ class Monitor:
     self._to_tensorboard('write_images', step, {name: figure[None]})
 
   def _to_tensorboard(self, method: str, *values: Any) -> None:
-    """Calls a method of the writer; one that fails is not asked again."""
+    """Calls a method of the writer; one that fails is not used again."""
     writer, self._writer = self._writer, None
     if writer:
       with optional('more in the TensorBoard file'):
@@ -123,7 +123,7 @@ class Monitor:
         self._writer = writer
 
   def restart_clock(self, step: int) -> None:
-    """Leaves what came before this moment out of the speed."""
+    """Excludes the time before this moment from the speed."""
     self._last_step, self._last_time, self._waited = step, time.time(), 0.0
 
 
@@ -149,7 +149,7 @@ def _line(step, steps, metrics, speed, eta) -> str:
 
 
 def _drop_lines_after(path: str, step: int) -> None:
-  """Forgets what a run that was cut off wrote beyond its last checkpoint."""
+  """Removes the lines that a run wrote beyond its last checkpoint."""
   if os.path.exists(path):
     kept = [x for x in read_metrics(path) if x['step'] <= step]
     write_text(path, ''.join(json.dumps(x) + '\n' for x in kept))

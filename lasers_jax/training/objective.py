@@ -1,4 +1,4 @@
-"""What training minimizes: a weighted sum of named terms."""
+"""The loss of training: a weighted sum of named terms."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,23 +19,23 @@ PIXEL_LOSSES = {
   'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),
   'l1': lambda x, y: jnp.mean(jnp.abs(x - y), axis=(1, 2, 3)),
 }
-DECODER_NORM = 'decoder_norm'  # a term that there is where it has a weight
+DECODER_NORM = 'decoder_norm'  # a term that exists where it has a weight
 
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-  """What the loss is made of.
+  """Settings of the loss.
 
   Attributes:
     pixel: 'mse' or 'l1', on images in [0, 1].
     weights: the weight of each term: `pixel`; each loss of the bottleneck and
       of the decoder under its own name; with a perceptual network,
       `perceptual`. The decoder's `perceptual_terms` may be left out, as may
-      `decoder_norm`, half the sum of the squares of the decoder's weights. None
-      is negative but that of `size`, see `bottlenecks.lattice`.
-    perceptual: the network that compares images as the eye does, a name in
-      `networks.features.PERCEPTUAL`; '' for none.
-    perceptual_weights: a file of its weights; '' for those of a package.
+      `decoder_norm`, half the sum of the squares of the decoder's weights. No
+      weight is negative except that of `size`, see `bottlenecks.lattice`.
+    perceptual: the network of the perceptual loss, a name in
+      `pretrained.perceptual.PERCEPTUAL`; '' for none.
+    perceptual_weights: a file of its weights; '' takes those of a package.
   """
 
   pixel: str = 'mse'
@@ -57,11 +57,11 @@ class LossSettings:
 
 
 class Objective(NamedTuple):
-  """What a run minimizes.
+  """The loss of a run, a function of parameters and images.
 
   Attributes:
-    perceptual: a module (images, images) -> distances [B]; None where the loss
-      has no such term.
+    perceptual: a module (images, images) -> distances [B]; None without a
+      perceptual loss.
   """
 
   model: Autoencoder
@@ -79,7 +79,7 @@ class Objective(NamedTuple):
     """Computes the loss of a batch of images [B, h, w, 3] in [0, 1].
 
     Args:
-      perceptual_params: of the perceptual network; they never change.
+      perceptual_params: of the perceptual network; they are not trained.
 
     Returns:
       The loss, and (metrics, forward pass, new codebook): metrics are the
@@ -124,15 +124,16 @@ class Objective(NamedTuple):
     return loss, (metrics, output, updates.get('codebook', codebook))
 
   def check_weights(self, side: int) -> list[str]:
-    """Checks that there is just one weight for each term.
+    """Checks that each term has a weight, and each weight a term.
 
-    Also that images [B, side, side, 3] are not too small for the networks.
+    Args:
+      side: of the images [B, side, side, 3], on which the networks are tried.
 
     Returns:
       The terms, in the order in which a step computes them.
 
     Raises:
-      InputError: it is not so.
+      InputError: a term or a weight is alone, or images are too small.
     """
     terms, may = self._terms(side)
     missing = [name for name in terms if name not in self.loss.weights]
@@ -146,7 +147,7 @@ class Objective(NamedTuple):
     return terms + [name for name in may if name in self.loss.weights]
 
   def _terms(self, side: int) -> tuple[list[str], list[str]]:
-    """The terms that must have a weight, and those that may."""
+    """Returns the terms that must have a weight, and those that may."""
     key = jax.random.key(0)
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     output, variables = jax.eval_shape(self.model.init_with_output, key, images)
@@ -168,13 +169,13 @@ class Objective(NamedTuple):
 def make_objective(
   model: Autoencoder, loss: LossSettings
 ) -> tuple[Objective, Any]:
-  """Builds what a run minimizes, and reads the weights of what compares.
+  """Builds the loss of a run, and reads the weights of its perceptual network.
 
   Returns:
     The objective, and the parameters of its perceptual network or None.
 
   Raises:
-    InputError: there are no such weights, or of another shape.
+    InputError: the weights are missing, or of another shape.
   """
   if not loss.perceptual:
     return Objective(model, loss), None
@@ -184,6 +185,6 @@ def make_objective(
 
 
 def training_psnr(images: Array, reconstructions: Array) -> Array:
-  """PSNR of each image [B], before rounding to what a file would hold."""
+  """Returns the PSNR of each image, [B], before rounding to uint8."""
   clipped = jnp.clip(jax.lax.stop_gradient(reconstructions), 0, 1)
   return -10 * jnp.log10(PIXEL_LOSSES['mse'](images, clipped) + 1e-12)

@@ -1,4 +1,4 @@
-"""The optimizer: one for the networks, one on the sphere for dictionaries."""
+"""Builds the optimizer of the networks, and the one of dictionaries."""
 
 import dataclasses
 
@@ -22,17 +22,17 @@ OPTIMIZERS = ('adam', 'adamw')
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-  """How the weights move.
+  """Settings of the optimizer.
 
   Attributes:
     name: 'adam' or 'adamw'.
-    learning_rate: at its highest.
+    learning_rate: the highest one of the schedule.
     dictionary_learning_rate: the same for the atoms of a dictionary.
-    warmup: steps of linear rise from zero.
+    warmup: steps of linear increase from zero.
     final: the fraction of the learning rate that the cosine decays to.
     b1, b2: decays of Adam's moments.
     weight_decay: of 'adamw', for kernels only.
-    clip: the largest norm of the networks' gradient; 0 does not clip.
+    clip: the maximum norm of the networks' gradient; 0 does not clip.
     accumulate: batches whose mean gradient makes one update.
     ema: decay per step of the averaged weights that evaluation uses.
   """
@@ -61,7 +61,7 @@ class OptimizerSettings:
 def learning_rate_schedule(
   settings: OptimizerSettings, peak: float, steps: int
 ) -> optax.Schedule:
-  """Returns the warm-up and cosine decay of a run of so many steps."""
+  """Returns the warm-up and cosine decay of a run of some steps."""
   updates = max(steps // settings.accumulate, 1)
   return optax.warmup_cosine_decay_schedule(
     init_value=0.0 if settings.warmup else peak,
@@ -75,7 +75,7 @@ def learning_rate_schedule(
 def make_optimizer(
   settings: OptimizerSettings, steps: int
 ) -> optax.GradientTransformation:
-  """Builds the optimizer of a run of so many steps.
+  """Builds the optimizer of a run of some steps.
 
   Parameters named `dictionary` keep columns of norm 1, have a learning rate of
   their own and never decay (`on_the_sphere`); all others are clipped together.

@@ -1,4 +1,4 @@
-"""Everything that the next step needs."""
+"""The state of a run between two steps."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   ema_params: Any  # averaged weights, for evaluation
   key: Array
-  adversary: Any = flax.struct.field(default_factory=dict)  # {} where none is
+  adversary: Any = flax.struct.field(default_factory=dict)  # {} without one
 
 
 def create_train_state(
@@ -32,7 +32,7 @@ def create_train_state(
   seed: Array,
   adversary: Adversary | None = None,
 ) -> TrainState:
-  """Draws weights, and lets the bottleneck start from a first batch.
+  """Draws weights, and initializes the bottleneck by a first batch.
 
   Args:
     images: [B, h, w, 3] in [0, 1].
@@ -70,7 +70,7 @@ def state_shapes(
   side: int,
   adversary: Adversary | None = None,
 ) -> TrainState:
-  """The shapes and dtypes of a run's state, of which nothing is computed."""
+  """Returns the shapes and dtypes of a run's state, without computing it."""
   images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
 
@@ -81,5 +81,5 @@ def state_shapes(
 
 
 def evaluation_variables(state: TrainState) -> dict[str, Any]:
-  """The variables that evaluation uses: averaged weights, last statistics."""
+  """Returns the variables of evaluation: averaged weights, last statistics."""
   return {'params': state.ema_params, 'codebook': state.codebook}

@@ -1,4 +1,4 @@
-"""One step of training, as for one device."""
+"""Builds one step of training, written as for one device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,10 +26,10 @@ def make_train_step(
   ema: float,
   adversary: Adversary | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-  """Builds the pure function of a step.
+  """Builds the pure function of a step: (state, images, perceptual_params).
 
-  It takes a state, images uint8 [B, h, w, 3] and the parameters of the
-  perceptual network, if there is one, and returns (state, metrics).
+  It returns (state, metrics). Images are uint8 [B, h, w, 3]; the parameters are
+  those of the perceptual network, or None.
   """
 
   def train_step(
@@ -96,7 +96,7 @@ def _adversarial_weight(
   loss: Array,
   image_gradient: Array,
 ) -> Array:
-  """The weight of the adversarial loss; 0 where it says nothing yet."""
+  """Returns the weight of the adversarial loss; 0 where its gradient is 0."""
   weight = jnp.float32(adversary.settings.weight)
   if adversary.settings.adaptive:
     # Of the two passes back, only what the last layer needs is computed.

@@ -1,4 +1,4 @@
-"""Ends a run between two steps when the system asks for it."""
+"""Ends a run between two steps where the system asks for it."""
 
 import contextlib
 import itertools
@@ -17,21 +17,20 @@ T = TypeVar('T')
 
 
 class Abandoned(Exception):
-  """The run was asked to stop, and what it did is dropped."""
+  """Raised where a run was asked to stop, and the work at hand is dropped."""
 
 
 class StopRequests:
-  """Whether a run was asked to stop; see `stop_requests`."""
+  """The requests to stop a run; see `stop_requests`."""
 
   def __init__(self, listener: Listener):
     self._listener, self._asked = listener, False
     self._points = itertools.count()
 
   def asked(self) -> bool:
-    """Whether to save and stop.
+    """Returns whether the run was asked to save and stop.
 
-    Of several processes, all are told so at the same call: each must make the
-    same calls.
+    Several processes learn it at the same call: each must make the same calls.
     """
     if jax.process_count() == 1:
       return self._listener.number is not None
@@ -53,11 +52,11 @@ class StopRequests:
 
   @contextlib.contextmanager
   def rescuing(self, rescue: Callable[[], None]) -> Iterator[None]:
-    """A block that is left by Abandoned, or from outside after a rescue.
+    """Runs a block that Abandoned ends, or a rescue from outside.
 
-    A script whose main thread does not come out of it in seconds ends after
-    another thread has called `rescue`. One of several processes waits, since
-    they can only save together.
+    Where the main thread does not leave the block within seconds of a request
+    to stop, another thread calls `rescue` and ends the program. One of several
+    processes waits, since they can only save together.
     """
     alone = jax.process_count() == 1
     with (
@@ -69,9 +68,9 @@ class StopRequests:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-  """Takes Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as the wish to save and stop.
+  """Takes Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 as requests to save and stop.
 
-  In a thread that is not the main one, nothing is heard.
+  Only the main thread receives signals.
   """
   several = jax.process_count() > 1
   # Of several processes JAX itself hears SIGTERM, and agrees with the others.
@@ -81,10 +80,10 @@ def stop_requests() -> Iterator[StopRequests]:
     alone = listener is not Listener.active
     if alone and threading.current_thread() is threading.main_thread():
       stack.enter_context(listener)
-    stack.enter_context(listener.noting(_tell_jax if several else None))
+    stack.enter_context(listener.noting(_notify_jax if several else None))
     yield StopRequests(listener)
 
 
-def _tell_jax(number: int) -> None:
+def _notify_jax(number: int) -> None:
   if number != signal.SIGTERM:
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, one config for life."""
+"""The folder of a run: one process at a time, one config for ever."""
 
 import contextlib
 import errno
@@ -21,11 +21,11 @@ from lasers_jax.core.files import (
 from lasers_jax.errors import InputError, shown
 
 CONFIG = 'config.json'
-FORMAT = 1  # of what stands beside it: other numbers are not read
+FORMAT = 1  # of the files beside the config: other formats are not read
 FINGERPRINTS = 'data.json'
 
-# Keys that may change when a run goes on: none of them changes the numbers.
-# `steps` does, but only from here on, and by the user's wish.
+# Keys that may change when a run goes on: none of them changes results, except
+# `steps`, and that only from here on.
 _MAY_CHANGE = (
   'steps',
   'mesh',
@@ -37,20 +37,20 @@ _MAY_CHANGE = (
   'evaluation',
   'tensorboard',
 )
-# What the file system says that cannot lock: Lustre, some NFS, FUSE.
+# Errors of file systems that cannot lock: Lustre, some NFS, FUSE.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-# Orbax takes the path of a checkpoint for a pattern, a backslash for a slash
-# and gs:/ for a bucket: what it writes there, it does not find again.
+# Orbax takes the path of a checkpoint as a pattern, a backslash as a slash and
+# gs:/ as a bucket: it does not find again what it writes there.
 _LOST_IN_PATHS = '*', '?', '[', '\\', '/gs:/'
 
 
 class Run(NamedTuple):
-  """What makes a run the one of its workdir.
+  """The config and the data by which a run belongs to its workdir.
 
   Attributes:
     config: nested dictionaries, as the user gave them.
-    with_defaults: fills in what a config leaves to the defaults; an older
-      config may lack keys that came later.
+    with_defaults: fills in the defaults of a config; an older config may lack
+      keys that came later.
     fingerprints: of the images of each split that was opened; see `data`.
   """
 
@@ -63,7 +63,7 @@ def locate(path: str) -> str:
   """Returns the absolute path of a workdir; `~` is the home folder.
 
   Raises:
-    InputError: what is saved there could not be read again.
+    InputError: checkpoints could not be read back from such a path.
   """
   path = local(path)
   for bad in _LOST_IN_PATHS:
@@ -78,21 +78,20 @@ def locate(path: str) -> str:
     shown = path.encode('utf-8', 'backslashreplace').decode()
     # The same bytes may be letters in another locale.
     utf8 = sys.getfilesystemencoding() == 'utf-8'
-    mend = 'choose another workdir than' if utf8 else 'set PYTHONUTF8=1 for'
+    remedy = 'choose another workdir than' if utf8 else 'set PYTHONUTF8=1 for'
     raise InputError(
       'no checkpoint can be read back from a path that is no UTF-8: '
-      f'{mend} {shown}'
+      f'{remedy} {shown}'
     ) from error
   return path
 
 
 @contextlib.contextmanager
 def lock_workdir(workdir: str, run: Run) -> Iterator[None]:
-  """Locks a workdir for this run alone, and writes there what it is.
+  """Locks a workdir for this run alone, and writes its config and data there.
 
-  The lock ends with the process, however that ends. In a run of several
-  processes the first one locks it for all. Where the disk cannot lock, the log
-  says so.
+  The lock ends with the process, however that ends. The first of several
+  processes locks it for all. Where the disk cannot lock, the log has a warning.
 
   Raises:
     InputError: the workdir cannot be written, another process trains in it,
@@ -128,7 +127,7 @@ def _lock(file, workdir: str) -> None:
 
 
 def _write_run(workdir: str, run: Run) -> None:
-  """Writes what a new run is; compares it where a run goes on."""
+  """Writes the config and data of a new run; compares those of an old one."""
   if os.path.exists(os.path.join(workdir, CONFIG)):
     check_config(workdir, run)
     check_fingerprints(workdir, run.fingerprints)
@@ -140,7 +139,7 @@ def _write_run(workdir: str, run: Run) -> None:
 
 
 def check_config(workdir: str, run: Run) -> None:
-  """Raises InputError where a workdir is of a run with other numbers.
+  """Raises InputError where a workdir is of a run with other results.
 
   The same images under another name are no difference.
   """
@@ -165,7 +164,7 @@ def check_config(workdir: str, run: Run) -> None:
 def check_fingerprints(
   workdir: str, fingerprints: Mapping[str, Mapping[str, Any]]
 ) -> None:
-  """Logs a line for each split whose list of images has changed."""
+  """Logs a warning for each split whose list of images has changed."""
   known = load_fingerprints(workdir)
   for split, now in fingerprints.items():
     before = known.get(split, now)
@@ -178,7 +177,7 @@ def check_fingerprints(
 
 
 def load_fingerprints(workdir: str) -> dict[str, Any]:
-  """Reads the fingerprints of the splits; none where they are not known."""
+  """Reads the fingerprints of the splits; {} where they are not known."""
   try:
     with open(os.path.join(workdir, FINGERPRINTS), encoding='utf-8') as file:
       known = json.load(file)
@@ -190,7 +189,7 @@ def load_fingerprints(workdir: str) -> dict[str, Any]:
 
 
 def write_config(folder: str, config: Mapping[str, Any]) -> None:
-  """Writes a config and the format of what stands beside it."""
+  """Writes a config, with the format of the files beside it."""
   text = json.dumps({'format': FORMAT, **config}, indent=2)
   write_text(os.path.join(folder, CONFIG), text + '\n')
 
@@ -226,9 +225,9 @@ def load_config(folder: str) -> dict:
 def save_failure(
   workdir: str, step: int, term: str, batch: dict[str, np.ndarray]
 ) -> str:
-  """Keeps the batch of a step whose loss was not finite; returns the path.
+  """Writes the batch of a step whose loss is not finite; returns the path.
 
-  Of several processes each keeps its own rows: failure-STEP-PROCESS.npz.
+  Each of several processes writes its own rows: failure-STEP-PROCESS.npz.
   """
   process = f'-{jax.process_index()}' if jax.process_count() > 1 else ''
   path = os.path.join(workdir, f'failure-{step}{process}.npz')
@@ -237,7 +236,7 @@ def save_failure(
 
 
 def _plain(config: dict) -> dict:
-  """The config as JSON would give it back: tuples become lists."""
+  """Returns the config as JSON reads it back: tuples become lists."""
   return json.loads(json.dumps(config, default=str))
 
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from lasers_jax.data import listing
-from lasers_jax.data.listing import list_images, say
+from lasers_jax.data.listing import count_reasons, list_images
 from tests.data.made import save
 
 
@@ -201,7 +201,8 @@ def test_names_that_are_no_text_are_names(tmp_path):
 
 def test_what_is_left_out_is_counted_by_reason():
   left_out = [('a', 'hidden'), ('b.png', 'broken links'), ('c', 'hidden')]
-  assert say(left_out) == 'hidden: 2 (a, ...); broken links: 1 (b.png)'
+  said = count_reasons(left_out)
+  assert said == 'hidden: 2 (a, ...); broken links: 1 (b.png)'
 
 
 def test_progress_is_said_every_few_seconds(caplog, monkeypatch):

@@ -165,7 +165,7 @@ def test_another_model_is_named_and_nothing_moved(copied_run, changes, said):
 
 def test_the_last_ones_are_kept(tiny_run, tmp_path, whole):
   state = restore(tiny_run.workdir, whole, read_only=True)
-  with Checkpoints(str(tmp_path), keep=2) as checkpoints:
+  with Checkpoints(str(tmp_path), max_to_keep=2) as checkpoints:
     for step in 7, 8, 9:
       checkpoints.save(state.replace(step=np.int32(step)))
     checkpoints.save(state.replace(step=np.int32(9)))  # A second time.
