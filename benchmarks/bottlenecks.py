@@ -54,20 +54,20 @@ SIDE = 32  # of an image, in sites
 CORES = len(os.sched_getaffinity(0))
 SPARE = 2**29  # bytes left to the rest of the machine
 
-_NAMES = flags.DEFINE_list('names', LABELS, 'The rows.')
-_SIZES = flags.DEFINE_list('sizes', '1024,65536', 'K, one table each.')
+_NAMES = flags.DEFINE_list('names', LABELS, 'Rows to measure.')
+_SIZES = flags.DEFINE_list('sizes', '1024,65536', 'Codes K, one table each.')
 _IMAGES = flags.DEFINE_integer('images', 16, f'Images of {SIDE}×{SIDE} sites.')
-_WIDTH = flags.DEFINE_integer('width', 64, 'D.')
+_WIDTH = flags.DEFINE_integer('width', 64, 'Width D of a latent.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of the interleaved run.')
-_PATIENCE = flags.DEFINE_float('patience', 12, 'Seconds a pass, in a row.')
-_LIMIT = flags.DEFINE_float('limit', 240, 'Seconds to measure memory in.')
-_JOB = flags.DEFINE_list('job', [], 'For its own use: what a process does.')
+_PATIENCE = flags.DEFINE_float('patience', 12, 'Seconds of a pass, at most.')
+_LIMIT = flags.DEFINE_float('limit', 240, 'Seconds of a memory job.')
+_JOB = flags.DEFINE_list('job', [], 'For internal use: the job of a process.')
 
 Passes = dict[str, Callable[[], None]]
 
 
 def settings(label: str, k: int):
-  """The sections `bottleneck` and `loss.weights` of a row."""
+  """Returns the sections `bottleneck` and `loss.weights` of a row."""
   section, weights = choose(label.split('-')[0], k)
   bits = k.bit_length() - 1
   # About K codes, as in table 1 of the paper.
@@ -86,7 +86,7 @@ def settings(label: str, k: int):
 
 
 def latents(seed: int) -> np.ndarray:
-  """Random latents [images, SIDE, SIDE, D]."""
+  """Draws latents [images, SIDE, SIDE, D]."""
   shape = _IMAGES.value, SIDE, SIDE, _WIDTH.value
   return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
@@ -158,7 +158,7 @@ def theirs(label: str, k: int) -> Passes:
   section, weights = settings(label, k)
   module, options = their_module(section, weights), {}
   if 'temperature' in section:
-    options['inv_temperature'] = 1 / section.temperature
+    options['inv_temperature'] = 1 / section['temperature']
   z, c = (torch.from_numpy(latents(i)).flatten(1, 2) for i in (0, 1))
   z.requires_grad_()
 
@@ -177,7 +177,7 @@ def theirs(label: str, k: int) -> Passes:
 
 
 def their_module(section, weights):
-  """The peer's module with the same settings."""
+  """Builds the peer's module with the same settings."""
   import vector_quantize_pytorch as peer
 
   d, name = _WIDTH.value, section['name']
@@ -197,8 +197,8 @@ def their_module(section, weights):
   fields['commitment_weight'] = weights['commitment']
   if name == 'simvq':
     fields['commitment_weight'] = weights['codebook']
-    share = weights['commitment'] / weights['codebook']
-    return peer.SimVQ(**fields, input_to_quantize_commit_loss_weight=share)
+    ratio = weights['commitment'] / weights['codebook']
+    return peer.SimVQ(**fields, input_to_quantize_commit_loss_weight=ratio)
   fields['rotation_trick'] = book['gradient'] == 'rotation'
   fields['use_cosine_sim'] = book['distance'] == 'cosine'
   fields.update(
@@ -223,7 +223,7 @@ def bytes_of(field: str, file: str) -> int:
 
 
 def peak_memory(label: str, k: int, side: str) -> float:
-  """MiB that forward and backward takes beyond what was there before."""
+  """Measures the MiB that forward and backward add to those before."""
   run = BUILDERS[side](label, k)['both']
   run()  # what the first call loads is not of the others
   gc.collect()
@@ -235,10 +235,10 @@ def peak_memory(label: str, k: int, side: str) -> float:
   return (bytes_of('VmHWM', 'self/status') - before) / 2**20
 
 
-def seconds(function: Callable[[], None], least: float) -> float:
-  """The mean over as many calls as take `least` seconds, one at least."""
+def seconds(function: Callable[[], None], minimum: float) -> float:
+  """Times calls for `minimum` seconds, at least one, and returns the mean."""
   calls, start = 0, time.perf_counter()
-  while not calls or time.perf_counter() - start < least:
+  while not calls or time.perf_counter() - start < minimum:
     function()
     calls += 1
   return (time.perf_counter() - start) / calls
@@ -262,7 +262,7 @@ def interleaved(label: str, k: int, *sides: str) -> dict[str, list[float]]:
 
 
 def do(kind: str, label: str, k: str, *sides: str) -> None:
-  """Does the job of a process; prints what it finds, or why it fails."""
+  """Does the job of a process; prints its result, or why it fails."""
   jax.config.update('jax_platforms', 'cpu')
   most = bytes_of('MemAvailable', 'meminfo') - SPARE
   resource.setrlimit(resource.RLIMIT_DATA, (most, most))
@@ -278,7 +278,7 @@ def do(kind: str, label: str, k: str, *sides: str) -> None:
 
 
 def process(failures: list[str], *job):
-  """Does a job in a new process; None and a line of failures where it fails."""
+  """Does a job in a new process; adds a line to `failures` where it fails."""
   command = [sys.executable, *sys.argv, f'--job={",".join(map(str, job))}']
   limit = _LIMIT.value if job[0] == 'memory' else None
   try:
@@ -294,7 +294,7 @@ def process(failures: list[str], *job):
 
 
 def measure(failures: list[str], label: str, k: int) -> list[str]:
-  """Measures a row: the cells of its table."""
+  """Measures a row, and returns the cells of its table."""
   has = label.split('-')[0] in PEER_HAS and importlib.util.find_spec(PEER)
   sides = BUILDERS if has else ['ours']
   memory = {x: process(failures, 'memory', label, k, x) for x in sides}
@@ -308,7 +308,7 @@ def number(x: float | None, digits: int = 1) -> str:
 
 
 def cells(memory: dict, times: dict) -> list[str]:
-  """Times and memory of both sides, and the ratios of times."""
+  """Returns times and memory of both sides, and the ratios of times."""
   found = []
   for side in BUILDERS:
     for name in PASSES:

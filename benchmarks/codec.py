@@ -1,13 +1,13 @@
-"""Times codecs of whole pictures: megapixels a second, and where they go.
+"""Times codecs of whole images: megapixels a second, by part.
 
   python benchmarks/codec.py
 
-Models of configs/photos.py, and that of integers of configs/codec.py, with
-random weights that have seen a few crops of a photograph code one of --height x
---width pixels to a file and back, on whatever device there is, compilation
-apart. One interleaved run of --rounds; medians, and the median share of the
-time that the range coder took, which runs on the host. Prints a table in
-Markdown.
+The models are those of configs/photos.py, and that of integers of
+configs/codec.py, with random weights, initialized by a few crops of a
+photograph. Each codes an image of --height x --width pixels to a file and back,
+on whatever device there is, compilation apart. One interleaved run of --rounds;
+medians, and the median fraction of the time in the range coder, which runs on
+the host. Prints a table in Markdown.
 """
 
 import statistics
@@ -28,8 +28,8 @@ from lasers_jax.codec.model import ModelCodec, fit_tables
 from lasers_jax.core import sharding
 from lasers_jax.experiment import settings
 
-_HEIGHT = flags.DEFINE_integer('height', 512, 'Of the picture, in pixels.')
-_WIDTH = flags.DEFINE_integer('width', 768, 'Of the picture, in pixels.')
+_HEIGHT = flags.DEFINE_integer('height', 512, 'Side of the image in pixels.')
+_WIDTH = flags.DEFINE_integer('width', 768, 'Side of the image in pixels.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
 CODECS = {
   'lasers': (photos, False),
@@ -44,9 +44,9 @@ CODECS = {
 
 
 def build(
-  name: str, config: ModuleType, context: bool, picture: np.ndarray
+  name: str, config: ModuleType, context: bool, image: np.ndarray
 ) -> ModelCodec:
-  """A codec of random weights, fitted to the picture's own codes."""
+  """Builds a codec of random weights, fitted to the image's own codes."""
   bottleneck = name.partition(',')[0]
   model = settings.from_config(config.get_config(bottleneck).to_dict()).model
   photograph = data.astronaut()
@@ -61,23 +61,25 @@ def build(
     rngs={'bottleneck': jax.random.key(1)},
   )
   variables = {**variables, **fitted}
-  batch = {'image': picture[None], 'mask': np.ones(1, bool)}
+  height, width, _ = image.shape
+  sides = {'height': np.array([height]), 'width': np.array([width])}
+  batch = {'image': image[None], 'mask': np.ones(1, bool), **sides}
   tables = fit_tables(model, variables, [batch], context)
   state = State('none', {}, tables)
   mesh = sharding.make_mesh(data=1)
   return ModelCodec(model, variables, mesh, None, state)
 
 
-def times(coder: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
-  """Seconds to encode and decode, and of each what the range coder took."""
+def times(coder: ModelCodec, image: np.ndarray) -> tuple[float, ...]:
+  """Returns the seconds to encode and decode, and of its range coder."""
   marks = [time.perf_counter()]
 
   def mark(value):
     marks.append(time.perf_counter())
     return value
 
-  codes = mark(coder.codes_of(picture))
-  file = mark(coder.codec.write(codes, *picture.shape[:2]))
+  codes = mark(coder.codes_of(image))
+  file = mark(coder.codec.write(codes, *image.shape[:2]))
   mark(coder.decode(file))
   mark(coder.codec.read(file))
   network, writing, decoding, reading = np.diff(marks)
@@ -85,13 +87,13 @@ def times(coder: ModelCodec, picture: np.ndarray) -> tuple[float, ...]:
 
 
 def main(_) -> None:
-  picture = np.tile(data.astronaut(), (2, 2, 1))
-  picture = np.ascontiguousarray(picture[: _HEIGHT.value, : _WIDTH.value])
-  coders = {name: build(name, *what, picture) for name, what in CODECS.items()}
+  image = np.tile(data.astronaut(), (2, 2, 1))
+  image = np.ascontiguousarray(image[: _HEIGHT.value, : _WIDTH.value])
+  coders = {name: build(name, *what, image) for name, what in CODECS.items()}
   found = {name: [] for name in coders}
   for i in range(_ROUNDS.value + 1):
     for name, coder in coders.items():
-      measured = times(coder, picture)
+      measured = times(coder, image)
       if i:  # the first round compiles
         found[name].append(measured)
   print(
@@ -101,10 +103,10 @@ def main(_) -> None:
     '| codec | bits per pixel | encode, MP/s | range coder | decode, MP/s | '
     'range coder |\n|---|---|---|---|---|---|'
   )
-  megapixels = picture[..., 0].size / 1e6
+  megapixels = image[..., 0].size / 1e6
   for name, rows in found.items():
     encode, decode, writing, reading = np.transpose(rows)
-    bits = 8e-6 * len(coders[name].encode(picture)) / megapixels
+    bits = 8e-6 * len(coders[name].encode(image)) / megapixels
     print(
       f'| `{name}` | {bits:.3g} '
       f'| {megapixels / statistics.median(encode):.2f} '

@@ -26,7 +26,7 @@ from configs import cifar10
 from lasers_jax.decoders import Draw
 from lasers_jax.experiment import settings
 
-_SIDE = flags.DEFINE_integer('side', 32, 'Of an image, in pixels.')
+_SIDE = flags.DEFINE_integer('side', 32, 'Side of an image in pixels.')
 _BATCH = flags.DEFINE_integer('batch', 32, 'Images at a time.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
 
@@ -42,7 +42,7 @@ ROWS: dict[str, dict | None] = {
 
 
 def build(name: str, fields: dict | None) -> tuple[Callable[[], None], float]:
-  """Compiles a decoder of latents: a call, and its memory in MiB."""
+  """Compiles a decoder of latents; returns its call, and its memory in MiB."""
   plain = 'vq+wide' if 'wide' in name else 'vq'
   config = cifar10.get_config(plain if fields is None else 'vq+swycc-mse')
   model = settings.from_config(config.to_dict()).model

@@ -35,11 +35,11 @@ from lasers_jax.data.photos import open_photos
 _BUDGETS = flags.DEFINE_list(
   'budgets',
   '0.25,0.5,1,2.5,5,10,20',
-  'Seconds of learning after which to look.',
+  'Seconds of learning after which the error is measured.',
 )
 _BATCH = flags.DEFINE_integer('batch', 1024, 'Signals of one update.')
 _SIGNALS = flags.DEFINE_integer('signals', 200_000, 'Signals to learn from.')
-_PLOT = flags.DEFINE_string('plot', None, 'Where to write the plot.')
+_PLOT = flags.DEFINE_string('plot', None, 'File of the plot; none if unset.')
 
 CORES = len(os.sched_getaffinity(0))
 SIDE = 8  # of a patch, in pixels
@@ -56,7 +56,7 @@ class Problem(NamedTuple):
   k: int
   s: int
   start: np.ndarray  # the first atoms, float32 [D, K]
-  least: float | None  # the error of the dictionary that made the signals
+  baseline: float | None  # the error of the planted dictionary
 
 
 class Look(NamedTuple):
@@ -78,8 +78,7 @@ def problems() -> list[Problem]:
   )
   signals, truth = planted_signals(n + TESTED, 64, 256, 4)
   planted = problem('planted', signals[:n], signals[n:], 256, 4)
-  least = error(planted, truth)
-  return [patches, planted._replace(least=least)]
+  return [patches, planted._replace(baseline=error(planted, truth))]
 
 
 def problem(name: str, train, test, k: int, s: int) -> Problem:
@@ -91,7 +90,7 @@ def problem(name: str, train, test, k: int, s: int) -> Problem:
 def photo_patches(split: str, count: int) -> np.ndarray:
   """Draws grey patches, as many from each photograph: [count, SIDE²]."""
   rng, found = np.random.default_rng(0), []
-  photos = open_photos(split, HELD_OUT)
+  photos = open_photos('', split, held_out=HELD_OUT)
   for photo in photos:
     grey = photo['image'].astype(np.float32).mean(axis=2) / 255
     windows = np.lib.stride_tricks.sliding_window_view(grey, (SIDE, SIDE))
@@ -117,7 +116,7 @@ def planted_signals(n: int, d: int, k: int, s: int):
 
 
 def error(problem: Problem, dictionary) -> float:
-  """|x - Dc|² / |x|² over the test signals."""
+  """Returns |x - Dc|² / |x|² over the test signals."""
   dictionary = coding.normalize_atoms(jnp.asarray(dictionary, jnp.float32))
   code = coding.batch_omp(problem.test, dictionary, problem.s)
   residuals = problem.test - np.asarray(coding.reconstruct(code, dictionary))
@@ -228,8 +227,8 @@ def measure(problem: Problem) -> dict[str, list[Result | None]]:
 
 def print_table(problem: Problem, results) -> None:
   first = f'at the start {error(problem, problem.start):.4f}'
-  if problem.least is not None:
-    first += f', of the planted dictionary {problem.least:.4f}'
+  if problem.baseline is not None:
+    first += f', of the planted dictionary {problem.baseline:.4f}'
   n, d = problem.train.shape
   print(
     f'\n{problem.name}: {n}×{d} signals, K = {problem.k}, S = {problem.s};'
@@ -267,8 +266,8 @@ def draw(problems: list[Problem], tables, path: str) -> None:
         ms=4,
         label=name,
       )
-    if problem.least is not None:
-      axis.axhline(problem.least, color='grey', lw=1, label='planted')
+    if problem.baseline is not None:
+      axis.axhline(problem.baseline, color='grey', lw=1, label='planted')
     axis.set(
       xscale='log',
       yscale='log',

@@ -1,4 +1,4 @@
-"""Gives a codec files that were damaged on purpose, and sees what it does.
+"""Reads files that were damaged on purpose by a codec, and counts outcomes.
 
   python benchmarks/mutations.py --n=20000
 
@@ -6,8 +6,8 @@ Small models with random weights code random latents, with a context model and
 without; their files are cut, flipped, spliced, lengthened, given other sizes,
 versions and hashes, half of the time with a checksum that fits. Each must be
 read as codes, or refused with one line, in short time and little memory. Prints
-what came of how many, the longest time, and the most memory that reading one
-took (as Python and NumPy count it).
+the outcomes and their counts, the longest time, and the most memory of one
+reading (as Python and NumPy count it).
 """
 
 import collections
@@ -26,8 +26,8 @@ from lasers_jax.bottlenecks import VQ, Entropy, Lasers, Residual
 from lasers_jax.codec import Codec, container, fit_tables
 from lasers_jax.errors import InputError
 
-_N = flags.DEFINE_integer('n', 20_000, 'Damaged files.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the damage.')
+_N = flags.DEFINE_integer('n', 20_000, 'Damaged files to read.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the damage.')
 
 F, SITES = 4, 16
 BOTTLENECKS = {
@@ -42,7 +42,7 @@ BOTTLENECKS = {
 
 
 def make(bottleneck, context: bool) -> tuple[Codec, bytes]:
-  """A codec, with a context model or without, and a file of it."""
+  """Builds a codec, with a context model or without, and a file of it."""
   z = jax.random.normal(jax.random.key(0), (4, SITES, SITES, bottleneck.D))
   variables = bottleneck.init(jax.random.key(1), z, train=False)
   codes = bottleneck.apply(variables, z, method='encode')
@@ -73,12 +73,12 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
       case 4 if at < len(changed):
         changed[at] ^= 1 << int(rng.integers(8))
   if rng.random() < 0.5:
-    return mend(bytes(changed), rng)
+    return repair_head(bytes(changed), rng)
   return bytes(changed)
 
 
-def mend(data: bytes, rng: np.random.Generator) -> bytes:
-  """Gives what is left of a file a head that fits, and often other sides."""
+def repair_head(data: bytes, rng: np.random.Generator) -> bytes:
+  """Gives the rest of a file a head that fits, and often other sides."""
   body = data[container.HEAD_BYTES :]
   if rng.random() < 0.5:
     largest = 21 if rng.random() < 0.5 else 7

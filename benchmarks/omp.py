@@ -14,7 +14,7 @@ orthogonal-matching-pursuit-gpu`), with all cores: SPAMS, which selects as
 package, on 4096 signals at most and scaled. On an accelerator only the last
 one does, on the same card.
 
-The floor is what any such method does at the least, by XLA. On a CPU: the
+The lower bound is the work that every such method does, by XLA. On a CPU: the
 correlations, one pass of maxima over them, and the Gram matrix where K is
 below (S - 1) N. On an accelerator: the traffic of the correlations, written
 and read once a step. Prints tables in Markdown.
@@ -36,7 +36,7 @@ from absl import app, flags
 from lasers_jax.coding import batch_omp, reconstruct
 
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of the interleaved run.')
-_PATIENCE = flags.DEFINE_float('patience', 12, 'Seconds a method, at a shape.')
+_PATIENCE = flags.DEFINE_float('patience', 12, 'Seconds of a method, at most.')
 _SHAPES = flags.DEFINE_list(
   'shapes',
   '16384x16x128x4,16384x64x512x4,16384x64x1024x8,4096x256x2048x8,'
@@ -53,7 +53,7 @@ OURS = {
 }
 SPAMS = f'SPAMS, {CORES} threads'
 SINGLE = 'SPAMS, 1 thread'
-SKLEARN, TORCH, FLOOR = 'scikit-learn', 'PyTorch package', 'floor'
+SKLEARN, TORCH, BOUND = 'scikit-learn', 'PyTorch package', 'lower bound'
 
 
 class Problem(NamedTuple):
@@ -80,7 +80,7 @@ def random_problem(n: int, d: int, k: int, s: int) -> Problem:
 
 def make_methods(problem: Problem) -> dict[str, Method]:
   methods = {name: ours(problem, name) for name in OURS}
-  methods[FLOOR] = floor(problem)
+  methods[BOUND] = lower_bound(problem)
   if jax.default_backend() == 'cpu':
     if importlib.util.find_spec('spams'):
       methods[SINGLE] = Method(lambda: spams_support(problem, 1))
@@ -102,7 +102,7 @@ def ours(problem: Problem, name: str) -> Method:
   return Method(run)
 
 
-def floor(problem: Problem) -> Method:
+def lower_bound(problem: Problem) -> Method:
   signals, atoms = jnp.asarray(problem.signals), jnp.asarray(problem.atoms)
   n, k = signals.shape[0], atoms.shape[1]
   if jax.default_backend() == 'cpu':
@@ -117,7 +117,7 @@ def floor(problem: Problem) -> Method:
 
 
 def spams_support(problem: Problem, threads: int) -> np.ndarray:
-  """Codes by SPAMS: the chosen atoms [N, S], sorted."""
+  """Returns the atoms that SPAMS chooses: [N, S], sorted."""
   import spams
 
   signals, atoms, s = problem
@@ -164,10 +164,10 @@ def torch_package(problem: Problem) -> Method:
   return Method(run, len(problem.signals) / part)
 
 
-def seconds(function: Callable[[], Any], least: float = 0.1) -> float:
-  """The mean over as many calls as take `least` seconds, one at least."""
+def seconds(function: Callable[[], Any], minimum: float = 0.1) -> float:
+  """Times calls for `minimum` seconds, at least one, and returns the mean."""
   calls, start = 0, time.perf_counter()
-  while not calls or time.perf_counter() - start < least:
+  while not calls or time.perf_counter() - start < minimum:
     function()
     calls += 1
   return (time.perf_counter() - start) / calls
@@ -195,14 +195,14 @@ def measure(methods: dict[str, Method], rounds: int):
 
 
 def ratio(times, name: str, base: str) -> float:
-  """The median over their common rounds of `name`'s time over `base`'s."""
+  """Returns the median over common rounds of `name`'s time over `base`'s."""
   return statistics.median(
     a / b for a, b in zip(times[name], times[base], strict=False)
   )
 
 
 def scikit_learn_support(problem: Problem) -> np.ndarray:
-  """Codes the first signals in float64: the chosen atoms [CHECKED, S]."""
+  """Returns the atoms of the first signals in float64: [CHECKED, S]."""
   from sklearn.linear_model import orthogonal_mp
 
   signals = problem.signals[:CHECKED].astype(np.float64)
@@ -213,7 +213,7 @@ def scikit_learn_support(problem: Problem) -> np.ndarray:
 
 
 def is_tie(signal, atoms, chosen, selection: str) -> bool:
-  """Whether each choice was the best one but for float32's rounding."""
+  """Returns whether each choice is the best one up to float32's rounding."""
   signal, atoms = signal.astype(np.float64), atoms.astype(np.float64)
   for step, atom in enumerate(chosen):
     before = chosen[:step]
@@ -229,7 +229,7 @@ def is_tie(signal, atoms, chosen, selection: str) -> bool:
 
 
 def agreement(problem: Problem, found, reference, selection: str) -> str:
-  """Says how many of the supports are equal, and how many are ties."""
+  """Returns how many of the supports are equal, and how many are ties."""
   signals, atoms, _ = problem
   n = len(reference)
   differ = np.nonzero((np.sort(found[:n]) != reference).any(axis=1))[0]
@@ -262,7 +262,7 @@ def check(problem: Problem) -> list[str]:
 
 
 def relative_error(problem: Problem, code) -> float:
-  """The mean over the signals of |x - Dc|^2 / |x|^2."""
+  """Returns the mean over the signals of |x - Dc|^2 / |x|^2."""
   residuals = problem.signals - np.asarray(reconstruct(code, problem.atoms))
   return float(np.mean((residuals**2).sum(1) / (problem.signals**2).sum(1)))
 
@@ -296,19 +296,19 @@ def main(_) -> None:
 
   def ratios(shape: str) -> list[str]:
     faster = [ratio(times[shape], peer, us) for us, peer in pairs]
-    floors = [ratio(times[shape], us, FLOOR) for us in OURS]
-    return [f'{x:.2f}' if x < 10 else f'{x:.0f}' for x in faster + floors]
+    bounds = [ratio(times[shape], us, BOUND) for us in OURS]
+    return [f'{x:.2f}' if x < 10 else f'{x:.0f}' for x in faster + bounds]
 
   def rows(cells) -> list[list[str]]:
     return [[shape.replace('x', '×'), *cells(shape)] for shape in times]
 
   print_table('Milliseconds (medians)', ['shape', *names], rows(medians))
   print_table(
-    'How many times faster, and how many times the floor',
+    'How many times faster, and how many times the lower bound',
     [
       'shape',
       *(f'{us} : {peer}' for us, peer in pairs),
-      *(f'{us} / floor' for us in OURS),
+      *(f'{us} / bound' for us in OURS),
     ],
     rows(ratios),
   )

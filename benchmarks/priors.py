@@ -38,10 +38,10 @@ from lasers_jax.priors.vector.pmfs import PMFS
 from lasers_jax.priors.vector.product import ProductPMF
 
 _N = flags.DEFINE_integer('n', 50_000, 'Latents to fit, and to draw.')
-_D = flags.DEFINE_integer('d', 32, 'Their width.')
+_D = flags.DEFINE_integer('d', 32, 'Width of a latent.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds of the interleaved run.')
 _ITERATIONS = flags.DEFINE_integer('iterations', 5, "Of scikit-learn's EM.")
-_PASSES = flags.DEFINE_integer('passes', 3, 'Of EM in batches.')
+_PASSES = flags.DEFINE_integer('passes', 3, 'Passes of EM in batches.')
 _MEMORY_OF = flags.DEFINE_string(
   'memory_of', None, 'Only prints the MiB of the process of one prior.'
 )
@@ -158,7 +158,7 @@ def measure(methods: dict[str, Method], rounds: int):
 
 
 def peak_of(name: str) -> float:
-  """The highest memory of a process that runs one method, in MiB."""
+  """Returns the peak memory of a process that runs one method, in MiB."""
   command = [sys.executable, __file__, f'--memory_of={name}']
   for flag in (_N, _D, _ITERATIONS, _PASSES):
     command.append(f'--{flag.name}={flag.value}')
@@ -176,7 +176,7 @@ def print_own_peak(name: str) -> None:
 
 
 def rows(times, methods) -> list[list[str]]:
-  """A row of cells for each method."""
+  """Returns a row of cells for each method."""
   nothing = peak_of(NOTHING)
 
   def median(name: str, part: str) -> str:

@@ -1,4 +1,4 @@
-"""The same training step in plain PyTorch, to compare with."""
+"""The same training step in plain PyTorch, for comparison."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ class Residual(nn.Module):
 
 
 def networks(d: int) -> tuple[nn.Module, nn.Module]:
-  """The paper's encoder and decoder."""
+  """Returns the paper's encoder and decoder."""
   encoder = nn.Sequential(
     nn.Conv2d(3, 64, 4, 2, 1),
     nn.ReLU(),
@@ -50,7 +50,7 @@ def networks(d: int) -> tuple[nn.Module, nn.Module]:
 
 
 def quantize(signals, codes, counts, sums, decay=0.99):
-  """VQ with EMA K-means: the quantized signals; updates the buffers."""
+  """Quantizes signals by VQ with EMA K-means, and updates the buffers."""
   with torch.no_grad():
     scores = codes.square().sum(1) - 2 * signals @ codes.T
     indices = scores.argmin(1)
@@ -65,7 +65,7 @@ def quantize(signals, codes, counts, sums, decay=0.99):
 
 @torch.no_grad()
 def sparse_code(signals, atoms, s: int):
-  """OMP by normal equations: atoms [N, S] and coefficients [N, S]."""
+  """Codes by OMP with normal equations: atoms, coefficients [N, S]."""
   gram, start = atoms.T @ atoms, signals @ atoms
   correlations = start.clone()
   chosen = torch.empty(len(signals), 0, dtype=torch.long)

@@ -39,7 +39,7 @@ D, K, S = 16, 512, 5
 class Nothing(Bottleneck):
   """Passes the latent on: what is left of a step without a bottleneck."""
 
-  def __call__(self, z, train):
+  def __call__(self, z, train, mask=None):
     return Latent(z, z, {}, {})
 
 
@@ -80,7 +80,7 @@ def measure(steps: dict[str, Callable[[], None]], rounds: int):
 
 
 def ratio(times, name: str, base: str) -> float:
-  """The median over rounds of how much longer `name` took than `base`."""
+  """Returns the median over rounds of `name`'s time over `base`'s."""
   return statistics.median(
     a / b for a, b in zip(times[name], times[base], strict=True)
   )
@@ -101,14 +101,14 @@ def main(_) -> None:
     f'{jax.devices()[0].device_kind}, batch {_BATCH.value}, '
     f'{_SIDE.value}×{_SIDE.value} pixels, {_ROUNDS.value} rounds\n'
   )
-  print('| step | ms | images/s | × JAX vq | share of the bottleneck |')
+  print('| step | ms | images/s | × JAX vq | fraction of the bottleneck |')
   print('|---|---|---|---|---|')
   for name, seconds in times.items():
     ms = 1e3 * statistics.median(seconds)
-    share = 1 - 1 / ratio(times, name, name.split()[0] + ' none')
+    fraction = 1 - 1 / ratio(times, name, name.split()[0] + ' none')
     print(
       f'| {name} | {ms:.1f} | {1e3 * _BATCH.value / ms:.0f} '
-      f'| {ratio(times, name, "JAX vq"):.2f} | {max(share, 0):.0%} |'
+      f'| {ratio(times, name, "JAX vq"):.2f} | {max(fraction, 0):.0%} |'
     )
 
 

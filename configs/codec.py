@@ -49,7 +49,7 @@ def get_config(argument: str = 'entropy') -> ConfigDict:
     'steps': 6_000,
     'batch_size': 16,
     'data': {
-      'name': 'folder:pictures',
+      'name': 'folder:images',
       'side': 64,
       'resize': 128,  # the shorter side, before the crop
       'workers': 0,  # 8 or so for a set that does not fit in memory

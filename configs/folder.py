@@ -20,7 +20,7 @@ def get_config(argument: str = 'lasers') -> ConfigDict:
     'steps': 100_000,
     'batch_size': 64,
     'data': {
-      'name': 'folder:pictures',
+      'name': 'folder:images',
       'side': 128,
       'resize': 128,  # the shorter side, before the crop
       'workers': 0,  # 8 or so for a set that does not fit in memory

@@ -20,7 +20,7 @@ def get_config(argument: str = 'vae') -> ConfigDict:
     'steps': 20_000,
     'batch_size': 64,
     'data': {
-      'name': 'folder:pictures',
+      'name': 'folder:images',
       'side': SIDE,
       'resize': SIDE,  # the shorter side, before the crop
       'workers': 0,  # 8 or so for a set that does not fit in memory

@@ -3,10 +3,10 @@
   python examples/denoise.py
   python examples/denoise.py --image=mine.jpg --sigma=15 --missing=0.3
 
-One copy of the photograph gets noise, another one loses pixels; a dictionary is
-learned from that damaged copy and nothing else. Prints PSNR and seconds beside
-methods of scikit-image, and writes docs/denoise.png. Takes under a minute on
-two CPU cores, most of it compilation.
+One version of the photograph gets noise, another one loses pixels. For each, a
+dictionary is learned from the damaged version alone. Prints PSNR and seconds
+beside methods of scikit-image, and writes docs/denoise.png. It takes under a
+minute on two CPU cores, most of it compilation.
 
 Noise: M. Elad and M. Aharon, "Image denoising via sparse and redundant
 representations over learned dictionaries", IEEE TIP 15(12), 2006; patches of
@@ -89,7 +89,7 @@ def inpaint(damaged, known, model, rounds=6):
 
 
 def to_patches(image):
-  """All patches of an image [h, w, c], less the mean of each channel.
+  """Returns all patches of an image [h, w, c], less the mean of each channel.
 
   Returns:
     Signals [N, D], D = 8·8·c, and their means [N, D].
@@ -123,7 +123,7 @@ def fill(damaged, known):
 
 
 def load(path=None):
-  """The middle of an image, or a pavilion, as float32 RGB in [0, 1]."""
+  """Reads the middle of an image, or a pavilion: float32 RGB in [0, 1]."""
   if path is None:
     pixels = load_sample_image('china.jpg')[20:, 70:]
   else:
@@ -138,7 +138,7 @@ def to_uint8(image):
 
 
 def psnr(original, image):
-  """In dB, over all pixels and channels, after rounding to 8 bits."""
+  """Returns the PSNR in dB, over all numbers, after rounding to 8 bits."""
   return metrics.peak_signal_noise_ratio(to_uint8(original), to_uint8(image))
 
 
@@ -159,7 +159,7 @@ def compare(title, original, methods):
 
 
 def compare_denoising(original, sigma, random, model):
-  """Returns the noisy image, and what the model makes of it."""
+  """Returns the noisy image, and the one that the model restores."""
   noise = random.standard_normal(original.shape, np.float32)
   noisy = original + sigma * noise
   # Strengths that suit the pavilion best.
@@ -187,7 +187,7 @@ def compare_denoising(original, sigma, random, model):
 
 
 def compare_inpainting(original, missing, random, model):
-  """Returns the damaged image, and what the model makes of it."""
+  """Returns the damaged image, and the one that the model restores."""
   known = random.random((*original.shape[:2], 1)) >= missing
   damaged = np.where(known, original, 0)
   methods = {
@@ -203,7 +203,7 @@ def compare_inpainting(original, missing, random, model):
 
 
 def atoms_image(model, shape):
-  """Atoms side by side, three times as large: uint8 of the shape [h, w, c]."""
+  """Draws atoms side by side, three times as large: uint8 [h, w, c]."""
   large, canvas = 3 * SIDE, np.full(shape, 255, np.uint8)
   down, across = (side // (large + 2) for side in shape[:2])
   tops = np.linspace(0, shape[0] - large, down).astype(int)
