@@ -8,7 +8,7 @@ inside, and the padding is removed from the results. The model is an
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import chex
 import jax
@@ -86,13 +86,13 @@ def look_up(model: Autoencoder, variables: Any, codes: Any) -> Array:
   def decode(module, codes):
     return module.bottleneck.decode(codes)
 
-  return model.apply(variables, codes, method=decode)
+  return cast(Array, model.apply(variables, codes, method=decode))
 
 
 def reconstruct(
   model: Autoencoder,
   variables: Any,
-  images: Sequence[np.ndarray],
+  images: Sequence[np.ndarray] | np.ndarray,
   mesh: Mesh,
   decoding: SamplingSettings | None = None,
   indices: Sequence[int] | None = None,
@@ -132,7 +132,7 @@ def _reconstruct(model, mesh, decoding, variables, batch) -> Array:
 
 
 def padded_batches(
-  images: Sequence[np.ndarray], pad_multiple: int, mesh: Mesh
+  images: Sequence[np.ndarray] | np.ndarray, pad_multiple: int, mesh: Mesh
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
   """Yields images [h, w, 3] in batches of a few sizes.
 

@@ -37,7 +37,9 @@ def padded_sides(image: np.ndarray, pad_multiple: int = 1) -> np.ndarray:
   return np.array([padded_side(x, pad_multiple) for x in image.shape[:2]])
 
 
-def common_sides(images: Sequence[np.ndarray], pad_multiple: int) -> np.ndarray:
+def common_sides(
+  images: Sequence[np.ndarray] | np.ndarray, pad_multiple: int
+) -> np.ndarray:
   """Returns sides for each of some images [h, w, 3]: int [n, 2].
 
   Few images are computed sooner in arrays of one size than programs are

@@ -12,7 +12,7 @@ import numpy as np
 from lasers_jax.core.ranges import Count, Whole
 from lasers_jax.data.opening import open_source
 from lasers_jax.data.pipeline import TrainPipeline, check_sizes, eval_batches
-from lasers_jax.data.sources import ImageFiles, Source
+from lasers_jax.data.sources import ImageFiles, Images, Source
 from lasers_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class DataSettings:
     )
 
   def evaluation_batches(
-    self, source: Source, batch_size: int, pad_multiple: int
+    self, source: Images, batch_size: int, pad_multiple: int
   ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches of an open split, once; see `eval_batches`."""
     return eval_batches(
@@ -125,7 +125,7 @@ class DataSettings:
       pad_multiple=pad_multiple,
     )
 
-  def first_images(self, source: Source, count: int) -> list[np.ndarray]:
+  def first_images(self, source: Images, count: int) -> list[np.ndarray]:
     """Returns the first images uint8 [h, w, 3], as evaluation prepares them."""
     size = None if self.whole else self.side
     batches = eval_batches(source, 1, size, resize=self.resize)

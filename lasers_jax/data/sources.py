@@ -14,15 +14,19 @@ from lasers_jax.data.decoding import decode
 from lasers_jax.errors import InputError
 
 
-class Source(Protocol):
+class Images(Protocol):
   """A sequence of {'image': uint8 [h, w, 3], 'label': int or -1}."""
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, index: int, /) -> dict: ...
+
+
+class Source(Images, Protocol):
+  """Images that have a name, a split and a fingerprint."""
 
   name: str
   split: str
   classes: list[str] | None  # the names of the labels 0, 1, ...
-
-  def __len__(self) -> int: ...
-  def __getitem__(self, index: int) -> dict: ...
 
   @property
   def fingerprint(self) -> dict[str, Any]:

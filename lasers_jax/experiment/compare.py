@@ -33,7 +33,7 @@ class Entry:
     name: the name of the bottleneck.
     rate: the requested bits per pixel; None for a continuous code.
     path: the workdir of the run.
-    config: of the run; None where no settings meet the rate.
+    config: of the run; empty where no settings meet the rate.
     fields: the settings of the bottleneck that were solved for.
     error: the reason why there are no results; None where there is none.
     results: as in results.json.
@@ -42,7 +42,7 @@ class Entry:
   name: str
   rate: float | None
   path: str
-  config: dict | None = None
+  config: dict = dataclasses.field(default_factory=dict)
   fields: dict = dataclasses.field(default_factory=dict)
   error: str | None = None
   results: dict | None = None

@@ -11,7 +11,7 @@ from lasers_jax.core import sharding
 from lasers_jax.core.files import local
 from lasers_jax.errors import InputError, nearest
 from lasers_jax.experiment import exported, settings
-from lasers_jax.experiment.model import TrainedModel, evaluation_mesh
+from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.training import workdir
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.state import (
@@ -70,7 +70,7 @@ def find(path: str) -> str:
 def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
   config = workdir.load_config(path)
   experiment = settings.from_config(config)
-  mesh = evaluation_mesh(experiment)
+  mesh = experiment.evaluation_mesh()
   state = restore(experiment, path, checkpoint, mesh)
   variables, step = evaluation_variables(state), int(state.step)
   return TrainedModel(experiment, variables, config, mesh, step, path)
@@ -79,7 +79,7 @@ def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
 def _load_exported(path: str) -> TrainedModel:
   config = workdir.load_config(path)
   experiment = settings.from_config(config)
-  mesh = evaluation_mesh(experiment)
+  mesh = experiment.evaluation_mesh()
   # An export has no state of an optimizer.
   side, module = experiment.data.side, experiment.model
   shapes = evaluation_variables(state_shapes(module, optax.identity(), side))

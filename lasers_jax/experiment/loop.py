@@ -303,6 +303,7 @@ def validate(
   started, step = time.time(), int(state.step)
   work.hooks.on_validation(step)
   experiment, mesh, validation = work.experiment, work.mesh, work.validation
+  assert validation is not None  # `open_data` saw to it
   variables = evaluation_variables(state)
   batches = experiment.data.evaluation_batches(
     validation, experiment.evaluation.batch_size, experiment.pad_multiple
@@ -324,17 +325,21 @@ def validate(
   work.hooks.on_results(step, results)
   stop.check()
   with optional('figure of the validation split'):
-    write_figure(work, variables, step, monitor)
+    write_figure(work, validation, variables, step, monitor)
   monitor.restart_clock(step)
 
 
 def write_figure(
-  work: Work, variables: Any, step: int, monitor: Monitor
+  work: Work,
+  validation: data.Source,
+  variables: Any,
+  step: int,
+  monitor: Monitor,
 ) -> None:
   """Writes reconstructions of the validation split to a file and the log."""
   experiment = work.experiment
   images = experiment.data.first_images(
-    work.validation, experiment.evaluation.pictures
+    validation, experiment.evaluation.pictures
   )
   figure = reconstruction_figure(
     experiment.model, variables, images, work.mesh, experiment.decoding

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -302,12 +301,19 @@ class TrainedModel:
     """Returns the model with other fields of its bottleneck, such as S=3.
 
     Raises:
-      InputError: a field is unknown, or its value cannot be used.
+      InputError: a field is unknown or not one of the bottleneck's
+        `adjustable`, or its value cannot be used.
     """
     if not fields:
       return self
     changes = {**self.changes, **fields}
     changed = self.with_config(bottleneck=fields)
+    adjustable = self.module.bottleneck.adjustable
+    for name in fields.keys() - set(adjustable):
+      raise InputError(
+        f'bottleneck.{name} cannot change after training: '
+        + (f'only {", ".join(adjustable)} can' if adjustable else 'none can')
+      )
     return dataclasses.replace(changed, changes=changes)
 
   def with_sampling(self, **fields: Any) -> 'TrainedModel':
@@ -329,7 +335,7 @@ class TrainedModel:
     """
     config = presets.merge(self.config, sections)
     experiment = settings.from_config(config)
-    mesh, variables = evaluation_mesh(experiment), self.variables
+    mesh, variables = experiment.evaluation_mesh(), self.variables
     if mesh != self.mesh:
       home = sharding.replicated(mesh)
       variables = jax.device_put(jax.device_get(variables), home)
@@ -392,9 +398,3 @@ def _as_batch(images: Any) -> tuple[np.ndarray, bool]:
   images = check_images(images)
   single = images.ndim == 3
   return images[None] if single else images, single
-
-
-def evaluation_mesh(experiment: settings.Experiment) -> Mesh:
-  """Returns a mesh of as many devices as divide a batch of evaluation."""
-  size = experiment.evaluation.batch_size
-  return sharding.make_mesh(data=math.gcd(size, jax.device_count()))

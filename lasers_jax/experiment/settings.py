@@ -1,15 +1,19 @@
 """Builds checked objects from the nested dictionaries of a config."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.core.ranges import Count, Range, Seed, Whole, check
+from lasers_jax.core.sharding import make_mesh
 from lasers_jax.data import DataSettings
 from lasers_jax.decoders import (
   DECODERS,
@@ -89,6 +93,11 @@ class Experiment:
     """Returns the number that sides are padded to a multiple of."""
     return self.model.pad_multiple
 
+  def evaluation_mesh(self) -> Mesh:
+    """Returns a mesh of as many devices as divide a batch of evaluation."""
+    size = math.gcd(self.evaluation.batch_size, jax.device_count())
+    return make_mesh(data=size)
+
   @property
   def bits_per_pixel(self) -> float | None:
     """Returns the bits per pixel at fixed length of images of `data.side`.
@@ -137,7 +146,7 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
     parts['discriminator'] = _build(
       DiscriminatorSettings, section, 'discriminator'
     )
-  decoding = _build_decoding(decoder, model.decoder)
+  decoding = _build_decoding(decoder, cast(Decoder, model.decoder))
   parts |= {'model': model, 'decoding': decoding}
   settings = _build(Experiment, config, '', parts, names)
   if settings.data.side % settings.pad_multiple:
@@ -180,7 +189,7 @@ def with_defaults(
       section = _section(config.get(name, {}), name)
       filled[name] = _filled(kind, section, none)
   network = _section(config.get('network', {}), 'network')
-  for kind in NETWORKS.get(network.get('name'), ()):
+  for kind in NETWORKS.get(network.get('name', ''), ()):
     filled['network'] = _filled(kind, filled['network'], none)
   section = _section(config.get('decoder', DEFAULT), 'decoder')
   filled['decoder'] = _filled_decoder(section, none)
@@ -191,7 +200,7 @@ def with_defaults(
 
 
 def _filled_bottleneck(section: Mapping, none: Callable) -> dict[str, Any]:
-  kind = BOTTLENECKS.get(section.get('name'))
+  kind = BOTTLENECKS.get(section.get('name', ''))
   filled = _filled(kind, section, none) if kind else dict(section)
   filled.pop('D', None)  # that of the network
   if 'inner' in section:
@@ -201,7 +210,7 @@ def _filled_bottleneck(section: Mapping, none: Callable) -> dict[str, Any]:
 
 
 def _filled_decoder(section: Mapping, none: Callable) -> dict[str, Any]:
-  kind = DECODERS.get(section.get('name'))
+  kind = DECODERS.get(section.get('name', ''))
   if not kind:
     return dict(section)
   filled = _filled(kind, section, none)

@@ -17,7 +17,7 @@ from lasers_jax.report import panels
 class Origin(NamedTuple):
   """The config, the training and the command behind an evaluation."""
 
-  config: dict[str, Any]
+  config: Mapping[str, Any]
   history: list[dict[str, Any]]  # the lines of metrics.jsonl
   versions: dict[str, str]
   command: str

@@ -29,7 +29,7 @@ def create_train_state(
   model: Autoencoder,
   optimizer: optax.GradientTransformation,
   images: Array,
-  seed: Array,
+  seed: Array | int,
   adversary: Adversary | None = None,
 ) -> TrainState:
   """Draws weights, and initializes the bottleneck by a first batch.

@@ -147,6 +147,8 @@ def test_a_changed_copy_changes_nothing_else(model):
   assert fewer.bits_per_pixel(16, 16) == (4 + 8) / 4
   assert fewer.weights == model.weights
   assert model.with_() is model
+  with pytest.raises(InputError, match=r'bottleneck\.K cannot change after tr'):
+    model.with_(K=8)
   with pytest.raises(InputError, match=r'bottleneck.SS; did you mean .*\.S'):
     model.with_(SS=1)
   with pytest.raises(InputError, match='decoder.sampling: .* has no such'):

@@ -40,10 +40,12 @@ def _chosen(name: str, K: int) -> tuple[Section, Section]:
     raise unknown('the bottleneck', outer, BOTTLENECKS)
   kind = BOTTLENECKS[outer]
   fields = {field.name for field in dataclasses.fields(kind)}
-  section = {'name': outer} | {size: K for size in _SIZES if size in fields}
+  section: Section = {'name': outer} | {
+    size: K for size in _SIZES if size in fields
+  }
   weights = dict(kind.loss_weights)
   if 'inner' in fields:
-    section['inner'], of_inner = _chosen(*inner or [INNER], K)
+    section['inner'], of_inner = _chosen(inner[0] if inner else INNER, K)
     weights = {**of_inner, **weights}
   elif inner:
     raise InputError(f'{outer} is not made of copies of another: {name!r}')
