@@ -2,8 +2,8 @@
 
   python train.py --config=configs/cifar10.py:lasers --workdir=runs/lasers
 
-The argument chooses the bottleneck, and after a plus sign what makes images
-sharp, as in vq+gan (lasers_jax/experiment/presets has the names).
+The argument names the bottleneck and, after plus signs, parts for sharper
+images, as in vq+gan (the names are in lasers_jax/experiment/presets).
 TFDS_DATA_DIR says where the data set is. Time: half an hour on two CPU cores.
 To expect: 27 dB at 3.5 bits per pixel with lasers; README.md has the table.
 """

@@ -3,9 +3,9 @@
   python train.py --config=configs/folder.py:lasers --workdir=runs/mine \
     --config.data.name=folder:/my/images
 
-The argument chooses the bottleneck, and after a plus sign what makes images
-sharp, as in vq+gan (lasers_jax/experiment/presets has the names). The network
-is the VQGAN family's, f = 8; `network.multipliers` sets the factor, one
+The argument names the bottleneck and, after plus signs, parts for sharper
+images, as in vq+gan (the names are in lasers_jax/experiment/presets). The
+network is the VQGAN family's, f = 8; `network.multipliers` sets the factor, one
 doubling a level after the first. Time: for an accelerator, where it has not
 been run to its end; on a CPU the same command with configs/photos.py.
 """

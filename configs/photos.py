@@ -2,8 +2,8 @@
 
   python train.py --config=configs/photos.py:lasers --workdir=runs/photos
 
-The argument chooses the bottleneck, and after a plus sign what makes images
-sharp, as in vq+gan (lasers_jax/experiment/presets has the names). Trains on
+The argument names the bottleneck and, after plus signs, parts for sharper
+images, as in vq+gan (the names are in lasers_jax/experiment/presets). Trains on
 random crops of seven photographs and reports two that it has not seen, whole.
 Your own images train as well with --config.data.name=folder:/my/images.
 Time: some minutes on two CPU cores. To expect: 30 dB at 4.96 bits per pixel.

@@ -25,17 +25,17 @@ class TrainingError(RuntimeError):
 
 
 @contextlib.contextmanager
-def optional(what: str) -> Iterator[None]:
+def optional(name: str) -> Iterator[None]:
   """Logs an error of a block whose result is optional, and goes on.
 
   Args:
-    what: the name of the result, for the line of the log: 'no NAME: REASON'.
+    name: of the result, for the line of the log: 'no NAME: REASON'.
   """
   try:
     yield
   except Exception as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
-    logging.warning('no %s: %s', what, reason)
+    logging.warning('no %s: %s', name, reason)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -53,8 +53,8 @@ def encode(
   """Encodes images [B, h, w, 3] of one size, as evaluation does.
 
   Returns:
-    The codes, exactly what would be stored: a pytree of NumPy arrays [B, ...];
-    and the latents that the decoder receives, float32 [B, H, W, D].
+    The codes, exactly as they would be stored, a pytree of NumPy arrays
+    [B, ...]; and the latents that the decoder receives, float32 [B, H, W, D].
   """
   chex.assert_shape(images, (None, None, None, 3))
   height, width = model.sites(*images.shape[1:3])
@@ -221,7 +221,7 @@ def _decode(model, mesh, decoding, variables, batch) -> Array:
 def decode_atoms(
   model: Autoencoder, mesh: Mesh, variables: Any, order: Array | None = None
 ) -> Array:
-  """Shows what single atoms add to an image: [k, h, w, 3] in [0, 1].
+  """Decodes single atoms, to show them: [k, h, w, 3] in [0, 1].
 
   Each atom is decoded alone, in the middle of a latent of zeros. The image of
   zeros is subtracted, and the contrast is stretched to the full range around

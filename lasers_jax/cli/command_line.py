@@ -142,7 +142,7 @@ def _print_help(program: str, shared: Sequence[str]) -> None:
 
 
 def _explain(argv: list[str]) -> str | None:
-  """Says what is wrong among --config.KEY=VALUE; None where all are right."""
+  """Returns the error among --config.KEY=VALUE; None if all are right."""
   changes, others = [], []
   for arg in argv:
     changes_key = arg.lstrip('-').startswith(('config.', 'noconfig.'))
@@ -160,7 +160,7 @@ def _explain(argv: list[str]) -> str | None:
 
 
 def _wrong(config: ConfigDict, change: str) -> str | None:
-  """Says why a config cannot take --config.KEY=VALUE; None where it can."""
+  """Returns why a config cannot take --config.KEY=VALUE; None if it can."""
   name, given, text = change.partition('=')
   path = name.partition('.')[2]
   for name in path.split('.'):

@@ -63,7 +63,7 @@ def stored_state(folder: str, choice: Choice, weights: str) -> State | None:
 
 
 def no_state(folder: str, choice: Choice) -> InputError:
-  """Returns the error for a choice whose codes nobody has counted."""
+  """Returns the error for a choice whose codec is not fitted yet."""
   words = 'context=True' if choice.context else ''
   return InputError(
     f'no {choice.file} of these weights in {folder}: model.fit_codec({words}) '
@@ -143,7 +143,7 @@ def named_state(folder: str, name: bytes, weights: str) -> tuple[State, str]:
     name: `State.hash`, which a compressed file holds.
 
   Returns:
-    The state, and the file that it lies in.
+    The state, and its file.
 
   Raises:
     InputError: there is no such state of these weights, or one is damaged.

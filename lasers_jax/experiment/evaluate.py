@@ -44,7 +44,7 @@ def evaluate(
   """Measures the quality and the bits of a model over a whole split.
 
   Args:
-    model: a trained model, or what `load` takes.
+    model: a trained model, or its path, as `load` takes it.
     data: images, any object with `len` and `[i]`; or the name of a data set, as
       in `data.name` of a config. None takes the data set of the config.
     split: the name of the split; None is the test split.

@@ -67,7 +67,7 @@ def write(
 
   Args:
     folder: of `check_target`.
-    experiment: the objects that the config stands for.
+    experiment: the objects built from the config.
 
   Raises:
     InputError: the folder cannot be written.

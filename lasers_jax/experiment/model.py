@@ -364,7 +364,7 @@ class TrainedModel:
     return [x.ndim for x in jax.tree.leaves(codes)]
 
   def _stored_codec(self, choice: Choice) -> ModelCodec:
-    """Returns the codec of a choice whose state lies in the folder.
+    """Returns the codec of a choice whose state is in the folder.
 
     It is built once for each version of the file.
 

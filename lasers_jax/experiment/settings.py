@@ -289,7 +289,7 @@ def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
   if 'inner' in fields:
     inner = _section(fields['inner'], f'{where}.inner')
     groups = fields.get('groups', getattr(kind, 'groups', 1))
-    width = max(d // groups, 1)  # what does not divide, `check` refuses
+    width = max(d // groups, 1)  # `check` refuses another width
     fields['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
   return kind(D=d, **fields)
 

@@ -83,7 +83,7 @@ def squared_radii(x, k):
 
 
 def _radii(x, k):
-  # What lies on the edge is to be inside, however the sums were rounded.
+  # The edge belongs to the ball, however the sums were rounded.
   return squared_radii(x, k) * (1 + 1e-9)
 
 

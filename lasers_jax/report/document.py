@@ -44,7 +44,7 @@ def render(
     title=_title(config),
     protocol=protocol,
     protocol_rows=_rows(
-      # What else is nested stands in the config.
+      # All other nested keys are shown with the config.
       _flat(protocol)
       | {k: protocol[k] for k in ('parameters', 'weights_of_metrics')}
     ),

@@ -41,8 +41,8 @@ images = model.reconstruct(images)  # uint8 or float in [0, 1], [B, h, w, 3]
 
 ## Licence
 
-Unknown: whoever trained the model has not said it here. The licence of the
-project is that of its code alone; the data may have terms of its own.
+Unknown: the licence of the model is not stated here. The licence of the project
+covers its code alone; the data may have terms of its own.
 """
 
 

@@ -184,7 +184,7 @@ def _tensorboard_writer(directory: str):
     )
   except ModuleNotFoundError as error:
     reason = f'{error.name} is not installed'
-  except Exception as error:  # What is installed may be broken in many ways.
+  except Exception as error:  # of any type: an installation may be broken
     reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
   logging.info(
     'no TensorBoard file: %s (metrics.jsonl is written; '

@@ -133,7 +133,7 @@ def test_the_card_says_what_it_is(folder, pictures):
     '10 images.',
     'centre 16x16; dB, peak 1',
     'Usage of the code',
-    'Unknown: whoever trained the model has not said it',
+    'Unknown: the licence of the model is not stated here',
   ):
     assert expected in text, expected
   assert '{' not in text.replace("{'", '')

@@ -1,8 +1,8 @@
 """Autoencoders with one latent vector an image, for priors to be fitted to.
 
-ae, vae, beta_vae, wae, info_vae and rae differ in what holds their latents. The
-weights are those of the papers' objectives for half the squared error summed
-over an image; where a paper names none, `assumed`.
+ae, vae, beta_vae, wae, info_vae and rae differ in the loss of their latents.
+The weights are those of the papers' objectives for half the squared error
+summed over an image; where a paper names none, `assumed`.
 """
 
 from lasers_jax.errors import unknown

@@ -10,7 +10,7 @@ from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.errors import InputError, unknown
 from lasers_jax.experiment.settings import with_defaults
 
-INNER = 'vq'  # what copies are of, where a name does not say
+INNER = 'vq'  # the bottleneck to copy, where a name has none
 _SIZES = ('K', 'initial_points')  # fields that mean a number of codes
 
 Section = dict[str, Any]
