@@ -33,10 +33,10 @@ class Latent(flax.struct.PyTreeNode):
 class Bottleneck(nn.Module):
   """Codes latents `z`, channels last, with any leading dimensions.
 
-    module = VQ(D=16, K=512)
-    variables = start(module, z, jax.random.key(0))
-    codes = module.apply(variables, z, method='encode')
-    quantized = module.apply(variables, codes, method='decode')
+      module = VQ(D=16, K=512)
+      variables = start(module, z, jax.random.key(0))
+      codes = module.apply(variables, z, method='encode')
+      quantized = module.apply(variables, codes, method='decode')
 
   This is the contract. A subclass defines `encode`, `decode` and
   `__call__(z, train, mask=None)`, where `mask`, bool [..., H, W], says which

@@ -16,8 +16,8 @@ def config(
 ) -> dict[str, Any]:
   """Returns a config with all defaults filled in, as nested dictionaries.
 
-    lj.config('cifar10', bottleneck='vq', decoder='gan', steps=1000,
-              bottleneck__K=1024, optimizer__learning_rate=1e-3)
+      lj.config('cifar10', bottleneck='vq', decoder='gan', steps=1000,
+                bottleneck__K=1024, optimizer__learning_rate=1e-3)
 
   Args:
     name: a config of the package (cifar10, photos, folder, ...) or the path of
