@@ -138,9 +138,7 @@ class Bottleneck(nn.Module):
     Raises:
       InputError: the code is continuous.
     """
-    raise InputError(
-      f'{type(self).__name__} has a continuous code, which no file holds'
-    )
+    raise continuous(self)
 
   def initialize(self, z: Array) -> None:
     """Starts from a first batch; writes `params` and `codebook`."""
@@ -182,6 +180,12 @@ def start(module: Bottleneck, z: Array, key: Array) -> dict[str, Any]:
     rngs={'bottleneck': fit},
   )
   return {**variables, **fitted}
+
+
+def continuous(bottleneck: Bottleneck) -> InputError:
+  """Returns the error for files of a code that is continuous."""
+  name = type(bottleneck).__name__
+  return InputError(f'{name} has a continuous code, which no file holds')
 
 
 class LookUp(Bottleneck):

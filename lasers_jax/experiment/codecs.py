@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lasers_jax.bottlenecks.base import Bottleneck, continuous
 from lasers_jax.codec.model import (
   LEVELS,
   fit_levels,
@@ -62,8 +63,10 @@ def stored_state(folder: str, choice: Choice, weights: str) -> State | None:
   return load_kept(file, weights, dict(choice.changes))
 
 
-def no_state(folder: str, choice: Choice) -> InputError:
+def no_state(bottleneck: Bottleneck, folder: str, choice: Choice) -> InputError:
   """Returns the error for a choice whose codec is not fitted yet."""
+  if bottleneck.bits_per_site is None:
+    return continuous(bottleneck)
   words = 'context=True' if choice.context else ''
   return InputError(
     f'no {choice.file} of these weights in {folder}: model.fit_codec({words}) '

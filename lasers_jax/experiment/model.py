@@ -376,7 +376,7 @@ class TrainedModel:
     if codec is None:
       state = codecs.stored_state(self.path, choice, self.weights)
       if state is None:
-        raise codecs.no_state(self.path, choice)
+        raise codecs.no_state(self.module.bottleneck, self.path, choice)
       codec = self._codecs[version] = self._codec(state, choice.file)
     return codec
 

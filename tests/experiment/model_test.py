@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lasers_jax.bottlenecks import KL, Lista
 from lasers_jax.codec.model import ModelCodec
 from lasers_jax.errors import InputError
-from lasers_jax.experiment import evaluate, loading
+from lasers_jax.experiment import codecs, evaluate, loading
 from lasers_jax.experiment.loading import load
 from tests import tiny
 
@@ -220,3 +221,10 @@ def test_codecs_are_built_once_and_follow_their_files(copied_run, monkeypatch):
     model.compress(image)
   load(copied_run).fit_codec(tiny.images(3))
   assert model.compress(image) != files[0]
+
+
+def test_a_continuous_code_has_no_file():
+  for kind, said in (KL, 'KL has a continuous code'), (Lista, 'Lista has a'):
+    error = codecs.no_state(kind(D=4), 'folder', codecs.AS_TRAINED)
+    assert str(error).startswith(said)
+    assert 'fit_codec' not in str(error)
