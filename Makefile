@@ -39,7 +39,8 @@ demo: $(VENV)/core
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-# Without whole runs and processes: enough while one module changes.
+# Without whole runs, processes and tests of every option: enough while one
+# module changes.
 quick: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow'
 

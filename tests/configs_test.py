@@ -16,6 +16,8 @@ from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import state_shapes
 from lasers_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.slow
+
 # These have one latent vector an image, and choose what holds it.
 VECTORS = ('folder64', 'mnist')
 AUTOENCODERS = ('ae', 'vae', 'beta_vae', 'wae', 'info_vae', 'rae')

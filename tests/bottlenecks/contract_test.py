@@ -36,6 +36,8 @@ from tests.bottlenecks.rows import (
   unit,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module', params=ROWS)
 def row(request) -> str:

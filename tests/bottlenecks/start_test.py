@@ -7,6 +7,8 @@ import pytest
 from lasers_jax.bottlenecks import BOTTLENECKS, VQ, Bottleneck, start
 from tests.bottlenecks.rows import ROWS, B, D, assert_same, build, normal
 
+pytestmark = pytest.mark.slow
+
 FIRST = {ROWS[x]['name']: ROWS[x] for x in reversed(ROWS)}
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.bottlenecks.rows import ROWS, build, normal, shape_of, start_row
 
+pytestmark = pytest.mark.slow
+
 # Arrays of float64; scalars are Python's numbers, and take the type of others.
 WIDE = re.compile(r'f64\[\d[\d,]*\]')
 

@@ -15,6 +15,8 @@ from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
 from tests.codec.meter import Meter
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip('constriction')
 
 CONTINUOUS = (

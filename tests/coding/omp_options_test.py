@@ -9,6 +9,8 @@ from sklearn.linear_model import orthogonal_mp_gram
 from lasers_jax.coding import batch_omp, batch_omp_path, reconstruct
 from tests.coding import omp_reference as reference
 
+pytestmark = pytest.mark.slow
+
 # One shape (N, D, K, S) of each form of the correlations on a CPU: by the Gram
 # matrix, and by residuals where K is large. They are few: compiling takes time.
 FORMS = {'Gram': (60, 16, 48, 3), 'residual': (60, 16, 528, 2)}

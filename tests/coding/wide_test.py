@@ -11,6 +11,8 @@ from lasers_jax.coding.index_propagation import largest_product
 from lasers_jax.coding.ista import ista
 from lasers_jax.coding.scalar import lloyd_levels, mu_law_levels, nearest_level
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 X, C = RNG.standard_normal((20, 6)), RNG.standard_normal((10, 6))
 ATOMS = (C / np.linalg.norm(C, axis=1, keepdims=True)).T

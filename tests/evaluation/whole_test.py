@@ -17,6 +17,8 @@ from lasers_jax.evaluation import protocol
 from lasers_jax.experiment.settings import build_model
 from lasers_jax.metrics import similarity
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(41, 70), (33, 96)]  # both in arrays of 48 x 96
 VQ = dict(name='vq', K=16)
 NETWORKS = {

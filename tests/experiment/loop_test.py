@@ -17,6 +17,8 @@ from lasers_jax.experiment import loop
 from lasers_jax.experiment.hooks import Hooks
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def run(config, workdir, hooks=None) -> dict[str, np.ndarray]:
   state = loop.train_and_evaluate(config, str(workdir), hooks=hooks)

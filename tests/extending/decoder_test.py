@@ -16,6 +16,8 @@ from lasers_jax.training.objective import make_objective
 from tests import tiny
 from tests.extending.toy_decoder import ColourCorrection
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3
 
 

@@ -12,6 +12,8 @@ from lasers_jax.errors import InputError
 from lasers_jax.priors.vector import PRIORS, Prior, base, draw, load, save
 from lasers_jax.priors.vector.base import check_latents, fold_rows, pick_cells
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
   'product': {'block': 2, 'k': 4},
   'gmm': {'components': 2, 'iterations': 20},
