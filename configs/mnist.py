@@ -4,7 +4,7 @@
 
 The argument chooses the autoencoder (presets/autoencoders.py has the names);
 sample.py then draws new digits. TFDS_DATA_DIR says where the data set is.
-Time: ten minutes on two CPU cores. To expect: docs/results/digits.md.
+To expect: docs/results/digits.md.
 """
 
 from ml_collections import ConfigDict

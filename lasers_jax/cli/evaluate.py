@@ -53,6 +53,21 @@ def define_flags() -> None:
   flags.DEFINE(
     Path(), 'dump', None, 'Folder for all images and reconstructions as PNG.'
   )
+  define_sampling()
+  images = Number(declared(settings.EvaluationSettings, 'batch_size'))
+  flags.DEFINE(
+    images,
+    'batch_size',
+    None,
+    'Images at a time; less takes less memory, and results are the same.',
+  )
+  flags.DEFINE(
+    Path(), 'output', None, 'Folder of the results; the workdir if unset.'
+  )
+
+
+def define_sampling() -> None:
+  """Defines the flags of a diffusion decoder."""
   flags.DEFINE_enum(
     'solver',
     None,
@@ -81,16 +96,6 @@ def define_flags() -> None:
     None,
     'Diffusion times between which guidance is used, as 0.25,1; as in the '
     'config if unset.',
-  )
-  images = Number(declared(settings.EvaluationSettings, 'batch_size'))
-  flags.DEFINE(
-    images,
-    'batch_size',
-    None,
-    'Images at a time; less takes less memory, and results are the same.',
-  )
-  flags.DEFINE(
-    Path(), 'output', None, 'Folder of the results; the workdir if unset.'
   )
 
 

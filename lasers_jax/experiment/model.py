@@ -306,15 +306,8 @@ class TrainedModel:
     """
     if not fields:
       return self
-    changes = {**self.changes, **fields}
     changed = self.with_config(bottleneck=fields)
-    adjustable = self.module.bottleneck.adjustable
-    for name in fields.keys() - set(adjustable):
-      raise InputError(
-        f'bottleneck.{name} cannot change after training: '
-        + (f'only {", ".join(adjustable)} can' if adjustable else 'none can')
-      )
-    return dataclasses.replace(changed, changes=changes)
+    return dataclasses.replace(changed, changes={**self.changes, **fields})
 
   def with_sampling(self, **fields: Any) -> 'TrainedModel':
     """Returns the model with other `decoder.sampling`, such as steps=5.
@@ -331,10 +324,12 @@ class TrainedModel:
     """Returns the model with other values in sections of its config.
 
     Raises:
-      InputError: a key is unknown, or its value cannot be used.
+      InputError: a key is unknown, its value cannot be used, or the weights
+        were trained with another one.
     """
     config = presets.merge(self.config, sections)
     experiment = settings.from_config(config)
+    experiment.model.check_weights_of(self.module)
     mesh, variables = experiment.evaluation_mesh(), self.variables
     if mesh != self.mesh:
       home = sharding.replicated(mesh)

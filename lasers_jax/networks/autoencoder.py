@@ -1,5 +1,6 @@
 """The whole model: encoder, bottleneck and decoder."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from jax import Array
 
 from lasers_jax.bottlenecks.base import Bottleneck, Latent
 from lasers_jax.core.padding import round_up
+from lasers_jax.errors import InputError
 from lasers_jax.networks.masks import first_sites, within
 
 
@@ -54,6 +56,23 @@ class Autoencoder(nn.Module):
     """Returns H and W of the latent of a picture."""
     f = self.encoder.f
     return self.padded(height) // f, self.padded(width) // f
+
+  def check_weights_of(self, trained: 'Autoencoder') -> None:
+    """Raises InputError where weights of a trained module do not fit this one.
+
+    Only the fields that are `adjustable` in the bottleneck may differ.
+    """
+    for name in ('encoder', 'decoder'):
+      if getattr(self, name) != getattr(trained, name):
+        raise InputError(f'the {name} cannot change after training')
+    adjustable = self.bottleneck.adjustable
+    for field in dataclasses.fields(self.bottleneck):
+      name, new = field.name, getattr(self.bottleneck, field.name)
+      if name not in adjustable and new != getattr(trained.bottleneck, name):
+        raise InputError(
+          f'bottleneck.{name} cannot change after training: '
+          + (f'only {", ".join(adjustable)} can' if adjustable else 'none can')
+        )
 
   def __call__(
     self, images: Array, train: bool = False, sizes: Array | None = None

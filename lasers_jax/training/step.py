@@ -62,11 +62,7 @@ def make_train_step(
       metrics |= {**more, 'adversarial_weight': weight}
     (gradients,) = backward((jnp.ones_like(loss), image_gradient))
 
-    updates, opt_state = optimizer.update(
-      gradients, state.opt_state, state.params
-    )
-    params = optax.apply_updates(state.params, updates)
-    averaged = averages.follow(state.ema_params, params, ema, state.step)
+    params, averaged, opt_state = _update(optimizer, ema, gradients, state)
     before = params
     params, codebook = _revive(
       objective.model, params, codebook, output.z, state.step, revive_key
@@ -87,6 +83,16 @@ def make_train_step(
     return state, metrics
 
   return train_step
+
+
+def _update(optimizer, ema: float, gradients, state: TrainState):
+  """Returns the moved parameters, their averages, and the optimizer's state."""
+  updates, opt_state = optimizer.update(
+    gradients, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  averaged = averages.follow(state.ema_params, params, ema, state.step)
+  return params, averaged, opt_state
 
 
 def _adversarial_weight(

@@ -150,6 +150,13 @@ def test_a_changed_copy_changes_nothing_else(model):
   assert model.with_() is model
   with pytest.raises(InputError, match=r'bottleneck\.K cannot change after tr'):
     model.with_(K=8)
+  for changes, line in (
+    ({'network': {'channels': 8}}, 'the encoder cannot change'),
+    ({'decoder': {'name': 'diffusion'}}, 'the decoder cannot change'),
+    ({'bottleneck': {'learning': 'fixed'}}, 'bottleneck.learning cannot'),
+  ):
+    with pytest.raises(InputError, match=line):
+      model.with_config(**changes)
   with pytest.raises(InputError, match=r'bottleneck.SS; did you mean .*\.S'):
     model.with_(SS=1)
   with pytest.raises(InputError, match='decoder.sampling: .* has no such'):

@@ -1,5 +1,3 @@
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +6,7 @@ from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lasers_jax.core.images import to_uint8_range
-from lasers_jax.metrics import code_usage, similarity, statistics
+from lasers_jax.metrics import similarity
 
 SHAPE = (3, 24, 20, 3)
 
@@ -293,141 +291,3 @@ def test_ms_ssim_needs_one_window_at_the_last_scale():
       )
   smallest = jax.ShapeDtypeStruct((1, 176, 176, 3), jnp.float32)
   assert jax.eval_shape(similarity.ms_ssim, smallest, smallest).shape == (1,)
-
-
-@pytest.mark.parametrize('size', [1, 2, 512])
-def test_uniform_histogram(size):
-  counts = np.full(size, 7)
-  assert code_usage.usage(counts) == 1
-  assert code_usage.perplexity(counts) == pytest.approx(size, rel=1e-12)
-  assert code_usage.entropy_bits(counts) == pytest.approx(np.log2(size))
-
-
-def test_one_code_in_use():
-  counts = np.array([0, 0, 9, 0])
-  assert code_usage.usage(counts) == 0.25
-  assert code_usage.perplexity(counts) == 1
-  assert code_usage.entropy_bits(counts) == 0
-
-
-def test_nothing_counted():
-  counts = np.zeros(4)
-  assert code_usage.usage(counts) == 0
-  assert code_usage.perplexity(counts) == 0
-  assert code_usage.entropy_bits(counts) == 0
-
-
-def test_entropy_of_a_known_histogram():
-  counts = [4, 2, 0, 1, 1]
-  assert code_usage.usage(counts) == pytest.approx(0.8)
-  assert code_usage.entropy_bits(counts) == pytest.approx(1.75, rel=1e-12)
-  assert code_usage.perplexity(counts) == pytest.approx(2**1.75, rel=1e-12)
-
-
-def test_histograms_have_no_order_and_no_scale():
-  counts = np.random.default_rng(4).integers(0, 50, 64)
-  expected = code_usage.perplexity(counts)
-  assert code_usage.perplexity(counts[::-1]) == pytest.approx(expected)
-  assert code_usage.perplexity(counts * 1000) == pytest.approx(expected)
-  # Sums beyond int32 do not wrap.
-  big = jnp.full(8, 2**30, jnp.int32)
-  assert code_usage.perplexity(big) == pytest.approx(8)
-
-
-@pytest.mark.parametrize(
-  'measure', [code_usage.usage, code_usage.perplexity, code_usage.entropy_bits]
-)
-@pytest.mark.parametrize('counts', [[], [[1, 2]], [1, -1], [1, np.nan]])
-def test_what_is_no_histogram_is_refused(measure, counts):
-  with pytest.raises(ValueError, match='counts must be'):
-    measure(counts)
-
-
-def test_bootstrap_agrees_with_the_normal_approximation():
-  values = np.random.default_rng(5).normal(30, 4, 4000)
-  half = 1.96 * values.std() / np.sqrt(len(values))
-  low, high = statistics.bootstrap_interval(values)
-  assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
-  assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
-
-
-def test_bootstrap_is_a_function_of_values_and_seed():
-  values = np.random.default_rng(6).random(200)
-  interval = statistics.bootstrap_interval(values)
-  assert interval == statistics.bootstrap_interval(values[::-1])
-  assert interval != statistics.bootstrap_interval(values, seed=1)
-  assert all(type(end) is float for end in interval)
-
-
-def test_bootstrap_narrows_with_more_images():
-  values = np.random.default_rng(7).random(3200)
-  widths = [
-    np.diff(statistics.bootstrap_interval(values[:n]))[0]
-    for n in (50, 400, 3200)
-  ]
-  assert widths[0] > 1.5 * widths[1] > 1.5**2 * widths[2] > 0
-
-
-@pytest.mark.parametrize('n', [10, 15, 40])
-@pytest.mark.parametrize('law', ['normal', 'uniform'])
-def test_an_interval_covers_what_it_says(law, n):
-  rng, hits = np.random.default_rng(n), 0
-  for _ in range(300):
-    # Both are symmetric about 0.
-    values = rng.uniform(-1, 1, n) if law == 'uniform' else rng.normal(size=n)
-    low, high = statistics.bootstrap_interval(values, draws=200)
-    hits += low <= 0 <= high
-  # Three deviations of the share, and one percent that percentiles scatter by.
-  assert hits / 300 == pytest.approx(0.95, abs=3 * 0.0126 + 0.01)
-
-
-@pytest.mark.parametrize('n', [1, 2, 9])
-def test_few_values_have_no_interval(n):
-  values = np.random.default_rng(n).normal(30, 4, n)
-  assert statistics.bootstrap_interval(values) is None
-  summary = statistics.summarize(values)
-  assert summary['low'] is None
-  assert summary['high'] is None
-  assert summary['mean'] == pytest.approx(values.mean())
-  assert statistics.describe_mean(summary) == f'{values.mean():.2f}'
-  json.dumps(summary, allow_nan=False)
-  with pytest.raises(ValueError, match='no values'):
-    statistics.bootstrap_interval([])
-
-
-@pytest.mark.parametrize('broken', [np.inf, -np.inf, np.nan])
-def test_values_without_a_mean_have_no_interval(broken):
-  values = np.arange(20.0)
-  values[7] = broken
-  assert statistics.bootstrap_interval(values) is None
-  summary = statistics.summarize(values)
-  assert not np.isfinite(summary['mean'])
-  assert summary['low'] is None
-
-
-def test_equal_values_have_an_interval_of_one_value():
-  assert statistics.bootstrap_interval([100.0] * 12) == (100, 100)
-
-
-def test_an_interval_in_words():
-  summary = statistics.summarize(np.arange(40.0))
-  low, high = summary['low'], summary['high']
-  assert statistics.describe_mean(summary) == f'19.50 ({low:.2f} to {high:.2f})'
-  assert statistics.describe_interval(summary, str) == f'{low} to {high}'
-
-
-def test_summarize():
-  values = np.random.default_rng(8).random(100).astype(np.float32)
-  summary = statistics.summarize(jnp.asarray(values))
-  assert list(summary) == ['mean', 'low', 'high', 'count']
-  assert summary['mean'] == pytest.approx(values.astype(np.float64).mean())
-  assert (summary['low'], summary['high']) == statistics.bootstrap_interval(
-    values
-  )
-  assert summary['low'] < summary['mean'] < summary['high']
-  assert summary['count'] == 100
-  assert summary == statistics.summarize(values[::-1])
-
-
-def test_a_broken_image_shows_in_the_summary():
-  assert np.isnan(statistics.summarize([20.0, np.nan])['mean'])
