@@ -200,7 +200,7 @@ def page(evaluation: Evaluation, findings: examples.Findings) -> str:
   origin = document.Origin(
     model.config,
     read_metrics(os.path.join(model.path, 'metrics.jsonl')),
-    provenance.versions(provenance.commit()),
+    provenance.versions(evaluation.results['protocol']['commit']),
     provenance.command(),
   )
   return document.render(

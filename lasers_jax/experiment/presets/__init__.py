@@ -46,7 +46,7 @@ def replace(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
 
 def add_decoder(config: Mapping[str, Any], names: str) -> dict[str, Any]:
   """Returns a config with all defaults, and the named parts of `decoders`."""
-  changed = copy.deepcopy(settings.with_defaults(config))
+  changed = copy.deepcopy(dict(config))
   decoders.add(changed, names)
   return settings.with_defaults(changed)
 
