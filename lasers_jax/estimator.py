@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
 from lasers_jax import coding
-from lasers_jax.core.files import written_whole
+from lasers_jax.core.storage import written_whole
 from lasers_jax.errors import InputError
 from lasers_jax.estimator_file import as_arrays, from_arrays
 

@@ -163,7 +163,7 @@ def test_the_estimator_stands_on_coding_alone():
     'lasers_jax.coding',
     'lasers_jax.errors',
     'lasers_jax.estimator_file',
-    'lasers_jax.core.files',
+    'lasers_jax.core.storage',
   }
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lasers_jax.cli import config_file
 from lasers_jax.core import ranges
-from lasers_jax.core.files import local
+from lasers_jax.core.storage import local
 from lasers_jax.errors import InputError, nearest, shown
 
 _CONFIG = (

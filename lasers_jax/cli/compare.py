@@ -22,8 +22,8 @@ from absl import flags
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.cli import command_line, evaluate, program
 from lasers_jax.cli.command_line import Numbers
-from lasers_jax.core.files import check_folder
 from lasers_jax.core.ranges import Positive
+from lasers_jax.core.storage import check_folder
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.compare import compare
 from lasers_jax.metrics.registry import load_metrics

@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 from lasers_jax.cli import command_line
 from lasers_jax.core import signals
 from lasers_jax.core.distributed import initialize_distributed
-from lasers_jax.core.files import CACHE
+from lasers_jax.core.storage import CACHE
 from lasers_jax.errors import InputError, TrainingError
 
 STOPPED = os.EX_TEMPFAIL  # 75: asked to stop; the same command goes on

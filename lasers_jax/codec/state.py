@@ -10,7 +10,7 @@ import numpy as np
 from lasers_jax.codec.container import HASH_BYTES
 from lasers_jax.codec.tables import MOST, Tables
 from lasers_jax.core.arrays import read_with_header, write_arrays
-from lasers_jax.core.files import one_line
+from lasers_jax.core.storage import one_line
 from lasers_jax.errors import InputError
 
 _HASH = 'hash'  # with it, an array that is missing shows

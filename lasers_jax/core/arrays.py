@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lasers_jax.core.files import one_line, written_whole
+from lasers_jax.core.storage import one_line, written_whole
 
 _HEADER = 'header.json'  # the entry of a file that says what the others are
 

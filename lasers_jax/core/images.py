@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from lasers_jax.core.files import written_whole
+from lasers_jax.core.storage import written_whole
 from lasers_jax.errors import InputError
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lasers_jax.core.files import written_whole
+from lasers_jax.core.storage import written_whole
 from lasers_jax.data.decoding import Look, look
 from lasers_jax.data.listing import Progress
 from lasers_jax.data.sources import nfc

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from lasers_jax.codec.container import unpack
 from lasers_jax.core import provenance
-from lasers_jax.core.files import (
+from lasers_jax.core.images import save_png
+from lasers_jax.core.storage import (
   as_json,
   check_folder,
   one_line,
@@ -17,7 +18,6 @@ from lasers_jax.core.files import (
   writing,
   written_whole,
 )
-from lasers_jax.core.images import save_png
 from lasers_jax.data.sources import decode as read_image
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import protocol, rate_distortion

@@ -16,7 +16,7 @@ from lasers_jax.codec.model import (
 )
 from lasers_jax.codec.state import State, load_kept, save
 from lasers_jax.codec.state import load as load_state
-from lasers_jax.core.files import held, writing
+from lasers_jax.core.storage import held, writing
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder
 

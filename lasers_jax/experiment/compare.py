@@ -11,8 +11,8 @@ import numpy as np
 from lasers_jax import inference
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.bottlenecks.rates import fields_at
-from lasers_jax.core.files import as_json, write_text, written_whole
 from lasers_jax.core.images import save_png
+from lasers_jax.core.storage import as_json, write_text, written_whole
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.experiment import presets, settings
 from lasers_jax.experiment.evaluate import evaluate

@@ -10,8 +10,8 @@ import jax
 
 from lasers_jax import inference
 from lasers_jax.core import provenance
-from lasers_jax.core.files import as_json, check_folder, local, write_text
 from lasers_jax.core.images import save_png
+from lasers_jax.core.storage import as_json, check_folder, local, write_text
 from lasers_jax.data import DataSettings, Source, as_source
 from lasers_jax.errors import optional
 from lasers_jax.evaluation import examples, protocol

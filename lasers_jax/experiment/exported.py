@@ -25,7 +25,7 @@ from safetensors.numpy import save
 from lasers_jax import inference
 from lasers_jax.core import provenance
 from lasers_jax.core.arrays import flat_names
-from lasers_jax.core.files import (
+from lasers_jax.core.storage import (
   as_json,
   local,
   one_line,

@@ -10,8 +10,8 @@ import numpy as np
 
 from lasers_jax import inference
 from lasers_jax.core import provenance
-from lasers_jax.core.files import as_json, check_folder, write_text
 from lasers_jax.core.images import save_png
+from lasers_jax.core.storage import as_json, check_folder, write_text
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import generation
 from lasers_jax.evaluation.generation import ImageSet, Real

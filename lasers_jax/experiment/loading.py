@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh
 
 from lasers_jax.core import sharding
-from lasers_jax.core.files import local
+from lasers_jax.core.storage import local
 from lasers_jax.errors import InputError, nearest
 from lasers_jax.experiment import exported, settings
 from lasers_jax.experiment.model import TrainedModel

@@ -21,8 +21,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from lasers_jax.core.arrays import read_arrays, write_arrays
-from lasers_jax.core.files import CACHE
 from lasers_jax.core.images import to_float
+from lasers_jax.core.storage import CACHE
 from lasers_jax.errors import InputError
 from lasers_jax.metrics.base import Extractor
 from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lasers_jax.core.files import (
+from lasers_jax.core.storage import (
   check_folder,
   local,
   write_text,

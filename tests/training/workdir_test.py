@@ -7,7 +7,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from lasers_jax.core.files import check_folder, write_text
+from lasers_jax.core.storage import check_folder, write_text
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
 from lasers_jax.training import workdir

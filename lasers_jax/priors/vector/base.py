@@ -20,8 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lasers_jax.coding.search import take
 from lasers_jax.core.arrays import read_with_header, write_arrays
-from lasers_jax.core.files import one_line
 from lasers_jax.core.ranges import check_fields
+from lasers_jax.core.storage import one_line
 from lasers_jax.errors import InputError
 
 State = dict[str, Array | np.ndarray]

@@ -1,4 +1,4 @@
-"""Paths and files, which are written whole or not at all."""
+"""Paths of any kind, and files that are written whole or not at all."""
 
 import contextlib
 import fcntl
@@ -12,6 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
+
+from etils import epath
 
 from lasers_jax.errors import InputError
 
@@ -119,6 +121,41 @@ def check_folder(path: str, instead: str = '') -> None:
     os.makedirs(path, exist_ok=True)
     with tempfile.TemporaryFile(dir=path) as file:
       file.write(b'0')
+
+
+def is_remote(path: str) -> bool:
+  """Returns whether a path is an address, as `gs://bucket/folder`."""
+  return '://' in path
+
+
+def opened(path: str) -> IO[bytes]:
+  """Opens a file to read its bytes."""
+  return epath.Path(path).open('rb')
+
+
+def read_text(path: str) -> str:
+  """Returns the text of a file, as UTF-8."""
+  return epath.Path(path).read_text(encoding='utf-8')
+
+
+def exists(path: str) -> bool:
+  """Returns whether there is a file or folder."""
+  return epath.Path(path).exists()
+
+
+def is_folder(path: str) -> bool:
+  """Returns whether there is a folder."""
+  return epath.Path(path).is_dir()
+
+
+def names(folder: str) -> list[str]:
+  """Returns the names of the files and folders in a folder, in order."""
+  return sorted(x.name for x in epath.Path(folder).iterdir())
+
+
+def make_folder(path: str) -> None:
+  """Makes a folder, and those above it."""
+  epath.Path(path).mkdir(parents=True, exist_ok=True)
 
 
 def write_text(path: str, text: str) -> None:

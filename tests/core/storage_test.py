@@ -11,12 +11,12 @@ import threading
 
 import pytest
 
-from lasers_jax.core import files
-from lasers_jax.core.files import as_json, held, written_whole
+from lasers_jax.core import storage
+from lasers_jax.core.storage import as_json, held, written_whole
 
 WRITE = """
 import os, sys
-from lasers_jax.core.files import written_whole
+from lasers_jax.core.storage import written_whole
 os.getpid = lambda: 1  # as in any container
 path, letter = sys.argv[1:]
 for _ in range(200):
@@ -115,7 +115,7 @@ def test_names_of_any_length_and_bytes(tmp_path):
 
 def test_text_is_utf8_in_any_locale(tmp_path):
   code = (
-    'import sys\nfrom lasers_jax.core.files import written_whole\n'
+    'import sys\nfrom lasers_jax.core.storage import written_whole\n'
     'with written_whole(sys.argv[1], "w") as file:\n'
     '  file.write("\\u00d7 \\u2212 \\udcff")\n'
   )
@@ -149,7 +149,7 @@ def test_a_disk_without_locks_is_said(tmp_path, monkeypatch, caplog):
   def fail(*_):
     raise OSError(95, 'Operation not supported')
 
-  monkeypatch.setattr(files.fcntl, 'flock', fail)
+  monkeypatch.setattr(storage.fcntl, 'flock', fail)
   with caplog.at_level(logging.WARNING), held(tmp_path / '.lock'):
     pass
   assert 'cannot be locked: Operation not supported' in caplog.text
@@ -162,3 +162,17 @@ def test_results_are_json():
     'a': [1.5, None, [None, 'x']],
     'b': {'c': None},
   }
+
+
+def test_folders_are_made_listed_and_read(tmp_path):
+  folder = str(tmp_path / 'a' / 'b')
+  storage.make_folder(folder)
+  storage.write_text(f'{folder}/second', 'é')
+  storage.write_text(f'{folder}/first', '')
+  assert storage.names(folder) == ['first', 'second']
+  assert storage.is_folder(folder) and not storage.is_folder(f'{folder}/first')
+  assert storage.exists(f'{folder}/first')
+  assert not storage.exists(f'{folder}/third')
+  assert storage.read_text(f'{folder}/second') == 'é'
+  with storage.opened(f'{folder}/second') as file:
+    assert file.read() == 'é'.encode()
