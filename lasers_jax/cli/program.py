@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 
 from lasers_jax.cli import command_line
 from lasers_jax.core import signals
-from lasers_jax.core.distributed import initialize_distributed
+from lasers_jax.core.distributed import initialize_distributed, log_process
 from lasers_jax.core.storage import CACHE
 from lasers_jax.errors import InputError, TrainingError
 
@@ -153,7 +153,7 @@ def set_up_jax(saves: bool = False) -> None:
     InputError: the processes do not meet, or there is no such device.
   """
   jax.config.update('jax_enable_preemption_service', saves)
-  initialize_distributed()
+  place = initialize_distributed()
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # one without words: cuda
@@ -163,6 +163,8 @@ def set_up_jax(saves: bool = False) -> None:
       f'{str(error) or "its plugin is not installed"}; JAX_PLATFORMS=cpu does '
       'without'
     ) from error
+  if place:
+    log_process(place)
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE))
 

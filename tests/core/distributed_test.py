@@ -1,184 +1,220 @@
-"""Which processes the environment names, and what it leaves out."""
+"""What JAX is given, for each way to start processes."""
 
-import socket
-import subprocess
+import contextlib
+import http.server
+import os
 import sys
 import threading
+import types
 
 import jax
 import pytest
+from jax._src import cloud_tpu_init
+from jax._src.clusters import cloud_tpu_cluster
 
-from lasers_jax.core import distributed
+from lasers_jax.core import distributed, rendezvous
+from lasers_jax.core.cluster import Place
 from lasers_jax.errors import InputError
+from tests.core.cluster_test import GKE, HAND, HYDRA, OPEN_MPI, SLICES, SLURM
 
-HAND = dict(
-  JAX_NUM_PROCESSES='2',
-  JAX_PROCESS_ID='1',
-  JAX_COORDINATOR_ADDRESS='node1:1234',
-)
-SLURM = dict(
-  SLURM_JOB_ID='123',
-  SLURM_NTASKS='4',
-  SLURM_PROCID='3',
-  SLURM_LOCALID='0',
-  SLURM_STEP_NODELIST='node[1-4]',
-)
-OPEN_MPI = dict(
-  OMPI_COMM_WORLD_SIZE='2',
-  OMPI_COMM_WORLD_RANK='0',
-  OMPI_COMM_WORLD_LOCAL_RANK='0',
-  OMPI_MCA_orte_hnp_uri='1.0;tcp://10.0.0.1:1',
-)
-TPU = dict(TPU_WORKER_HOSTNAMES='a,b', TPU_WORKER_ID='1')
+LAUNCHERS = 'JAX_', 'SLURM', 'OMPI', 'PMI', 'MPI', 'TPU', 'MEGASCALE', 'CUDA'
 
 
 @pytest.fixture
 def start(monkeypatch):
-  """Starts with an environment; gives what JAX was asked, or None."""
-  for name in {*HAND, *SLURM, *OPEN_MPI, *TPU, 'SLURM_STEP_NUM_TASKS'}:
-    monkeypatch.delenv(name, raising=False)
+  """Starts with an environment; gives the place, and what JAX was given."""
+  for name in list(os.environ):
+    if name.startswith(LAUNCHERS):
+      monkeypatch.delenv(name)
   asked = []
 
-  def start(env):
+  def start(env, tpu=False):
     for name, value in env.items():
       monkeypatch.setenv(name, value)
+    for module in cloud_tpu_init, cloud_tpu_cluster:
+      monkeypatch.setattr(module, 'running_in_cloud_tpu_vm', tpu)
+    monkeypatch.setattr(rendezvous, 'meet', lambda *given: asked.append(given))
     monkeypatch.setattr(
-      jax.distributed, 'initialize', lambda **given: asked.append(given)
+      jax.distributed, 'initialize', lambda *_, **given: asked.append(given)
     )
-    distributed.initialize_distributed()
-    return asked[0] if asked else None
+    place = distributed.initialize_distributed()
+    if place is None:
+      assert not asked
+      return None
+    (met, seconds), given = asked
+    assert met == place
+    assert given.pop('cluster_detection_method') == 'deactivate'
+    return place, given['local_device_ids'], seconds
 
   return start
 
 
-def test_all_that_is_given_by_hand_is_passed_on(start):
-  given = start(HAND)
-  given.pop('initialization_timeout')
-  assert given == dict(
-    coordinator_address='node1:1234', num_processes=2, process_id=1
-  )
+def test_one_alone_joins_nobody(start):
+  assert start({}) is None
 
 
-@pytest.mark.parametrize('env', [SLURM, OPEN_MPI, TPU])
-def test_what_a_scheduler_started_is_left_to_jax(start, env):
-  assert start(env).keys() == {'initialization_timeout'}
+def test_by_hand(start):
+  assert start(HAND) == (Place('node1:1234', 2, 1), None, 120)
 
 
-ALONE = {
-  'nothing': {},
-  'one by hand': dict(JAX_NUM_PROCESSES='1'),
-  'the first of one': dict(JAX_NUM_PROCESSES='1', JAX_PROCESS_ID='0'),
-  'one by hand among tasks': {**SLURM, 'JAX_NUM_PROCESSES': '1'},
-  'ssh or salloc': dict(SLURM_NTASKS='4', SLURM_JOB_ID='123'),
-  'sbatch without srun': {
-    **SLURM,
-    'SLURM_PROCID': '0',
-    'SLURM_STEP_NODELIST': '',
-  },
-  'a shell in an allocation': {**SLURM, 'SLURM_STEP_NUM_TASKS': '1'},
-  'one task': {**SLURM, 'SLURM_NTASKS': '1'},
-  'empty': dict(SLURM_NTASKS='', JAX_NUM_PROCESSES='', JAX_PROCESS_ID=' '),
-  'no number, and no task': dict(SLURM_NTASKS='4(x2)'),
-  'mpirun -n 1': dict(OMPI_COMM_WORLD_SIZE='1', OMPI_COMM_WORLD_RANK='0'),
-  'one host': dict(TPU_WORKER_HOSTNAMES='localhost', TPU_WORKER_ID='0'),
-}
+def test_pods_have_longer_to_come(start):
+  env = {**HAND, 'KUBERNETES_SERVICE_HOST': '10.0.0.1'}
+  assert start(env)[2] == 600
 
 
-@pytest.mark.parametrize('env', ALONE.values(), ids=ALONE)
-def test_one_process_starts_alone(start, env):
-  assert start(env) is None
-
-
-def without(env, name):
-  return {key: value for key, value in env.items() if key != name}
-
-
+# A node with one task uses all of its GPUs, also where JAX would take the one
+# of SLURM_LOCALID.
 @pytest.mark.parametrize(
-  ('env', 'said'),
-  [
-    (without(HAND, 'JAX_NUM_PROCESSES'), 'JAX_NUM_PROCESSES is not set: '),
-    (without(HAND, 'JAX_PROCESS_ID'), 'JAX_PROCESS_ID is not set: '),
-    (
-      without(HAND, 'JAX_COORDINATOR_ADDRESS'),
-      'but JAX_COORDINATOR_ADDRESS is not set: ',
-    ),
-    ({**HAND, 'JAX_PROCESS_ID': '2'}, 'JAX_PROCESS_ID=2 must be below JAX_NUM'),
-    ({**HAND, 'JAX_PROCESS_ID': '-1'}, 'JAX_PROCESS_ID=-1 must be a whole'),
-    ({**HAND, 'JAX_NUM_PROCESSES': 'two'}, 'PROCESSES=two must be a whole'),
-    ({**HAND, 'JAX_NUM_PROCESSES': '0'}, 'must be below JAX_NUM_PROCESSES=0'),
-    ({**HAND, 'JAX_COORDINATOR_ADDRESS': 'node1'}, 'node1 must be HOST:PORT'),
-    ({**HAND, 'JAX_COORDINATOR_ADDRESS': 'node1:0'}, 'must be HOST:PORT'),
-    ({**HAND, 'JAX_COORDINATOR_ADDRESS': 'a:99999'}, 'must be HOST:PORT'),
-    (without(SLURM, 'SLURM_LOCALID'), 'but SLURM_LOCALID is not set'),
-    (without(SLURM, 'SLURM_JOB_ID'), 'but SLURM_JOB_ID is not set'),
-    ({**SLURM, 'SLURM_NTASKS': 'x'}, 'SLURM_NTASKS=x must be a whole'),
-    ({**SLURM, 'SLURM_PROCID': '4'}, 'PROCID=4 must be below SLURM_NTASKS=4'),
-    (without(OPEN_MPI, 'OMPI_COMM_WORLD_RANK'), 'WORLD_RANK is not set'),
-    (without(OPEN_MPI, 'OMPI_MCA_orte_hnp_uri'), 'hnp_uri is not set'),
-    ({**OPEN_MPI, 'OMPI_COMM_WORLD_RANK': '2'}, 'RANK=2 must be below OMPI'),
-    (without(TPU, 'TPU_WORKER_ID'), 'a,b, but TPU_WORKER_ID is not set'),
-    ({**TPU, 'TPU_WORKER_ID': '2'}, 'TPU_WORKER_ID=2 must be below'),
-    ({**TPU, 'TPU_WORKER_ID': 'b'}, 'TPU_WORKER_ID=b must be a whole number'),
-  ],
+  ('per_node', 'gpus'), [('1(x4)', None), ('8(x4)', [0]), ('2(x4)', [0, 1])]
 )
-def test_what_is_half_set_is_named(start, env, said):
+def test_slurm(start, per_node, gpus):
+  env = {
+    **SLURM,
+    'SLURM_STEP_TASKS_PER_NODE': per_node,
+    'CUDA_VISIBLE_DEVICES': '0,1,2,3' if gpus == [0, 1] else '0,1,2,3,4,5,6,7',
+  }
+  # 61,440 and the last twelve bits of the number of the job.
+  assert start(env) == (Place('node1:61563', 4, 3), gpus, 120)
+
+
+def test_the_port_may_be_given_to_any_launcher(start):
+  given = {'JAX_COORDINATOR_PORT': '77'}
+  assert start({**SLURM, **given})[0].address == 'node1:77'
+
+
+def test_the_address_may_be_given_to_any_launcher(start):
+  given = {'JAX_COORDINATOR_ADDRESS': 'node9:78'}
+  assert start({**OPEN_MPI, **given})[0] == Place('node9:78', 4, 1)
+
+
+def test_open_mpi(start):
+  env = {
+    **OPEN_MPI,
+    'OMPI_COMM_WORLD_LOCAL_SIZE': '2',
+    'CUDA_VISIBLE_DEVICES': '0,1,2,3',
+  }
+  assert start(env) == (Place('10.0.0.1:61440', 4, 1), [2, 3], 120)
+
+
+class World:
+  """What JAX asks of mpi4py."""
+
+  Get_rank, Get_size = lambda _: 3, lambda _: 4
+
+  def bcast(self, said, root):
+    assert (said, root) == ('None', 0)
+    return 'node1:65000'
+
+
+def test_other_mpis_by_mpi4py(start, monkeypatch):
+  mpi = types.SimpleNamespace(COMM_WORLD=World())
+  module = types.ModuleType('mpi4py')
+  module.MPI, module.__spec__ = mpi, types.SimpleNamespace()
+  monkeypatch.setitem(sys.modules, 'mpi4py', module)
+  env = {**HYDRA, 'CUDA_VISIBLE_DEVICES': '0,1'}
+  assert start(env) == (Place('node1:65000', 4, 3), [1], 120)
+
+
+def test_other_mpis_need_mpi4py(start, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'mpi4py', None)
+  with pytest.raises(InputError, match='install mpi4py, or set JAX_NUM_PROC'):
+    start(HYDRA)
+
+
+@contextlib.contextmanager
+def metadata_server(**attributes):
+  """The metadata server of a VM of Google Cloud; gives its address."""
+
+  class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+      folder, _, name = self.path.rpartition('/')
+      assert folder == '/computeMetadata/v1/instance/attributes'
+      assert self.headers['Metadata-Flavor'] == 'Google'
+      found = attributes.get(name.replace('-', '_'))
+      self.send_response(404 if found is None else 200)
+      self.end_headers()
+      self.wfile.write((found or 'not found').encode())
+
+    def log_message(self, *_):
+      pass
+
+  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Answers) as server:
+    threading.Thread(target=server.serve_forever, args=[0.01]).start()
+    yield f'127.0.0.1:{server.server_address[1]}'
+    server.shutdown()
+
+
+VM = dict(
+  agent_worker_number='1',
+  worker_network_endpoints='a:1:10.0.0.5,b:2:10.0.0.6',
+  tpu_env="ACCELERATOR_TYPE: 'v5litepod-8'\n",
+)
+
+
+def test_a_pod_of_tpu_vms(start):
+  with metadata_server(**VM) as server:
+    found = start({'GCE_METADATA_IP': server}, tpu=True)
+  assert found == (Place('10.0.0.5:8482', 2, 1), None, 600)
+
+
+def test_several_slices_of_tpu_vms(start):
+  said = (
+    "MEGASCALE_NUM_SLICES: '3'\nMEGASCALE_SLICE_ID: '2'\n"
+    "MEGASCALE_COORDINATOR_ADDRESS: '127.0.0.1:1'\n"
+  )
+  with metadata_server(**{**VM, 'tpu_env': said}) as server:
+    found = start({'GCE_METADATA_IP': server}, tpu=True)
+  assert found == (Place('127.0.0.1:8482', 6, 5), None, 600)
+
+
+def test_one_tpu_vm_joins_nobody(start):
+  one = dict(agent_worker_number='0', worker_network_endpoints='a:1:10.0.0.5')
+  with metadata_server(**{**VM, **one}) as server:
+    assert start({'GCE_METADATA_IP': server}, tpu=True) is None
+
+
+def test_a_metadata_server_that_knows_no_tpu(start, monkeypatch):
+  monkeypatch.setattr('time.sleep', lambda _: None)  # it is asked six times
+  with metadata_server() as server:
+    assert start({'GCE_METADATA_IP': server}, tpu=True) is None
+
+
+def test_no_metadata_server_is_one_line(start):
+  with metadata_server() as server:
+    pass
   with pytest.raises(InputError) as error:
-    start(env)
-  assert said in str(error.value)
-  assert '\n' not in str(error.value)
+    start({'GCE_METADATA_IP': server}, tpu=True)
+  said = str(error.value)
+  assert said.startswith('the processes of the run cannot meet: ')
+  assert said.endswith('or JAX_NUM_PROCESSES=1 for one')
 
 
-def test_what_jax_cannot_read_is_one_error(start, monkeypatch):
-  def fail(**_):
-    raise ValueError('Number of processes must be defined.')
-
-  env = dict(JAX_COORDINATOR_ADDRESS='node1:1234')
-  assert start(env) is not None
-  monkeypatch.setattr(jax.distributed, 'initialize', fail)
-  with pytest.raises(InputError, match='cannot meet: Number of processes must'):
-    distributed.initialize_distributed()
+def test_slices_of_gke(start):
+  coordinator = {'MEGASCALE_COORDINATOR_ADDRESS': 'localhost'}
+  found = start({**GKE, **SLICES, **coordinator}, tpu=True)
+  assert found == (Place('localhost:8482', 4, 3), None, 600)
 
 
-def test_an_address_in_use_is_named(start):
-  with socket.create_server(('', 0)) as taken:
-    address = f'localhost:{taken.getsockname()[1]}'
-    env = {**HAND, 'JAX_PROCESS_ID': '0', 'JAX_COORDINATOR_ADDRESS': address}
-    with pytest.raises(InputError, match=f'listen at {address}: .*in use'):
-      start(env)
+def test_a_slice_of_gke(start):
+  with metadata_server(tpu_env='') as server:
+    env = {**GKE, 'GCE_METADATA_IP': server}
+    found = start({**env, 'TPU_WORKER_HOSTNAMES': 'localhost,b'}, tpu=True)
+  assert found == (Place('localhost:8482', 2, 1), None, 600)
 
 
-WAITS = """
-import time
-from lasers_jax.core import distributed
-distributed._SILENCE = 0
-with distributed._waiting(0.3, ADDRESS):
-  time.sleep(20)
-"""
+def test_a_wait_for_jax_is_said(monkeypatch):
+  monkeypatch.setattr(rendezvous, 'SILENCE', 0.01)
+  done = threading.Event()
+  monkeypatch.setattr('logging.info', lambda *_: done.set())
+  with distributed._slowly('for it'):
+    assert done.wait(10)
+  monkeypatch.setattr(rendezvous, 'SILENCE', 60)
+  with distributed._slowly('for it'):
+    (timer,) = [x for x in threading.enumerate() if type(x) is threading.Timer]
+  timer.join(timeout=5)
+  assert not timer.is_alive()
 
 
-@pytest.mark.parametrize('answers', [False, True])
-def test_nobody_waits_for_ever(answers):
-  with socket.create_server(('localhost', 0)) as server:
-    address = f'localhost:{server.getsockname()[1]}'
-    if not answers:
-      server.close()
-    code = WAITS.replace('ADDRESS', repr(address))
-    done = subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, text=True
-    )
-  why = 'not all others are there' if answers else 'no answer'
-  assert done.returncode == 2
-  (line,) = done.stderr.splitlines()
-  assert line.startswith('error: waited 0.3 s for the other processes at ')
-  assert f'{address}: {why}; start all' in line
-
-
-def test_a_wait_that_is_over_ends_nothing():
-  with distributed._waiting(60, ''):
-    timers = [
-      x for x in threading.enumerate() if isinstance(x, threading.Timer)
-    ]
-    assert len(timers) == 2
-  for timer in timers:
-    timer.join(timeout=5)
-    assert not timer.is_alive()
+def test_one_line_a_process(log):
+  distributed.log_process(Place('node1:1', 4, 3))
+  assert log == ['process 3 of 4: 8 of 8 devices (cpu), process 0 at node1:1']
