@@ -67,8 +67,8 @@ def test_each_launcher_is_known():
     ({'SLURM_NTASKS': '4', 'SLURM_JOB_ID': '123'}, 'GceTpuCluster'),
   ]:
     found = find(env)
-    assert found and found.name == name, env
-    assert found.place is None
+    assert found, env
+    assert (found.name, found.place) == (name, None), env
 
 
 ALONE = {
@@ -167,7 +167,8 @@ GPUS = [
 @pytest.mark.parametrize(('env', 'expected'), GPUS)
 def test_each_task_has_its_share_of_the_gpus(env, expected):
   found = find(env, gpus=8)
-  assert found and found.gpus == expected
+  assert found
+  assert found.gpus == expected
 
 
 @pytest.mark.parametrize(

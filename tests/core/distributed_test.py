@@ -1,7 +1,5 @@
 """What JAX is given, for each way to start processes."""
 
-import contextlib
-import http.server
 import os
 import sys
 import threading
@@ -16,6 +14,7 @@ from lasers_jax.core import distributed, rendezvous
 from lasers_jax.core.cluster import Place
 from lasers_jax.errors import InputError
 from tests.core.cluster_test import GKE, HAND, HYDRA, OPEN_MPI, SLICES, SLURM
+from tests.core.metadata import VM, metadata_server
 
 LAUNCHERS = 'JAX_', 'SLURM', 'OMPI', 'PMI', 'MPI', 'TPU', 'MEGASCALE', 'CUDA'
 
@@ -119,36 +118,6 @@ def test_other_mpis_need_mpi4py(start, monkeypatch):
   monkeypatch.setitem(sys.modules, 'mpi4py', None)
   with pytest.raises(InputError, match='install mpi4py, or set JAX_NUM_PROC'):
     start(HYDRA)
-
-
-@contextlib.contextmanager
-def metadata_server(**attributes):
-  """The metadata server of a VM of Google Cloud; gives its address."""
-
-  class Answers(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-      folder, _, name = self.path.rpartition('/')
-      assert folder == '/computeMetadata/v1/instance/attributes'
-      assert self.headers['Metadata-Flavor'] == 'Google'
-      found = attributes.get(name.replace('-', '_'))
-      self.send_response(404 if found is None else 200)
-      self.end_headers()
-      self.wfile.write((found or 'not found').encode())
-
-    def log_message(self, *_):
-      pass
-
-  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Answers) as server:
-    threading.Thread(target=server.serve_forever, args=[0.01]).start()
-    yield f'127.0.0.1:{server.server_address[1]}'
-    server.shutdown()
-
-
-VM = dict(
-  agent_worker_number='1',
-  worker_network_endpoints='a:1:10.0.0.5,b:2:10.0.0.6',
-  tpu_env="ACCELERATOR_TYPE: 'v5litepod-8'\n",
-)
 
 
 def test_a_pod_of_tpu_vms(start):

@@ -170,7 +170,8 @@ def test_folders_are_made_listed_and_read(tmp_path):
   storage.write_text(f'{folder}/second', 'é')
   storage.write_text(f'{folder}/first', '')
   assert storage.names(folder) == ['first', 'second']
-  assert storage.is_folder(folder) and not storage.is_folder(f'{folder}/first')
+  assert storage.is_folder(folder)
+  assert not storage.is_folder(f'{folder}/first')
   assert storage.exists(f'{folder}/first')
   assert not storage.exists(f'{folder}/third')
   assert storage.read_text(f'{folder}/second') == 'é'

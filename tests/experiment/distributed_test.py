@@ -1,7 +1,6 @@
-"""Two processes of four devices each, on one machine, against one of eight."""
+"""Two and four processes, of eight devices in all, against one of eight."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -12,26 +11,84 @@ import pytest
 
 from lasers_jax.cli import program
 from lasers_jax.experiment import evaluate, loop
-from lasers_jax.experiment.hooks import Hooks
 from tests import tiny
+from tests.core.metadata import VM, metadata_server
 
 pytestmark = pytest.mark.slow
 
 
-def start_two(script, *flags):
+def by_hand(count, i, port):
+  return dict(
+    JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
+    JAX_NUM_PROCESSES=str(count),
+    JAX_PROCESS_ID=str(i),
+  )
+
+
+def slurm(count, i, port):
+  """One task a node, of two GPUs."""
+  return dict(
+    SLURM_JOB_ID='4711',
+    SLURM_STEP_NODELIST=f'localhost,node[2-{count}]',
+    SLURM_STEP_TASKS_PER_NODE=f'1(x{count})',
+    SLURM_NTASKS=str(count),
+    SLURM_PROCID=str(i),
+    SLURM_NODEID=str(i),
+    SLURM_LOCALID='0',
+    CUDA_VISIBLE_DEVICES='0,1',
+    JAX_COORDINATOR_PORT=str(port),
+  )
+
+
+def open_mpi(count, i, port):
+  """All on one node, of eight GPUs."""
+  return dict(
+    OMPI_MCA_orte_hnp_uri='1531576320.0;tcp://127.0.0.1:34911',
+    OMPI_COMM_WORLD_SIZE=str(count),
+    OMPI_COMM_WORLD_RANK=str(i),
+    OMPI_COMM_WORLD_LOCAL_SIZE=str(count),
+    OMPI_COMM_WORLD_LOCAL_RANK=str(i),
+    CUDA_VISIBLE_DEVICES='0,1,2,3,4,5,6,7',
+    JAX_COORDINATOR_PORT=str(port),
+  )
+
+
+def gke_slices(count, i, port):
+  """Two slices, of so many hosts together."""
+  hosts = count // 2
+  return dict(
+    JAX_FORCE_TPU_INIT='1',
+    TPU_WORKER_HOSTNAMES=','.join(['localhost'] * hosts),
+    TPU_WORKER_ID=str(i % hosts),
+    MEGASCALE_NUM_SLICES='2',
+    MEGASCALE_SLICE_ID=str(i // hosts),
+    MEGASCALE_COORDINATOR_ADDRESS='localhost',
+    JAX_COORDINATOR_PORT=str(port),
+  )
+
+
+def tpu_vm(i):
+  """What the metadata server says to the i-th VM of two."""
+  hosts = 'localhost,localhost'
+  return metadata_server(
+    **{**VM, 'agent_worker_number': str(i), 'worker_network_endpoints': hosts}
+  )
+
+
+def start(count, launcher, script, *flags):
+  """Starts so many processes, with eight devices in all."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{free.getsockname()[1]}'
+    port = free.getsockname()[1]
   return [
     tiny.start(
+      'tests/experiment/launched.py',
       script,
       *flags,
-      devices=4,
-      JAX_COORDINATOR_ADDRESS=address,
-      JAX_NUM_PROCESSES='2',
-      JAX_PROCESS_ID=str(i),
+      devices=8 // count,
+      **launcher(count, i, port),
     )
-    for i in range(2)
+    for i in range(count)
   ]
 
 
@@ -54,56 +111,98 @@ def finish(processes, code=0):
 
 
 @pytest.fixture(scope='module')
-def run_of_two(pictures, tmp_path_factory):
-  """A run of two processes, of which one was asked to stop."""
-  workdir = tmp_path_factory.mktemp('two') / 'run'
-  changes = dict(
-    steps=tiny.ENDLESS, evaluate_every=3, mesh__fsdp=2, mesh__model=2
+def elastic_run(pictures, tmp_path_factory):
+  """A run of four processes, of two, and of four again.
+
+  The first four are of Slurm, and one of them is asked to stop; the two are of
+  Open MPI, and both are; the last four, of two TPU slices, end the run.
+  """
+  workdir = tmp_path_factory.mktemp('elastic') / 'run'
+
+  def train(count, launcher, asked, steps=tiny.ENDLESS, **changes):
+    changes = dict(steps=steps, evaluate_every=3, **changes)
+    flags = tiny.train_flags(pictures, workdir, **changes)
+    before = max(tiny.checkpoints(workdir), default=0)
+    processes = start(count, launcher, 'train.py', *flags)
+    if asked:
+      tiny.wait_for(
+        lambda: max(tiny.checkpoints(workdir), default=0) > before + 3,
+        processes[0],
+      )
+      for i in asked:
+        processes[i].send_signal(signal.SIGTERM)
+    said = finish(processes, program.STOPPED if asked else 0)
+    return tiny.checkpoints(workdir)[-1], [log for _, log in said]
+
+  four = train(4, slurm, [2])
+  two = train(2, open_mpi, [0, 1], mesh__fsdp=2, mesh__model=2)
+  end = two[0] + 3
+  again = train(4, gke_slices, [], steps=end)
+  assert again[0] == end
+  return types.SimpleNamespace(
+    workdir=workdir, four=four, two=two, again=again, last=end
   )
-  flags = tiny.train_flags(pictures, workdir, **changes)
-  processes = start_two('train.py', *flags)
-  tiny.wait_for(
-    lambda: max(tiny.checkpoints(workdir), default=0) > 5, processes[0]
-  )
-  processes[1].send_signal(signal.SIGINT)
-  logs = [log for _, log in finish(processes, program.STOPPED)]
-  return types.SimpleNamespace(workdir=workdir, logs=logs)
 
 
-def test_two_processes_train_as_one(run_of_two, tiny_run):
+def test_each_process_says_which_it_is(elastic_run):
+  for (_, logs), count in (
+    (elastic_run.four, 4),
+    (elastic_run.two, 2),
+    (elastic_run.again, 4),
+  ):
+    for i, log in enumerate(logs):
+      devices = f'{8 // count} of 8 devices (cpu)'
+      assert f'process {i} of {count}: {devices}, process 0 at ' in log
+      # JAX alone would take GPU 0 of a node, since its task has the index 0.
+      assert 'GPUs left to JAX: all' in log
+  assert 'processes  2' in elastic_run.two[1][0]
+  assert 'mesh       data=2 × fsdp=2 × model=2' in elastic_run.two[1][0]
+
+
+def test_asking_one_or_all_stops_all_at_one_step(elastic_run):
+  for last, logs in elastic_run.four, elastic_run.two:
+    for log in logs:
+      assert f'asked to stop: saved step {last}' in log
+  steps = [x['step'] for x in tiny.metrics(elastic_run.workdir) if 'loss' in x]
+  assert steps == list(range(1, elastic_run.last + 1))
+
+
+def test_four_processes_two_and_four_train_as_one(
+  elastic_run, pictures, tmp_path
+):
+  config = tiny.config(pictures, steps=elastic_run.last, checkpoint_every=0)
+  loop.train_and_evaluate(config, str(tmp_path / 'one'))
   np.testing.assert_allclose(
-    tiny.losses(run_of_two.workdir)[:6],
-    tiny.losses(tiny_run.workdir),
-    rtol=1e-5,
+    tiny.losses(elastic_run.workdir),
+    tiny.losses(tmp_path / 'one'),
+    rtol=1e-4,
   )
-  assert 'processes  2' in run_of_two.logs[0]
-  assert 'mesh       data=2 × fsdp=2 × model=2' in run_of_two.logs[0]
 
 
-def test_the_first_process_alone_checks_pictures(run_of_two):
-  first, second = run_of_two.logs
+def test_the_first_process_alone_checks_pictures(elastic_run):
+  first, *others = elastic_run.four[1]
   assert 'no folder for validation: a tenth each of train is held out' in first
-  assert 'held out' not in second
-  assert (run_of_two.workdir / 'checked.npy').exists()
+  assert 'held out' not in ''.join(others)
+  assert (elastic_run.workdir / 'checked.npy').exists()
 
 
 def test_two_processes_say_the_same_of_data(tmp_path):
   flags = tiny.train_flags(tmp_path / 'none', tmp_path / 'run')
-  for process in start_two('train.py', *flags):
+  for process in start(2, by_hand, 'train.py', *flags):
     _, log = process.communicate(timeout=240)
     assert process.returncode == 2, log
     assert f"error: there is no folder '{tmp_path}/none'" in log
     assert 'Traceback' not in log
 
 
-def test_two_processes_evaluate_as_one(run_of_two, tiny_run):
+def test_two_processes_evaluate_as_one(elastic_run, tiny_run):
   one, two = (
     [
       line
       for line in tiny.metrics(run.workdir)
       if line['step'] == 6 and 'validation/psnr' in line
     ]
-    for run in (tiny_run, run_of_two)
+    for run in (tiny_run, elastic_run)
   )
   assert one[0].keys() == two[0].keys()
   for name in 'psnr', 'ssim', 'usage', 'perplexity', 'bits_per_pixel':
@@ -111,40 +210,28 @@ def test_two_processes_evaluate_as_one(run_of_two, tiny_run):
     np.testing.assert_allclose(two[0][name], one[0][name], rtol=1e-4)
 
 
-def test_asking_one_stops_both(run_of_two):
-  last = tiny.checkpoints(run_of_two.workdir)[-1]
-  for log in run_of_two.logs:
-    assert f'asked to stop: saved step {last}' in log
-  steps = [
-    line['step'] for line in tiny.metrics(run_of_two.workdir) if 'loss' in line
-  ]
-  assert steps == list(range(1, last + 1))
+def test_two_processes_write_one_set_of_results(elastic_run, tmp_path):
+  flags = f'--workdir={elastic_run.workdir}', f'--output={tmp_path / "two"}'
+  with tpu_vm(0) as first, tpu_vm(1) as second:
+    servers = first, second
 
+    def gce(count, i, port):
+      return dict(
+        JAX_FORCE_TPU_INIT='1',
+        GCE_METADATA_IP=servers[i],
+        JAX_COORDINATOR_PORT=str(port),
+      )
 
-def test_two_processes_write_one_set_of_results(run_of_two, tmp_path):
-  flags = f'--workdir={run_of_two.workdir}', f'--output={tmp_path / "two"}'
-  said = finish(start_two('evaluate.py', *flags))
+    said = finish(start(2, gce, 'evaluate.py', *flags))
   assert len(said[0][0]) == 1, said[0][0]
   assert said[0][0][0].startswith('PSNR ')
   assert said[1][0] == []
   two = json.loads((tmp_path / 'two' / 'results.json').read_text())
-  one = evaluate.evaluate(str(run_of_two.workdir), output=str(tmp_path / 'one'))
+  one = evaluate.evaluate(
+    str(elastic_run.workdir), output=str(tmp_path / 'one')
+  )
   assert two['protocol']['weights'] == one['protocol']['weights']
   for name in 'psnr', 'ssim':
     np.testing.assert_allclose(two[name]['mean'], one[name]['mean'], rtol=1e-6)
   for name in 'usage', 'perplexity', 'bits_per_pixel':
     assert two[name] == one[name]
-
-
-def test_one_process_takes_over(run_of_two, pictures):
-  last = tiny.checkpoints(run_of_two.workdir)[-1]
-  config = tiny.config(pictures, steps=tiny.ENDLESS)
-
-  class Stop(Hooks):
-    def on_batch(self, step, batch):
-      os.kill(os.getpid(), signal.SIGTERM)
-
-  path = str(run_of_two.workdir)
-  state = loop.train_and_evaluate(config, path, hooks=Stop())
-  assert state.step == last + 1
-  assert tiny.metrics(run_of_two.workdir)[-1]['step'] == last + 1
