@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
 from lasers_jax import coding
-from lasers_jax.core.storage import written_whole
+from lasers_jax.core.storage import opened, written_whole
 from lasers_jax.errors import InputError
 from lasers_jax.estimator_file import as_arrays, from_arrays
 
@@ -202,7 +202,7 @@ class DictionaryLearning(
     Raises InputError where the file is damaged or something else, OSError where
     it cannot be opened.
     """
-    with open(path, 'rb') as file:
+    with opened(path) as file:
       try:
         with np.load(file, allow_pickle=False) as arrays:
           return from_arrays(cls, dict(arrays))

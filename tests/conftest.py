@@ -128,6 +128,30 @@ def tiny_run(pictures, tmp_path_factory):
   )
 
 
+@pytest.fixture(scope='session')
+def gs():
+  """The address of a bucket of an emulator of gs://."""
+  from tests import stores
+
+  with stores.gs() as address:
+    yield address
+
+
+@pytest.fixture(scope='session')
+def s3():
+  """The address of a bucket of an emulator of s3://."""
+  from tests import stores
+
+  with stores.s3() as address:
+    yield address
+
+
+@pytest.fixture
+def gs_folder(gs, request):
+  """An address that no other test uses."""
+  return f'{gs}/{request.node.name.replace("[", "/").replace("]", "")}'
+
+
 @pytest.fixture
 def copied_run(tiny_run, tmp_path):
   """A copy of the finished run, to damage or to go on with."""

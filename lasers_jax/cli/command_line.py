@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lasers_jax.cli import config_file
 from lasers_jax.core import ranges
-from lasers_jax.core.storage import local
+from lasers_jax.core.storage import absolute
 from lasers_jax.errors import InputError, nearest, shown
 
 _CONFIG = (
@@ -67,7 +67,7 @@ class Path(flags.ArgumentParser):
   """Reads a path; expands a `~`, which shells keep behind an equals sign."""
 
   def parse(self, text: str) -> str:
-    return local(text) if text else text
+    return absolute(text) if text else text
 
 
 class NamedPaths(flags.ArgumentParser):
@@ -80,7 +80,7 @@ class NamedPaths(flags.ArgumentParser):
     for name, equals, path in pairs:
       if not (name and equals and path):
         raise ValueError(f'it must be NAME=PATH, not {name + equals + path}')
-    return {name: local(path) for name, _, path in pairs}
+    return {name: absolute(path) for name, _, path in pairs}
 
   def flag_type(self) -> str:
     return 'NAME=PATH, joined by commas'

@@ -23,7 +23,7 @@ from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.cli import command_line, evaluate, program
 from lasers_jax.cli.command_line import Numbers
 from lasers_jax.core.ranges import Positive
-from lasers_jax.core.storage import check_folder
+from lasers_jax.core.storage import check_folder, read_text
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.compare import compare
 from lasers_jax.metrics.registry import load_metrics
@@ -68,8 +68,7 @@ def main() -> int:
   if done is None:
     return program.STOPPED
   if jax.process_index() == 0:
-    with open(os.path.join(path, 'table.md'), encoding='utf-8') as file:
-      print(file.read(), end='')
+    print(read_text(os.path.join(path, 'table.md')), end='')
   return 0
 
 

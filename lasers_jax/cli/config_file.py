@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from lasers_jax.core import ranges
+from lasers_jax.core.storage import is_remote
 from lasers_jax.errors import InputError, nearest
 from lasers_jax.experiment import settings
 
@@ -35,6 +36,10 @@ def load(text: str) -> ConfigDict:
   Raises:
     InputError: there is no such file, or it fails; the message says where.
   """
+  if is_remote(text):
+    raise InputError(
+      f'the config {text} is Python code that is run: copy it to this machine'
+    )
   path, *argument = text.split(':', 1)
   path = _locate(os.path.expanduser(path))
   get_config = getattr(_run(path), 'get_config', None)

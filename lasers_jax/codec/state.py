@@ -9,7 +9,11 @@ import numpy as np
 
 from lasers_jax.codec.container import HASH_BYTES
 from lasers_jax.codec.tables import MOST, Tables
-from lasers_jax.core.arrays import read_with_header, write_arrays
+from lasers_jax.core.arrays import (
+  arrays_as_bytes,
+  read_with_header,
+  write_arrays,
+)
 from lasers_jax.core.storage import one_line
 from lasers_jax.errors import InputError
 
@@ -40,8 +44,12 @@ class State(NamedTuple):
 
 def save(path: str, state: State) -> None:
   """Writes a state to one .npz file."""
-  about = {**_about(state), _HASH: state.hash().hex()}
-  write_arrays(path, _arrays(state), about)
+  write_arrays(path, _arrays(state), _header(state))
+
+
+def as_bytes(state: State) -> bytes:
+  """Returns the file that `save` writes."""
+  return arrays_as_bytes(_arrays(state), _header(state))
 
 
 def load(path: str) -> State:
@@ -60,6 +68,8 @@ def load(path: str) -> State:
     if about.get(_HASH, name := state.hash().hex()) != name:
       raise ValueError('its hash does not fit')
     return state
+  except InputError:
+    raise
   except (ValueError, KeyError, TypeError) as error:
     raise InputError(
       f'{path} is damaged: {one_line(error)}; remove it, and encode again'
@@ -118,6 +128,10 @@ def _is_plain(value: Any) -> bool:
 
 def _about(state: State) -> dict[str, Any]:
   return {'weights': state.weights, 'changes': state.changes}
+
+
+def _header(state: State) -> dict[str, Any]:
+  return {**_about(state), _HASH: state.hash().hex()}
 
 
 def _arrays(state: State) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Arrays in files."""
 
+import io
 import json
 import os
 import zipfile
@@ -9,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lasers_jax.core.storage import one_line, written_whole
+from lasers_jax.core.storage import one_line, opened, written_whole
+from lasers_jax.errors import InputError
 
 _HEADER = 'header.json'  # the entry of a file that says what the others are
 
@@ -37,11 +39,24 @@ def write_arrays(
   Args:
     header: any value of JSON, beside the arrays; None writes none.
   """
-  entries: dict[str, Any] = dict(arrays)
-  if header is not None:
-    entries = {_HEADER: np.array(json.dumps(header)), **entries}
   with written_whole(path) as file:
-    np.savez(file, **entries)
+    np.savez(file, **_entries(arrays, header))
+
+
+def arrays_as_bytes(
+  arrays: Mapping[str, np.ndarray], header: Any = None
+) -> bytes:
+  """Returns the file that `write_arrays` writes."""
+  file = io.BytesIO()
+  np.savez(file, **_entries(arrays, header))
+  return file.getvalue()
+
+
+def _entries(
+  arrays: Mapping[str, np.ndarray], header: Any
+) -> dict[str, np.ndarray]:
+  named = {} if header is None else {_HEADER: np.array(json.dumps(header))}
+  return {**named, **arrays}
 
 
 def read_with_header(
@@ -68,10 +83,11 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
   Raises:
     FileNotFoundError: there is none.
+    InputError: its bucket cannot be read.
     ValueError: it cannot be read, is damaged or of another kind; in one line.
   """
   try:
-    with open(path, 'rb') as file, zipfile.ZipFile(file) as parts:
+    with opened(path) as file, zipfile.ZipFile(file) as parts:
       # Compressed, a small file may hold more than there is memory for.
       if any(x.compress_type != zipfile.ZIP_STORED for x in parts.infolist()):
         raise ValueError('compressed')
@@ -83,7 +99,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
       if not all(isinstance(x, np.ndarray) for x in found.values()):
         raise ValueError('not only arrays')
       return found
-  except FileNotFoundError:
+  except (FileNotFoundError, InputError):
     raise
   except Exception as error:  # a damaged file may raise whatever it likes
     raise ValueError(one_line(error)) from error

@@ -9,10 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lasers_jax.core.storage import written_whole
+from lasers_jax.core.storage import (
+  absolute,
+  make_folder,
+  opened,
+  written_whole,
+)
 from lasers_jax.data.decoding import Look, look
 from lasers_jax.data.listing import Progress
 from lasers_jax.data.sources import nfc
+from lasers_jax.errors import InputError
 
 _CHUNK = 512  # files that are handed to threads at once
 _KEPT = np.dtype([('key', '<u8'), ('height', '<i4'), ('width', '<i4')])
@@ -75,7 +81,7 @@ def _read(kept: str | os.PathLike | None) -> dict[int, tuple[int, int]]:
   if kept is None:
     return {}
   try:
-    with open(kept, 'rb') as file:
+    with opened(kept) as file:
       rows = np.load(file, allow_pickle=False)
     if rows.dtype != _KEPT:
       return {}
@@ -87,7 +93,8 @@ def _read(kept: str | os.PathLike | None) -> dict[int, tuple[int, int]]:
 
 def _write(kept: str | os.PathLike, known: dict) -> None:
   rows = np.array([(k, *size) for k, size in known.items()], _KEPT)
-  with contextlib.suppress(OSError):  # a workdir may be read-only
-    os.makedirs(os.path.dirname(os.path.abspath(kept)), exist_ok=True)
+  # A workdir may be read-only.
+  with contextlib.suppress(OSError, InputError):
+    make_folder(os.path.dirname(absolute(os.fspath(kept))))
     with written_whole(kept) as file:
       np.save(file, rows)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from lasers_jax.core.images import save_png, to_float, to_uint8, to_uint8_range
 from lasers_jax.core.padding import sizes_of
 from lasers_jax.core.sharding import batch_sharding, put_batch, replicated
+from lasers_jax.core.storage import make_folder
 from lasers_jax.decoders import Draw, SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.metrics import code_usage, statistics
@@ -284,6 +285,6 @@ def dump_images(folder, indices, mask, originals, reconstructions):
   sides = {'original': originals, 'reconstruction': reconstructions}
   for name, images in sides.items():
     inner = os.path.join(folder, name)
-    os.makedirs(inner, exist_ok=True)
+    make_folder(inner)
     for i in np.flatnonzero(mask):
       save_png(os.path.join(inner, f'{int(indices[i])}.png'), images[i])

@@ -22,7 +22,7 @@ from jax import Array
 
 from lasers_jax.core.arrays import read_arrays, write_arrays
 from lasers_jax.core.images import to_float
-from lasers_jax.core.storage import CACHE
+from lasers_jax.core.storage import CACHE, make_folder
 from lasers_jax.errors import InputError
 from lasers_jax.metrics.base import Extractor
 from lasers_jax.metrics.frechet import FeatureStatistics, frechet_distance
@@ -122,7 +122,7 @@ def kept_classifier(
   extractor = train_classifier(images, labels, seed, steps)
   arrays = flatten_dict(jax.device_get(extractor.params), sep='/')
   try:
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
     write_arrays(path, arrays)
   except OSError as error:
     _log.warning('classifier: not kept in %s: %s', folder, error.strerror)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
+from lasers_jax.core.storage import as_local, exists, is_folder
 from lasers_jax.errors import InputError
 
 
@@ -65,10 +66,12 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'{path} is no file of weights that can be read: it must end in one of '
       f'{", ".join(_READERS)}.'
     )
-  if not file.is_file():
+  name = os.fspath(path)
+  if is_folder(name) or not exists(name):
     raise InputError(f'there is no file of weights at {path}.')
   try:
-    arrays = reader(file)
+    with as_local(name) as copy:
+      arrays = reader(pathlib.Path(copy))
   except InputError:
     raise
   except Exception as error:  # A damaged pickle can raise anything.

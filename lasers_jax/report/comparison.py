@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lasers_jax.core.storage import written_whole
 from lasers_jax.evaluation.protocol import mean_of
 from lasers_jax.metrics import statistics
 from lasers_jax.metrics.registry import Metric, known
@@ -117,7 +118,8 @@ def plot(rows: Sequence[Row], path: str) -> None:
   axes.grid(alpha=0.3)
   if done:
     figure.legend(loc='outside right upper', fontsize='small')
-  figure.savefig(path, dpi=120)
+  with written_whole(path) as file:
+    figure.savefig(file, format='png', dpi=120)
 
 
 def _point(row: Row) -> tuple[float, float] | None:

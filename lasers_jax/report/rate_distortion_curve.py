@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lasers_jax.core.storage import written_whole
 from lasers_jax.evaluation.rate_distortion import CLASSICAL
 from lasers_jax.metrics import statistics
 from lasers_jax.metrics.registry import METRICS, known
@@ -85,4 +86,5 @@ def plot(rows: Sequence[dict], path: str) -> None:
     axes.set(xlabel='bits per pixel, of files', ylabel=label, xscale='log')
     axes.grid(alpha=0.3, which='both')
   axes.legend()
-  figure.savefig(path, dpi=120)
+  with written_whole(path) as file:
+    figure.savefig(file, format='png', dpi=120)

@@ -168,3 +168,10 @@ def test_a_file_that_cannot_be_read(folder):
   if os.access(folder / 'a.py', os.R_OK):
     pytest.skip('may read everything')
   assert message('a.py').startswith('a.py: PermissionError: ')
+
+
+def test_a_config_in_a_bucket_is_not_run():
+  assert message('gs://b/a.py:c') == (
+    'the config gs://b/a.py:c is Python code that is run: copy it to this '
+    'machine'
+  )

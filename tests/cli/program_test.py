@@ -35,5 +35,6 @@ def test_flags_of_paths_know_the_home_folder(tmp_path, monkeypatch):
   parse = command_line.Path().parse
   assert parse('~/a') == str(tmp_path / 'a')
   assert parse('/a/../b') == '/b'
-  with pytest.raises(InputError, match='gs://b is an address'):
-    parse('gs://b')
+  assert parse('gs://b/a/../c/') == 'gs://b/c'
+  with pytest.raises(InputError, match='http://b is an address'):
+    parse('http://b')

@@ -209,6 +209,8 @@ def load(
       raise ValueError(f'it says {header}')
   except FileNotFoundError as error:
     raise InputError(f'there is no prior at {path}: fit one first') from error
+  except InputError:
+    raise
   except (ValueError, KeyError, TypeError) as error:
     raise _damaged(path, error) from error
   for key, value in (about or {}).items():
