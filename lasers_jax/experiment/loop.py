@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from lasers_jax import data
 from lasers_jax.core import sharding
 from lasers_jax.core.images import save_png, to_float
+from lasers_jax.core.storage import make_folder
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import settings, sources
@@ -21,6 +22,7 @@ from lasers_jax.experiment.hooks import Hooks
 from lasers_jax.metrics.registry import ALWAYS
 from lasers_jax.training import workdir
 from lasers_jax.training.checkpoint import Checkpoints
+from lasers_jax.training.lease import Lease
 from lasers_jax.training.monitor import Monitor, parameter_table
 from lasers_jax.training.objective import Objective, make_objective
 from lasers_jax.training.state import (
@@ -44,6 +46,7 @@ class Work(NamedTuple):
   perceptual_params: Any
   terms: list[str]  # of the loss, in the order of a step
   hooks: Hooks
+  lease: Lease | None = None  # of the workdir; of the process that leads
 
 
 class Program(NamedTuple):
@@ -99,9 +102,10 @@ def train_and_evaluate(
   program = build_program(experiment, objective, mesh)
   run = workdir.Run(config, settings.with_defaults, fingerprints)
   with (
-    workdir.lock_workdir(path, run),
-    Checkpoints(path, experiment.checkpoints_kept) as checkpoints,
+    workdir.lock_workdir(path, run) as lease,
+    Checkpoints(path, experiment.checkpoints_kept, lease=lease) as checkpoints,
   ):
+    work = work._replace(lease=lease)
     state = checkpoints.restore(program.target)
     if state is None:
       state = program.create(put_images(train.batch(0), mesh))
@@ -221,6 +225,7 @@ def loop(
       if pending:
         check_and_log(*pending, work, monitor)
       pending = None
+      monitor.flush()
 
     def save_and_leave() -> None:
       """Saves the state, if it is new, before the run ends."""
@@ -235,6 +240,8 @@ def loop(
     def rescue() -> None:
       save_and_leave()
       monitor.close()
+      if work.lease:
+        work.lease.release()
 
     while step < experiment.steps and not stop.asked():
       with stop.rescuing(rescue):
@@ -346,7 +353,7 @@ def write_figure(
   )
   if jax.process_index() == 0:
     folder = os.path.join(work.path, 'pictures')
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
     save_png(os.path.join(folder, f'{step}.png'), figure)
   monitor.write_figure(step, 'validation', figure)
 

@@ -16,7 +16,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from lasers_jax.core.arrays import flat_names
+from lasers_jax.core.patience import patience
+from lasers_jax.core.storage import absolute, is_remote, remove, write_text
 from lasers_jax.errors import InputError
+from lasers_jax.training.lease import Lease
 from lasers_jax.training.state import TrainState
 
 T = TypeVar('T')
@@ -64,10 +67,21 @@ class Checkpoints:
 
   @_without_notes()
   def __init__(
-    self, workdir: str, max_to_keep: int = 2, read_only: bool = False
+    self,
+    workdir: str,
+    max_to_keep: int = 2,
+    read_only: bool = False,
+    lease: Lease | None = None,
   ):
-    self._directory = os.path.join(os.path.abspath(workdir), 'checkpoints')
-    self._read_only = read_only
+    """Opens the checkpoints.
+
+    Args:
+      max_to_keep: older ones are removed.
+      read_only: nothing is written, and nothing set aside.
+      lease: of the workdir; nothing is written once another run has it.
+    """
+    self._directory = os.path.join(absolute(workdir), 'checkpoints')
+    self._read_only, self._lease = read_only, lease
     options = ocp.CheckpointManagerOptions(
       max_to_keep=max_to_keep, read_only=read_only
     )
@@ -108,15 +122,21 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     self.wait()
+    if self._lease:
+      self._lease.check()
     # Checked first: a write that fails half-way leaves more than one line.
     with _clear_disk_errors(self._directory):
-      if shutil.disk_usage(self._directory).free < _bytes(state):
+      room = not is_remote(self._directory)
+      if room and shutil.disk_usage(self._directory).free < _bytes(state):
         raise _full(self._directory)
       self._manager.save(step, args=ocp.args.StandardSave(_sealed(state)))
 
   def wait(self) -> None:
     """Waits for the write under way, and raises what went wrong with it."""
-    with _clear_disk_errors(self._directory):
+    with (
+      _clear_disk_errors(self._directory),
+      patience(f'{self._directory} is being written'),
+    ):
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
 
@@ -127,7 +147,8 @@ class Checkpoints:
     """Reads the newest checkpoint that is whole, or the one of a step.
 
     Damaged ones are skipped with a warning and, unless this is read-only, moved
-    to `checkpoints-damaged`.
+    to `checkpoints-damaged`. In a bucket, where that would copy them, the mark
+    of a finished one gives way to damaged.txt.
 
     Args:
       target: the state's shapes, dtypes and shardings (jax.ShapeDtypeStruct).
@@ -222,14 +243,26 @@ class Checkpoints:
     if self._read_only:
       return
     if jax.process_index() == 0:
-      aside = self._directory + '-damaged'
-      os.makedirs(aside, exist_ok=True)
-      target = os.path.join(aside, str(step))
-      shutil.rmtree(target, ignore_errors=True)
-      os.rename(os.path.join(self._directory, str(step)), target)
+      act = _unmark if is_remote(self._directory) else _move_aside
+      act(self._directory, step, reason)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('set aside')
     self._list_anew()
+
+
+def _move_aside(directory: str, step: int, _: str) -> None:
+  aside = directory + '-damaged'
+  os.makedirs(aside, exist_ok=True)
+  target = os.path.join(aside, str(step))
+  shutil.rmtree(target, ignore_errors=True)
+  os.rename(os.path.join(directory, str(step)), target)
+
+
+def _unmark(directory: str, step: int, reason: str) -> None:
+  """Makes a checkpoint in a bucket an unfinished one, which is overwritten."""
+  folder = os.path.join(directory, str(step))
+  write_text(os.path.join(folder, 'damaged.txt'), reason + '\n')
+  remove(os.path.join(folder, ocp.path.atomicity.COMMIT_SUCCESS_FILE))
 
 
 def _listing(act: Callable[[], T]) -> T:

@@ -1,6 +1,5 @@
 """Writes log lines, metrics.jsonl, TensorBoard and a progress bar of a run."""
 
-import json
 import logging
 import os
 import sys
@@ -12,9 +11,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from lasers_jax.core.storage import is_remote
 from lasers_jax.errors import optional
 from lasers_jax.training.adversarial import advice
-from lasers_jax.training.workdir import write_text
+from lasers_jax.training.metric_lines import open_after
 
 _FIRST = ('loss', 'psnr', 'usage', 'perplexity')
 
@@ -34,13 +34,11 @@ class Monitor:
     """
     self._run, self._lead = run, jax.process_index() == 0
     self._last_step, self._last_time, self._waited = start, time.time(), 0.0
-    self._file = self._writer = self._bar = None
+    self._lines = self._writer = self._bar = None
     self._advised = False
     if not self._lead:
       return
-    path = os.path.join(workdir, 'metrics.jsonl')
-    _drop_lines_after(path, start)
-    self._file = open(path, 'a', encoding='utf-8')
+    self._lines = open_after(workdir, start)
     if run.tensorboard:
       self._writer = _tensorboard_writer(os.path.join(workdir, 'tensorboard'))
     if sys.stderr.isatty():
@@ -57,9 +55,14 @@ class Monitor:
   def close(self) -> None:
     """Closes the files."""
     self._to_tensorboard('close')
-    for part in (self._bar, self._file):
+    for part in (self._bar, self._lines):
       if part:
         part.close()
+
+  def flush(self) -> None:
+    """Writes what is kept in memory, where the workdir is in a bucket."""
+    if self._lines:
+      self._lines.flush()
 
   def time_waiting(self, function: Callable[[], Any]) -> Any:
     """Calls a function that waits for data, and adds up the time."""
@@ -102,12 +105,7 @@ class Monitor:
     """Writes metrics to metrics.jsonl and TensorBoard alone."""
     if not self._lead:
       return
-    try:
-      self._file.write(json.dumps({'step': step, **metrics}) + '\n')
-      self._file.flush()
-    except OSError as error:
-      error.filename = self._file.name  # Python names it only when it opens.
-      raise
+    self._lines.write({'step': step, **metrics})
     self._to_tensorboard('write_scalars', step, metrics)
 
   def write_figure(self, step: int, name: str, figure: np.ndarray) -> None:
@@ -148,30 +146,13 @@ def _line(step, steps, metrics, speed, eta) -> str:
   )
 
 
-def _drop_lines_after(path: str, step: int) -> None:
-  """Removes the lines that a run wrote beyond its last checkpoint."""
-  if os.path.exists(path):
-    kept = [x for x in read_metrics(path) if x['step'] <= step]
-    write_text(path, ''.join(json.dumps(x) + '\n' for x in kept))
-
-
-def read_metrics(path: str) -> list[dict[str, Any]]:
-  """Reads the lines of metrics.jsonl that are whole; none without the file."""
-  if not os.path.exists(path):
-    return []
-  lines = []
-  with open(path, encoding='utf-8', errors='replace') as file:
-    for text in file:
-      try:
-        line = json.loads(text)
-      except ValueError:  # Half-written.
-        continue
-      if isinstance(line, dict) and isinstance(line.get('step'), int):
-        lines.append(line)
-  return lines
-
-
 def _tensorboard_writer(directory: str):
+  if is_remote(directory):
+    logging.info(
+      'no TensorBoard file: the workdir is in a bucket (metrics.jsonl is '
+      'written)'
+    )
+    return None
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   try:

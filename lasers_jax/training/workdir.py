@@ -1,8 +1,6 @@
 """The folder of a run: one process at a time, one config for ever."""
 
 import contextlib
-import errno
-import fcntl
 import json
 import logging
 import os
@@ -13,12 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lasers_jax.core.storage import (
-  check_folder,
-  local,
-  write_text,
-)
+from lasers_jax.core import storage
+from lasers_jax.core.arrays import write_arrays
+from lasers_jax.core.storage import check_folder, write_text
 from lasers_jax.errors import InputError, shown
+from lasers_jax.training.lease import Lease, hold
 
 CONFIG = 'config.json'
 FORMAT = 1  # of the files beside the config: other formats are not read
@@ -37,8 +34,6 @@ _MAY_CHANGE = (
   'evaluation',
   'tensorboard',
 )
-# Errors of file systems that cannot lock: Lustre, some NFS, FUSE.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # Orbax takes the path of a checkpoint as a pattern, a backslash as a slash and
 # gs:/ as a bucket: it does not find again what it writes there.
 _LOST_IN_PATHS = '*', '?', '[', '\\', '/gs:/'
@@ -60,12 +55,19 @@ class Run(NamedTuple):
 
 
 def locate(path: str) -> str:
-  """Returns the absolute path of a workdir; `~` is the home folder.
+  """Returns the absolute path of a workdir, or its address in a bucket.
 
   Raises:
     InputError: checkpoints could not be read back from such a path.
   """
-  path = local(path)
+  path = storage.absolute(path)
+  if path.startswith('s3://'):
+    raise InputError(
+      f'no checkpoint can be kept in {path}, since Orbax writes to folders and '
+      'gs:// alone: choose such a workdir; a model can be exported to s3://'
+    )
+  if storage.is_remote(path):
+    return path
   for bad in _LOST_IN_PATHS:
     if bad in f'{path}/':
       raise InputError(
@@ -87,48 +89,27 @@ def locate(path: str) -> str:
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: str, run: Run) -> Iterator[None]:
-  """Locks a workdir for this run alone, and writes its config and data there.
+def lock_workdir(workdir: str, run: Run) -> Iterator[Lease | None]:
+  """Holds the lease of a workdir, and writes its config and data there.
 
-  The lock ends with the process, however that ends. The first of several
-  processes locks it for all. Where the disk cannot lock, the log has a warning.
+  The first of several processes holds it for all; the others get None.
 
   Raises:
     InputError: the workdir cannot be written, another process trains in it,
       or it is of another config.
   """
   if jax.process_index():
-    yield
+    yield None
     return
   check_folder(workdir, 'choose another --workdir')
-  with open(os.path.join(workdir, '.lock'), 'ab') as lock:
-    _lock(lock, workdir)
+  with hold(workdir) as lease:
     _write_run(workdir, run)
-    yield
-
-
-def _lock(file, workdir: str) -> None:
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    raise InputError(
-      f'another process is training in {workdir}; wait for it, end it, or '
-      'choose another --workdir'
-    ) from error
-  except OSError as error:
-    if error.errno not in _NO_LOCKS:
-      raise InputError(
-        f'{workdir} cannot be locked: {error.strerror}'
-      ) from error
-    logging.warning(
-      'the disk of %s cannot lock files (%s): see to it yourself that nothing '
-      'else trains there', workdir, error.strerror,
-    )  # fmt: skip
+    yield lease
 
 
 def _write_run(workdir: str, run: Run) -> None:
   """Writes the config and data of a new run; compares those of an old one."""
-  if os.path.exists(os.path.join(workdir, CONFIG)):
+  if storage.exists(os.path.join(workdir, CONFIG)):
     check_config(workdir, run)
     check_fingerprints(workdir, run.fingerprints)
   write_config(workdir, run.config)
@@ -179,9 +160,12 @@ def check_fingerprints(
 def load_fingerprints(workdir: str) -> dict[str, Any]:
   """Reads the fingerprints of the splits; {} where they are not known."""
   try:
-    with open(os.path.join(workdir, FINGERPRINTS), encoding='utf-8') as file:
-      known = json.load(file)
-  except (OSError, ValueError):
+    data = storage.read_bytes(os.path.join(workdir, FINGERPRINTS))
+  except OSError:
+    return {}
+  try:
+    known = json.loads(data)
+  except ValueError:
     return {}
   if not isinstance(known, dict):
     return {}
@@ -202,8 +186,7 @@ def load_config(folder: str) -> dict:
   """
   path = os.path.join(folder, CONFIG)
   try:
-    with open(path, encoding='utf-8') as file:
-      config = json.load(file)
+    config = json.loads(storage.read_bytes(path))
   except (OSError, ValueError) as error:
     raise InputError(f'{folder} is no workdir of a run: {error}') from error
   if not isinstance(config, dict):
@@ -231,7 +214,7 @@ def save_failure(
   """
   process = f'-{jax.process_index()}' if jax.process_count() > 1 else ''
   path = os.path.join(workdir, f'failure-{step}{process}.npz')
-  np.savez(path, step=step, term=term, **batch)
+  write_arrays(path, {'step': np.array(step), 'term': np.array(term), **batch})
   return path
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.training import monitor
+from lasers_jax.training.metric_lines import read_metrics
 from lasers_jax.training.monitor import Monitor
 
 
@@ -207,10 +208,10 @@ def test_a_tensorboard_file_that_fails_is_given_up(
 def test_damaged_lines_are_passed_over(tmp_path, damage):
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(b'{"step": 1, "loss": 2.0}\n' + damage)
-  assert monitor.read_metrics(str(path)) == [{'step': 1, 'loss': 2.0}]
+  assert read_metrics(str(tmp_path)) == [{'step': 1, 'loss': 2.0}]
   write(tmp_path, range(1, 3), start=1)
   assert [x['step'] for x in lines(tmp_path)] == [1, 2]
-  assert monitor.read_metrics(str(tmp_path / 'none')) == []
+  assert read_metrics(str(tmp_path / 'none')) == []
 
 
 def test_advice_is_given_once_until_it_is_followed(tmp_path, log):

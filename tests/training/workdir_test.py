@@ -264,11 +264,17 @@ def test_a_relative_path_is_refused_for_where_it_stands(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'address', ['gs://bucket/run', 's3://b', 'GS://b', 'file:///x', 'hf://a/b']
+  'address', ['GS://b', 'file:///x', 'hf://a/b', 'gcs://b/run']
 )
-def test_an_address_is_no_workdir(address):
-  with pytest.raises(InputError, match=f'{address} is an address'):
+def test_an_address_of_no_bucket_is_no_workdir(address):
+  with pytest.raises(InputError, match=f'{address} is an address of'):
     workdir.locate(address)
+
+
+def test_a_workdir_may_be_in_a_bucket_that_takes_checkpoints():
+  assert workdir.locate('gs://bucket/runs/a/') == 'gs://bucket/runs/a'
+  with pytest.raises(InputError, match='no checkpoint .* s3://b, since Orbax'):
+    workdir.locate('s3://b')
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
