@@ -12,8 +12,10 @@ from lasers_jax.core import provenance
 from lasers_jax.core.images import save_png
 from lasers_jax.core.storage import (
   as_json,
+  as_local,
   check_folder,
   one_line,
+  read_bytes,
   write_text,
   writing,
   written_whole,
@@ -164,14 +166,14 @@ def _with_name(file: str, act: Callable[..., Any], *args: Any) -> Any:
 
 def _read_bytes(file: str) -> bytes:
   try:
-    with open(file, 'rb') as opened:
-      return opened.read()
+    return read_bytes(file)
   except OSError as error:
     raise InputError(f'cannot be read: {one_line(error)}') from error
 
 
 def _read_image(file: str) -> np.ndarray:
   try:
-    return read_image(file)
+    with as_local(file) as path:
+      return read_image(path)
   except Exception as error:  # a damaged file may raise whatever it likes
     raise InputError(f'no image: {one_line(error)}') from error

@@ -1,10 +1,10 @@
 """Fits the states of a model's codec once, and finds them in its folder."""
 
-import glob
+import fnmatch
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lasers_jax.bottlenecks.base import Bottleneck, continuous
@@ -14,8 +14,9 @@ from lasers_jax.codec.model import (
   fit_tables,
   with_levels,
 )
-from lasers_jax.codec.state import State, load_kept, save
+from lasers_jax.codec.state import State, as_bytes, load_kept, save
 from lasers_jax.codec.state import load as load_state
+from lasers_jax.core import storage
 from lasers_jax.core.storage import held, writing
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder
@@ -75,13 +76,10 @@ def no_state(bottleneck: Bottleneck, folder: str, choice: Choice) -> InputError:
   )
 
 
-def file_version(folder: str, choice: Choice) -> tuple[str, int, int] | None:
+def file_version(folder: str, choice: Choice) -> tuple[str, Hashable] | None:
   """Returns the version of the file of a choice; None without a file."""
-  try:
-    stat = os.stat(os.path.join(folder, choice.file))
-  except FileNotFoundError:
-    return None
-  return choice.file, stat.st_mtime_ns, stat.st_ino
+  found = storage.version(os.path.join(folder, choice.file))
+  return None if found is None else (choice.file, found)
 
 
 def fit_state(
@@ -109,18 +107,31 @@ def fit_state(
 def store_state(folder: str, choice: Choice, state: State) -> State:
   """Writes a state into a folder, and returns it or an earlier one there."""
   file = os.path.join(folder, choice.file)
+  kept = None
   # Files of a state that was replaced would have no decoder.
   with writing(folder), held(os.path.join(folder, '.codec.lock')):
-    kept = stored_state(folder, choice, state.weights)
-    if kept is None:
-      logging.info('decoding requires %s: keep it with the model', file)
-      save(file, state)
-    return kept or state
+    while kept is None:
+      known = storage.version(file)
+      kept = stored_state(folder, choice, state.weights)
+      kept = kept or _saved(file, state, known)
+  return kept
+
+
+def _saved(file: str, state: State, known: Hashable) -> State | None:
+  """Writes a state; None where another was first, which locks do not forbid."""
+  if not storage.is_remote(file):
+    save(file, state)
+  elif not storage.written_if(file, as_bytes(state), known):
+    return None
+  logging.info('decoding requires %s: keep it with the model', file)
+  return state
 
 
 def state_files(folder: str) -> list[str]:
   """Lists the files of states in a folder."""
-  return sorted(glob.glob(os.path.join(glob.escape(folder), 'codec*.npz')))
+  names = storage.names(folder) if storage.is_folder(folder) else []
+  found = fnmatch.filter(names, 'codec*.npz')
+  return [os.path.join(folder, name) for name in found]
 
 
 def states_of(

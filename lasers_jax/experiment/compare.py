@@ -11,8 +11,15 @@ import numpy as np
 from lasers_jax import inference
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.bottlenecks.rates import fields_at
+from lasers_jax.core.arrays import read_arrays, write_arrays
 from lasers_jax.core.images import save_png
-from lasers_jax.core.storage import as_json, write_text, written_whole
+from lasers_jax.core.storage import (
+  as_json,
+  exists,
+  make_folder,
+  read_bytes,
+  write_text,
+)
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.experiment import presets, settings
 from lasers_jax.experiment.evaluate import evaluate
@@ -115,7 +122,7 @@ def is_finished(entry: Entry, metrics: Metrics) -> bool:
   Raises:
     InputError: they are of another config.
   """
-  if not os.path.exists(os.path.join(entry.path, RECONSTRUCTIONS)):
+  if not exists(os.path.join(entry.path, RECONSTRUCTIONS)):
     return False  # They are written last.
   stored = settings.with_defaults(workdir.load_config(entry.path))
   data, lists = settings.from_config(entry.config).data, {}
@@ -125,8 +132,7 @@ def is_finished(entry: Entry, metrics: Metrics) -> bool:
   workdir.check_config(entry.path, asked)
   try:
     path = os.path.join(entry.path, 'results.json')
-    with open(path, encoding='utf-8') as file:
-      results = json.load(file)
+    results = json.loads(read_bytes(path))
     step = results['protocol']['step']
   except (OSError, ValueError, KeyError, TypeError):
     return False  # Damaged: measured again.
@@ -157,8 +163,7 @@ def train_and_measure(entry: Entry, metrics: Metrics) -> bool:
   with optional(f'reconstructions of {os.path.basename(entry.path)}'):
     images = reconstruct(entry.path)
     if jax.process_index() == 0:
-      with written_whole(os.path.join(entry.path, RECONSTRUCTIONS)) as file:
-        np.savez(file, *images)
+      write_reconstructions(entry.path, images)
   return True
 
 
@@ -189,7 +194,7 @@ def write_report(entries: list[Entry], path: str) -> None:
 
 def write_table(entries: list[Entry], path: str) -> None:
   """Writes the table and the curves."""
-  os.makedirs(path, exist_ok=True)
+  make_folder(path)
   rows = [
     {
       'bottleneck': entry.name,
@@ -212,8 +217,7 @@ def write_figure(entries: list[Entry], path: str) -> None:
   done = [
     entry
     for entry in entries
-    if entry.results
-    and os.path.exists(os.path.join(entry.path, RECONSTRUCTIONS))
+    if entry.results and exists(os.path.join(entry.path, RECONSTRUCTIONS))
   ]
   if not done:
     return
@@ -229,7 +233,13 @@ def write_figure(entries: list[Entry], path: str) -> None:
     save_png(os.path.join(path, 'pictures.png'), figure)
 
 
+def write_reconstructions(path: str, images: list[np.ndarray]) -> None:
+  """Writes the reconstructions of a run into its workdir."""
+  arrays = {f'arr_{i}': image for i, image in enumerate(images)}
+  write_arrays(os.path.join(path, RECONSTRUCTIONS), arrays)
+
+
 def read_reconstructions(path: str) -> list[np.ndarray]:
   """Reads the reconstructions that a run has written."""
-  with np.load(os.path.join(path, RECONSTRUCTIONS)) as file:
-    return [file[f'arr_{i}'] for i in range(len(file.files))]
+  arrays = read_arrays(os.path.join(path, RECONSTRUCTIONS))
+  return [arrays[f'arr_{i}'] for i in range(len(arrays))]

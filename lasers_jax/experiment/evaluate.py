@@ -11,7 +11,12 @@ import jax
 from lasers_jax import inference
 from lasers_jax.core import provenance
 from lasers_jax.core.images import save_png
-from lasers_jax.core.storage import as_json, check_folder, local, write_text
+from lasers_jax.core.storage import (
+  absolute,
+  as_json,
+  check_folder,
+  write_text,
+)
 from lasers_jax.data import DataSettings, Source, as_source
 from lasers_jax.errors import optional
 from lasers_jax.evaluation import examples, protocol
@@ -20,7 +25,7 @@ from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.metrics.registry import ALWAYS, Metrics, load_metrics
 from lasers_jax.training import workdir
-from lasers_jax.training.monitor import read_metrics
+from lasers_jax.training.metric_lines import read_metrics
 
 
 class Evaluation(NamedTuple):
@@ -86,7 +91,7 @@ def measure(
   Raises:
     InputError: a user error.
   """
-  output, dump = (path and local(path) for path in (output, dump))
+  output, dump = (path and absolute(path) for path in (output, dump))
   for path, flag in (output, 'output'), (dump, 'dump'):
     if path:
       check_folder(path, f'name another folder with --{flag}')
@@ -199,7 +204,7 @@ def page(evaluation: Evaluation, findings: examples.Findings) -> str:
   model = evaluation.model
   origin = document.Origin(
     model.config,
-    read_metrics(os.path.join(model.path, 'metrics.jsonl')),
+    read_metrics(model.path),
     provenance.versions(evaluation.results['protocol']['commit']),
     provenance.command(),
   )

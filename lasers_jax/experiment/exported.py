@@ -7,13 +7,18 @@ model.safetensors  averaged parameters and statistics, by flat names such as
 stats.json         statistics of latents and codes, bits per pixel, results
 README.md          the model card
 codec*.npz         states of the codec, if any
+
+A folder on a disk takes its name when it is whole. In a bucket, the weights are
+written last: without them a folder is no model.
 """
 
 import contextlib
+import fnmatch
 import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,15 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from lasers_jax import inference
-from lasers_jax.core import provenance
+from lasers_jax.core import provenance, storage
 from lasers_jax.core.arrays import flat_names
-from lasers_jax.core.storage import (
-  as_json,
-  local,
-  one_line,
-  write_text,
-  writing,
-)
+from lasers_jax.core.storage import as_json, one_line, write_text, writing
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.settings import Experiment, with_defaults
 from lasers_jax.report import model_card
@@ -40,6 +39,7 @@ from lasers_jax.training import workdir
 WEIGHTS = 'model.safetensors'
 STATS = 'stats.json'
 CARD = 'README.md'
+_FILES = (workdir.CONFIG, STATS, CARD, 'codec*.npz', WEIGHTS)  # as written
 
 
 class Found(NamedTuple):
@@ -52,7 +52,8 @@ class Found(NamedTuple):
 
 def is_exported(path: str) -> bool:
   """Returns whether a folder is an exported model."""
-  return os.path.isfile(os.path.join(path, WEIGHTS))
+  file = os.path.join(path, WEIGHTS)
+  return storage.exists(file) and not storage.is_folder(file)
 
 
 def write(
@@ -94,13 +95,13 @@ def write(
   metadata = {'weights': inference.weights_hash(variables), 'step': str(step)}
   with _written_whole(folder) as part:
     workdir.write_config(part, config)
-    with open(os.path.join(part, WEIGHTS), 'wb') as file:
+    with storage.written_whole(os.path.join(part, WEIGHTS)) as file:
       file.write(save(arrays, metadata))
     write_text(os.path.join(part, STATS), as_json(stats))
     card = model_card.card(title, complete, stats, about)
     write_text(os.path.join(part, CARD), card)
-    for file in found.codecs:
-      shutil.copy(file, part)
+    for source in found.codecs:
+      _copy(source, os.path.join(part, os.path.basename(source)))
 
 
 def check_target(folder: str) -> str:
@@ -109,18 +110,38 @@ def check_target(folder: str) -> str:
   Raises:
     InputError: the folder holds something else than an exported model.
   """
-  folder = local(folder)
-  empty = os.path.isdir(folder) and not os.listdir(folder)
-  if os.path.lexists(folder) and not empty and not is_exported(folder):
+  folder = storage.absolute(folder)
+  if storage.is_remote(folder):
+    there = storage.names(folder) if storage.is_folder(folder) else []
+    # Also of an export that was broken off.
+    taken = not all(map(_is_ours, there)) or storage.version(folder) is not None
+  else:
+    empty = os.path.isdir(folder) and not os.listdir(folder)
+    taken = os.path.lexists(folder) and not empty and not is_exported(folder)
+  if taken:
     raise InputError(
       f'{folder} exists and is no exported model: name another folder'
     )
   return folder
 
 
+def _is_ours(name: str) -> bool:
+  return any(fnmatch.fnmatch(name, file) for file in _FILES)
+
+
+def _copy(source: str, target: str) -> None:
+  with storage.opened(source) as old, storage.written_whole(target) as new:
+    shutil.copyfileobj(old, new)
+
+
 @contextlib.contextmanager
 def _written_whole(folder: str) -> Iterator[str]:
   """Yields a folder that takes its name where the block ends without error."""
+  if storage.is_remote(folder):
+    with tempfile.TemporaryDirectory() as part:
+      yield part
+      _upload(part, folder)
+    return
   above = os.path.dirname(folder)
   token = secrets.token_hex(16)
   part, old = (os.path.join(above, f'.{token}.{x}') for x in ('part', 'old'))
@@ -136,6 +157,17 @@ def _written_whole(folder: str) -> Iterator[str]:
       shutil.rmtree(rest, ignore_errors=True)
 
 
+def _upload(part: str, folder: str) -> None:
+  """Writes the files of a folder to a bucket in place of an older export."""
+  new = sorted(os.listdir(part), key=lambda name: name == WEIGHTS)
+  old = storage.names(folder) if storage.is_folder(folder) else []
+  for name in sorted(old, key=lambda name: name != WEIGHTS):
+    if name == WEIGHTS or name not in new:
+      storage.remove(os.path.join(folder, name))
+  for name in new:
+    _copy(os.path.join(part, name), os.path.join(folder, name))
+
+
 def read(folder: str, shapes: Any) -> tuple[Any, int]:
   """Reads the variables of an exported model, and its step.
 
@@ -147,10 +179,15 @@ def read(folder: str, shapes: Any) -> tuple[Any, int]:
   """
   path = os.path.join(folder, WEIGHTS)
   try:
-    with safe_open(path, framework='numpy') as file:
+    with (
+      storage.as_local(path) as copy,
+      safe_open(copy, framework='numpy') as file,
+    ):
       about = file.metadata() or {}
       found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     step, weights = int(about['step']), about['weights']
+  except InputError:
+    raise
   except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is damaged: {one_line(error)}') from error
   expected = flat_names(shapes)
@@ -181,11 +218,14 @@ def known_results(
   """
   for name in ('results.json', STATS):
     try:
-      with open(os.path.join(folder, name), encoding='utf-8') as file:
-        found = json.load(file)
+      data = storage.read_bytes(os.path.join(folder, name))
+    except OSError:
+      continue
+    try:
+      found = json.loads(data)
       found = found['results'] if name == STATS else found
       said = found['protocol']
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
       continue
     if (said.get('weights'), said.get('bottleneck')) == (weights, bottleneck):
       return found

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh
 
 from lasers_jax.core import sharding
-from lasers_jax.core.storage import local
+from lasers_jax.core.storage import absolute, check_bucket, is_folder
 from lasers_jax.errors import InputError, nearest
 from lasers_jax.experiment import exported, settings
 from lasers_jax.experiment.model import TrainedModel
@@ -30,7 +30,8 @@ def load(
   """Reads a trained model.
 
   Args:
-    path: a workdir, the folder of an exported model, or a name in NAMES.
+    path: a workdir or the folder of an exported model, on a disk or in a
+      bucket (gs://, s3://); or a name in NAMES.
     checkpoint: the step of a checkpoint of a workdir; None takes the newest
       that is whole.
 
@@ -58,11 +59,12 @@ def find(path: str) -> str:
   Raises:
     InputError: there is none.
   """
-  if path in NAMES and not os.path.isdir(path):
+  if path in NAMES and not is_folder(path):
     return NAMES[path]
-  folder = local(path)
-  if os.path.isdir(folder):
+  folder = absolute(path)
+  if is_folder(folder):
     return folder
+  check_bucket(folder)
   near = nearest(path, list(NAMES))
   raise InputError(f'{path} is no workdir of a run and no exported model{near}')
 
