@@ -1,9 +1,11 @@
 """Where arrays live: one mesh, `data` × `fsdp` × `model`."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lasers_jax.errors import InputError
@@ -13,19 +15,30 @@ AXES = ('data', 'fsdp', 'model')
 _SMALLEST_SPLIT = 2**12
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
-  """Arranges the devices in a mesh with the axes data, fsdp and model.
+def make_mesh(
+  data: int = -1,
+  fsdp: int = 1,
+  model: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Arranges devices in a mesh with the axes data, fsdp and model.
+
+  Slices of TPUs lie along data: the network between them is the slowest.
 
   Args:
     data: devices along which batches are split; -1 takes all that are left.
     fsdp: devices along which batches and parameters are split.
     model: devices along which the atoms of the dictionary are split.
+    devices: those of all processes, attached or only described (see
+      `machines.describe`); None takes the attached ones.
 
   Raises:
     InputError: the mesh needs more devices than there are, leaves some out of
-      a run of several processes, or splits a batch unlike the processes do.
+      a run of several processes, splits a batch unlike the processes do, or
+      does not go with the slices or the wires between the devices.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count, processes = len(devices), len({d.process_index for d in devices})
   if fsdp < 1 or model < 1 or (data < 1 and data != -1):
     raise InputError(
       f'mesh axes must be at least 1 (data may be -1): data={data}, '
@@ -38,17 +51,44 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
       f'the mesh data={data} × fsdp={fsdp} × model={model} needs '
       f'{max(need, fsdp * model)} devices, and there are {count}'
     )
-  if jax.process_count() > 1 and (
-    need < count or (shape[0] * fsdp) % jax.process_count()
-  ):
+  if processes > 1 and (need < count or (shape[0] * fsdp) % processes):
     raise InputError(
-      f'with {jax.process_count()} processes, the mesh must use all {count} '
+      f'with {processes} processes, the mesh must use all {count} '
       'devices and data × fsdp must be a multiple of the processes'
     )
-  devices = jax.devices()[:need]
-  return jax.make_mesh(
-    shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
-  )
+  grid = _arranged(shape, devices[:need])
+  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _arranged(
+  shape: tuple[int, int, int], devices: Sequence[jax.Device]
+) -> np.ndarray:
+  """Returns an array of devices in which neighbours are near each other."""
+  data, fsdp, model = shape
+  slices = len({getattr(d, 'slice_index', 0) for d in devices})
+  if devices[0].platform != 'tpu':  # there, an island of fast links
+    slices = 1
+  if data % slices:
+    raise InputError(
+      f'the mesh axis data={data} must be a multiple of the {slices} slices: '
+      'lower fsdp or model'
+    )
+  try:
+    if slices == 1:
+      return mesh_utils.create_device_mesh(
+        shape, devices, allow_split_physical_axes=True
+      )
+    return mesh_utils.create_hybrid_device_mesh(
+      (data // slices, fsdp, model),
+      (slices, 1, 1),
+      devices,
+      allow_split_physical_axes=True,
+    )
+  except (AssertionError, NotImplementedError, ValueError) as error:
+    raise InputError(
+      f'{len(devices)} devices of kind {devices[0].device_kind} cannot be '
+      f'arranged as data={data} × fsdp={fsdp} × model={model}: {error}'
+    ) from error
 
 
 def check_batch(batch_size: int, mesh: Mesh, name: str) -> None:
@@ -123,11 +163,8 @@ def with_shardings(shapes, shardings):
 
 
 def bytes_per_device(state) -> int:
-  """Returns the bytes of a state on the fullest device of this process."""
-  totals: dict[int, int] = {}
-  for leaf in jax.tree.leaves(state):
-    for shard in leaf.addressable_shards:
-      totals[shard.device.id] = totals.get(shard.device.id, 0) + (
-        shard.data.nbytes
-      )
-  return max(totals.values())
+  """Returns the bytes that a state, or its shapes, takes on each device."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(state)
+  )

@@ -112,7 +112,10 @@ def train_and_evaluate(
     log_summary(experiment, mesh, state)
     hooks.on_start(experiment, mesh, state)
     if int(state.step) < experiment.steps:
-      state = loop(work, state, compile_step(work, program), checkpoints)
+      # Before the loop, where a request to stop is met at once: there is
+      # nothing new to save.
+      lowered = lower_step(experiment, mesh, program, perceptual_params)
+      state = loop(work, state, lowered.compile(), checkpoints)
     return state
 
 
@@ -181,20 +184,20 @@ def build_program(
   )
 
 
-def compile_step(work: Work, program: Program) -> Callable:
-  """Compiles the step of a run.
-
-  It is done before the loop, where a request to stop is met at once: there is
-  nothing new to save.
-  """
-  side = work.experiment.data.side
+def lower_step(
+  experiment: settings.Experiment,
+  mesh: Mesh,
+  program: Program,
+  perceptual_params: Any,
+) -> jax.stages.Lowered:
+  """Traces the step of a run; `perceptual_params` may be shapes."""
+  side = experiment.data.side
   images = jax.ShapeDtypeStruct(
-    (work.experiment.batch_size, side, side, 3),
+    (experiment.batch_size, side, side, 3),
     np.uint8,
-    sharding=sharding.batch_sharding(work.mesh),
+    sharding=sharding.batch_sharding(mesh),
   )
-  lowered = program.step.lower(program.target, images, work.perceptual_params)
-  return lowered.compile()
+  return program.step.lower(program.target, images, perceptual_params)
 
 
 def check_sizes(experiment: settings.Experiment, mesh: Mesh) -> None:

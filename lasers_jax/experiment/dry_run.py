@@ -1,0 +1,213 @@
+"""Compiles the step of a run for machines that need not be there."""
+
+import collections
+import dataclasses
+import math
+import re
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from lasers_jax.core import machines, programs, sharding
+from lasers_jax.errors import InputError
+from lasers_jax.experiment import loop, settings
+from lasers_jax.training.objective import Objective, make_objective
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """What a machine needs for a step of a run, as its compiler says.
+
+  Bytes and FLOPs are those of one device. What is not known is None.
+
+  Attributes:
+    machine: its name, see `machines.describe`.
+    device: the kind of its devices.
+    devices, hosts: how many there are.
+    mesh: devices along each axis.
+    batch_size: images in a step, over all devices.
+    parameters: numbers in the networks, over all devices.
+    parameter_bytes, state_bytes: of the parameters, and of the whole state.
+    argument_bytes: of the state, the images and the perceptual network.
+    temporary_bytes: the most that is needed besides during a step.
+    total_bytes: all that is needed.
+    memory: bytes that a program may use.
+    too_large: why the compiler gave up; '' where it did not.
+    flops: operations of a step.
+    seconds_at_peak: the time of a step if every operation ran at the peak.
+    seconds_by_cycles: the time of a step that the compiler for TPUs expects.
+    seconds_of_branches: the same of what seldom runs, as a revival of atoms.
+    collectives: kind -> how many, and their bytes together.
+    compile_seconds: of the processor.
+    compile_bytes: the most that this process held so far.
+  """
+
+  machine: str
+  device: str
+  devices: int
+  hosts: int
+  mesh: dict[str, int]
+  batch_size: int
+  parameters: int
+  parameter_bytes: int
+  state_bytes: int
+  memory: int | None
+  argument_bytes: int | None = None
+  temporary_bytes: int | None = None
+  total_bytes: int | None = None
+  too_large: str = ''
+  flops: float | None = None
+  seconds_at_peak: float | None = None
+  seconds_by_cycles: float | None = None
+  seconds_of_branches: float | None = None
+  collectives: dict[str, dict[str, int]] = dataclasses.field(
+    default_factory=dict
+  )
+  compile_seconds: float | None = None
+  compile_bytes: int | None = None
+
+  @property
+  def seconds(self) -> float | None:
+    """The best estimate of the time of a step."""
+    return self.seconds_by_cycles or self.seconds_at_peak
+
+  @property
+  def fits(self) -> bool:
+    """Whether a step fits into the memory of a device, as far as is known."""
+    if self.too_large or self.memory is None or self.total_bytes is None:
+      return not self.too_large
+    return self.total_bytes <= self.memory
+
+
+def dry_run(config: Mapping[str, Any], names: Sequence[str]) -> list[Estimate]:
+  """Returns what the step of a run needs on each of some machines.
+
+  Checks config, mesh and batch as a run does; opens no data set, and runs
+  nothing.
+
+  Args:
+    config: nested dictionaries, as the files of `configs/` make them.
+    names: of the machines; see `machines.describe`.
+
+  Raises:
+    InputError: a user error, on any of the machines.
+  """
+  experiment = settings.from_config(config)
+  objective, perceptual_params = make_objective(
+    experiment.model, experiment.loss
+  )
+  objective.check_weights(experiment.data.side)
+  found = [machines.describe(name) for name in names]
+  for machine in found:
+    loop.check_sizes(experiment, make_mesh(experiment, machine))
+  return [
+    estimate(experiment, objective, perceptual_params, machine)
+    for machine in found
+  ]
+
+
+def make_mesh(experiment: settings.Experiment, machine: machines.Machine):
+  """Arranges the devices of a machine as a config says."""
+  try:
+    return sharding.make_mesh(**vars(experiment.mesh), devices=machine.devices)
+  except InputError as error:
+    raise InputError(f'{machine.name}: {error}') from error
+
+
+def estimate(
+  experiment: settings.Experiment,
+  objective: Objective,
+  perceptual_params: Any,
+  machine: machines.Machine,
+) -> Estimate:
+  """Compiles the step of a run for a machine, and reads what it needs."""
+  mesh = make_mesh(experiment, machine)
+  program = loop.build_program(experiment, objective, mesh)
+  known = Estimate(
+    machine=machine.name,
+    device=machine.devices[0].device_kind,
+    devices=mesh.size,
+    hosts=len({d.process_index for d in mesh.devices.flat}),
+    mesh=dict(mesh.shape),
+    batch_size=experiment.batch_size,
+    parameters=sum(
+      math.prod(x.shape) for x in jax.tree.leaves(program.target.params)
+    ),
+    parameter_bytes=sharding.bytes_per_device(program.target.params),
+    state_bytes=sharding.bytes_per_device(program.target),
+    memory=machine.chip.memory,
+  )
+  started = time.process_time()
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding.replicated(mesh)
+    ),
+    perceptual_params,
+  )
+  lowered = loop.lower_step(experiment, mesh, program, shapes)
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return dataclasses.replace(known, too_large=_reason(error))
+  cost = compiled.cost_analysis()
+  flops = (
+    cost['flops']
+    if cost
+    else _count_flops(experiment, objective, perceptual_params) / mesh.size
+  )
+  return dataclasses.replace(
+    known,
+    **_read(compiled, machine.chip),
+    flops=flops,
+    seconds_at_peak=machine.chip.flops and flops / machine.chip.flops,
+    compile_seconds=round(time.process_time() - started, 1),
+    compile_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+  )
+
+
+def _read(compiled: Any, chip: machines.Chip) -> dict[str, Any]:
+  """Returns the fields of an `Estimate` that a compiled program tells."""
+  memory, text = programs.memory(compiled), compiled.as_text()
+  count, size = collections.Counter(), collections.Counter()
+  for one in programs.collectives(text):
+    count[one.kind] += 1
+    size[one.kind] += one.bytes
+  fields = {
+    'argument_bytes': memory.arguments,
+    'temporary_bytes': memory.temporaries,
+    'total_bytes': memory.total,
+    'collectives': {
+      kind: {'count': count[kind], 'bytes': size[kind]}
+      for kind in programs.COLLECTIVES
+      if count[kind]
+    },
+  }
+  cycles = programs.estimated_cycles(text)
+  if cycles and chip.clock:
+    fields['seconds_by_cycles'] = cycles[0] / chip.clock
+    fields['seconds_of_branches'] = cycles[1] / chip.clock
+  return fields
+
+
+def _count_flops(
+  experiment: settings.Experiment, objective: Objective, perceptual_params: Any
+) -> float:
+  """Returns the FLOPs of a step, of the form that a CPU would compute.
+
+  For compilers that do not count them.
+  """
+  mesh = sharding.make_mesh(1, devices=jax.devices('cpu'))
+  program = loop.build_program(experiment, objective, mesh)
+  lowered = loop.lower_step(experiment, mesh, program, perceptual_params)
+  return lowered.cost_analysis()['flops']
+
+
+def _reason(error: Exception) -> str:
+  """Returns the first sentence of a compiler that ran out of memory."""
+  text = ' '.join(str(error).split()).removeprefix('RESOURCE_EXHAUSTED: ')
+  return re.split(r'(?<=\w)\. ', text, maxsplit=1)[0][:200]
