@@ -43,27 +43,34 @@ def collectives(hlo: str) -> list[Collective]:
   Args:
     hlo: its text, as `Compiled.as_text` returns it.
   """
-  found, seen = [], set()
+  found: dict[Any, Collective] = {}
+  scattered = None  # arrays that a fused reduce-scatter of TPUs leaves
   for line in hlo.splitlines():
+    if not line.startswith(' '):
+      fused = re.match(r'%all-reduce-scatter\S* \(.*\) -> (.*) {', line)
+      scattered = _arrays(fused[1]) if fused else None
     match = _COLLECTIVE.search(line)
     if not match:
       continue
-    # What runs beside a computation stands there several times.
-    channel = re.search(r'channel_id=(\d+)', line)
-    if channel:
-      key = match[2], channel[1]
-      if key in seen:
-        continue
-      seen.add(key)
-    arrays = [
-      (kind, tuple(int(n) for n in shape.split(',') if n))
-      for kind, shape in _ARRAY.findall(match[1])
-    ]
-    if match[3] and match[2] != 'all-reduce':
+    kind, arrays = match[2], _arrays(match[1])
+    if scattered:
+      kind, arrays = 'reduce-scatter', scattered
+    elif match[3] and kind != 'all-reduce':
       arrays = _result(arrays)
     origin = re.search(r'op_name="([^"]*)"', line)
-    found.append(Collective(match[2], arrays, origin[1] if origin else ''))
-  return found
+    # What runs beside a computation stands there several times.
+    channel = re.search(r'channel_id=(\d+)', line)
+    key = (kind, channel[1]) if channel else len(found)
+    found.setdefault(key, Collective(kind, arrays, origin[1] if origin else ''))
+  return list(found.values())
+
+
+def _arrays(types: str) -> list[tuple[str, tuple[int, ...]]]:
+  """Reads 'f32[8,4]{1,0}' or several of them."""
+  return [
+    (kind, tuple(int(n) for n in shape.split(',') if n))
+    for kind, shape in _ARRAY.findall(types)
+  ]
 
 
 def _result(arrays: list) -> list:
