@@ -6,7 +6,7 @@ Training draws batches by index: the batch of a step is a pure function of
 
 import collections
 import functools
-import os
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,8 +16,9 @@ from PIL import Image
 
 from lasers_jax.core import images
 from lasers_jax.core.padding import pad
+from lasers_jax.data.order import Order
 from lasers_jax.data.sources import Source
-from lasers_jax.data.workers import iterate_by_workers
+from lasers_jax.data.workers import in_order, iterate_by_workers
 from lasers_jax.errors import InputError
 
 
@@ -71,13 +72,6 @@ def _fit(image: np.ndarray, size: int | None, resize: int | None):
   if size is not None and min(image.shape[:2]) < size:
     return resize_shorter(image, size)
   return image
-
-
-def _augment(item: dict, rng: np.random.Generator, size: int, flip: bool):
-  image = random_crop(item['image'], size, rng)
-  if flip and rng.random() < 0.5:
-    image = image[:, ::-1]
-  return {'image': image, 'label': np.int32(item['label'])}
 
 
 class Remembered:
@@ -142,8 +136,8 @@ class TrainPipeline:
     seed: of the order and the augmentation, 0 to 2**32 - 1.
     process_index, process_count: which rows to make.
     workers: processes that read images and remember nothing, for sets much
-      larger than memory. 0 reads with threads, and remembers up to `budget`
-      bytes of decoded, resized images.
+      larger than memory; they need Grain. 0 reads with threads, and remembers
+      up to `budget` bytes of decoded, resized images.
     budget: bytes to remember.
 
   Raises InputError where sizes do not fit together.
@@ -162,19 +156,15 @@ class TrainPipeline:
     workers: int = 0,
     budget: int = 2 << 30,
   ):
-    import grain  # seconds to import: only who trains waits for it
-
     _check_not_empty(source)
     check_sizes(batch_size, size, resize, process_count)
     self._workers, self._source = workers, source
     fit = functools.partial(_fit, size=size, resize=resize)
-    source = Remembered(source, fit, budget=0 if workers else budget)
-    augment = functools.partial(_augment, size=size, flip=flip)
-    elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    # Batches of one process's rows are cut first and dealt out second.
-    self._batches = elements.random_map(augment).batch(
-      batch_size // process_count, drop_remainder=True
-    )[process_index::process_count]
+    self._images = Remembered(source, fit, budget=0 if workers else budget)
+    self._order = Order(len(source), seed)
+    self._rows = batch_size // process_count
+    self._process = process_index, process_count
+    self._size, self._flip = size, flip
 
   @property
   def fingerprint(self) -> dict[str, Any]:
@@ -186,7 +176,18 @@ class TrainPipeline:
 
     They are {'image': uint8 [b, size, size, 3], 'label': int32 [b]}.
     """
-    return self._batches[step]
+    index, count = self._process
+    first = (step * count + index) * self._rows
+    images = np.empty((self._rows, self._size, self._size, 3), np.uint8)
+    labels = np.empty(self._rows, np.int32)
+    for row in range(self._rows):
+      item = self._images[self._order.index(first + row)]
+      rng = self._order.generator(first + row)
+      image = random_crop(item['image'], self._size, rng)
+      if self._flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+      images[row], labels[row] = image, item['label']
+    return {'image': images, 'label': labels}
 
   def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     """Yields batch(start_step), batch(start_step + 1), ... without an end.
@@ -194,14 +195,9 @@ class TrainPipeline:
     Threads, or `workers` processes, make them ahead. Raises InputError where an
     image can no longer be read, and TrainingError where a process has ended.
     """
-    import grain
-
-    threads = min(8, os.cpu_count() or 1)
-    options = grain.ReadOptions(threads, prefetch_buffer_size=2 * threads)
-    batches = self._batches[start_step:].to_iter_dataset(options)
-    if not self._workers:
-      return iter(batches)
-    return iterate_by_workers(batches, self._workers)
+    if self._workers:
+      return iterate_by_workers(self.batch, start_step, self._workers)
+    return in_order(self.batch, itertools.count(start_step))
 
 
 def eval_batches(
@@ -250,13 +246,8 @@ def eval_batches(
 
 def _grouped(count: int, prepare, batch_size: int, mine: slice):
   """Collects prepared images by size; yields the rows `mine` of a batch."""
-  import grain
-
   groups = collections.defaultdict(list)
-  threads = min(8, os.cpu_count() or 1)
-  options = grain.ReadOptions(threads, prefetch_buffer_size=4 * threads)
-  prepared = grain.MapDataset.range(count).map(prepare)
-  for item in prepared.to_iter_dataset(options):
+  for item in in_order(prepare, range(count)):
     sides, own = item['image'].shape[:2], (item['height'], item['width'])
     group = groups[sides, own == sides]
     group.append(item)

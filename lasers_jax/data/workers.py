@@ -1,5 +1,7 @@
-"""Prepares images in worker processes."""
+"""Prepares images ahead, in threads or in processes."""
 
+import collections
+import concurrent.futures
 import contextlib
 import multiprocessing
 import os
@@ -7,31 +9,63 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import resource_tracker
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import flags
 
 from lasers_jax.core.signals import ASKING
-from lasers_jax.errors import TrainingError
+from lasers_jax.errors import InputError, TrainingError
+
+T = TypeVar('T')
 
 
-def iterate_by_workers(batches, count: int) -> Iterator[dict[str, np.ndarray]]:
-  """Yields the batches of an `IterDataset`, made by so many processes.
+def in_order(act: Callable[[Any], T], items: Iterable) -> Iterator[T]:
+  """Yields act(item) for each item, in order; threads work ahead."""
+  threads = min(8, os.cpu_count() or 1)
+  pool = concurrent.futures.ThreadPoolExecutor(threads)
+  ahead: collections.deque[concurrent.futures.Future] = collections.deque()
+  try:
+    for item in items:
+      ahead.append(pool.submit(act, item))
+      if len(ahead) > 2 * threads:
+        yield ahead.popleft().result()
+    while ahead:
+      yield ahead.popleft().result()
+  finally:
+    pool.shutdown(wait=False, cancel_futures=True)
 
-  They end with this process. Raises TrainingError where one of them has died.
+
+def iterate_by_workers(
+  batch: Callable[[int], dict[str, np.ndarray]], start: int, count: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields batch(start), batch(start + 1), ..., made by so many processes.
+
+  They end with this process. Raises TrainingError where one of them has died,
+  and InputError where Grain, which starts them, is not installed.
   """
-  import grain
+  try:
+    import grain  # seconds to import: only who has workers waits for it
+  except ImportError:
+    raise InputError(
+      f'data.workers={count} needs grain: pip install grain, or data.workers=0'
+    ) from None
 
   if not flags.FLAGS.is_parsed():  # Grain reads its own, also in notebooks
     flags.FLAGS.mark_as_parsed()
+  threads = min(8, os.cpu_count() or 1)
+  reading = grain.ReadOptions(threads, prefetch_buffer_size=2 * threads)
+  steps = grain.MapDataset.range(start, sys.maxsize).map(batch)
   options = grain.MultiprocessingOptions(num_workers=count)
-  return _of_workers(batches.mp_prefetch(options, _end_with_parent))
+  return _of_workers(
+    steps.to_iter_dataset(reading).mp_prefetch(options, end_with_parent)
+  )
 
 
 @contextlib.contextmanager
-def _apart() -> Iterator[None]:
+def apart() -> Iterator[None]:
   """Starts processes, in this block, that signals of a group do not reach.
 
   This process alone answers signals of a terminal or a scheduler.
@@ -47,7 +81,7 @@ def _apart() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent(*_) -> None:
+def end_with_parent(*_) -> None:
   """Ends this worker process when the one that started it has ended."""
 
   def follow() -> None:
@@ -59,10 +93,10 @@ def _end_with_parent(*_) -> None:
 
 def _of_workers(batches) -> Iterator[dict[str, np.ndarray]]:
   """Yields batches; raises TrainingError where a worker process has died."""
-  with _apart():
+  with apart():
     iterator = iter(batches)
   try:
-    with _apart():
+    with apart():
       batch = next(iterator)
     while True:
       yield batch
