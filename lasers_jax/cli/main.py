@@ -13,6 +13,7 @@ PROGRAMS = {
   'sample': 'draws new images by vector priors, and scores them',
   'export': 'writes a model into a folder that needs nothing else',
   'codec': 'compresses images to small files, and reads them back',
+  'pack': 'packs images into shards that training reads at random',
 }
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from lasers_jax.core.ranges import check
 from lasers_jax.data.folder import open_folder
+from lasers_jax.data.parquet import open_parquet
 from lasers_jax.data.photos import open_photos
+from lasers_jax.data.records import open_records
 from lasers_jax.data.sources import SOURCES, OpenSource, Source
+from lasers_jax.data.tar import open_tar
 from lasers_jax.data.tfds import open_tfds
 from lasers_jax.errors import InputError, nearest
 
@@ -33,6 +36,9 @@ def register_source(scheme: str, open_: OpenSource) -> None:
 register_source('photos', open_photos)
 register_source('folder', open_folder)
 register_source('tfds', open_tfds)
+register_source('records', open_records)
+register_source('tar', open_tar)
+register_source('parquet', open_parquet)
 
 
 def open_source(

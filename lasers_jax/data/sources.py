@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from lasers_jax.data.decoding import decode
+from lasers_jax.data.stored import Stored
 from lasers_jax.errors import InputError
 
 
@@ -93,14 +94,25 @@ class ImageFiles:
     return len(self.paths)
 
   def __getitem__(self, index: int) -> dict:
-    path = self.paths[index]
     try:
-      return {'image': decode(path), 'label': self.labels[index]}
+      image = decode(self.paths[index])
+      return {'image': image, 'label': self.labels[index]}
     except (OSError, SyntaxError, ValueError) as error:
-      raise InputError(
-        f'{path} can no longer be read ({error}): bring it back, or start '
-        'again without it'
-      ) from error
+      raise self._gone(index, error) from error
+
+  def stored(self, index: int) -> Stored:
+    """Returns an image as its file has it; InputError where that is gone."""
+    try:
+      with open(self.paths[index], 'rb') as file:
+        return Stored(file.read(), self.labels[index], self._names[index])
+    except OSError as error:
+      raise self._gone(index, error) from error
+
+  def _gone(self, index: int, error: Exception) -> InputError:
+    return InputError(
+      f'{self.paths[index]} can no longer be read ({error}): bring it back, or '
+      'start again without it'
+    )
 
   @property
   def fingerprint(self) -> dict[str, Any]:

@@ -56,6 +56,20 @@ def split_named(name: str) -> str | None:
   return None
 
 
+def split_in(name: str) -> str | None:
+  """Returns the one split among the words of a name; None for none or more.
+
+  >>> split_in('cats-train-0001.tar'), split_in('cats-0001.tar')
+  ('train', None)
+  """
+  found = {
+    split
+    for split, words in _NAMES.items()
+    if any(re.fullmatch(words, word) for word in _words(name))
+  }
+  return found.pop() if len(found) == 1 else None
+
+
 def _looks_like_split(name: str) -> bool:
   words = _words(name)
   return any(re.fullmatch(_WORD, word) for word in words) or bool(

@@ -1,0 +1,67 @@
+"""Images as they are stored: bytes of a file, a label and a name."""
+
+import io
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import msgpack
+import numpy as np
+from PIL import Image
+
+from lasers_jax.data.decoding import decode
+
+# Names of files may hold bytes that are no UTF-8.
+_ERRORS = 'surrogateescape'
+
+
+class Stored(NamedTuple):
+  """An image that is not decoded."""
+
+  image: bytes  # of a file of any format that `decode` reads
+  label: int  # -1 where none is known
+  name: str
+
+
+@runtime_checkable
+class StoredImages(Protocol):
+  """Images that can be had without decoding them."""
+
+  def stored(self, index: int) -> Stored: ...
+
+
+def stored(source: Any, index: int) -> Stored:
+  """Returns an image of any `Source`; one that is an array becomes a PNG."""
+  if isinstance(source, StoredImages):
+    return source.stored(index)
+  item = source[index]
+  return Stored(encode(item['image'], 'png'), item['label'], str(index))
+
+
+def item_of(image: Stored) -> dict:
+  """Returns the decoded image and its label, as a source does.
+
+  Raises OSError, SyntaxError or ValueError where it cannot be decoded.
+  """
+  return {'image': decode(io.BytesIO(image.image)), 'label': image.label}
+
+
+def encode(image: np.ndarray, kind: str, quality: int = 95) -> bytes:
+  """Encodes uint8 [h, w, 3] as 'png', or as 'jpeg' without subsampling."""
+  file = io.BytesIO()
+  if kind == 'png':
+    Image.fromarray(image).save(file, 'PNG')
+  else:
+    Image.fromarray(image).save(file, 'JPEG', quality=quality, subsampling=0)
+  return file.getvalue()
+
+
+def to_record(image: Stored) -> bytes:
+  """Returns the record of an image: its fields in MessagePack."""
+  return msgpack.packb(image._asdict(), unicode_errors=_ERRORS)
+
+
+def from_record(record: bytes) -> Stored:
+  """Returns the image of a record; raises ValueError where it is none."""
+  try:
+    return Stored(**msgpack.unpackb(record, unicode_errors=_ERRORS))
+  except (TypeError, msgpack.UnpackException) as error:
+    raise ValueError(f'no record of an image: {error}') from error
