@@ -10,7 +10,7 @@ of the kept sites are counted as bits.
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -319,11 +319,13 @@ class TrustingAttention(nn.Module):
     return x + nn.Dense(c)(y.reshape(b, h, w, c))
 
 
+@jax.custom_vjp
 def trusting_attention(q: Array, k: Array, v: Array, trust: Array) -> Array:
   """Attends to each key as far as it is trusted (MQ-VAE, the de-mask module).
 
   The weights are softmax(q k' / √C) over the keys of positive trust, each then
-  times its trust; they are not normalized again.
+  times its trust; they are not normalized again. The gradient computes them
+  anew.
 
   Args:
     q, k, v: [B, N, C].
@@ -332,10 +334,30 @@ def trusting_attention(q: Array, k: Array, v: Array, trust: Array) -> Array:
   Returns:
     [B, N, C]; zeros where no key is trusted.
   """
+  return _attend(q, k, v, trust)
+
+
+def _attend(q: Array, k: Array, v: Array, trust: Array) -> Array:
   logits = jnp.einsum('bqc,bkc->bqk', q, k) * q.shape[-1] ** -0.5
   keys = trust[:, None]
   logits = jnp.where(keys > 0, logits, -1e30)
   return jnp.einsum('bqk,bkc->bqc', jax.nn.softmax(logits) * keys, v)
+
+
+def _attention_forward(*inputs: Array):
+  return _attend(*inputs), inputs
+
+
+def _attention_backward(inputs: tuple[Array, ...], cotangent: Array):
+  def pull(maps: tuple[Array, ...]):
+    *inputs, cotangent = maps
+    return jax.vjp(_attend, *inputs)[1](cotangent)
+
+  # The [N, N] weights of one image stay in the caches of a CPU.
+  return _each_image(pull, (*inputs, cotangent))
+
+
+trusting_attention.defvjp(_attention_forward, _attention_backward)
 
 
 def _normalize_maps(z: Array, valid: Array) -> Array:
@@ -357,19 +379,37 @@ def _draw(key: Array, net: nn.Module, d: int) -> Mapping[str, Any]:
   return net.lazy_init(key, *maps)['params']
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
 def _by_image(net: nn.Module, params: Mapping[str, Any], *maps: Array):
   """Applies a network to maps [B, ...], one image at a time on a CPU.
 
   There, to the last bit, an image then does not depend on its batch.
   """
+  return _each_image(lambda images: _apply(net, params, *images), maps)
 
-  def apply(images: tuple[Array, ...]):
-    return net.apply({'params': params}, *images)
 
+def _by_image_forward(net, params, *maps):
+  return _by_image(net, params, *maps), (params, *maps)
+
+
+def _by_image_backward(net, inputs, cotangent):
+  # Of the whole batch: XLA:CPU is slow at gradients of kernels inside a loop.
+  return jax.vjp(functools.partial(_apply, net), *inputs)[1](cotangent)
+
+
+_by_image.defvjp(_by_image_forward, _by_image_backward)
+
+
+def _apply(net: nn.Module, params: Mapping[str, Any], *maps: Array):
+  return net.apply({'params': params}, *maps)
+
+
+def _each_image(function: Callable[[Any], Any], maps: Any) -> Any:
+  """Applies a function to arrays [B, ...], one image at a time on a CPU."""
   if jax.default_backend() != 'cpu':
-    return apply(maps)
-  return map_blocks(apply, maps, 1)
+    return function(maps)
+  return map_blocks(function, maps, 1)
 
 
 def _uniform(key: Array, shape: tuple[int]) -> Array:

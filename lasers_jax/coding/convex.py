@@ -21,8 +21,9 @@ _SMALLEST_FRACTION = 1e-6
 def project_simplex(values: Array) -> Array:
   """Finds the nearest point with entries that are >= 0 and sum to 1.
 
-  By sorting (Held, Wolfe and Crowder 1974). The gradient is that of the
-  projection on the face where the point lies.
+  By Newton steps for the threshold (Michelot 1986): each leaves out entries
+  that are below it, until none is. The gradient is that of the projection on
+  the face where the point lies.
 
   Args:
     values: float32 [..., K].
@@ -34,15 +35,35 @@ def project_simplex(values: Array) -> Array:
   top = jnp.max(values, axis=-1, keepdims=True)
   values = values - lax.stop_gradient(top)
   held = lax.stop_gradient(values)
-  descending = -jnp.sort(-held, axis=-1)
-  counts = jnp.arange(1, values.shape[-1] + 1, dtype=jnp.float32)
-  counts = counts.reshape((1,) * (values.ndim - 1) + (-1,))
-  thresholds = (jnp.cumsum(descending, axis=-1) - 1) / counts
-  last = jnp.sum(descending > thresholds, axis=-1, keepdims=True) - 1
-  positive = held > jnp.take_along_axis(thresholds, last, axis=-1)
+  positive = held > _threshold(held)
   excess = jnp.sum(jnp.where(positive, values, 0.0), axis=-1, keepdims=True) - 1
   threshold = excess / jnp.sum(positive, axis=-1, keepdims=True)
   return jnp.where(positive, jnp.maximum(values - threshold, 0.0), 0.0)
+
+
+def _threshold(values: Array) -> Array:
+  """Finds t for which max(x - t, 0) sum to 1: float32 [..., 1].
+
+  From below, where each step is to a root of fewer entries, a larger t.
+
+  Args:
+    values: float32 [..., K], with a maximum of 0.
+  """
+
+  def step(state):
+    threshold, count, _ = state
+    above = values > threshold
+    fewer = jnp.sum(above, axis=-1, keepdims=True)
+    total = jnp.sum(jnp.where(above, values, 0.0), axis=-1, keepdims=True)
+    # Rounding must not turn back, or steps could go on forever.
+    further = jnp.maximum(threshold, (total - 1) / fewer)
+    return further, fewer, jnp.any(fewer < count)
+
+  # The largest entry is 1 above t at most.
+  start = jnp.full_like(values[..., :1], -1.0)
+  everything = jnp.full(start.shape, values.shape[-1] + 1)
+  state = start, everything, jnp.array(True)
+  return lax.while_loop(lambda state: state[2], step, state)[0]
 
 
 @jax.jit

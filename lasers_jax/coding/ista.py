@@ -28,8 +28,8 @@ def ista(
 
   Each step is s <- soft(s + A'(z - A s) / c, lambda / c). None raises the value
   if c is at least the largest eigenvalue of A A', and they converge if c is
-  more than half of it. Differentiable in all arrays; the gradient stores the
-  codes of all steps.
+  more than half of it. Differentiable in all arrays; the gradient computes the
+  codes of all steps anew, block by block.
 
   Args:
     signals: z, [N, D]; dictionary: A, [D, K]. Computed in float32.
@@ -41,16 +41,64 @@ def ista(
     s, float32 [N, K].
   """
   signals, atoms = as_float32(signals), as_float32(dictionary)
+  c = as_float32(c)
 
   def solve(z: Array) -> Array:
-    def step(s: Array, _) -> tuple[Array, None]:
-      ahead = s + matmul(z - matmul(s, atoms.T), atoms) / c
-      return soft_threshold(ahead, penalty / c), None
-
-    start = jnp.zeros((z.shape[0], atoms.shape[1]), jnp.float32)
-    return lax.scan(step, start, length=steps)[0]
+    return _solve(steps, z, atoms, c, penalty / c)
 
   return in_blocks(solve, signals, atoms.shape[1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _solve(steps: int, z: Array, atoms: Array, c: Array, threshold: Array):
+  """Takes the steps for a block of signals: [block, K]."""
+  return _iterates(steps, z, atoms, c, threshold)[0]
+
+
+def _iterates(steps, z, atoms, c, threshold):
+  """Returns the last s, and before each step s and z - A s, stacked."""
+
+  def step(s: Array, _) -> tuple[Array, tuple[Array, Array]]:
+    rest = z - matmul(s, atoms.T)
+    ahead = s + matmul(rest, atoms) / c
+    return soft_threshold(ahead, threshold), (s, rest)
+
+  start = jnp.zeros((z.shape[0], atoms.shape[1]), jnp.float32)
+  return lax.scan(step, start, length=steps)
+
+
+def _solve_forward(steps, *inputs):
+  return _solve(steps, *inputs), inputs
+
+
+def _solve_backward(steps, inputs, cotangent):
+  """Goes back through the steps, which it takes anew.
+
+  By hand, since what JAX keeps of each step took XLA:CPU twice as long.
+  """
+  _, atoms, c, _ = inputs
+  last, iterates = _iterates(steps, *inputs)
+
+  def back(carry, before):
+    g, after, (to_z, to_atoms, to_c, to_threshold) = carry
+    s, rest = before
+    # Entries below the threshold are zero after the step, and stay so.
+    g = jnp.where(after != 0, g, 0.0)
+    pull = matmul(g, atoms.T) / c
+    sums = (
+      to_z + pull,
+      to_atoms + matmul(rest.T, g) / c - matmul(pull.T, s),
+      to_c - jnp.sum(rest * pull) / c,
+      to_threshold - jnp.sum(g * jnp.sign(after)),
+    )
+    return (g - matmul(pull, atoms), s, sums), None
+
+  zeros = jax.tree.map(jnp.zeros_like, inputs)
+  start = cotangent, last, zeros
+  return lax.scan(back, start, iterates, reverse=True)[0][2]
+
+
+_solve.defvjp(_solve_forward, _solve_backward)
 
 
 def largest_eigenvalue(dictionary: Array) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks import FSQ, Lasers, Residual
+from lasers_jax.bottlenecks import mqvae as mqvae_module
 from lasers_jax.bottlenecks.mqvae import (
   DemaskNet,
   _by_image,
@@ -115,6 +116,39 @@ def test_demask_net_is_that_of_the_equations():
   for other in (0 * trust + 1, trust**2):
     change = demasked(params, grid, other, 2) - expected
     assert np.abs(change).max() > 0.01
+
+
+def test_the_gradient_of_a_batch_is_that_of_its_images():
+  net, c = DemaskNet(D, 6, 1), normal((3, 4, 5, D), 1)
+  grid = normal((3, 4, 5, D))
+  trust = jnp.full((3, 4, 5), 0.02).at[:, ::2].set(1.0).at[0, 0].set(0.0)
+  params = _draw(jax.random.key(0), net, D)
+
+  def attention(q, k, v, trust):
+    logits = jnp.einsum('bqc,bkc->bqk', q, k) / q.shape[-1] ** 0.5
+    logits = jnp.where(trust[:, None] > 0, logits, -1e30)
+    return (jax.nn.softmax(logits) * trust[:, None]) @ v
+
+  def total(params, grid, trust):
+    return jnp.sum(_by_image(net, params, grid, trust) * c)
+
+  def expected(params, grid, trust):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(mqvae_module, 'trusting_attention', attention)
+      return jnp.sum(net.apply({'params': params}, grid, trust) * c)
+
+  arrays = params, grid, trust.at[0, 0].set(0.5)
+  gradient = jax.jit(jax.grad(total, (0, 1, 2)))
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(
+      x, y, rtol=1e-4, atol=1e-5 * np.abs(y).max()
+    ),
+    gradient(*arrays),
+    jax.jit(jax.grad(expected, (0, 1, 2)))(*arrays),
+  )
+  padded = gradient(params, grid, trust)[:2]
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(padded))
+  np.testing.assert_array_equal(padded[1][0, 0], 0 * padded[1][0, 0])
 
 
 def test_codes_are_put_in_place_among_tokens(variables, z):

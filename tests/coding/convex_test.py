@@ -75,6 +75,28 @@ def test_projection_of_equal_and_of_huge_entries():
   np.testing.assert_array_equal(huge, [[1, 0, 0], [0, 1, 0]])
 
 
+@pytest.mark.parametrize('scale', [1e-3, 1, 300])
+def test_projection_of_many_entries_and_of_ties(scale):
+  values = scale * normal((40, 1000))
+  values[10:20] = np.round(values[10:20] / scale) * scale
+  values[20:30, 3:] = values[20:30, 2:3]
+  found = np.asarray(project_simplex(jnp.asarray(values, 'f4')))
+  assert found.min() >= 0
+  # Each of the entries is rounded.
+  np.testing.assert_allclose(found.sum(axis=1), 1, rtol=3e-4)
+  np.testing.assert_allclose(found, projected(values), atol=1e-6 * (1 + scale))
+
+
+def test_projection_of_a_row_depends_on_it_alone():
+  # Some rows take more steps for their threshold than others.
+  values = normal((64, 1000)) * np.logspace(-3, 3, 64)[:, None]
+  values = jnp.asarray(values, 'f4')
+  together = project_simplex(values)
+  for i in range(0, 64, 9):
+    alone = project_simplex(jnp.zeros_like(values).at[i].set(values[i]))
+    np.testing.assert_array_equal(alone[i], together[i])
+
+
 def test_the_gradient_of_the_projection_is_its_slope():
   values, c, direction = normal((6, K)), normal((6, K), 1), normal((6, K), 2)
   _, pull = jax.vjp(project_simplex, jnp.asarray(values, 'f4'))

@@ -124,6 +124,33 @@ def test_the_gradient_is_the_slope(problem):
     )
 
 
+def test_the_gradient_to_the_penalty_is_the_slope(problem):
+  pull = normal((N, K), 2)
+
+  def total(penalty):
+    return jnp.sum(ista(*problem, penalty, 5) * pull.astype('f4'))
+
+  exact = [np.asarray(x, 'f8') for x in problem]
+  ends = [
+    np.sum(steps_in_64(*exact, PENALTY + step, 5) * pull)
+    for step in (1e-6, -1e-6)
+  ]
+  expected = (ends[0] - ends[1]) / 2e-6
+  np.testing.assert_allclose(jax.grad(total)(PENALTY), expected, rtol=2e-3)
+
+
+def test_the_gradient_does_not_store_the_codes_of_all_steps():
+  n, d, k, steps = 8192, 8, 64, 64
+  shapes = [jax.ShapeDtypeStruct(x, 'f4') for x in ((n, d), (d, k), ())]
+
+  def total(*arrays):
+    return jnp.sum(ista(*arrays, PENALTY, steps) ** 2)
+
+  compiled = jax.jit(jax.grad(total, (0, 1, 2))).lower(*shapes).compile()
+  stored = 4 * n * k * steps
+  assert compiled.memory_analysis().temp_size_in_bytes < stored / 2
+
+
 def test_zero_is_coded_as_zero(problem):
   _, dictionary, c = problem
   zeros = jnp.zeros((3, D))
