@@ -263,11 +263,6 @@ def appending(path: str) -> IO[str]:
   return open(path, 'a', encoding='utf-8')
 
 
-def remove(path: str) -> None:
-  """Removes a file, where there is one."""
-  epath.Path(path).unlink(missing_ok=True)
-
-
 def write_text(path: str, text: str) -> None:
   """Writes a file whole or not at all."""
   with written_whole(path, 'w') as file:
