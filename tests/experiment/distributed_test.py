@@ -119,14 +119,13 @@ def elastic_run(pictures, tmp_path_factory):
   """
   workdir = tmp_path_factory.mktemp('elastic') / 'run'
 
-  def train(count, launcher, asked, steps=tiny.ENDLESS, **changes):
+  def train(count, launcher, asked=(), until=0, steps=tiny.ENDLESS, **changes):
     changes = dict(steps=steps, evaluate_every=3, **changes)
     flags = tiny.train_flags(pictures, workdir, **changes)
-    before = max(tiny.checkpoints(workdir), default=0)
     processes = start(count, launcher, 'train.py', *flags)
     if asked:
       tiny.wait_for(
-        lambda: max(tiny.checkpoints(workdir), default=0) > before + 3,
+        lambda: max(tiny.checkpoints(workdir), default=0) >= until,
         processes[0],
       )
       for i in asked:
@@ -134,10 +133,12 @@ def elastic_run(pictures, tmp_path_factory):
     said = finish(processes, program.STOPPED if asked else 0)
     return tiny.checkpoints(workdir)[-1], [log for _, log in said]
 
-  four = train(4, slurm, [2])
-  two = train(2, open_mpi, [0, 1], mesh__fsdp=2, mesh__model=2)
+  four = train(4, slurm, [2], until=8)  # step 6 is validated
+  two = train(
+    2, open_mpi, [0, 1], until=four[0] + 3, mesh__fsdp=2, mesh__model=2
+  )
   end = two[0] + 3
-  again = train(4, gke_slices, [], steps=end)
+  again = train(4, gke_slices, steps=end)
   assert again[0] == end
   return types.SimpleNamespace(
     workdir=workdir, four=four, two=two, again=again, last=end
