@@ -48,11 +48,12 @@ def initialize_distributed() -> Place | None:
   if place.count == 1:
     return None
   rendezvous.meet(place, seconds)
-  jax.distributed.initialize(
-    *place,
-    local_device_ids=launch.gpus,
-    cluster_detection_method='deactivate',
-  )
+  with _in_one_line():
+    jax.distributed.initialize(
+      *place,
+      local_device_ids=launch.gpus,
+      cluster_detection_method='deactivate',
+    )
   return place
 
 
@@ -82,22 +83,28 @@ def _ask_jax(launch: Launch, seconds: float) -> Place:
       'this mpirun does not say where process 0 is: install mpi4py, or '
       f'{cluster.ADVICE}'
     )
+  with (
+    _in_one_line(),
+    _slowly(f'for {launch.name} of JAX to name the processes'),
+  ):
+    found = getattr(clusters, launch.name)
+    if not found.is_env_present():
+      return Place('', 1, 0)  # a TPU that no metadata server knows
+    address = os.environ.get(
+      'JAX_COORDINATOR_ADDRESS'
+    ) or found.get_coordinator_address(
+      timeout_secs=seconds,
+      override_coordinator_port=os.environ.get('JAX_COORDINATOR_PORT'),
+    )
+    return Place(address, found.get_process_count(), found.get_process_id())
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+  """Turns what JAX cannot find or read into an InputError."""
   try:
-    with _slowly(f'for {launch.name} of JAX to name the processes'):
-      found = getattr(clusters, launch.name)
-      if not found.is_env_present():
-        return Place('', 1, 0)  # a TPU that no metadata server knows
-      address = os.environ.get('JAX_COORDINATOR_ADDRESS')
-      return Place(
-        address
-        or found.get_coordinator_address(
-          timeout_secs=seconds,
-          override_coordinator_port=os.environ.get('JAX_COORDINATOR_PORT'),
-        ),
-        found.get_process_count(),
-        found.get_process_id(),
-      )
-  except Exception as error:  # Whatever it cannot find or read.
+    yield
+  except Exception as error:
     raise InputError(
       f'the processes of the run cannot meet: {error}; {cluster.ADVICE}'
     ) from error

@@ -158,6 +158,18 @@ def test_no_metadata_server_is_one_line(start):
   assert said.endswith('or JAX_NUM_PROCESSES=1 for one')
 
 
+def test_what_jax_cannot_read_is_one_line(start, monkeypatch):
+  assert start(HAND)
+  monkeypatch.undo()
+  monkeypatch.setattr(rendezvous, 'meet', lambda *_: None)
+  for name, value in {**HAND, 'JAX_LOCAL_DEVICE_IDS': '0,b'}.items():
+    monkeypatch.setenv(name, value)
+  # Before it reads them, JAX would ask that nothing was computed.
+  monkeypatch.setattr('jax._src.xla_bridge.backends_are_initialized', bool)
+  with pytest.raises(InputError, match="cannot meet: invalid literal .*'b'"):
+    distributed.initialize_distributed()
+
+
 def test_slices_of_gke(start):
   coordinator = {'MEGASCALE_COORDINATOR_ADDRESS': 'localhost'}
   found = start({**GKE, **SLICES, **coordinator}, tpu=True)

@@ -120,8 +120,7 @@ def elastic_run(pictures, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('elastic') / 'run'
 
   def train(count, launcher, asked=(), until=0, steps=tiny.ENDLESS, **changes):
-    changes = dict(steps=steps, evaluate_every=3, **changes)
-    flags = tiny.train_flags(pictures, workdir, **changes)
+    flags = tiny.train_flags(pictures, workdir, steps=steps, **changes)
     processes = start(count, launcher, 'train.py', *flags)
     if asked:
       tiny.wait_for(
@@ -133,7 +132,7 @@ def elastic_run(pictures, tmp_path_factory):
     said = finish(processes, program.STOPPED if asked else 0)
     return tiny.checkpoints(workdir)[-1], [log for _, log in said]
 
-  four = train(4, slurm, [2], until=8)  # step 6 is validated
+  four = train(4, slurm, [2], until=8, evaluate_every=6)
   two = train(
     2, open_mpi, [0, 1], until=four[0] + 3, mesh__fsdp=2, mesh__model=2
   )
