@@ -12,6 +12,7 @@ import urllib.parse
 from collections.abc import Iterator
 
 BUCKET = 'bucket'  # that every emulator has
+FORBIDDEN: set[str] = set()  # parts of the paths that gs:// refuses
 
 
 @contextlib.contextmanager
@@ -67,7 +68,9 @@ def gs() -> Iterator[str]:
     def _in_turn(self):
       with lock:
         self.generation = there = self._generation()
-        if self._asked('ifGenerationMatch') not in (None, there):
+        if any(x in urllib.parse.unquote(self.path) for x in FORBIDDEN):
+          self.send_error(403)
+        elif self._asked('ifGenerationMatch') not in (None, there):
           self.send_error(412)
         elif there and self._asked('ifGenerationNotMatch') == there:
           self.send_error(304)

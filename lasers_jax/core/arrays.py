@@ -52,9 +52,7 @@ def arrays_as_bytes(
   return file.getvalue()
 
 
-def _entries(
-  arrays: Mapping[str, np.ndarray], header: Any
-) -> dict[str, np.ndarray]:
+def _entries(arrays: Mapping[str, np.ndarray], header: Any) -> dict[str, Any]:
   named = {} if header is None else {_HEADER: np.array(json.dumps(header))}
   return {**named, **arrays}
 

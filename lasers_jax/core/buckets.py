@@ -47,7 +47,9 @@ def checked(path: str) -> str:
     InputError: of an unknown scheme, without a bucket, or of a name that could
       not be read back.
   """
-  scheme, rest = _ADDRESS.match(path).groups()
+  found = _ADDRESS.match(path)
+  assert found is not None  # `is_address` saw to it
+  scheme, rest = found.groups()
   if scheme not in SCHEMES:
     likely = _OTHERS.get(scheme.lower())
     near = f'; did you mean {likely}://?' if likely else ''
@@ -246,14 +248,14 @@ def _configure() -> None:
   Listings are never kept: other processes write, and so do other objects of
   this one.
   """
-  import fsspec
+  from fsspec.config import conf
 
   # They are raised, too, and said on one line.
   for name in 'gcsfs', 'fsspec', 's3fs', 'aiobotocore', 'botocore':
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
-  gs = fsspec.config.conf.setdefault('gcs', {})
-  s3 = fsspec.config.conf.setdefault('s3', {})
+  gs = conf.setdefault('gcs', {})
+  s3 = conf.setdefault('s3', {})
   for found in gs, s3:
     found['use_listings_cache'] = False
   with contextlib.suppress(ImportError):
@@ -305,6 +307,22 @@ def _no_bucket(path: str) -> InputError:
   return InputError(
     f'there is no bucket {scheme}://{bucket}: make it, or name another'
   )
+
+
+# What TensorStore, which reads and writes the arrays of checkpoints, says.
+_STATUS = re.compile(
+  'UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|ABORTED'
+)
+_PACKAGES = {'aiohttp', 'gcsfs', 'google', 'requests'}
+
+
+def is_outage(error: Exception) -> bool:
+  """Returns whether an error says that a store does not answer, or refuses."""
+  if isinstance(error, TimeoutError | ConnectionError | PermissionError):
+    return True
+  of = {x.__module__.partition('.')[0] for x in type(error).__mro__}
+  text = str(error)
+  return bool(_PACKAGES & of or _STATUS.search(text)) or 'Forbidden' in text
 
 
 _LOGIN = {

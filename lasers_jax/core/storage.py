@@ -139,8 +139,11 @@ def check_folder(path: str, instead: str = '') -> None:
   """Makes a folder; raises InputError if nothing can be written there."""
   if is_remote(path):
     probe = os.path.join(absolute(path), f'.{secrets.token_hex(16)}.part')
-    write_text(probe, '')
-    remove(probe)
+    try:
+      write_text(probe, '')
+      remove(probe)
+    except InputError as error:
+      raise InputError(str(error).replace(probe, path)) from error
     return
   with writing(path, instead):
     os.makedirs(path, exist_ok=True)
@@ -207,6 +210,11 @@ def check_bucket(path: str) -> None:
   """Raises InputError where a path is of a bucket that is not there."""
   if is_remote(path):
     buckets.check_bucket(path)
+
+
+def is_outage(error: Exception) -> bool:
+  """Returns whether an error says that a store does not answer, or refuses."""
+  return buckets.is_outage(error)
 
 
 def names(folder: str) -> list[str]:

@@ -69,11 +69,12 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
   name = os.fspath(path)
   if is_folder(name) or not exists(name):
     raise InputError(f'there is no file of weights at {path}.')
+  copy = name
   try:
     with as_local(name) as copy:
       arrays = reader(pathlib.Path(copy))
-  except InputError:
-    raise
+  except InputError as error:
+    raise InputError(str(error).replace(copy, name)) from error
   except Exception as error:  # A damaged pickle can raise anything.
     raise InputError(
       f'{path} cannot be read ({type(error).__name__}): it is damaged or no '

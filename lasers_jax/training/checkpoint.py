@@ -17,7 +17,14 @@ from jax.experimental import multihost_utils
 
 from lasers_jax.core.arrays import flat_names
 from lasers_jax.core.patience import patience
-from lasers_jax.core.storage import absolute, is_remote, remove, write_text
+from lasers_jax.core.storage import (
+  absolute,
+  is_outage,
+  is_remote,
+  one_line,
+  remove,
+  write_text,
+)
 from lasers_jax.errors import InputError
 from lasers_jax.training.lease import Lease
 from lasers_jax.training.state import TrainState
@@ -167,7 +174,12 @@ class Checkpoints:
       try:
         return self._read(newest, target)
       except Exception as error:  # Orbax raises many kinds for damage.
-        reason, cause = str(error).strip().splitlines()[0][:120], error
+        reason, cause = one_line(error)[:120], error
+      if is_remote(self._directory) and is_outage(cause):
+        raise InputError(
+          f'the checkpoint of step {newest} in {self._directory} cannot be '
+          f'read now: {reason}'
+        ) from cause
       self._list_anew()
       if self._newest(step, damaged) != newest:
         # A run that saves there has just removed it.
@@ -317,6 +329,11 @@ def _clear_disk_errors(directory: str):
     full = number in (errno.ENOSPC, errno.EDQUOT)
     if full or 'No space left' in text or 'quota' in text:
       raise _full(directory) from error
+    if is_remote(directory) and is_outage(error):
+      raise InputError(
+        f'no checkpoint could be written to {directory}: {one_line(error)}; '
+        'complete ones are kept; run the same command when it can be'
+      ) from error
     if number:
       raise InputError(
         f'no checkpoint could be written to {directory}: {os.strerror(number)};'

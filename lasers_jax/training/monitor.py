@@ -49,8 +49,12 @@ class Monitor:
   def __enter__(self) -> 'Monitor':
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, kind, error, trace) -> None:
+    if kind is None:
+      self.close()
+      return
+    with optional('last lines of the metrics'):  # that would hide the error
+      self.close()
 
   def close(self) -> None:
     """Closes the files."""

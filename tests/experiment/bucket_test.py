@@ -227,6 +227,9 @@ def test_weights_and_estimators_are_read_from_there(folder, tmp_path):
   np.testing.assert_array_equal(kernel, np.arange(3.0))
   with pytest.raises(InputError, match='there is no file of weights at'):
     read_weights(f'{folder}/b.npz')
+  storage.write_text(f'{folder}/c.ckpt', 'x')
+  with pytest.raises(InputError, match=f'{folder}/c.ckpt is no file of lpips'):
+    read_weights(f'{folder}/c.ckpt')
   signals = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
   learned = lj.DictionaryLearning(n_components=6, max_iter=1).fit(signals)
   learned.save(f'{folder}/learned.npz')

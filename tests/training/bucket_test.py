@@ -92,6 +92,43 @@ def test_one_that_was_broken_off_is_no_checkpoint(run, whole):
     assert checkpoints.restore(whole).step == 4
 
 
+@pytest.fixture
+def forbidden():
+  """Parts of the paths of objects that the store refuses."""
+  yield stores.FORBIDDEN
+  stores.FORBIDDEN.clear()
+
+
+@pytest.mark.parametrize('part', ['/d/', 'manifest', '_METADATA'])
+def test_what_is_refused_now_is_not_damaged(run, whole, forbidden, part, log):
+  forbidden.add(part)
+  with (
+    Checkpoints(run) as checkpoints,
+    pytest.raises(InputError, match='step 6 in gs://.* cannot be read now: '),
+  ):
+    checkpoints.restore(whole)
+  forbidden.clear()
+  with Checkpoints(run) as checkpoints:
+    assert checkpoints.restore(whole).step == 6
+  assert log == []
+
+
+@pytest.mark.parametrize('part', ['/7/default', 'commit_success'])
+def test_a_write_that_is_refused_is_one_line(run, whole, forbidden, part):
+  with pytest.raises(InputError) as error, Checkpoints(run) as checkpoints:
+    state = checkpoints.restore(whole)
+    forbidden.add(part)
+    checkpoints.save(state.replace(step=np.int32(7)))
+    checkpoints.wait()
+  forbidden.clear()
+  said = str(error.value)
+  assert said.startswith(f'no checkpoint could be written to {run}/checkpoi')
+  assert '\n' not in said
+  with Checkpoints(run) as checkpoints:
+    assert checkpoints.steps == [4, 6]
+    assert checkpoints.restore(whole).step == 6
+
+
 def test_who_lost_the_lease_saves_nothing(run, whole):
   def lost():
     raise TrainingError('taken over')

@@ -1,11 +1,14 @@
 """Lines of metrics in a bucket: in parts, whole, in order."""
 
+import types
+
 import pytest
 
 from lasers_jax.core import storage
 from lasers_jax.errors import InputError
 from lasers_jax.training import metric_lines
 from lasers_jax.training.metric_lines import open_after, read_metrics
+from lasers_jax.training.monitor import Monitor
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,18 @@ def test_a_store_that_fails_is_asked_again(gs_folder, monkeypatch, log):
       lines.close()
   lines.write({'step': 2})
   assert steps(gs_folder) == [1, 2]
+
+
+def test_what_ends_a_run_is_not_hidden(gs_folder, monkeypatch, log):
+  def fail(*_):
+    raise InputError('no answer')
+
+  run = types.SimpleNamespace(steps=2, log_every=0, tensorboard=False)
+  with pytest.raises(KeyError), Monitor(gs_folder, run, 0) as monitor:
+    monitor.write(1, {'loss': 0.5})
+    monkeypatch.setattr(storage, 'write_text', fail)
+    raise KeyError
+  assert log == ['no last lines of the metrics: no answer']
 
 
 def test_parts_are_read_on_a_disk_too(gs_folder, tmp_path):
