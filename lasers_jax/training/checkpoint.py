@@ -92,13 +92,14 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       max_to_keep=max_to_keep, read_only=read_only
     )
-    self._manager = _listing(
-      lambda: ocp.CheckpointManager(
-        self._directory,
-        options=options,
-        item_handlers=ocp.StandardCheckpointHandler(),
+    with _clear_store_errors(self._directory):
+      self._manager = _listing(
+        lambda: ocp.CheckpointManager(
+          self._directory,
+          options=options,
+          item_handlers=ocp.StandardCheckpointHandler(),
+        )
       )
-    )
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -176,10 +177,7 @@ class Checkpoints:
       except Exception as error:  # Orbax raises many kinds for damage.
         reason, cause = one_line(error)[:120], error
       if is_remote(self._directory) and is_outage(cause):
-        raise InputError(
-          f'the checkpoint of step {newest} in {self._directory} cannot be '
-          f'read now: {reason}'
-        ) from cause
+        raise _unread(self._directory, cause) from cause
       self._list_anew()
       if self._newest(step, damaged) != newest:
         # A run that saves there has just removed it.
@@ -220,7 +218,8 @@ class Checkpoints:
     return max(left, default=None)
 
   def _list_anew(self) -> None:
-    _listing(self._manager.reload)
+    with _clear_store_errors(self._directory):
+      _listing(self._manager.reload)
 
   def _read(self, step: int, target: TrainState) -> TrainState:
     args = ocp.args.StandardRestore(_sealed(target))
@@ -315,6 +314,21 @@ def _checksums(state: TrainState) -> jax.Array:
 def _shapes(tree) -> dict[str, tuple[int, ...]]:
   """Returns the shape of each array by its path."""
   return {name: tuple(x.shape) for name, x in flat_names(tree).items()}
+
+
+@contextlib.contextmanager
+def _clear_store_errors(directory: str):
+  """Turns the errors of a bucket that gives nothing for now into one."""
+  try:
+    yield
+  except Exception as error:
+    if is_remote(directory) and is_outage(error):
+      raise _unread(directory, error) from error
+    raise
+
+
+def _unread(directory: str, error: Exception) -> InputError:
+  return InputError(f'{directory} cannot be read now: {one_line(error)}')
 
 
 @contextlib.contextmanager
