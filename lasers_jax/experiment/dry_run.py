@@ -7,9 +7,10 @@ import re
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from lasers_jax.core import machines, programs, sharding
 from lasers_jax.errors import InputError
@@ -100,32 +101,49 @@ def dry_run(config: Mapping[str, Any], names: Sequence[str]) -> list[Estimate]:
     experiment.model, experiment.loss
   )
   objective.check_weights(experiment.data.side)
+  task = Task(experiment, objective, perceptual_params)
   found = [machines.describe(name) for name in names]
-  for machine in found:
-    loop.check_sizes(experiment, make_mesh(experiment, machine))
+  meshes = [arrange(experiment, machine) for machine in found]
   return [
-    estimate(experiment, objective, perceptual_params, machine)
-    for machine in found
+    _estimate(task, machine, mesh)
+    for machine, mesh in zip(found, meshes, strict=True)
   ]
 
 
-def make_mesh(experiment: settings.Experiment, machine: machines.Machine):
-  """Arranges the devices of a machine as a config says."""
+class Task(NamedTuple):
+  """What is compiled: a run, its loss, and the parameters of that."""
+
+  experiment: settings.Experiment
+  objective: Objective
+  perceptual_params: Any
+
+
+def arrange(experiment: settings.Experiment, machine: machines.Machine) -> Mesh:
+  """Returns the mesh of a run on a machine; checks that it divides a batch."""
   try:
-    return sharding.make_mesh(**vars(experiment.mesh), devices=machine.devices)
+    mesh = sharding.make_mesh(**vars(experiment.mesh), devices=machine.devices)
+    loop.check_sizes(experiment, mesh)
   except InputError as error:
     raise InputError(f'{machine.name}: {error}') from error
+  return mesh
 
 
-def estimate(
-  experiment: settings.Experiment,
-  objective: Objective,
-  perceptual_params: Any,
-  machine: machines.Machine,
-) -> Estimate:
-  """Compiles the step of a run for a machine, and reads what it needs."""
-  mesh = make_mesh(experiment, machine)
+def lower(task: Task, mesh: Mesh) -> jax.stages.Lowered:
+  """Traces the step of a run for a mesh of devices that need not be there."""
+  experiment, objective, params = task
+  everywhere = sharding.replicated(mesh)
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+    params,
+  )
   program = loop.build_program(experiment, objective, mesh)
+  return loop.lower_step(experiment, mesh, program, shapes)
+
+
+def _estimate(task: Task, machine: machines.Machine, mesh: Mesh) -> Estimate:
+  """Compiles the step of a run for a machine, and reads what it needs."""
+  experiment, objective, _ = task
+  state = loop.build_program(experiment, objective, mesh).target
   known = Estimate(
     machine=machine.name,
     device=machine.devices[0].device_kind,
@@ -133,33 +151,20 @@ def estimate(
     hosts=len({d.process_index for d in mesh.devices.flat}),
     mesh=dict(mesh.shape),
     batch_size=experiment.batch_size,
-    parameters=sum(
-      math.prod(x.shape) for x in jax.tree.leaves(program.target.params)
-    ),
-    parameter_bytes=sharding.bytes_per_device(program.target.params),
-    state_bytes=sharding.bytes_per_device(program.target),
+    parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
+    parameter_bytes=sharding.bytes_per_device(state.params),
+    state_bytes=sharding.bytes_per_device(state),
     memory=machine.chip.memory,
   )
   started = time.process_time()
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=sharding.replicated(mesh)
-    ),
-    perceptual_params,
-  )
-  lowered = loop.lower_step(experiment, mesh, program, shapes)
   try:
-    compiled = lowered.compile()
+    compiled = lower(task, mesh).compile()
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return dataclasses.replace(known, too_large=_reason(error))
   cost = compiled.cost_analysis()
-  flops = (
-    cost['flops']
-    if cost
-    else _count_flops(experiment, objective, perceptual_params) / mesh.size
-  )
+  flops = cost['flops'] if cost else _count_flops(task) / mesh.size
   return dataclasses.replace(
     known,
     **_read(compiled, machine.chip),
@@ -194,17 +199,13 @@ def _read(compiled: Any, chip: machines.Chip) -> dict[str, Any]:
   return fields
 
 
-def _count_flops(
-  experiment: settings.Experiment, objective: Objective, perceptual_params: Any
-) -> float:
-  """Returns the FLOPs of a step, of the form that a CPU would compute.
+def _count_flops(task: Task) -> float:
+  """Returns the FLOPs of a step on all devices, as a CPU would compute it.
 
   For compilers that do not count them.
   """
   mesh = sharding.make_mesh(1, devices=jax.devices('cpu'))
-  program = loop.build_program(experiment, objective, mesh)
-  lowered = loop.lower_step(experiment, mesh, program, perceptual_params)
-  return lowered.cost_analysis()['flops']
+  return lower(task, mesh).cost_analysis()['flops']
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,11 @@
+import types
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from lasers_jax.core import sharding
+from lasers_jax.core import machines, sharding
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
 from lasers_jax.training.optimizer import make_optimizer
@@ -103,3 +105,65 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused(mesh):
   for size in 6, 0:
     with pytest.raises(InputError, match=f'batch_size={size} .* 4 ways'):
       sharding.check_batch(size, mesh, 'batch_size')
+
+
+def fake_devices(count, processes=1, slices=1):
+  """Stands for TPUs that are not there."""
+  return [
+    types.SimpleNamespace(
+      platform='tpu',
+      device_kind='TPU of a test',
+      process_index=i * processes // count,
+      slice_index=i * slices // count,
+    )
+    for i in range(count)
+  ]
+
+
+def test_the_processes_are_those_of_the_devices():
+  devices = fake_devices(8, processes=4)
+  for axes in (4, 1, 1), (2, 1, 4):
+    with pytest.raises(InputError, match='with 4 processes, the mesh must use'):
+      sharding.make_mesh(*axes, devices=devices)
+
+
+def test_slices_lie_along_data():
+  devices = fake_devices(8, processes=2, slices=2)
+  with pytest.raises(InputError) as error:
+    sharding.make_mesh(1, 8, 1, devices=devices)
+  assert str(error.value) == (
+    'the mesh axis data=1 must be a multiple of the 2 slices: lower fsdp or '
+    'model'
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'axes'),
+  [
+    ('2*v5e:4x4', (-1, 1, 1)),
+    ('2*v5e:4x4', (2, 8, 2)),
+    ('2*v4:2x2x2', (4, 2, 2)),
+    ('v5p:4x4x4', (-1, 2, 1)),  # takes part of an axis of the torus
+    ('v5p:4x4x4', (2, 16, 2)),
+    ('v5e:16x16', (8, 32, 1)),
+    ('v6e:4x4', (1, 16, 1)),
+    ('v5e:2x2', (2, 1, 1)),  # not all
+  ],
+)
+def test_described_devices_are_arranged(described, name, axes):
+  mesh = sharding.make_mesh(*axes, devices=machines.describe(name).devices)
+  shape = tuple(mesh.shape.values())
+  assert all(a in (b, -1) for a, b in zip(axes, shape, strict=True))
+  assert len({d.id for d in mesh.devices.flat}) == mesh.size
+  for rows in np.split(mesh.devices, 2 if name.startswith('2*') else 1):
+    assert len({getattr(d, 'slice_index', 0) for d in rows.flat}) == 1
+
+
+def test_devices_that_no_wires_join(described):
+  devices = machines.describe('v5e:2x2').devices
+  with pytest.raises(InputError) as error:
+    sharding.make_mesh(3, 1, 1, devices=devices)
+  assert str(error.value).startswith(
+    '3 devices of kind TPU v5 lite cannot be arranged as data=3 × fsdp=1 × '
+    'model=1: '
+  )
