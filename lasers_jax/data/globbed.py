@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 
 from lasers_jax.core.storage import is_remote
@@ -48,7 +49,7 @@ def members_of(
   `open_folder`: by the hash of the name.
 
   Args:
-    name: of the source, for messages.
+    name: of the source, SCHEME:GLOB.
     split: its name, or 'all'; a slice is ignored.
     files: of the source.
 
@@ -58,7 +59,10 @@ def members_of(
   Raises:
     InputError: there is no such split.
   """
-  told = {path: _split_of(path) for path in files}
+  pattern = os.path.expanduser(name.partition(':')[2])
+  fixed = re.split(r'[*?\[]', pattern, maxsplit=1)[0]
+  top = os.path.dirname(fixed)  # what stands above says nothing of the split
+  told = {path: _split_of(os.path.relpath(path, top or '.')) for path in files}
   folders = sorted({split for split in told.values() if split})
   part = cut(name, Listing([], [], folders), without_slice(split))
   if part.said:
@@ -74,6 +78,6 @@ def members_of(
 
 
 def _split_of(path: str) -> str | None:
-  """Returns the split that the name of a file tells, or that of its folder."""
+  """Returns the split that the name of a file, or of its folder, tells."""
   folder, name = os.path.split(path)
   return split_in(name) or split_in(os.path.basename(folder))

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lasers_jax.data.decoding import decode
+from lasers_jax.errors import InputError
 
 # Names of files may hold bytes that are no UTF-8.
 _ERRORS = 'surrogateescape'
@@ -36,12 +37,49 @@ def stored(source: Any, index: int) -> Stored:
   return Stored(encode(item['image'], 'png'), item['label'], str(index))
 
 
-def item_of(image: Stored) -> dict:
+def item_of(image: Stored, at_least: int | None = None) -> dict:
   """Returns the decoded image and its label, as a source does.
 
   Raises OSError, SyntaxError or ValueError where it cannot be decoded.
+
+  Args:
+    image: to decode.
+    at_least: see `decode`.
   """
-  return {'image': decode(io.BytesIO(image.image)), 'label': image.label}
+  pixels = decode(io.BytesIO(image.image), at_least)
+  return {'image': pixels, 'label': image.label}
+
+
+class Reduced:
+  """A source whose JPEGs are decoded at a half, a quarter or an eighth.
+
+  Args:
+    source: a `Source` that is a `StoredImages`, too.
+    side: no side of an image becomes shorter than this.
+  """
+
+  def __init__(self, source: Any, side: int):
+    self.name, self.split = source.name, source.split
+    self.classes = source.classes
+    self._source, self._side = source, side
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict:
+    image = self._source.stored(index)
+    try:
+      return item_of(image, self._side)
+    except (OSError, SyntaxError, ValueError) as error:
+      raise InputError(
+        f'{image.name} of {self.name} can no longer be read ({error}): bring '
+        'it back, or start again without it'
+      ) from error
+
+  @property
+  def fingerprint(self) -> dict[str, Any]:
+    """Returns the fingerprint of the source."""
+    return self._source.fingerprint
 
 
 def encode(image: np.ndarray, kind: str, quality: int = 95) -> bytes:

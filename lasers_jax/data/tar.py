@@ -13,7 +13,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -209,80 +209,85 @@ def index_shard(path: str) -> Shard:
   Raises:
     InputError: the file is compressed, no tar file or cannot be read.
   """
-  images: dict[str, tuple[int, int]] = {}
-  labels: dict[str, int] = {}
   left_out: list[tuple[str, str]] = []
-  with _opened(path) as (file, tar):
-    for member in _members(path, tar, left_out):
-      key, kind = _key_and_kind(member.name)
-      if kind in _LABELS and member.size <= _LARGEST_LABEL:
-        file.seek(member.offset_data)
-        label = _label(kind, file.read(member.size))
-        if label is None:
-          continue
-        if key in labels:
-          left_out.append((member.name, 'a further label of a key'))
-        labels.setdefault(key, label)
-      elif f'.{kind}' in endings():
-        if key in images:
-          left_out.append((member.name, 'a further image of a key'))
-        images.setdefault(key, (member.offset_data, member.size))
+  try:
+    with open(path, 'rb') as file:
+      _check_plain(path, file.read(6))
+      file.seek(0)
+      with tarfile.open(fileobj=file, mode='r:') as tar:
+        images, labels = _listed(path, file, tar, left_out)
+  except tarfile.TarError as error:
+    raise InputError(f'{path} is no tar file: {error}') from error
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {one_line(error)}') from error
   good = [*_good(path, images, left_out)]
   rows = [(*images[key], labels.get(key, -1)) for key in good]
   columns = np.array(rows, np.int64).reshape(-1, 3).T
   return Shard(*columns, good, left_out)
 
 
-class _opened:
-  """A context that gives a shard as a file and as a tar file."""
+def _check_plain(path: str, start: bytes) -> None:
+  for magic, kind in _PACKED.items():
+    if start.startswith(magic):
+      raise InputError(
+        f'{path} is compressed ({kind}), and images inside it cannot be read '
+        'at random: unpack it to a plain .tar'
+      )
 
-  def __init__(self, path: str):
-    self._path = path
 
-  def __enter__(self):
-    try:
-      self._file = open(self._path, 'rb')
-    except OSError as error:
-      raise InputError(f'{self._path}: {one_line(error)}') from error
-    start = self._file.read(6)
-    for magic, kind in _PACKED.items():
-      if start.startswith(magic):
-        raise InputError(
-          f'{self._path} is compressed ({kind}), and images inside it cannot '
-          'be read at random: unpack it to a plain .tar'
-        )
-    self._file.seek(0)
-    try:
-      return self._file, tarfile.open(fileobj=self._file, mode='r:')
-    except tarfile.TarError as error:
-      self._file.close()
-      raise InputError(f'{self._path} is no tar file: {error}') from error
-
-  def __exit__(self, *_):
-    self._file.close()
+def _listed(
+  path: str,
+  file: BinaryIO,
+  tar: tarfile.TarFile,
+  left_out: list[tuple[str, str]],
+) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+  """Returns the places and sizes of the images of a shard, and the labels."""
+  images: dict[str, tuple[int, int]] = {}
+  labels: dict[str, int] = {}
+  for member in _members(path, file, tar, left_out):
+    key, kind = _key_and_kind(member.name)
+    if kind in _LABELS and member.size <= _LARGEST_LABEL:
+      file.seek(member.offset_data)
+      label = _label(kind, file.read(member.size))
+      if label is None:
+        continue
+      if key in labels:
+        left_out.append((member.name, 'a further label of a key'))
+      labels.setdefault(key, label)
+    elif f'.{kind}' in endings():
+      if key in images:
+        left_out.append((member.name, 'a further image of a key'))
+      images.setdefault(key, (member.offset_data, member.size))
+  return images, labels
 
 
 def _members(
-  path: str, tar: tarfile.TarFile, left_out: list[tuple[str, str]]
+  path: str,
+  file: BinaryIO,
+  tar: tarfile.TarFile,
+  left_out: list[tuple[str, str]],
 ) -> Iterator[tarfile.TarInfo]:
   """Yields the regular members that are whole."""
   size = os.path.getsize(path)
-  while True:
-    try:
-      member = tar.next()
-    except tarfile.TarError as error:
-      _log.warning('%s ends too early: %s', path, error)
-      left_out.append((os.path.basename(path), 'the rest of a cut shard'))
-      return
-    if member is None:
-      return
+  while (member := _next(tar)) is not None:
     tar.members = []  # it would keep all of them
-    if not member.isreg() or member.issparse():
-      continue
     if member.offset_data + member.size > size:
       left_out.append((member.name, 'cut off'))
       return
-    yield member
+    if member.isreg() and not member.issparse():
+      yield member
+  file.seek(tar.offset)
+  block = file.read(tarfile.BLOCKSIZE)
+  if block and block != bytes(tarfile.BLOCKSIZE):  # no end as it should be
+    _log.warning('%s is cut or damaged at byte %d', path, tar.offset)
+    left_out.append((os.path.basename(path), 'what follows a damaged place'))
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+  try:
+    return tar.next()
+  except tarfile.TarError:  # the data of a long name is cut
+    return None
 
 
 def _key_and_kind(name: str) -> tuple[str, str]:
@@ -323,7 +328,7 @@ def _good(
     found = pool.map(fault, images.values())
     for number, (key, why) in enumerate(zip(images, found, strict=True), 1):
       if why:
-        left_out.append((key, f'cannot be read ({why})'))
+        left_out.append((f'{key} ({why})', 'cannot be read'))
       else:
         yield key
       progress('checked %d of %d images of %s', number, len(images), path)

@@ -1,0 +1,429 @@
+"""Packing and reading back: the same images, labels and batches."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lasers_jax.data import (
+  DataSettings,
+  TrainPipeline,
+  open_source,
+  resize_shorter,
+)
+from lasers_jax.data import shards as writing
+from lasers_jax.data.packing import pack, pack_splits
+from lasers_jax.data.records import MANIFEST, PLAN, read_manifest
+from lasers_jax.data.shards import Packing
+from lasers_jax.data.stored import encode
+from lasers_jax.errors import InputError, TrainingError
+from tests.data.made import image_feature, noise, save, write_tfds
+
+ROOT = pathlib.Path(__file__).parents[2]
+_SMALL = Packing(per_shard=3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Pictures in two classes and three splits; one is damaged."""
+  root = tmp_path / 'pictures'
+  save(root / 'val' / 'a' / 'x.png', noise(20, 24, seed=30))
+  for i in range(10):
+    ending = ('png', 'jpg')[i % 2]
+    save(root / 'train' / 'ab'[i % 2] / f'{i}.{ending}', noise(20, 24, seed=i))
+  for i in range(4):
+    save(root / 'test' / 'b' / f'é{i}.png', noise(18, 17, seed=20 + i))
+  (root / 'train' / 'a' / 'bad.jpg').write_bytes(b'\xff\xd8no picture')
+  return root
+
+
+def _equal(ours, theirs):
+  assert len(ours) == len(theirs)
+  for i in range(len(theirs)):
+    np.testing.assert_array_equal(ours[i]['image'], theirs[i]['image'])
+    assert ours[i]['label'] == theirs[i]['label']
+
+
+def _files(root):
+  return {
+    path.relative_to(root).as_posix(): path.read_bytes()
+    for path in sorted(root.rglob('*'))
+    if path.is_file() and path.name != 'checked.npy'
+  }
+
+
+def test_a_folder_is_packed_as_it_is(folder, tmp_path):
+  target = tmp_path / 'records'
+  packed = pack_splits(f'folder:{folder}', str(target), _SMALL)
+  assert {x: m.counts for x, m in packed.items()} == {
+    'train': [3, 3, 3, 1],
+    'validation': [1],
+    'test': [3, 1],
+  }
+  for split in packed:
+    ours = open_source(f'records:{target}', split)
+    theirs = open_source(f'folder:{folder}', split)
+    _equal(ours, theirs)
+    assert ours.classes == theirs.classes == ['a', 'b']
+    for i in range(len(theirs)):
+      assert ours.stored(i) == theirs.stored(i)
+    assert ours.fingerprint['count'] == len(theirs)
+  assert sorted(os.listdir(target / 'test')) == [
+    '00000.array_record', '00001.array_record', MANIFEST,
+  ]  # fmt: skip
+
+
+def test_batches_are_those_of_the_folder(folder, tmp_path):
+  pack_splits(f'folder:{folder}', str(tmp_path / 'records'), _SMALL)
+  batches = []
+  for name in f'folder:{folder}', f'records:{tmp_path / "records"}':
+    pipeline = DataSettings(name=name, side=16).train_pipeline(4, seed=3)
+    batches.append([pipeline.batch(step) for step in (0, 1, 7)])
+  for one, other in zip(*batches, strict=True):
+    np.testing.assert_array_equal(one['image'], other['image'])
+    np.testing.assert_array_equal(one['label'], other['label'])
+
+
+@pytest.mark.slow
+def test_a_run_on_records_is_that_on_the_folder(tiny_run, tmp_path):
+  from lasers_jax.experiment import loop
+  from tests import tiny
+
+  root, config = tmp_path / 'records', tiny_run.config
+  pack_splits(config['data']['name'], str(root), Packing(per_shard=5))
+  data = {**config['data'], 'name': f'records:{root}'}
+  config = {**config, 'data': data, 'evaluate_every': 0}
+  state = loop.train_and_evaluate(config, str(tmp_path / 'run'))
+  tiny.assert_identical(tiny.on_host(state), tiny_run.state)
+
+
+def test_slices_are_those_of_tfds(tmp_path):
+  features = {'image': image_feature(), 'label': {}}
+  class_label = {
+    'pythonClassName': 'tensorflow_datasets.core.features.class_label_feature.'
+    'ClassLabel',
+    'classLabel': {'numClasses': '3'},
+  }
+  features['label'] = class_label
+  images = [
+    {'image': _png(noise(9, 8, seed=i)), 'label': i % 3} for i in range(11)
+  ]
+  write_tfds(tmp_path / 'tfds', 'dots', features, images)
+  options = {'root': str(tmp_path / 'tfds')}
+  target = str(tmp_path / 'records')
+  pack_splits('dots', target, Packing(per_shard=4), options=options)
+  for split in (
+    'train', 'train[:5]', 'train[3:]', 'train[:25%]', 'train[25%:]',
+    'train[-3:]', 'train[2:-3]', 'train[:35%]',
+  ):  # fmt: skip
+    theirs = open_source('dots', split, options=options)
+    _equal(open_source(f'records:{target}', split), theirs)
+  parts = 'train', 'train[:5]', 'train[5:10]'
+  found = [open_source(f'records:{target}', x).fingerprint for x in parts]
+  assert [x['count'] for x in found] == [11, 5, 5]
+  assert len({x['hash'] for x in found}) == 3
+  for split in 'train[11:]', 'train[a:]', 'train[5]':
+    with pytest.raises(InputError, match='takes no image|has no split'):
+      open_source(f'records:{target}', split)
+
+
+def _png(array):
+  return encode(array, 'png')
+
+
+class _Arrays:
+  """A source that has arrays alone."""
+
+  name, split, classes = 'arrays', 'train', None
+  fingerprint = {'count': 5, 'hash': 'x'}  # noqa: RUF012
+
+  def __len__(self):
+    return 5
+
+  def __getitem__(self, index):
+    return {'image': noise(40, 30, seed=index), 'label': index}
+
+
+def test_arrays_are_packed_without_loss(tmp_path):
+  pack(_Arrays(), str(tmp_path), _SMALL)
+  _equal(open_source(f'records:{tmp_path}', 'train'), _Arrays())
+
+
+@pytest.mark.parametrize('encoding', ['png', 'jpeg'])
+def test_images_are_reduced_to_the_side(tmp_path, encoding, monkeypatch):
+  smooth = [
+    np.linspace(i, 200, 40 * 30 * 3).reshape(40, 30, 3) for i in range(5)
+  ]
+  images = [image.astype(np.uint8) for image in smooth]
+  monkeypatch.setattr(
+    _Arrays, '__getitem__', lambda _, i: {'image': images[i], 'label': i}
+  )
+  pack(_Arrays(), str(tmp_path), Packing(20, encoding, 90, 4))
+  found = open_source(f'records:{tmp_path}', 'train')
+  for i in range(5):
+    wanted = resize_shorter(images[i], 20)
+    assert wanted.shape == found[i]['image'].shape == (27, 20, 3)
+    if encoding == 'png':
+      np.testing.assert_array_equal(found[i]['image'], wanted)
+    else:
+      error = found[i]['image'].astype(float) - wanted
+      assert np.sqrt(np.mean(error**2)) < 2
+      assert found.stored(i).image[:2] == b'\xff\xd8'
+  plan = read_manifest(str(tmp_path / 'train')).plan
+  assert plan['quality'] == (90 if encoding == 'jpeg' else None)
+
+
+def test_smaller_images_are_kept_as_they_are(folder, tmp_path):
+  target = tmp_path / 'records'
+  pack_splits(f'folder:{folder}', str(target), Packing(20, per_shard=9))
+  theirs = open_source(f'folder:{folder}', 'train')
+  ours = open_source(f'records:{target}', 'train')
+  assert [ours.stored(i) for i in range(10)] == [
+    theirs.stored(i) for i in range(10)
+  ]
+
+
+def test_the_hash_is_of_the_list_whatever_the_shards(folder, tmp_path):
+  hashes = set()
+  for per_shard in 2, 5:
+    target = str(tmp_path / str(per_shard))
+    pack_splits(f'folder:{folder}', target, Packing(per_shard=per_shard))
+    hashes.add(open_source(f'records:{target}', 'train').fingerprint['hash'])
+  assert len(hashes) == 1
+
+
+def test_what_was_interrupted_goes_on_with_the_same_result(
+  folder, tmp_path, monkeypatch
+):
+  source = open_source(f'folder:{folder}', 'train')
+  pack(source, str(tmp_path / 'once'), _SMALL)
+  target = str(tmp_path / 'twice')
+  written, write_shard = [], writing.write_shard
+
+  def interrupted(job, *args):
+    if len(written) == 2:
+      raise KeyboardInterrupt
+    written.append(job.number)
+    return write_shard(job, *args)
+
+  patched = 'lasers_jax.data.packing.write_shard'
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(patched, interrupted)
+    pack(source, target, _SMALL)
+  with pytest.raises(InputError, match='not packed to its end: run the same'):
+    open_source(f'records:{target}', 'train')
+  monkeypatch.setattr(
+    patched,
+    lambda job, *args: (written.append(job.number), write_shard(job, *args))[1],
+  )
+  pack(source, target, _SMALL)
+  assert written == [0, 1, 2, 3]
+  assert _files(tmp_path / 'once') == _files(tmp_path / 'twice')
+  pack(source, target, _SMALL)  # There is nothing left to do.
+  assert written == [0, 1, 2, 3]
+
+
+def test_a_target_of_others_is_refused(folder, tmp_path):
+  target = str(tmp_path / 'records')
+  source = open_source(f'folder:{folder}', 'train')
+  pack(source, target, _SMALL)
+  with pytest.raises(InputError, match='packed with per_shard=3, not 4: '):
+    pack(source, target, Packing(per_shard=4))
+  with pytest.raises(InputError, match='packed with side=None, not 16: '):
+    pack(source, target, Packing(16, per_shard=3))
+  with pytest.raises(InputError, match='not those of arrays: choose another'):
+    pack(_Arrays(), target, _SMALL)
+  # The same images may have moved.
+  shutil.move(folder, tmp_path / 'moved')
+  moved = open_source(f'folder:{tmp_path / "moved"}', 'train')
+  assert pack(moved, target, _SMALL).counts == [3, 3, 3, 1]
+
+
+class _Damaged(_Arrays):
+  """Files of which some can no longer be decoded."""
+
+  good = 1, 3
+
+  def stored(self, index):
+    image = _png(noise(seed=index))
+    cut = image if index in self.good else image[:50]
+    return writing.Stored(cut, index, f'{index}.png')
+
+
+@pytest.mark.parametrize('side', [None, 8])
+def test_damaged_images_are_left_out_and_named(tmp_path, side):
+  manifest = pack(_Damaged(), str(tmp_path), Packing(side, per_shard=2))
+  assert manifest.counts == [1, 1, 0]
+  assert manifest.left_out == 3
+  assert [name for name, _ in manifest.skipped] == ['0.png', '2.png', '4.png']
+  found = open_source(f'records:{tmp_path}', 'train')
+  assert [found[i]['label'] for i in range(len(found))] == [1, 3]
+
+
+def test_without_a_good_image_nothing_is_packed(tmp_path):
+  source = _Damaged()
+  source.good = ()
+  with pytest.raises(InputError, match='none of the 5 images of arrays can be'):
+    pack(source, str(tmp_path), _SMALL)
+  assert not (tmp_path / 'train' / MANIFEST).exists()
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path, monkeypatch):
+  def part_of(path):
+    import contextlib
+
+    return contextlib.nullcontext('/dev/full')
+
+  monkeypatch.setattr(writing, '_part_of', part_of)
+  line = '00000.array_record cannot be written: .*No space left.*make room'
+  with pytest.raises(InputError, match=line) as error:
+    pack(_Arrays(), str(tmp_path), _SMALL)
+  assert '\n' not in str(error.value)
+
+
+def test_a_target_that_cannot_be_written_is_one_line(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='cannot be written: Not a directory'):
+    pack(_Arrays(), str(tmp_path / 'file'), _SMALL)
+
+
+def test_settings_are_in_range():
+  with pytest.raises(InputError, match='side is 4: it must be .* at least 8'):
+    Packing(4)
+  with pytest.raises(InputError, match="encoding is 'webp': it must be jpeg"):
+    Packing(64, 'webp')
+
+
+def test_records_that_are_not_there_are_one_line(tmp_path):
+  with pytest.raises(InputError, match="no packed images in '.*nowhere'"):
+    open_source(f'records:{tmp_path}/nowhere', 'train')
+  with pytest.raises(InputError, match='needs a path'):
+    open_source('records', 'train')
+  with pytest.raises(InputError, match='gs:// and local files'):
+    open_source('records:s3://bucket/x', 'train')
+  pack(_Arrays(), str(tmp_path), _SMALL)
+  with pytest.raises(InputError, match="no split 'test': it has train"):
+    open_source(f'records:{tmp_path}', 'test')
+
+
+def test_damaged_records_are_one_line(tmp_path):
+  pack(_Arrays(), str(tmp_path), _SMALL)
+  name, shard = f'records:{tmp_path}', tmp_path / 'train' / '00000.array_record'
+  data = bytearray(shard.read_bytes())
+  place = data.index(open_source(name, 'train').stored(1).image)
+  data[place : place + 2000] = bytes(2000)
+  shard.write_bytes(data)
+  source = open_source(name, 'train')
+  with pytest.raises(InputError, match="of 'train' cannot be read"):
+    [source[i] for i in range(3)]
+  shard.write_bytes(data[:-9])
+  with pytest.raises(InputError, match='has .* bytes, and .* were packed'):
+    open_source(name, 'train')
+  shard.unlink()
+  with pytest.raises(InputError, match='00000.array_record is missing, and'):
+    open_source(name, 'train')
+  path = tmp_path / 'train' / MANIFEST
+  text = path.read_text()
+  path.write_text(text.replace('"format": 1', '"format": 2'))
+  with pytest.raises(InputError, match='has the format 2.*update lasers_jax'):
+    open_source(name, 'train')
+  path.write_text(text[:-30])
+  with pytest.raises(InputError, match='is damaged .*pack the images anew'):
+    open_source(name, 'train')
+
+
+def test_images_packed_too_small_are_refused(tmp_path):
+  pack(_Arrays(), str(tmp_path), Packing(16, per_shard=9))
+  data = DataSettings(name=f'records:{tmp_path}', side=20)
+  with pytest.raises(InputError, match='with --side=16, and training needs 20'):
+    data.train_pipeline(4, 0)
+
+
+def test_a_million_records_open_at_once(tmp_path):
+  """Nothing is read but the manifest, whose size is that of the shards."""
+  import time
+
+  pack(_Arrays(), str(tmp_path), Packing(per_shard=5))
+  path = tmp_path / 'train' / MANIFEST
+  manifest = json.loads(path.read_text())
+  shard = tmp_path / 'train' / '00000.array_record'
+  count = 250
+  for i in range(1, count):
+    os.link(shard, tmp_path / 'train' / f'{i:05}.array_record')
+  manifest['counts'] *= count
+  manifest['sizes'] *= count
+  path.write_text(json.dumps(manifest))
+  start = time.process_time()
+  source = open_source(f'records:{tmp_path}', 'train')
+  assert time.process_time() - start < 1
+  assert len(source) == 5 * count
+  assert source[5 * count - 1]['label'] == 4
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_bytes(folder, tmp_path):
+  pack_splits(f'folder:{folder}', str(tmp_path / 'one'), _SMALL, ['train'])
+  words = [f'folder:{folder}', str(tmp_path / 'two'), '--per_shard=3']
+  words.append('--splits=train')
+  done = _program(*words, '--workers=2')
+  assert done.returncode == 0, done.stderr
+  assert 'two/train: 10 images, ' in done.stdout
+  assert _files(tmp_path / 'one') == _files(tmp_path / 'two')
+
+
+def _program(*words):
+  program = 'from lasers_jax.cli.main import main; main()'
+  return subprocess.run(
+    [sys.executable, '-c', program, 'pack', *words],
+    capture_output=True, text=True, cwd=ROOT,
+  )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_one_line_and_the_rest_goes_on(tmp_path):
+  with pytest.raises(TrainingError, match='ended, perhaps for want of memory'):
+    pack(_Deadly(), str(tmp_path), _SMALL, workers=1)
+  assert (tmp_path / 'train' / PLAN).exists()
+  source = _Deadly()
+  source.deadly = False
+  pack(source, str(tmp_path), _SMALL)
+  _equal(open_source(f'records:{tmp_path}', 'train'), _Arrays())
+
+
+class _Deadly(_Arrays):
+  """Kills the process that reads its last image."""
+
+  deadly = True
+
+  def __getitem__(self, index):
+    if self.deadly and index == 4:
+      os._exit(9)
+    return super().__getitem__(index)
+
+
+@pytest.mark.slow
+def test_records_need_neither_grain_nor_tfds(folder, tmp_path):
+  target = tmp_path / 'records'
+  pack_splits(f'folder:{folder}', str(target), _SMALL)
+  program = (
+    'import sys\n'
+    'for name in "grain tensorflow_datasets tensorflow simplejpeg".split():\n'
+    '  sys.modules[name] = None\n'
+    'from lasers_jax.data import TrainPipeline, eval_batches, open_source\n'
+    f'source = open_source("records:{target}", "train")\n'
+    'pipeline = TrainPipeline(source, 4, 16, seed=3)\n'
+    'batch = next(pipeline.iterate(2))\n'
+    'print(int(batch["image"].sum()), len([*eval_batches(source, 4, 16)]))\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT
+  )
+  assert done.returncode == 0, done.stderr
+  source = open_source(f'folder:{folder}', 'train')
+  batch = TrainPipeline(source, 4, 16, seed=3).batch(2)
+  assert done.stdout.split() == [str(batch['image'].sum()), '3']
