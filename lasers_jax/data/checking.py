@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from lasers_jax.data.listing import Progress
 from lasers_jax.data.sources import nfc
 from lasers_jax.errors import InputError
 
-_CHUNK = 512  # files that are handed to threads at once
+_CHUNK, _PART = 512, 32  # files that are handed to threads, and to each
 _KEPT = np.dtype([('key', '<u8'), ('height', '<i4'), ('width', '<i4')])
 
 
@@ -49,10 +50,24 @@ def check(
   try:
     for start in range(0, len(files), _CHUNK):
       chunk = files[start : start + _CHUNK]
-      for key, checked in pool.map(lambda x: _check(root, x, known), chunk):
-        results.append(checked)
-        if not (checked.look.fault or checked.look.profile):
-          known[key] = checked.look.height, checked.look.width
+      parts = [chunk[i : i + _PART] for i in range(0, len(chunk), _PART)]
+      stats = [*itertools.chain(*pool.map(lambda x: _stats(root, x), parts))]
+      new = [
+        os.path.join(root, file)
+        for file, (key, _, fault) in zip(chunk, stats, strict=True)
+        if not fault and key not in known
+      ]
+      looks = pool.map(look, new)
+      for key, size, fault in stats:
+        if fault:
+          found = Look(0, 0, fault)
+        elif key in known:
+          found = Look(*known[key])
+        else:
+          found = next(looks)
+          if not (found.fault or found.profile):
+            known[key] = found.height, found.width
+        results.append(Checked(size, found))
         progress(
           'checked %d of %d images of %s', len(results), len(files), root
         )
@@ -63,17 +78,22 @@ def check(
   return results
 
 
-def _check(root: str, file: str, known: dict) -> tuple[int, Checked]:
-  path = os.path.join(root, file)
-  try:
-    stat = os.stat(path)
-  except OSError as error:
-    return 0, Checked(0, Look(0, 0, error.strerror))
-  text = f'{nfc(file)}\0{stat.st_size}\0{stat.st_mtime_ns}'
-  data = text.encode('utf-8', 'surrogateescape')
-  key = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
-  found = Look(*known[key]) if key in known else look(path)
-  return key, Checked(stat.st_size, found)
+def _stats(
+  root: str, files: Sequence[str]
+) -> list[tuple[int, int, str | None]]:
+  """Returns the key and size of each file, or why it cannot be read."""
+  found = []
+  for file in files:
+    try:
+      stat = os.stat(f'{root}/{file}')
+    except OSError as error:
+      found.append((0, 0, error.strerror))
+      continue
+    text = f'{nfc(file)}\0{stat.st_size}\0{stat.st_mtime_ns}'
+    data = text.encode('utf-8', 'surrogateescape')
+    key = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
+    found.append((key, stat.st_size, None))
+  return found
 
 
 def _read(kept: str | os.PathLike | None) -> dict[int, tuple[int, int]]:

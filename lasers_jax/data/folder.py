@@ -3,7 +3,9 @@
 import functools
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from lasers_jax.data.checking import Checked, check
 from lasers_jax.data.listing import Listing, count_reasons, list_images
@@ -19,6 +21,7 @@ CHECKED = 'checked.npy'
 # Longer strips are skipped: made as high as other images, they fill memory.
 _LONGEST = 100  # times as long as wide
 _NAMED = 10  # unreadable files that the log names
+_COARSE = 2_000_000_000  # ns
 
 
 def open_folder(
@@ -60,7 +63,7 @@ def _open(path: str, split: str, workdir: str | None) -> ImageFiles:
   checked = workdir and os.path.join(workdir, CHECKED)
   if not os.path.isdir(root):
     raise InputError(f'there is no folder {root!r}: check the path')
-  listing = list_images(root, lambda name: bool(split_named(name)))
+  listing = _listed(root)
   part = cut(root, listing, split)
   top = os.path.join(root, part.base)
   inside = _inside(part.base, listing.files)
@@ -91,6 +94,43 @@ def _open(path: str, split: str, workdir: str | None) -> ImageFiles:
     [item.bytes for item in found],
     [(item.look.height, item.look.width) for item in found],
   )
+
+
+class _Listed(NamedTuple):
+  """The last listing of a folder, and the times when it was changed."""
+
+  root: str
+  listing: Listing
+  times: list[int]  # of change of the folders that were read, ns
+  start: int  # when the listing began, ns
+
+
+_last: _Listed | None = None
+
+
+def _listed(root: str) -> Listing:
+  """Lists a folder once for the splits that are opened one after another."""
+  global _last
+  if _last and _last.root == os.path.realpath(root):
+    times = _times(_last.listing)
+    # Clocks of disks are coarse: what changed just before may change again.
+    if times == _last.times and max(times) < _last.start - _COARSE:
+      return _last.listing
+  start = time.time_ns()
+  listing = list_images(root, lambda name: bool(split_named(name)))
+  _last = _Listed(os.path.realpath(root), listing, _times(listing), start)
+  return listing
+
+
+def _times(listing: Listing) -> list[int]:
+  """Returns when each folder was changed; 0 where it is gone."""
+  times = []
+  for folder in listing.walked:
+    try:
+      times.append(os.stat(folder).st_mtime_ns)
+    except OSError:
+      times.append(0)
+  return times
 
 
 def _inside(folder: str, paths: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -71,6 +71,7 @@ class Listing(NamedTuple):
   files: list[str]  # sorted by their NFC form
   left_out: list[tuple[str, str]]  # paths, and why
   folders: list[str]  # those directly below
+  walked: Sequence[str] = ()  # the real paths of all folders that were read
 
 
 class Progress:
@@ -128,6 +129,7 @@ def list_images(
     sorted(walk.files, key=by_form),
     sorted(walk.left_out, key=lambda pair: by_form(pair[0])),
     sorted(set(walk.first) - gone, key=by_form),
+    list(walk.seen),
   )
 
 

@@ -1,13 +1,14 @@
 import logging
 import os
 import pathlib
+import time
 import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lasers_jax.data import eval_batches, open_source
+from lasers_jax.data import eval_batches, folder, open_source
 from lasers_jax.errors import InputError
 from tests.data.made import noise, rgb_profile, save
 
@@ -286,3 +287,25 @@ def test_clothing_folder():
   source = _open(_DATA / 'clothing128', 'validation')
   assert len(source.classes) == 10
   assert min(source[0]['image'].shape[:2]) == 128
+
+
+def test_a_folder_is_listed_once_for_its_splits(tmp_path, monkeypatch):
+  listed, list_images = [], folder.list_images
+  monkeypatch.setattr(
+    folder,
+    'list_images',
+    lambda *args: [listed.append(args), list_images(*args)][1],
+  )
+  for split in 'train', 'val', 'test':
+    save(tmp_path / split / 'a.png')
+  long_ago = time.time() - 9
+  for path in tmp_path, *tmp_path.iterdir():
+    os.utime(path, (long_ago, long_ago))
+  for split in 'train', 'validation', 'test', 'all':
+    open_source(f'folder:{tmp_path}', split)
+  assert len(listed) == 1
+  save(tmp_path / 'test' / 'b.png')
+  assert len(open_source(f'folder:{tmp_path}', 'test')) == 2
+  # It has just been changed, and may be again within a tick of the clock.
+  open_source(f'folder:{tmp_path}', 'test')
+  assert len(listed) == 3
