@@ -407,9 +407,9 @@ def _apply(net: nn.Module, params: Mapping[str, Any], *maps: Array):
 
 def _each_image(function: Callable[[Any], Any], maps: Any) -> Any:
   """Applies a function to arrays [B, ...], one image at a time on a CPU."""
-  if jax.default_backend() != 'cpu':
-    return function(maps)
-  return map_blocks(function, maps, 1)
+  return lax.platform_dependent(
+    maps, cpu=lambda maps: map_blocks(function, maps, 1), default=function
+  )
 
 
 def _uniform(key: Array, shape: tuple[int]) -> Array:

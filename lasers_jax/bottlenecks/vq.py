@@ -24,6 +24,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import GRADIENTS
 from lasers_jax.coding import CodebookStatistics
+from lasers_jax.coding.search import largest
 from lasers_jax.core.ranges import Amount, Positive
 
 
@@ -194,7 +195,7 @@ class VQ(LookUp, Codebook):
       return coding.nearest_code(signals, codes)
     costs = jnp.sqrt(coding.squared_distances(signals, codes))
     plan = coding.sinkhorn(costs, weights=weights)
-    return jnp.argmax(plan, axis=1).astype(jnp.int32)
+    return largest(plan)
 
   def _descend(self, codes, signals, indices, weights) -> Array:
     """Moves codes down the slope of the codebook loss, at these indices."""

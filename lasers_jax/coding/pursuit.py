@@ -25,7 +25,8 @@ from lasers_jax.coding.precise import (
   pursue_precisely,
 )
 from lasers_jax.coding.search import (
-  in_blocks,
+  in_large_blocks,
+  in_small_blocks,
   largest,
   largest_two,
   matmul,
@@ -104,34 +105,39 @@ def pursue(signals, dictionary, gram, residual_norm, limit, options) -> Pursuit:
   # Near 1 by powers of two, which rounds nothing: squares stay in float32.
   unit = exponents(jnp.max(jnp.abs(dictionary), initial=0.0))
   dictionary = scale(dictionary, -unit)
-  k = dictionary.shape[1]
-  if not _by_gram(k, gram is not None, options):
+  if options.precision == 'bfloat16':
     gram = None
-  elif gram is None:
-    gram = matmul(dictionary.T, dictionary)
-  else:
+  elif gram is not None:
     gram = scale(scale(as_float32(gram), -unit), -unit)
     gram = jnp.where(known & known.T & jnp.isfinite(gram), gram, 0.0)
-  sites = (as_float32(signals), residual_norm, limit)
+  k = dictionary.shape[1]
 
-  def code(block: tuple[Array, Array | None, Array | None]) -> Pursuit:
+  def code(gram: Array | None, block) -> Pursuit:
     return _pursue_block(*block, dictionary, unit, gram, options)
 
-  return in_blocks(code, sites, k)
+  def on_cpu(sites) -> Pursuit:
+    rows = gram
+    if rows is None and _pays(k, options):
+      rows = matmul(dictionary.T, dictionary)
+    return in_small_blocks(functools.partial(code, rows), sites, k)
+
+  def elsewhere(sites) -> Pursuit:
+    return in_large_blocks(functools.partial(code, gram), sites, k)
+
+  sites = (as_float32(signals), residual_norm, limit)
+  return lax.platform_dependent(sites, cpu=on_cpu, default=elsewhere)
 
 
-def _by_gram(k: int, given: bool, options: Options) -> bool:
-  """Whether to gather rows of the Gram matrix, or to multiply residuals.
+def _pays(k: int, options: Options) -> bool:
+  """Whether rows of the Gram matrix are faster than products of residuals.
 
   On a CPU the rows cost less than the S - 1 products of the residuals with the
   dictionary, once a usual batch pays for the matrix. The number of signals is
   no part of the rule, so that it changes no code. An accelerator, and
   bfloat16, are made for products.
   """
-  if options.precision == 'bfloat16':
-    return False
-  on_cpu = jax.default_backend() == 'cpu'
-  return given or (on_cpu and k <= 512 * (options.sparsity - 1))
+  exact = options.precision == 'float32'
+  return exact and k <= 512 * (options.sparsity - 1)
 
 
 def _pursue_block(

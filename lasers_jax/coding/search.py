@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 # Numbers that a block makes: what stays near the cores of a CPU, and what is a
@@ -13,6 +14,8 @@ _ENTRIES_ON_CPU = 2**19
 _ENTRIES_ON_ACCELERATOR = 2**28
 # The longest reduction over pairs that XLA:CPU still turns into vector code.
 _PAIRS = 16
+# What any pair of a score and an index is better than.
+_NOTHING = np.float32(-np.inf), np.int32(2**31 - 1)
 
 
 def largest(scores: Array) -> Array:
@@ -24,13 +27,24 @@ def largest(scores: Array) -> Array:
   Returns:
     int32 [N], in [0, K); for a row with NaN it is any of these.
   """
-  if jax.default_backend() != 'cpu':
-    return jnp.argmax(scores, axis=1).astype(jnp.int32)
+  # An index has no gradient, and a reduction of pairs no rule to say so.
+  scores = lax.stop_gradient(scores)
+  return lax.platform_dependent(
+    scores, cpu=_largest_by_groups, default=_largest_at_once
+  )
+
+
+def _largest_by_groups(scores: Array) -> Array:
   # XLA:CPU runs argmax as a scalar loop and max as vector code: so find the
   # best group of columns by max, and the column inside that group after it.
   groups = _in_groups(scores)
   group = _first_of_largest(jnp.max(groups, axis=2))
   return _best_inside(groups, group)
+
+
+def _largest_at_once(scores: Array) -> Array:
+  indices = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+  return _index(*_reduce_to_largest(scores, indices, 1), scores.shape[1])
 
 
 def largest_two(scores: Array) -> tuple[Array, Array]:
@@ -45,12 +59,31 @@ def largest_two(scores: Array) -> tuple[Array, Array]:
   Returns:
     int32 [N] and [N]; twice the same where K makes one group alone.
   """
+  scores = lax.stop_gradient(scores)
+  return lax.platform_dependent(
+    scores, cpu=_largest_two_by_groups, default=_largest_two_at_once
+  )
+
+
+def _largest_two_by_groups(scores: Array) -> tuple[Array, Array]:
   groups = _in_groups(scores)
   maxima = jnp.max(groups, axis=2)
   first = _first_of_largest(maxima)
   others = jnp.arange(maxima.shape[1])[None] != first[:, None]
   second = _first_of_largest(jnp.where(others, maxima, -1.0))
   return _best_inside(groups, first), _best_inside(groups, second)
+
+
+def _largest_two_at_once(scores: Array) -> tuple[Array, Array]:
+  first = _largest_at_once(scores)
+  count = _groups(scores.shape[1])
+  if count == 1:
+    return first, first
+  width = scores.shape[1] // count
+  columns = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+  others = columns // width != (first // width)[:, None]
+  second = _largest_at_once(jnp.where(others, scores, -1.0))
+  return first, second
 
 
 def take(x: Array, indices: Array) -> Array:
@@ -60,8 +93,12 @@ def take(x: Array, indices: Array) -> Array:
 
 def _in_groups(scores: Array) -> Array:
   n, k = scores.shape
-  count = next(c for c in (16, 8, 4, 2, 1) if k % c == 0)
+  count = _groups(k)
   return scores.reshape(n, count, k // count)
+
+
+def _groups(k: int) -> int:
+  return next(count for count in (16, 8, 4, 2, 1) if k % count == 0)
 
 
 def _best_inside(groups: Array, group: Array) -> Array:
@@ -73,32 +110,40 @@ def _best_inside(groups: Array, group: Array) -> Array:
 
 def _first_of_largest(scores: Array) -> Array:
   """Finds argmax of [N, K] by rounds of short reductions of (score, index)."""
-  # An index has no gradient, and a reduction of pairs no rule to say so.
-  scores = lax.stop_gradient(scores)
-  last = scores.shape[1] - 1
+  width = scores.shape[1]
   indices = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-  nothing = jnp.float32(-jnp.inf), jnp.int32(2**31 - 1)
+  while (k := scores.shape[1]) > _PAIRS:
+    short = -(-k // _PAIRS) * _PAIRS - k
+    scores, indices = _reduce_to_largest(
+      *(
+        jnp.pad(x, ((0, 0), (0, short)), constant_values=fill).reshape(
+          -1, (k + short) // _PAIRS, _PAIRS
+        )
+        for x, fill in zip((scores, indices), _NOTHING, strict=True)
+      ),
+      axis=2,
+    )
+  return _index(*_reduce_to_largest(scores, indices, 1), width)
+
+
+def _index(score: Array, index: Array, width: int) -> Array:
+  """Brings the index of rows that are all NaN, where none won, inside them.
+
+  The condition changes no index. But the compiler of TPUs keeps in bfloat16 a
+  maximum that nobody reads, behind a barrier too, and scores that differ by
+  less than 0.4 % may then be taken for equal.
+  """
+  return jnp.where(score > -jnp.inf, index, jnp.minimum(index, width - 1))
+
+
+def _reduce_to_largest(scores: Array, indices: Array, axis: int):
+  """Returns the largest score along an axis, and the lowest index of it."""
 
   def better(x, y):
     first = (x[0] > y[0]) | ((x[0] == y[0]) & (x[1] < y[1]))
     return jnp.where(first, x[0], y[0]), jnp.where(first, x[1], y[1])
 
-  while (k := scores.shape[1]) > _PAIRS:
-    short = -(-k // _PAIRS) * _PAIRS - k
-    scores, indices = lax.reduce(
-      tuple(
-        jnp.pad(x, ((0, 0), (0, short)), constant_values=fill).reshape(
-          -1, (k + short) // _PAIRS, _PAIRS
-        )
-        for x, fill in zip((scores, indices), nothing, strict=True)
-      ),
-      nothing,
-      better,
-      (2,),
-    )
-  index = lax.reduce((scores, indices), nothing, better, (1,))[1]
-  # Where all scores are NaN none was better than nothing.
-  return jnp.minimum(index, last)
+  return lax.reduce((scores, indices), _NOTHING, better, (axis,))
 
 
 def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
@@ -106,7 +151,8 @@ def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
 
   On a CPU each block has the same shape whatever N is, so that the arithmetic
   of a signal, to the last bit, does not depend on the number of the others.
-  An accelerator takes all sites at once, unless N k exceeds 2^28.
+  An accelerator takes all sites at once, unless N k exceeds 2^28. The form is
+  that of the device which the program is compiled for.
 
   Args:
     function: maps a pytree of arrays [block, ...] to another.
@@ -116,11 +162,29 @@ def in_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
   Returns:
     The results of `function` for all sites: a pytree of arrays [N, ...].
   """
+  return lax.platform_dependent(
+    sites,
+    cpu=lambda sites: in_small_blocks(function, sites, k),
+    default=lambda sites: in_large_blocks(function, sites, k),
+  )
+
+
+def in_small_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
+  """Does what `in_blocks` does on a CPU."""
+  return map_blocks(function, sites, _small_block(k))
+
+
+def in_large_blocks(function: Callable[[Any], Any], sites: Any, k: int) -> Any:
+  """Does what `in_blocks` does on an accelerator."""
   n = jax.tree.leaves(sites)[0].shape[0]
-  block = _block(n, k, jax.default_backend())
-  if block is None:
+  count = -(-n * k // _ENTRIES_ON_ACCELERATOR)
+  if count <= 1:
     return function(sites)
-  return map_blocks(function, sites, block)
+  return map_blocks(function, sites, -(-n // count))
+
+
+def _small_block(k: int) -> int:
+  return max(64, min(2048, _ENTRIES_ON_CPU // k))
 
 
 @jax.custom_vjp
@@ -134,12 +198,15 @@ def linear(sites: Array, kernel: Array) -> Array:
   Returns:
     float32 [N, d].
   """
-  block = _block(len(sites), max(kernel.shape), jax.default_backend())
-  if block is None:
-    return matmul(sites, kernel)
+  return lax.platform_dependent(
+    sites, kernel, cpu=_linear_in_blocks, default=matmul
+  )
+
+
+def _linear_in_blocks(sites: Array, kernel: Array) -> Array:
   # One product of stacks: as fast as that of all sites, and each part of it has
   # the shape of a block.
-  blocks = split_blocks(sites, block)
+  blocks = split_blocks(sites, _small_block(max(kernel.shape)))
   kernels = jnp.broadcast_to(kernel, (len(blocks), *kernel.shape))
   return _join(matmul(blocks, kernels), len(sites))
 
@@ -166,14 +233,6 @@ def _linear_backward(residuals, cotangent):
 linear.defvjp(_linear_forward, _linear_backward)
 
 
-def _block(n: int, k: int, backend: str) -> int | None:
-  """Returns how many sites are to be taken at once; None for all of them."""
-  if backend == 'cpu':
-    return max(64, min(2048, _ENTRIES_ON_CPU // k))
-  count = -(-n * k // _ENTRIES_ON_ACCELERATOR)
-  return -(-n // count) if count > 1 else None
-
-
 def map_blocks(function: Callable[[Any], Any], sites: Any, block: int) -> Any:
   """Applies a function of sites to `block` of them at a time; see `in_blocks`.
 
@@ -185,27 +244,42 @@ def map_blocks(function: Callable[[Any], Any], sites: Any, block: int) -> Any:
 
 
 def split_blocks(sites: Any, block: int) -> Any:
-  """Arranges arrays [N, ...] as [N / block, block, ...]; zeros pad the last."""
+  """Arranges arrays [N, ...] as [N / block, block, ...]; zeros pad the last.
+
+  The rows of a block lie N / block apart: where a mesh splits N, each device
+  then holds its fraction of every block. On a CPU that is one device, where no
+  mesh can split N, neighbours are a block, uncopied.
+  """
 
   def split(x: Array) -> Array:
     count = -(-len(x) // block)
     padding = ((0, count * block - len(x)), *[(0, 0)] * (x.ndim - 1))
     x = jnp.pad(x, padding)
-    if _alone():
+
+    def neighbours(x: Array) -> Array:
       return x.reshape(count, block, *x.shape[1:])
-    # The rows of a block lie `count` apart: where a mesh splits N, each device
-    # then holds its fraction of every block.
-    return x.reshape(block, count, *x.shape[1:]).swapaxes(0, 1)
+
+    def apart(x: Array) -> Array:
+      return x.reshape(block, count, *x.shape[1:]).swapaxes(0, 1)
+
+    cpu = neighbours if _alone() else apart
+    return lax.platform_dependent(x, cpu=cpu, default=apart)
 
   return jax.tree.map(split, sites)
 
 
 def _join(x: Array, n: int) -> Array:
   """Brings blocks [count, block, ...] back to [n, ...]."""
-  x = x if _alone() else x.swapaxes(0, 1)
-  return x.reshape(-1, *x.shape[2:])[:n]
+
+  def neighbours(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])[:n]
+
+  def apart(x: Array) -> Array:
+    return neighbours(x.swapaxes(0, 1))
+
+  cpu = neighbours if _alone() else apart
+  return lax.platform_dependent(x, cpu=cpu, default=apart)
 
 
 def _alone() -> bool:
-  """Whether no mesh can split N: then neighbours are a block, uncopied."""
   return jax.device_count() == 1

@@ -8,23 +8,36 @@ from lasers_jax.coding import search
 GIB = 2**28  # numbers
 
 
+def blocks(map_in_blocks, n, k):
+  """The number of sites that a function of N sites is given at once."""
+  seen = []
+
+  def function(block):
+    seen.append(block.shape[0])
+    return block
+
+  sites = jax.ShapeDtypeStruct((n,), jnp.float32)
+  shape = jax.eval_shape(lambda x: map_in_blocks(function, x, k), sites)
+  assert shape.shape == (n,)
+  return seen[0]
+
+
 @pytest.mark.parametrize('k, block', [(1, 2048), (512, 1024), (2**19, 64)])
 def test_a_block_of_a_cpu_does_not_depend_on_the_number_of_sites(k, block):
   for n in (0, 1, 100, 10**6):
-    assert search._block(n, k, 'cpu') == block
+    assert blocks(search.in_small_blocks, n, k) == block
 
 
-@pytest.mark.parametrize('backend', ['gpu', 'tpu'])
-def test_an_accelerator_takes_all_sites_at_once_up_to_a_gib(backend):
+def test_an_accelerator_takes_all_sites_at_once_up_to_a_gib():
   for n, k in ((0, 512), (1, GIB), (1024, 262_144), (2**19, 512)):
-    assert search._block(n, k, backend) is None
+    assert blocks(search.in_large_blocks, n, k) == n
 
 
 @pytest.mark.parametrize(
   'n, k', [(1025, 262_144), (2**16, 2**18), (57_344, 16_384), (3, 2 * GIB)]
 )
 def test_beyond_a_gib_blocks_are_even_and_have_no_more(n, k):
-  block = search._block(n, k, 'gpu')
+  block = blocks(search.in_large_blocks, n, k)
   assert 1 <= block < n
   assert block == 1 or block * k <= GIB + k
   count = -(-n // block)
@@ -32,10 +45,9 @@ def test_beyond_a_gib_blocks_are_even_and_have_no_more(n, k):
 
 
 @pytest.mark.parametrize('alone', [True, False])
-@pytest.mark.parametrize('block', [None, 1, 4, 10, 32])
+@pytest.mark.parametrize('block', [1, 4, 10, 32])
 def test_blocks_give_what_all_at_once_gives(block, alone, monkeypatch):
   monkeypatch.setattr(search, '_alone', lambda: alone)
-  monkeypatch.setattr(search, '_block', lambda n, k, backend: block)
   rng = np.random.default_rng(0)
   sites = {
     'x': jnp.asarray(rng.integers(0, 9, (10, 3)), jnp.float32),
@@ -45,7 +57,7 @@ def test_blocks_give_what_all_at_once_gives(block, alone, monkeypatch):
   def function(part):
     return jnp.sum(part['x'], axis=1), part['x'] * part['i'][:, None]
 
-  found = search.in_blocks(function, sites, 3)
+  found = search.map_blocks(function, sites, block)
   jax.tree.map(np.testing.assert_array_equal, found, function(sites))
 
 
