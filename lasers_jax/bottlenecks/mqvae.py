@@ -8,9 +8,7 @@ they are, without linear maps to and from codes of another width. The positions
 of the kept sites are counted as bits.
 """
 
-import functools
 import math
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -18,10 +16,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from lasers_jax.bottlenecks.base import Latent
 from lasers_jax.bottlenecks.coder import Coder, Sites
+from lasers_jax.bottlenecks.mqvae_networks import (
+  DemaskNet,
+  ScoreNet,
+  by_image,
+  draw,
+)
 from lasers_jax.bottlenecks.rates import USUAL_BITS, Asked, Fields
 from lasers_jax.bottlenecks.wrappers import Copies
 from lasers_jax.coding.positions import (
@@ -30,16 +34,10 @@ from lasers_jax.coding.positions import (
   put_sites,
   take_sites,
 )
-from lasers_jax.coding.search import map_blocks
 from lasers_jax.core.ranges import Count, Range
 
 _TRUST = 0.02  # at first, in a site that was not kept
-_SMALL = 1e-5  # what variances are kept above
 _CLOSE = 0.98  # fraction of a rate that meets it, as none does exactly
-# The fast variance loses all digits where the mean is large.
-_LayerNorm = functools.partial(
-  nn.LayerNorm, epsilon=_SMALL, use_fast_variance=False
-)
 
 
 class MaskedCodes(flax.struct.PyTreeNode):
@@ -95,8 +93,8 @@ class MQVAE(Copies, kw_only=True):
 
   def setup(self):
     super().setup()
-    self.score = self.param('score', _draw, self._score_net, self.D)
-    self.demask = self.param('demask', _draw, self._demask_net, self.D)
+    self.score = self.param('score', draw, self._score_net, self.D)
+    self.demask = self.param('demask', draw, self._demask_net, self.D)
     self.token = self.param('token', _uniform, (self.D,))
 
   def check(self) -> None:
@@ -209,7 +207,7 @@ class MQVAE(Copies, kw_only=True):
       valid = mask.reshape(valid.shape)
       kept = np.array([self.kept(n) for n in range(h * w + 1)], np.int32)
       counts = jnp.asarray(kept)[jnp.sum(valid, axis=(1, 2))]
-    scores, sites = _by_image(self._score_net, self.score, images, valid)
+    scores, sites = by_image(self._score_net, self.score, images, valid)
     scores = jnp.where(valid, scores, -jnp.inf).reshape(-1, h * w)
     positions = best_positions(scores, self.kept(h * w), counts)
     sites = take_sites(sites.reshape(-1, h * w, d), positions)
@@ -234,182 +232,13 @@ class MQVAE(Copies, kw_only=True):
     )
     if mask is not None:
       trust = jnp.where(mask.reshape(trust.shape), trust, 0.0)
-    maps = _by_image(
+    maps = by_image(
       self._demask_net,
       self.demask,
       grid.reshape(-1, h, w, d),
       trust.reshape(-1, h, w),
     )
     return maps.reshape(*lead, h, w, d)
-
-
-class ScoreNet(nn.Module):
-  """Scores the sites [B, H, W, D] that are valid, bool [B, H, W].
-
-  Returns the scores [B, H, W] in (0, 1), and each site normalized times its
-  score. The gradient reaches the scores through the latter alone: the former
-  serve only to choose sites.
-  """
-
-  width: int
-
-  @nn.compact
-  def __call__(self, z: Array, valid: Array) -> tuple[Array, Array]:
-    # Less than float32 would keep other sites near the threshold.
-    conv = functools.partial(nn.Conv, precision='highest')
-    x = conv(self.width, (3, 3))(_normalize_maps(z, valid))
-    scores = nn.sigmoid(conv(1, (1, 1))(_LayerNorm()(nn.relu(x))))
-    sites = _LayerNorm(use_bias=False, use_scale=False)(z)
-    return scores[..., 0], scores * sites
-
-
-class DemaskNet(nn.Module):
-  """Fills maps [B, H, W, D] whose masked sites hold a token.
-
-  `trust` [B, H, W] weights the attention to a site: 1 if it holds a code, less
-  if not, and 0 for padding, which is never read.
-  """
-
-  D: int
-  width: int
-  blocks: int
-
-  @nn.compact
-  def __call__(self, grid: Array, trust: Array) -> Array:
-    real = (trust > 0)[..., None]
-    x = nn.Dense(self.width)(grid)
-    x = nn.Conv(self.width, (3, 3))(jnp.where(real, x, 0.0))
-    for _ in range(self.blocks):
-      x = ResidualBlock(self.width)(x, real)
-      x = TrustingAttention()(x, trust)
-      trust = jnp.sqrt(trust)  # the others have learned from those by now
-    x = ResidualBlock(self.width)(x, real)
-    return nn.Dense(self.D)(nn.swish(_LayerNorm()(x)))
-
-
-class ResidualBlock(nn.Module):
-  """Adds two times (LayerNorm, swish, conv3x3) to x: [B, H, W, C] -> the same.
-
-  Sites that are not `real`, bool [B, H, W, 1], do not affect the others.
-  """
-
-  width: int
-
-  @nn.compact
-  def __call__(self, x: Array, real: Array) -> Array:
-    h = x
-    for _ in range(2):
-      h = nn.swish(_LayerNorm()(h))
-      h = nn.Conv(self.width, (3, 3))(jnp.where(real, h, 0.0))
-    return x + h
-
-
-class TrustingAttention(nn.Module):
-  """Adds attention of one head between all sites: [B, H, W, C] -> the same.
-
-  See `trusting_attention` for `trust` [B, H, W].
-  """
-
-  @nn.compact
-  def __call__(self, x: Array, trust: Array) -> Array:
-    b, h, w, c = x.shape
-    qkv = nn.Dense(3 * c)(_LayerNorm()(x))
-    q, k, v = jnp.split(qkv.reshape(b, h * w, 3 * c), 3, axis=-1)
-    y = trusting_attention(q, k, v, trust.reshape(b, h * w))
-    return x + nn.Dense(c)(y.reshape(b, h, w, c))
-
-
-@jax.custom_vjp
-def trusting_attention(q: Array, k: Array, v: Array, trust: Array) -> Array:
-  """Attends to each key as far as it is trusted (MQ-VAE, the de-mask module).
-
-  The weights are softmax(q k' / √C) over the keys of positive trust, each then
-  times its trust; they are not normalized again. The gradient computes them
-  anew.
-
-  Args:
-    q, k, v: [B, N, C].
-    trust: [B, N] in [0, 1].
-
-  Returns:
-    [B, N, C]; zeros where no key is trusted.
-  """
-  return _attend(q, k, v, trust)
-
-
-def _attend(q: Array, k: Array, v: Array, trust: Array) -> Array:
-  logits = jnp.einsum('bqc,bkc->bqk', q, k) * q.shape[-1] ** -0.5
-  keys = trust[:, None]
-  logits = jnp.where(keys > 0, logits, -1e30)
-  return jnp.einsum('bqk,bkc->bqc', jax.nn.softmax(logits) * keys, v)
-
-
-def _attention_forward(*inputs: Array):
-  return _attend(*inputs), inputs
-
-
-def _attention_backward(inputs: tuple[Array, ...], cotangent: Array):
-  def pull(maps: tuple[Array, ...]):
-    *inputs, cotangent = maps
-    return jax.vjp(_attend, *inputs)[1](cotangent)
-
-  # The [N, N] weights of one image stay in the caches of a CPU.
-  return _each_image(pull, (*inputs, cotangent))
-
-
-trusting_attention.defvjp(_attention_forward, _attention_backward)
-
-
-def _normalize_maps(z: Array, valid: Array) -> Array:
-  """Gives maps [B, H, W, D] mean 0 and variance 1, and 0 where not valid."""
-  valid = valid[..., None].astype(jnp.float32)
-  axes = 1, 2, 3
-  count = z.shape[-1] * jnp.sum(valid, axis=axes, keepdims=True)
-  count = jnp.maximum(count, 1.0)
-  z = (z - jnp.sum(z * valid, axis=axes, keepdims=True) / count) * valid
-  variance = jnp.sum(z**2, axis=axes, keepdims=True) / count
-  return z * lax.rsqrt(variance + _SMALL)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _draw(key: Array, net: nn.Module, d: int) -> Mapping[str, Any]:
-  """Draws the parameters of a network for maps [B, H, W, D]."""
-  shapes = (1, 1, 1, d), (1, 1, 1)
-  maps = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-  return net.lazy_init(key, *maps)['params']
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-@functools.partial(jax.jit, static_argnums=0)
-def _by_image(net: nn.Module, params: Mapping[str, Any], *maps: Array):
-  """Applies a network to maps [B, ...], one image at a time on a CPU.
-
-  There, to the last bit, an image then does not depend on its batch.
-  """
-  return _each_image(lambda images: _apply(net, params, *images), maps)
-
-
-def _by_image_forward(net, params, *maps):
-  return _by_image(net, params, *maps), (params, *maps)
-
-
-def _by_image_backward(net, inputs, cotangent):
-  # Of the whole batch: XLA:CPU is slow at gradients of kernels inside a loop.
-  return jax.vjp(functools.partial(_apply, net), *inputs)[1](cotangent)
-
-
-_by_image.defvjp(_by_image_forward, _by_image_backward)
-
-
-def _apply(net: nn.Module, params: Mapping[str, Any], *maps: Array):
-  return net.apply({'params': params}, *maps)
-
-
-def _each_image(function: Callable[[Any], Any], maps: Any) -> Any:
-  """Applies a function to arrays [B, ...], one image at a time on a CPU."""
-  return lax.platform_dependent(
-    maps, cpu=lambda maps: map_blocks(function, maps, 1), default=function
-  )
 
 
 def _uniform(key: Array, shape: tuple[int]) -> Array:
