@@ -105,8 +105,8 @@ def forbidden():
 def test_what_is_refused_now_is_not_damaged(run, whole, forbidden, part, log):
   forbidden.add(part)
   with (
-    Checkpoints(run) as checkpoints,
     pytest.raises(InputError, match='checkpoints cannot be read now: '),
+    Checkpoints(run) as checkpoints,
   ):
     checkpoints.restore(whole)
   forbidden.clear()
