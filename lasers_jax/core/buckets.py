@@ -230,7 +230,7 @@ def _system(path: str) -> tuple[Any, str]:
   scheme, _, key = path.partition('://')
   extra = SCHEMES[scheme]
   try:
-    _configure()
+    configure()
     import fsspec
 
     return fsspec.filesystem(extra), key
@@ -242,8 +242,8 @@ def _system(path: str) -> tuple[Any, str]:
 
 
 @functools.cache
-def _configure() -> None:
-  """Sets what every file system is made with, that of Orbax, too.
+def configure() -> None:
+  """Sets what every file system is made with, those of Orbax and tfds, too.
 
   Listings are never kept: other processes write, and so do other objects of
   this one.

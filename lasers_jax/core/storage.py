@@ -102,6 +102,7 @@ def absolute(path: str) -> str:
     InputError: the address cannot be used, or the home folder is unknown.
   """
   if is_remote(path):
+    buckets.configure()  # Orbax may be the next to ask.
     return buckets.checked(path)
   if scheme := next(
     (x for x in buckets.SCHEMES if path.startswith(f'{x}:')), ''

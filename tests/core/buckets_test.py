@@ -334,7 +334,7 @@ def test_a_store_that_is_silent_is_given_up(
     's3': ('s3', 'config_kwargs', {
       'read_timeout': 0.1, 'retries': {'max_attempts': 0}}),
   }  # fmt: skip
-  buckets._configure()
+  buckets.configure()
   name, key, value = limits[scheme]
   monkeypatch.setitem(fsspec.config.conf[name], key, value)
   monkeypatch.setattr(patience, '_FIRST', 0.05)
@@ -347,9 +347,13 @@ def test_a_store_that_is_silent_is_given_up(
 
 
 def test_requests_have_limits(gs, s3):
-  storage.exists(f'{gs}/x')
-  storage.exists(f'{s3}/x')
-  limits = buckets._system(gs)[0].requests_timeout
+  from etils.epath import backend
+
+  for address in storage.absolute(gs), storage.absolute(s3):
+    theirs = backend.fsspec_backend.fs(address)  # of Orbax and tfds
+    assert not theirs.dircache.use_listings_cache
+  limits = backend.fsspec_backend.fs(gs).requests_timeout
+  assert limits == buckets._system(gs)[0].requests_timeout
   assert (limits.sock_connect, limits.sock_read) == (10, 60)
   assert buckets._system(s3)[0].config_kwargs['read_timeout'] == 60
 
