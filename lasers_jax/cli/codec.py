@@ -34,6 +34,7 @@ from lasers_jax.cli import program
 from lasers_jax.cli.command_line import Numbers, Path
 from lasers_jax.codec.model import LEVELS
 from lasers_jax.core.ranges import declared
+from lasers_jax.core.storage import checked
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.codec_files import (
   decode_files,
@@ -49,7 +50,7 @@ from lasers_jax.metrics.registry import load_metrics
 def main(words: list[str]) -> None:
   given = flags.FLAGS
   program.set_up_jax()
-  command, *files = words or ['']
+  command, *files = map(checked, words or [''])
   required = {'info': 1, 'curve': 1, 'encode': 2, 'decode': 2}
   if len(files) < required.get(command, len(files) + 1):
     raise InputError(

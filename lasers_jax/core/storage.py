@@ -93,6 +93,24 @@ def as_json(found: Any) -> str:
   return json.dumps(plain(found), indent=2, allow_nan=False) + '\n'
 
 
+def checked(path: str) -> str:
+  """Returns a path as it is, or an address in its plain form.
+
+  Raises:
+    InputError: the address cannot be used.
+  """
+  if is_remote(path):
+    buckets.configure()  # Orbax may be the next to ask.
+    return buckets.checked(path)
+  for scheme in buckets.SCHEMES:
+    if path.startswith(f'{scheme}:'):
+      raise InputError(
+        f'{path} is no address, which begins with {scheme}://; for a file of '
+        f'that name, say ./{path}'
+      )
+  return path
+
+
 def absolute(path: str) -> str:
   """Returns the absolute path of a file or folder; `~` is the home folder.
 
@@ -101,16 +119,9 @@ def absolute(path: str) -> str:
   Raises:
     InputError: the address cannot be used, or the home folder is unknown.
   """
+  path = checked(path)
   if is_remote(path):
-    buckets.configure()  # Orbax may be the next to ask.
-    return buckets.checked(path)
-  if scheme := next(
-    (x for x in buckets.SCHEMES if path.startswith(f'{x}:')), ''
-  ):
-    raise InputError(
-      f'{path} is no address, which begins with {scheme}://; for a file of '
-      f'that name, say ./{path}'
-    )
+    return path
   expanded = os.path.expanduser(path)
   if expanded.startswith('~'):
     raise InputError(

@@ -243,6 +243,15 @@ def test_how_it_is_called(words, monkeypatch):
     codec.main(words)
 
 
+@pytest.mark.parametrize('word', ['gs:/bucket/a', 's3:a', 'http://b/a'])
+def test_words_that_are_no_address_make_no_folder(word, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(codec.program, 'set_up_jax', lambda: None)
+  with pytest.raises(InputError, match=f'{word} is (no|an) address'):
+    codec.main(['encode', 'a.png', word])
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_curve_beside_other_codecs(
   coded_run, some_pictures, tmp_path, monkeypatch
 ):
