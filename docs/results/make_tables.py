@@ -6,7 +6,7 @@
 A page marks the place of a table by two comments, <!-- table: NAME --> and
 <!-- end of table -->; what stands between them is replaced. With --check
 nothing is written, and the exit code is 1 where a page and its result files
-disagree. Which columns a table has is said in tables.py.
+disagree. Which columns a table has is said in tables.py and its neighbours.
 """
 
 import json
@@ -16,8 +16,11 @@ import re
 import sys
 from typing import Any
 
-from tables import TABLES, Column, Row
+import tables
+import tables_machines
+from tables import Column, Row
 
+TABLES = {**tables.TABLES, **tables_machines.TABLES}
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MARKED = re.compile(
@@ -42,8 +45,8 @@ def render(name: str, page: pathlib.Path) -> str:
   table = TABLES[name]
   path = HERE / f'{table.file}.json'
   results = json.loads(path.read_text(encoding='utf-8'))
-  transcribed = isinstance(results, dict) and results.get('transcribed')
-  rows = results['rows'] if transcribed else results
+  stated = isinstance(results, dict) and 'rows' in results
+  rows = results['rows'] if stated else results
   lines = [
     [column.title for column in table.columns],
     ['---' for _ in table.columns],
@@ -52,6 +55,7 @@ def render(name: str, page: pathlib.Path) -> str:
     lines.append([cell(row, column) for column in table.columns])
   text = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
   link = os.path.relpath(path, page.parent)
+  transcribed = stated and 'transcribed' in results
   source = 'transcribed, with protocol' if transcribed else 'whole results'
   return f'\n{text}\n*[{path.name}]({link}): {source}.*\n\n'
 

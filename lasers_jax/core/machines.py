@@ -19,6 +19,9 @@ from lasers_jax.errors import InputError, unknown
 
 HERE = 'here'
 GIB = 2**30
+_NAME = re.compile(
+  r'(?:([1-9]\d*)\*)?(\w+)(?::([1-9]\d*(?:x[1-9]\d*)*))?'  # 2*v5e:4x4
+)
 # JAX takes so much of a GPU's memory, unless it is told otherwise.
 _SHARE_OF_GPU = float(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', 0.75))
 
@@ -40,11 +43,11 @@ class Chip(NamedTuple):
 
 
 class Machine(NamedTuple):
-  """Devices to compile for; with several processes, those of all."""
+  """Devices of JAX to compile for; with several processes, those of all."""
 
   name: str
   chip: Chip
-  devices: Sequence[jax.Device]
+  devices: Sequence[Any]
 
 
 class _Tpu(NamedTuple):
@@ -198,13 +201,10 @@ def describe(name: str) -> Machine:
   if name == HERE:
     devices = jax.devices()
     return Machine(name, _attached(devices[0]), devices)
-  form = re.fullmatch(
-    r'(?:([1-9]\d*)\*)?(\w+)(?::([1-9]\d*(?:x[1-9]\d*)*))?', name
-  )
-  kind = form[2] if form else name
+  form = _NAME.fullmatch(name)
+  slices, kind, chips = form.groups() if form else (None, name, None)
   if kind not in (*TPUS, *GPUS):
     raise unknown('the machine', kind, (*TPUS, *GPUS, HERE))
-  slices, chips = form[1], form[3]
   if not chips:
     example = 'v5e:4x4' if kind in TPUS else 'h100:8'
     raise InputError(f'the machine {name} has no number of chips: {example}')
@@ -218,9 +218,7 @@ def describe(name: str) -> Machine:
   return Machine(name, GPUS[kind].chip, devices)
 
 
-def _describe_tpus(
-  kind: str, chips: str, slices: str | None
-) -> Sequence[jax.Device]:
+def _describe_tpus(kind: str, chips: str, slices: str | None) -> Sequence[Any]:
   """Returns described TPUs."""
   _check_installed('libtpu', 'tpu', kind)
   # No metadata server, and no other process, has a say in what is described.
@@ -243,7 +241,7 @@ def _describe_tpus(
     raise InputError(f'no TPU {kind}:{chips}: {error}') from error
 
 
-def _describe_gpus(kind: str, hosts: str, each: str) -> Sequence[jax.Device]:
+def _describe_gpus(kind: str, hosts: str, each: str) -> Sequence[Any]:
   """Returns described GPUs."""
   _check_installed('jax_plugins.xla_cuda12', 'cuda12', kind)
   jax.devices()  # so that the plugin is known
@@ -268,7 +266,7 @@ def _check_installed(module: str, extra: str, kind: str) -> None:
     )
 
 
-def _attached(device: jax.Device) -> Chip:
+def _attached(device: Any) -> Chip:
   """Returns what is known of an attached device."""
   known = {tpu.kind: tpu.chip for tpu in TPUS.values()}
   known |= {gpu.name: gpu.chip for gpu in GPUS.values()}

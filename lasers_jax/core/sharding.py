@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ def make_mesh(
   data: int = -1,
   fsdp: int = 1,
   model: int = 1,
-  devices: Sequence[jax.Device] | None = None,
+  devices: Sequence[Any] | None = None,
 ) -> Mesh:
   """Arranges devices in a mesh with the axes data, fsdp and model.
 
@@ -61,7 +62,7 @@ def make_mesh(
 
 
 def _arranged(
-  shape: tuple[int, int, int], devices: Sequence[jax.Device]
+  shape: tuple[int, int, int], devices: Sequence[Any]
 ) -> np.ndarray:
   """Returns an array of devices in which neighbours are near each other."""
   data, fsdp, model = shape

@@ -205,7 +205,9 @@ def _count_flops(task: Task) -> float:
   For compilers that do not count them.
   """
   mesh = sharding.make_mesh(1, devices=jax.devices('cpu'))
-  return lower(task, mesh).cost_analysis()['flops']
+  cost = lower(task, mesh).cost_analysis()
+  assert cost is not None  # on a CPU
+  return cost['flops']
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,66 @@
+"""The tables of dry runs: what a training step needs on which machine."""
+
+from typing import Any
+
+from tables import Column, Row, Table, code
+
+_GIB, _MIB = 2**30, 2**20
+_SHORT = {'all-reduce': 'sum', 'reduce-scatter': 'sum, split'}
+_SHORT |= {'all-gather': 'gather'}
+
+
+def with_shares(rows: list[Row]) -> list[Row]:
+  """Gives each row what the table says of it."""
+  return [{**row, **_said(row)} for row in rows]
+
+
+def _said(row: Row) -> dict[str, Any]:
+  seconds = row['seconds_by_cycles'] or row['seconds_at_peak']
+  total, room = row['total_bytes'], row['memory']
+  ways = row['mesh']['data'] * row['mesh']['fsdp']
+  fsdp = row['mesh']['fsdp']
+  return {
+    'config': row['name'].split()[0] + (f' fsdp={fsdp}' if fsdp > 1 else ''),
+    'images': row['batch_size'] // ways,
+    'state': _gib(row['state_bytes']),
+    'temporaries': _gib(row['temporary_bytes']),
+    'share': 'does not fit' if row['too_large'] else f'{total / room:.0%}',
+    'tflop': row['flops'] and row['flops'] / 1e12,
+    'at_peak': row['seconds_at_peak'] and 1e3 * row['seconds_at_peak'],
+    'by_cycles': row['seconds_by_cycles'] and 1e3 * row['seconds_by_cycles'],
+    'rate': seconds and _rate(row, seconds),
+    'exchanged': '; '.join(
+      f'{x["count"]} {_SHORT.get(kind, kind)} {x["bytes"] / _MIB:.1f}'
+      for kind, x in row['collectives'].items()
+    ),
+  }
+
+
+def _rate(row: Row, seconds: float) -> str:
+  bound = '' if row['seconds_by_cycles'] else 'below '
+  return f'{bound}{row["batch_size"] / seconds:,.0f}'
+
+
+def _gib(size: int | None) -> str:
+  return '' if size is None else f'{size / _GIB:.2f}'
+
+
+TABLES = {
+  'dry-run': Table(
+    'dry-run',
+    (
+      Column('config', 'config', code),
+      Column('machine', 'machine', code),
+      Column('images a device', 'images'),
+      Column('state, GiB', 'state'),
+      Column('temporaries, GiB', 'temporaries'),
+      Column('of the memory', 'share'),
+      Column('TFLOP', 'tflop', '.3g'),
+      Column('ms at the peak', 'at_peak', '.3g'),
+      Column('ms by cycles', 'by_cycles', '.3g'),
+      Column('images a second', 'rate'),
+      Column('collectives, MiB', 'exchanged'),
+    ),
+    with_shares,
+  ),
+}
