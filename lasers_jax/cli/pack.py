@@ -20,7 +20,7 @@ from absl import flags
 from lasers_jax.cli import program
 from lasers_jax.cli.command_line import Number
 from lasers_jax.core.ranges import Whole, declared
-from lasers_jax.core.storage import is_remote, local
+from lasers_jax.core.storage import absolute
 from lasers_jax.data.packing import pack_splits
 from lasers_jax.data.shards import Packing
 from lasers_jax.errors import InputError
@@ -61,7 +61,7 @@ def main(words: list[str]) -> None:
   jax.config.update('jax_platforms', 'cpu')  # accelerators stay free
   options = dict(word.partition('=')[::2] for word in given.options)
   packing = Packing(given.side, given.encoding, given.quality, given.per_shard)
-  target = target if is_remote(target) else local(target)
+  target = absolute(target)
   packed = pack_splits(
     source, target, packing, given.splits, given.workers, options
   )

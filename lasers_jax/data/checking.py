@@ -52,21 +52,16 @@ def check(
       chunk = files[start : start + _CHUNK]
       parts = [chunk[i : i + _PART] for i in range(0, len(chunk), _PART)]
       stats = [*itertools.chain(*pool.map(lambda x: _stats(root, x), parts))]
-      new = [
-        os.path.join(root, file)
-        for file, (key, _, fault) in zip(chunk, stats, strict=True)
-        if not fault and key not in known
-      ]
-      looks = pool.map(look, new)
-      for key, size, fault in stats:
-        if fault:
-          found = Look(0, 0, fault)
-        elif key in known:
-          found = Look(*known[key])
-        else:
+      new = [not fault and key not in known for key, _, fault in stats]
+      paths = [os.path.join(root, x) for x in itertools.compress(chunk, new)]
+      looks = pool.map(look, paths)
+      for (key, size, fault), is_new in zip(stats, new, strict=True):
+        if is_new:
           found = next(looks)
           if not (found.fault or found.profile):
             known[key] = found.height, found.width
+        else:
+          found = Look(0, 0, fault) if fault else Look(*known[key])
         results.append(Checked(size, found))
         progress(
           'checked %d of %d images of %s', len(results), len(files), root

@@ -58,6 +58,11 @@ def pack_splits(
     InputError: a split cannot be opened, or see `pack`.
     TrainingError: see `pack`.
   """
+  if target.startswith('s3://'):
+    raise InputError(
+      f'{target}: packed images are read from gs:// and disks alone (by '
+      'array_record): choose a target there'
+    )
   # A folder remembers there which files are good.
   workdir = None if storage.is_remote(target) else target
   packed = {}
