@@ -8,8 +8,8 @@ from lasers_jax.data.pipeline import (
   center_crop,
   eval_batches,
   random_crop,
-  resize_shorter,
 )
+from lasers_jax.data.resizing import resize_shorter
 from lasers_jax.data.settings import DataSettings
 from lasers_jax.data.sources import SOURCES, OpenSource, Source
 

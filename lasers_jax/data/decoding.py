@@ -1,8 +1,10 @@
 """Decodes image files to sRGB, uint8 [h, w, 3]."""
 
+import contextlib
 import functools
 import io
 import os
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -18,9 +20,7 @@ _ROUNDING = 2
 _MODES = {'RGB': 'RGB', 'GRAY': 'L', 'CMYK': 'CMYK'}  # of colour spaces
 
 
-def decode(
-  file: str | os.PathLike | BinaryIO, at_least: int | None = None
-) -> np.ndarray:
+def decode(file: str | os.PathLike | BinaryIO) -> np.ndarray:
   """Reads an image file as sRGB, uint8 [h, w, 3], the right way up (EXIF).
 
   Colours are converted from an embedded profile to sRGB, by the perceptual
@@ -28,23 +28,46 @@ def decode(
   transparency is laid over white, 16-bit grey is scaled to 8 bits, and an
   animation gives its first frame. Raises OSError, SyntaxError or ValueError
   where the file is no readable image, or is too large.
-
-  Args:
-    file: a path or an open file.
-    at_least: decodes a JPEG at a half, a quarter or an eighth of its size as
-      long as no side is shorter than this: faster, with other pixels.
   """
+  with _opened(file) as image:
+    pixels = _by_simplejpeg(image)
+    return _as_rgb(image) if pixels is None else pixels
+
+
+def decode_reduced(
+  file: str | os.PathLike | BinaryIO, side: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+  """Decodes as `decode`, and a JPEG at a part of its size where that is enough.
+
+  That is a half, a quarter or an eighth, as long as no side is shorter than
+  `side`: faster, with other pixels. One that must be turned is decoded whole.
+
+  Returns:
+    The image, and the height and width that it has when decoded whole.
+  """
+  with _opened(file) as image:
+    whole = image.height, image.width
+    if _is_upright(image):
+      image.draft(None, (side, side))
+      return _as_rgb(image), whole
+    pixels = _as_rgb(image)
+    return pixels, pixels.shape[:2]
+
+
+@contextlib.contextmanager
+def _opened(file: str | os.PathLike | BinaryIO) -> Iterator[Image.Image]:
+  """Opens an image; raises OSError, SyntaxError or ValueError, no others."""
   try:
     with Image.open(file) as image:
-      if at_least is not None:
-        image.draft(None, (at_least, at_least))
-      elif (pixels := _by_simplejpeg(image)) is not None:
-        return pixels
-      return _as_rgb(image)
+      yield image
   except (OSError, SyntaxError, ValueError):
     raise
   except Exception as error:  # a damaged file may raise whatever it likes
     raise ValueError(_reason(error)) from error
+
+
+def _is_upright(image: Image.Image) -> bool:
+  return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
 def _by_simplejpeg(image: Image.Image) -> np.ndarray | None:
@@ -54,7 +77,7 @@ def _by_simplejpeg(image: Image.Image) -> np.ndarray | None:
   """
   if simplejpeg is None or (image.format, image.mode) != ('JPEG', 'RGB'):
     return None
-  if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+  if not _is_upright(image):
     return None
   profile = image.info.get('icc_profile')
   if profile and _transform(profile, 'RGB')[1]:

@@ -12,29 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lasers_jax.core import images
 from lasers_jax.core.padding import pad
 from lasers_jax.data.order import Order
+from lasers_jax.data.resizing import resize_shorter
 from lasers_jax.data.sources import Source
 from lasers_jax.data.workers import in_order, iterate_by_workers
 from lasers_jax.errors import InputError
-
-
-def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
-  """Resizes uint8 [h, w, 3] so that the shorter side is `side`.
-
-  Bicubic with antialiasing (PIL), the aspect ratio kept to the nearest pixel.
-  """
-  height, width = image.shape[:2]
-  shorter = min(height, width)
-  if shorter == side:
-    return image
-  size = round(width * side / shorter), round(height * side / shorter)
-  return np.asarray(
-    Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-  )
 
 
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from lasers_jax.core import storage
 from lasers_jax.core.ranges import Count, Range, check_fields
 from lasers_jax.data.decoding import decode, look
-from lasers_jax.data.pipeline import resize_shorter
 from lasers_jax.data.records import shard_name
+from lasers_jax.data.resizing import resize_shorter
 from lasers_jax.data.sources import Source
 from lasers_jax.data.stored import Stored, encode, stored, to_record
 from lasers_jax.errors import InputError

@@ -7,7 +7,8 @@ import msgpack
 import numpy as np
 from PIL import Image
 
-from lasers_jax.data.decoding import decode
+from lasers_jax.data.decoding import decode, decode_reduced
+from lasers_jax.data.resizing import resize_shorter
 from lasers_jax.errors import InputError
 
 # Names of files may hold bytes that are no UTF-8.
@@ -37,25 +38,20 @@ def stored(source: Any, index: int) -> Stored:
   return Stored(encode(item['image'], 'png'), item['label'], str(index))
 
 
-def item_of(image: Stored, at_least: int | None = None) -> dict:
+def item_of(image: Stored) -> dict:
   """Returns the decoded image and its label, as a source does.
 
   Raises OSError, SyntaxError or ValueError where it cannot be decoded.
-
-  Args:
-    image: to decode.
-    at_least: see `decode`.
   """
-  pixels = decode(io.BytesIO(image.image), at_least)
-  return {'image': pixels, 'label': image.label}
+  return {'image': decode(io.BytesIO(image.image)), 'label': image.label}
 
 
 class Reduced:
-  """A source whose JPEGs are decoded at a half, a quarter or an eighth.
+  """A source of resized images, whose JPEGs are decoded at a part of the size.
 
   Args:
     source: a `Source` that is a `StoredImages`, too.
-    side: no side of an image becomes shorter than this.
+    side: the shorter side to which images are resized; see `decode_reduced`.
   """
 
   def __init__(self, source: Any, side: int):
@@ -69,7 +65,9 @@ class Reduced:
   def __getitem__(self, index: int) -> dict:
     image = self._source.stored(index)
     try:
-      return item_of(image, self._side)
+      pixels, shape = decode_reduced(io.BytesIO(image.image), self._side)
+      pixels = resize_shorter(pixels, self._side, shape)
+      return {'image': pixels, 'label': image.label}
     except (OSError, SyntaxError, ValueError) as error:
       raise InputError(
         f'{image.name} of {self.name} can no longer be read ({error}): bring '

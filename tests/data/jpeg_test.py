@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageCms
 from skimage import data
 
-from lasers_jax.data import DataSettings, decoding
+from lasers_jax.data import DataSettings, decoding, open_source, resize_shorter
 from lasers_jax.data.decoding import decode
+from lasers_jax.data.stored import Reduced
 from lasers_jax.errors import InputError
 from tests.data.made import rgb_profile, save
 
@@ -145,6 +146,23 @@ def test_dct_scaling_changes_training_alone_and_little(photographs):
   assert scaled.train_pipeline(2, 0).fingerprint == (
     whole.train_pipeline(2, 0).fingerprint
   )
+
+
+@pytest.mark.parametrize('turn', [1, 6])
+@pytest.mark.parametrize(
+  'shape', [(341, 512), (512, 341), (300, 300), (70, 90)]
+)
+def test_dct_scaling_keeps_sizes(tmp_path, shape, turn):
+  exif = Image.Exif()
+  exif[0x0112] = turn
+  image = _PHOTO[: shape[0], : shape[1]]
+  save(tmp_path / 'a.jpg', image, quality=95, exif=exif)
+  source = open_source(f'folder:{tmp_path}', 'all')
+  whole = resize_shorter(source[0]['image'], 64)
+  scaled = Reduced(source, 64)[0]['image']
+  assert whole.shape == scaled.shape
+  error = np.square(whole - scaled.astype(float)).mean()
+  assert 10 * np.log10(255**2 / max(error, 1e-9)) > 33
 
 
 def test_dct_scaling_without_a_size_is_refused(photographs):
