@@ -109,18 +109,18 @@ def cases(names: dict[str, str]) -> dict[str, Callable[[], TrainPipeline]]:
     return make
 
   found = {
-    'folder, 500x375': made('large'),
-    'folder, 500x375, 2 workers': made('large', workers=2),
-    'folder, 1024x768': made('huge'),
-    'folder, 32x32, in memory': made('tiny', 32, None, budget=1 << 30),
+    'folder 500x375': made('large'),
+    'folder 500x375 2 workers': made('large', workers=2),
+    'folder 1024x768': made('huge'),
+    'folder 32x32 in memory': made('tiny', 32, None, budget=1 << 30),
   }
   if pack is not None:
     found |= {
-      'folder, 1024x768, dct_scaling': made('huge', reduced=True),
-      'tar, 500x375': made('tar'),
-      'records, 500x375': made('kept'),
-      'records, --side=256': made('packed'),
-      'records, --side=256, 2 workers': made('packed', workers=2),
+      'folder 1024x768 dct_scaling': made('huge', reduced=True),
+      'tar 500x375': made('tar'),
+      'records 500x375': made('kept'),
+      'records --side=256': made('packed'),
+      'records --side=256 2 workers': made('packed', workers=2),
     }
   return {
     name: make
@@ -168,8 +168,8 @@ def main(_) -> None:
   with tempfile.TemporaryDirectory() as folder:
     names = make_sources(pathlib.Path(folder))
     measured = {
-      'decoding alone, 500x375': lambda: measure_decoding(names['large']),
-      'decoding alone, 1024x768': lambda: measure_decoding(names['huge']),
+      'decoding alone 500x375': lambda: measure_decoding(names['large']),
+      'decoding alone 1024x768': lambda: measure_decoding(names['huge']),
     }
     for name, make in cases(names).items():
       measured[name] = lambda make=make: measure(make)
