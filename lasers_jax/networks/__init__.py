@@ -1,6 +1,7 @@
 """Encoders and decoders, by name. Pairs take the same fields and share `f`."""
 
 from lasers_jax.networks.block import BlockDecoder, BlockEncoder
+from lasers_jax.networks.maskgit import MaskGITDecoder, MaskGITEncoder
 from lasers_jax.networks.resnet import ResNetDecoder, ResNetEncoder
 from lasers_jax.networks.vector import VectorDecoder, VectorEncoder
 from lasers_jax.networks.vqvae import VQVAEDecoder, VQVAEEncoder
@@ -10,12 +11,15 @@ NETWORKS = {
   'resnet': (ResNetEncoder, ResNetDecoder),
   'vector': (VectorEncoder, VectorDecoder),
   'block': (BlockEncoder, BlockDecoder),
+  'maskgit': (MaskGITEncoder, MaskGITDecoder),
 }
 
 __all__ = [
   'NETWORKS',
   'BlockDecoder',
   'BlockEncoder',
+  'MaskGITDecoder',
+  'MaskGITEncoder',
   'ResNetDecoder',
   'ResNetEncoder',
   'VQVAEDecoder',

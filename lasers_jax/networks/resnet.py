@@ -7,6 +7,7 @@ numbers of nearest neighbour and 3x3 at 4/9 of the products.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,22 +24,27 @@ def normalize(x: jax.Array, dtype) -> jax.Array:
 
 
 class ResidualBlock(nn.Module):
-  """Adds two times (GroupNorm, swish, conv3x3): [B, H, W, C] -> [.., features].
+  """Adds a residual of two convolutions: [B, H, W, C] -> [.., features].
 
-  A 1x1 convolution brings x to `features` where they differ from C.
+  It is two times (GroupNorm, `activation`, conv3x3). A 1x1 convolution brings x
+  to `features` where they differ from C. `use_bias` is of all convolutions.
   """
 
   features: int
   dtype: jnp.dtype = jnp.float32
+  activation: Callable[[jax.Array], jax.Array] = nn.swish
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x):
+    def conv(size, name=None):
+      return layers.conv(self.features, size, self.dtype, self.use_bias, name)
+
     h = x
     for _ in range(2):
-      h = nn.swish(normalize(h, self.dtype))
-      h = layers.conv(self.features, 3, self.dtype)(h)
+      h = conv(3)(self.activation(normalize(h, self.dtype)))
     if x.shape[-1] != self.features:
-      x = layers.conv(self.features, 1, self.dtype, name='shortcut')(x)
+      x = conv(1, 'shortcut')(x)
     return x + h
 
 
