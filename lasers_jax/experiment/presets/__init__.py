@@ -1,14 +1,22 @@
-"""Parts of configs by name: bottlenecks, decoders, autoencoders."""
+"""Parts of configs by name: bottlenecks, decoders, autoencoders, papers."""
 
 import copy
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from lasers_jax.experiment import settings
-from lasers_jax.experiment.presets import autoencoders, bottlenecks, decoders
+from lasers_jax.experiment.presets import (
+  autoencoders,
+  bottlenecks,
+  decoders,
+  papers,
+)
 
 
-def complete(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
+def complete(
+  config: Mapping[str, Any], argument: str, *over: Mapping[str, Any]
+) -> dict[str, Any]:
   """Returns a config with the bottleneck and the decoder of an argument.
 
   Args:
@@ -16,6 +24,7 @@ def complete(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
       bottleneck and the weights of the argument.
     argument: the name of a bottleneck, and after plus signs names of parts of
       `decoders`, as in 'vq+gan'.
+    over: others, which overrule the parts, too.
 
   Raises:
     InputError: a name is unknown.
@@ -25,7 +34,24 @@ def complete(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
   codes = {'K': section.pop('K')} if 'K' in section else {}
   chosen = _sections(*bottlenecks.choose(name, **codes))
   found = merge(chosen, {**config, 'bottleneck': section})
-  return add_decoder(found, parts)
+  decoders.add(found, parts)
+  return settings.with_defaults(functools.reduce(merge, over, found))
+
+
+def published(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
+  """Returns a config in the settings of papers, for images of 256 pixels.
+
+  Args:
+    config: nested dictionaries that differ from them; see `papers`.
+    argument: as of `complete`.
+
+  Raises:
+    InputError: a name is unknown.
+  """
+  name, *parts = argument.split('+')
+  sections = papers.of_bottleneck(name, parts)
+  over = papers.of_parts(name, parts)
+  return complete(merge(sections, config), argument, *over)
 
 
 def of_vectors(
