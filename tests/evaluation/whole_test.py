@@ -28,6 +28,9 @@ NETWORKS = {
   ),
   'block': dict(name='block', D=4, f=4, channels=8, blocks=1),
   'vector': dict(name='vector', D=4, side=4, channels=4, num_downsamples=1),
+  'maskgit': dict(
+    name='maskgit', D=4, channels=8, multipliers=(1, 2), blocks=1
+  ),
 }
 DIFFUSION = dict(
   name='diffusion',
@@ -44,6 +47,7 @@ CASES = {
   'resnet-vq': ('resnet', VQ, DEFAULT),
   'block-kl': ('block', dict(name='kl'), DEFAULT),
   'vector-residual': ('vector', dict(name='residual', inner=VQ), DEFAULT),
+  'maskgit-none': ('maskgit', dict(name='none'), DEFAULT),
   'vqvae-vq-diffusion': ('vqvae', VQ, DIFFUSION),
 }
 
