@@ -23,6 +23,7 @@ its four latents is not known (--config.network.D=4, 8, 16 or 32).
 Estimates by --dry_run; the hours are the steps times the compiler's cycles, and
 do not count waiting for images or other chips:
 
+  vq+gan       v5e:16x16   2.8 of 15.75 GiB a chip   64 ms a step   3.6 hours
   none+swycc   v5e:16x16   6.3 of 15.75 GiB a chip   94 ms a step   26 hours
 """
 
