@@ -21,6 +21,7 @@ from absl import app, flags
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck, Latent
 from lasers_jax.core.images import to_float
+from lasers_jax.core.memory import keep_freed_memory
 from lasers_jax.decoders import Plain
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
@@ -87,6 +88,7 @@ def ratio(times, name: str, base: str) -> float:
 
 
 def main(_) -> None:
+  keep_freed_memory()  # as every program does
   shape = (_BATCH.value, _SIDE.value, _SIDE.value, 3)
   images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
   steps = {f'JAX {n}': jax_step(n, images) for n in ('lasers', 'vq', 'none')}

@@ -18,6 +18,7 @@ from absl import logging as absl_logging
 from lasers_jax.cli import command_line
 from lasers_jax.core import signals
 from lasers_jax.core.distributed import initialize_distributed, log_process
+from lasers_jax.core.memory import keep_freed_memory
 from lasers_jax.core.storage import CACHE
 from lasers_jax.errors import InputError, TrainingError
 
@@ -152,6 +153,7 @@ def set_up_jax(saves: bool = False) -> None:
   Raises:
     InputError: the processes do not meet, or there is no such device.
   """
+  keep_freed_memory()
   jax.config.update('jax_enable_preemption_service', saves)
   place = initialize_distributed()
   try:
