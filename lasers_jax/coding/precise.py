@@ -90,7 +90,7 @@ def pursue_precisely(
   """
   rows = dictionary.T
   squares = jnp.sum(rows**2, axis=1)
-  s, sites = options.sparsity, jnp.arange(len(signals), dtype=jnp.int32)
+  s, columns = options.sparsity, jnp.arange(len(rows), dtype=jnp.int32)[None]
 
   def choose(state: _State) -> Array:
     scores = matmul(state.rest, dictionary)
@@ -124,7 +124,8 @@ def pursue_precisely(
       rest = state.rest - along[:, None] * vector
     if options.selection == 'ols':
       beyond = beyond - matmul(vector, dictionary) ** 2
-    taken = state.taken.at[sites, atom].set(True)
+    # No scatter: over several devices it would gather the atoms of all sites.
+    taken = state.taken | (atom[:, None] == columns)
     count = state.count + going
     state = _State(
       basis, atoms, coefficients, rest, taken, beyond, going, count
