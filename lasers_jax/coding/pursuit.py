@@ -203,8 +203,7 @@ def _pursue_quickly(
     gain = best if options.positive else jnp.abs(best)
     going &= gain > CORRELATION_FLOOR * norm * jnp.sqrt(square)
     if residual_norm is not None:
-      rest = signals - _combine(dictionary.T, chosen)
-      going &= _norm(rest) > residual_norm
+      going &= _norm(form.residual(chosen)) > residual_norm
     if limit is not None:
       going &= k < limit
     near = squared_sine <= GRAM_FLOOR * square
@@ -231,6 +230,7 @@ class _Gram:
   """Correlations from rows of the Gram matrix: D'r = D'x - sum c_j G[i_j]."""
 
   def __init__(self, signals, dictionary, gram, options):
+    self._signals, self._rows = signals, dictionary.T
     self._gram, self._options = gram, options
     self._start = matmul(signals, dictionary)
 
@@ -259,31 +259,47 @@ class _Gram:
     products = take(gram, chosen.atoms * k + atom[None])
     return start, products, take(gram, atom * (k + 1))
 
+  def residual(self, chosen: Chosen) -> Array:
+    """Returns x - D_I c: [b, D]."""
+    rows = [take(self._rows, atom) for atom in chosen.atoms]
+    return self._signals - _weighted(chosen.coefficients, rows)
+
 
 class _Residual:
-  """Correlations from residuals: D'(x - D_I c). No array is [K, K]."""
+  """Correlations from residuals: D'(x - D_I c). No array is [K, K].
+
+  The rows of the chosen atoms are kept: where a mesh splits K, each comes from
+  another device.
+  """
 
   def __init__(self, signals, dictionary, options):
     self._signals, self._dictionary = signals, dictionary
     self._rows, self._options = dictionary.T, options
+    self._chosen = []  # [b, D] each
     # As in _Gram, one vector of the basis after the other.
     self._squares = self._rest = jnp.sum(dictionary**2, axis=0, keepdims=True)
 
   def choose(self, chosen: Chosen) -> Array:
-    residual = self._signals - _combine(self._rows, chosen)
+    residual = self.residual(chosen)
     if self._options.precision == 'bfloat16':
-      return self._choose_roughly(residual)
+      atom, row = self._choose_roughly(residual)
+    else:
+      atom = self._choose_exactly(residual, chosen)
+      row = take(self._rows, atom)
+    self._chosen.append(row)
+    return atom
+
+  def _choose_exactly(self, residual: Array, chosen: Chosen) -> Array:
     scores = matmul(residual, self._dictionary)
     if self._options.positive:
       return largest(scores)
-    if self._options.selection == 'omp' or not chosen.atoms.shape[0]:
+    if self._options.selection == 'omp' or not self._chosen:
       return largest(_magnitude(scores))
-    last = chosen._replace(coefficients=chosen.inverse[-1])
-    last = _combine(self._rows, last)
+    last = _weighted(chosen.inverse[-1], self._chosen)
     self._rest -= matmul(last, self._dictionary) ** 2
     return largest(ols_scores(scores, self._rest, self._squares))
 
-  def _choose_roughly(self, residual: Array) -> Array:
+  def _choose_roughly(self, residual: Array) -> tuple[Array, Array]:
     """Chooses by products in bfloat16, the best two compared in float32."""
     scores = jnp.dot(
       residual.astype(jnp.bfloat16),
@@ -292,23 +308,26 @@ class _Residual:
     )
     size = jax.nn.relu if self._options.positive else _magnitude
     if not self._options.rescore:
-      return largest(size(scores))
+      atom = largest(size(scores))
+      return atom, take(self._rows, atom)
     first, second = largest_two(size(scores))
-    one, two = (
-      size(jnp.sum(take(self._rows, atom) * residual, axis=1))
-      for atom in (first, second)
-    )
+    rows = take(self._rows, first), take(self._rows, second)
+    one, two = (size(jnp.sum(row * residual, axis=1)) for row in rows)
     second_wins = (two > one) | ((two == one) & (second < first))
-    return jnp.where(second_wins, second, first)
+    row = jnp.where(second_wins[:, None], rows[1], rows[0])
+    return jnp.where(second_wins, second, first), row
 
   def inspect(self, atom: Array, chosen: Chosen):
-    row = take(self._rows, atom)
+    *others, row = self._chosen
     start = jnp.sum(row * self._signals, axis=1)
     products = jnp.zeros(chosen.atoms.shape, jnp.float32)
-    for j, atom in enumerate(chosen.atoms):
-      other = take(self._rows, atom)
+    for j, other in enumerate(others):
       products = products.at[j].set(jnp.sum(row * other, axis=1))
     return start, products, jnp.sum(row**2, axis=1)
+
+  def residual(self, chosen: Chosen) -> Array:
+    rows = self._chosen[: len(chosen.atoms)]
+    return self._signals - _weighted(chosen.coefficients, rows)
 
 
 class _NonnegativeFit:
@@ -352,12 +371,6 @@ def _weighted(weights: Array, rows: list[Array]) -> Array:
   pairs = zip(weights, rows, strict=True)
   terms = (weight[:, None] * row for weight, row in pairs)
   return jnp.asarray(sum(terms, start=0.0))
-
-
-def _combine(rows: Array, chosen: Chosen) -> Array:
-  """Sums the chosen atoms by their coefficients: [b, D]."""
-  atoms = [take(rows, atom) for atom in chosen.atoms]
-  return _weighted(chosen.coefficients, atoms)
 
 
 def _normalize(signals: Array) -> tuple[Array, Array, Array]:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -62,6 +63,16 @@ def test_only_a_cpu_computes_the_gram_matrix(platform):
   assert (f'tensor<{K}x{K}xf32>' in lowered(omp, platform)) == (
     platform == 'cpu'
   )
+
+
+def test_each_step_of_an_accelerator_fetches_the_rows_of_one_atom():
+  # Where a mesh splits K, each of these gathers is a transfer.
+  fetches = []
+  for s in (2, 3, 4):
+    text = lowered(lambda x, y, s=s: coding.batch_omp(x, y, s), 'tpu')
+    rows = rf'"stablehlo.gather".*-> tensor<{N}x{D}xf32>'
+    fetches.append(len(re.findall(rows, text)))
+  np.testing.assert_array_equal(np.diff(fetches), [1, 1])
 
 
 @pytest.mark.parametrize('platform', PLATFORMS)
