@@ -397,4 +397,12 @@ TABLES = {
       Column('% in the range coder', 'decode_coder'),
     ),
   ),
+  'speed-data': Table(
+    'speed-data',
+    (
+      Column('images', 'name'),
+      Column('a CPU second, before', 'before'),
+      Column('now', 'now'),
+    ),
+  ),
 }

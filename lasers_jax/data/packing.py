@@ -166,7 +166,7 @@ def _write_all(
   with tqdm(
     total=len(source), initial=done, desc=title, unit='image', disable=None
   ) as bar:
-    if workers:
+    if workers and todo:
       made = _by_processes(todo, source, packing, workers, bar)
     else:
       made = (write_shard(job, source, packing, bar.update) for job in todo)
@@ -179,13 +179,13 @@ def _by_processes(
 ) -> Iterator[dict[str, Any]]:
   """Yields the notes of shards that processes write, in order."""
   context = multiprocessing.get_context('spawn')
-  count = context.Value('q', 0)
-  pool = concurrent.futures.ProcessPoolExecutor(
-    min(workers, len(jobs)) or 1, context, _start, (source, packing, count)
-  )
+  with apart():
+    count = context.Value('q', 0)
+    pool = concurrent.futures.ProcessPoolExecutor(
+      min(workers, len(jobs)), context, _start, (source, packing, count)
+    )
+    futures = [pool.submit(_work, job) for job in jobs]
   try:
-    with apart():
-      futures = [pool.submit(_work, job) for job in jobs]
     left, start = set(futures), bar.n
     while left:
       done, left = concurrent.futures.wait(

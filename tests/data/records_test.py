@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -346,8 +347,6 @@ def test_images_packed_too_small_are_refused(tmp_path):
 
 def test_a_million_records_open_at_once(tmp_path):
   """Nothing is read but the manifest, whose size is that of the shards."""
-  import time
-
   pack(_Arrays(), str(tmp_path), Packing(per_shard=5))
   path = tmp_path / 'train' / MANIFEST
   manifest = json.loads(path.read_text())
@@ -376,10 +375,37 @@ def test_processes_write_the_same_bytes(folder, tmp_path):
   assert _files(tmp_path / 'one') == _files(tmp_path / 'two')
 
 
+@pytest.mark.slow
+def test_a_killed_program_goes_on_with_the_same_result(tmp_path):
+  for i in range(200):
+    save(tmp_path / 'set' / f'{i}.png', noise(200, 200, seed=i))
+  words = [f'folder:{tmp_path}/set', str(tmp_path / 'killed')]
+  words += ['--per_shard=10', '--splits=all', '--side=100', '--workers=2']
+  process = subprocess.Popen(
+    [sys.executable, '-c', _PROGRAM, 'pack', *words], cwd=ROOT,
+    stderr=subprocess.DEVNULL,
+  )  # fmt: skip
+  folder, start = tmp_path / 'killed' / 'all', time.monotonic()
+  while len([*folder.glob('*.json')]) < 3:  # the plan and two shards
+    assert process.poll() is None
+    assert time.monotonic() < start + 60
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  assert not (folder / MANIFEST).exists()
+  time.sleep(0.5)  # its processes see that it has ended
+  packing = Packing(100, per_shard=10)
+  for target in 'killed', 'whole':
+    pack_splits(words[0], str(tmp_path / target), packing, ['all'])
+  assert _files(tmp_path / 'killed') == _files(tmp_path / 'whole')
+
+
+_PROGRAM = 'from lasers_jax.cli.main import main; main()'
+
+
 def _program(*words):
-  program = 'from lasers_jax.cli.main import main; main()'
   return subprocess.run(
-    [sys.executable, '-c', program, 'pack', *words],
+    [sys.executable, '-c', _PROGRAM, 'pack', *words],
     capture_output=True, text=True, cwd=ROOT,
   )  # fmt: skip
 
