@@ -35,7 +35,7 @@ def stored(source: Any, index: int) -> Stored:
   if isinstance(source, StoredImages):
     return source.stored(index)
   item = source[index]
-  return Stored(encode(item['image'], 'png'), item['label'], str(index))
+  return Stored(encode(item['image'], 'png'), int(item['label']), str(index))
 
 
 def item_of(image: Stored) -> dict:

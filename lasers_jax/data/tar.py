@@ -5,6 +5,7 @@ size are enough to read one.
 """
 
 import concurrent.futures
+import functools
 import hashlib
 import io
 import json
@@ -24,6 +25,7 @@ from lasers_jax.data.listing import Progress, count_reasons, endings
 from lasers_jax.data.slices import rows_of
 from lasers_jax.data.sources import fingerprint_of
 from lasers_jax.data.stored import Stored, item_of
+from lasers_jax.data.together import by_the_first
 from lasers_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -120,7 +122,8 @@ def open_tar(rest: str, split: str, workdir: str | None = None) -> TarSource:
 
   At the first time each image is read to its end; those that cannot be read
   are left out, and counted on one line. The index of a shard is kept beside
-  it, `SHARD.index.npz`, or in a cache where nothing can be written there.
+  it, `SHARD.index.npz`, or in a cache where nothing can be written there. The
+  first of several processes does this for all.
 
   Args:
     rest: a path or a glob of shards that are not compressed.
@@ -130,6 +133,10 @@ def open_tar(rest: str, split: str, workdir: str | None = None) -> TarSource:
   Raises:
     InputError: no image is left, or a shard is compressed or no tar file.
   """
+  return by_the_first(functools.partial(_open, rest, split))
+
+
+def _open(rest: str, split: str) -> TarSource:
   files = files_of('tar', rest)
   name = f'tar:{rest}'
   paths, belongs = members_of(name, split, files)

@@ -150,7 +150,12 @@ class _Arrays:
     return {'image': noise(40, 30, seed=index), 'label': index}
 
 
-def test_arrays_are_packed_without_loss(tmp_path):
+def test_arrays_are_packed_without_loss(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    _Arrays,
+    '__getitem__',
+    lambda _, i: {'image': noise(40, 30, seed=i), 'label': np.int64(i)},
+  )
   pack(_Arrays(), str(tmp_path), _SMALL)
   _equal(open_source(f'records:{tmp_path}', 'train'), _Arrays())
 
