@@ -20,11 +20,14 @@ of training takes so many operations (GFLOP) an image:
 2412.02692, README of TencentARC/SEED-Voken. [5] arXiv 2409.02529; of which of
 its four latents is not known (--config.network.D=4, 8, 16 or 32).
 
-Estimates by --dry_run; the hours are the steps times the compiler's cycles, and
-do not count waiting for images or other chips:
+Estimates by --dry_run, for a device: time by the compiler's cycles on v5e, and
+at 40 % of the peak on H100, without waiting for images or other devices.
 
-  vq+gan       v5e:16x16   2.8 of 15.75 GiB a chip   64 ms a step   3.6 hours
-  none+swycc   v5e:16x16   6.3 of 15.75 GiB a chip   94 ms a step   26 hours
+  vq+gan      v5e:16x16   2.8 of 15.8 GiB        64 ms a step       3.6 hours
+  vq+gan      h100:8     27.8 of 59.3 GiB       109 ms a step       6.0 hours
+  ibq+gan     h100:8     41.4 of 59.3 GiB       192 ms a step        88 hours
+  none+swycc  v5e:16x16   6.8 of 15.8 GiB        94 ms a step        26 hours
+  none+swycc  h100:8     42.1 of 59.3 GiB       176 ms a step        49 hours
 """
 
 from ml_collections import ConfigDict
