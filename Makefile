@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/photos
 DEMO_FLAGS ?=
 
-.PHONY: install demo test quick lint docs
+.PHONY: install compiler demo test quick lint docs
 
 install: $(VENV)/installed
 
@@ -29,6 +29,10 @@ $(VENV)/core: requirements.txt pyproject.toml
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(call set_up,.[dev])
 	touch $@
+
+# The compiler for TPUs, which needs none: its tests skip where it is missing.
+compiler: install
+	$(call set_up,.[dev,tpu])
 
 demo: $(VENV)/core
 	$(BIN)/python train.py --config=configs/photos.py:lasers \
