@@ -87,6 +87,14 @@ def ratio(times, name: str, base: str) -> float:
   )
 
 
+def against_torch(times, name: str) -> str:
+  """Returns the time of PyTorch's step over that of a JAX step, or ''."""
+  peer = name.replace('JAX', 'PyTorch')
+  return (
+    f'{ratio(times, peer, name):.2f}' if peer in times.keys() - {name} else ''
+  )
+
+
 def main(_) -> None:
   keep_freed_memory()  # as every program does
   shape = (_BATCH.value, _SIDE.value, _SIDE.value, 3)
@@ -103,14 +111,18 @@ def main(_) -> None:
     f'{jax.devices()[0].device_kind}, batch {_BATCH.value}, '
     f'{_SIDE.value}×{_SIDE.value} pixels, {_ROUNDS.value} rounds\n'
   )
-  print('| step | ms | images/s | × JAX vq | fraction of the bottleneck |')
-  print('|---|---|---|---|---|')
+  print(
+    '| step | ms | images/s | × JAX vq | PyTorch : JAX '
+    '| fraction of the bottleneck |'
+  )
+  print('|---|---|---|---|---|---|')
   for name, seconds in times.items():
     ms = 1e3 * statistics.median(seconds)
     fraction = 1 - 1 / ratio(times, name, name.split()[0] + ' none')
     print(
       f'| {name} | {ms:.1f} | {1e3 * _BATCH.value / ms:.0f} '
-      f'| {ratio(times, name, "JAX vq"):.2f} | {max(fraction, 0):.0%} |'
+      f'| {ratio(times, name, "JAX vq"):.2f} | {against_torch(times, name)} '
+      f'| {max(fraction, 0):.0%} |'
     )
 
 

@@ -62,7 +62,8 @@ def _forwards(x, kernel, padding):
 
 def _backwards(padding, inputs, gradient):
   def plain(x, kernel, gradient):
-    return jax.vjp(lambda *xs: _convolve(*xs, padding), x, kernel)[1](gradient)
+    _, back = jax.vjp(functools.partial(_convolve, padding=padding), x, kernel)
+    return back(gradient)
 
   by_windows = functools.partial(_by_windows, padding=padding)
   if not _windows_pay(inputs[1].shape, gradient):
