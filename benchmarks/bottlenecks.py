@@ -2,7 +2,8 @@
 
   python benchmarks/bottlenecks.py
 
-Random latents, float32, on the CPU with all cores, compilation apart. The
+Random latents, float32, on the CPU with all cores (--platform= takes the
+device that JAX finds, and PyTorch its card), compilation apart. The
 forward pass is that of training: codes, losses and new statistics of the
 codebook. Forward and backward adds the gradients to z and parameters of the
 losses and of the sum of c q, where c stands for the decoder's gradient; and
@@ -18,7 +19,10 @@ time, ours and the peer's in turns; a ratio is the median of the ratios within a
 round, since other work on the machine slows all of a round alike. What has run
 for --patience seconds sits out its further rounds. What needs more memory than
 there is, or more than --limit seconds to compile and run twice, is a dash with
-its reason below. Needs Linux. Prints tables in Markdown.
+its reason below. On another device than a CPU memory is what the compiled
+program needs besides its arguments, and of PyTorch the most that was allocated.
+Needs Linux. Prints tables in Markdown, and keeps them with --json: rows that
+the file has are not measured again.
 """
 
 import ctypes
@@ -34,11 +38,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from record import Record, device_line, synchronize_torch, torch_device
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from lasers_jax.bottlenecks import BOTTLENECKS, start
@@ -61,9 +67,19 @@ _WIDTH = flags.DEFINE_integer('width', 64, 'Width D of a latent.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of the interleaved run.')
 _PATIENCE = flags.DEFINE_float('patience', 12, 'Seconds of a pass, at most.')
 _LIMIT = flags.DEFINE_float('limit', 240, 'Seconds of a memory job.')
+_PLATFORM = flags.DEFINE_string('platform', 'cpu', 'Of JAX; empty: any.')
+_JSON = flags.DEFINE_string('json', '', 'File of the results.')
 _JOB = flags.DEFINE_list('job', [], 'For internal use: the job of a process.')
 
-Passes = dict[str, Callable[[], None]]
+
+class Pass(NamedTuple):
+  """A pass to time; `memory` is the MiB that it needs, where that is known."""
+
+  run: Callable[[], None]
+  memory: Callable[[], float]
+
+
+Passes = dict[str, Pass]
 
 
 def settings(label: str, k: int):
@@ -111,7 +127,8 @@ def ours(label: str, k: int) -> Passes:
       state, results = compiled(state, *inputs)
       jax.block_until_ready((state, results))
 
-    return run
+    analysis = compiled.memory_analysis()
+    return Pass(run, lambda: analysis.temp_size_in_bytes / 2**20)
 
   programs = make_programs(module, weights)
   return dict(zip(PASSES, map(build, programs), strict=True))
@@ -156,15 +173,17 @@ def theirs(label: str, k: int) -> Passes:
   torch.set_num_threads(CORES)
   torch.manual_seed(0)
   section, weights = settings(label, k)
-  module, options = their_module(section, weights), {}
+  device = torch_device()
+  module, options = their_module(section, weights).to(device), {}
   if 'temperature' in section:
     options['inv_temperature'] = 1 / section['temperature']
-  z, c = (torch.from_numpy(latents(i)).flatten(1, 2) for i in (0, 1))
+  z, c = (torch.from_numpy(latents(i)).flatten(1, 2).to(device) for i in (0, 1))
   z.requires_grad_()
 
   def forward() -> None:
     with torch.no_grad():
       module(z, **options)
+    synchronize_torch()
 
   def both() -> None:
     quantized, _, *losses = module(z, **options)
@@ -172,8 +191,16 @@ def theirs(label: str, k: int) -> Passes:
     (torch.sum(quantized * c) + loss).backward()
     z.grad = None
     module.zero_grad(set_to_none=True)
+    synchronize_torch()
 
-  return dict(zip(PASSES, (forward, both), strict=True))
+  def memory() -> float:
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    both()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+  passes = (Pass(run, memory) for run in (forward, both))
+  return dict(zip(PASSES, passes, strict=True))
 
 
 def their_module(section, weights):
@@ -224,7 +251,10 @@ def bytes_of(field: str, file: str) -> int:
 
 def peak_memory(label: str, k: int, side: str) -> float:
   """Measures the MiB that forward and backward add to those before."""
-  run = BUILDERS[side](label, k)['both']
+  run, memory = BUILDERS[side](label, k)['both']
+  if jax.default_backend() != 'cpu':
+    run()
+    return memory()
   run()  # what the first call loads is not of the others
   gc.collect()
   ctypes.CDLL('libc.so.6').malloc_trim(0)
@@ -247,7 +277,7 @@ def seconds(function: Callable[[], None], minimum: float) -> float:
 def interleaved(label: str, k: int, *sides: str) -> dict[str, list[float]]:
   """Times the passes of a row in turns: seconds of the rounds of each."""
   passes = {side: BUILDERS[side](label, k) for side in sides}
-  methods = {f'{s} {p}': passes[s][p] for p in PASSES for s in sides}
+  methods = {f'{s} {p}': passes[s][p].run for p in PASSES for s in sides}
   times = {name: [] for name in methods}
   spent = dict.fromkeys(methods, 0.0)
   for _ in range(_ROUNDS.value):
@@ -261,12 +291,22 @@ def interleaved(label: str, k: int, *sides: str) -> dict[str, list[float]]:
   return times
 
 
+def device(*_) -> str:
+  """Returns the device of a job: a TPU belongs to one process at a time."""
+  return device_line()
+
+
+JOBS = {'memory': peak_memory, 'time': interleaved, 'device': device}
+
+
 def do(kind: str, label: str, k: str, *sides: str) -> None:
   """Does the job of a process; prints its result, or why it fails."""
-  jax.config.update('jax_platforms', 'cpu')
+  if _PLATFORM.value:
+    jax.config.update('jax_platforms', _PLATFORM.value)
   most = bytes_of('MemAvailable', 'meminfo') - SPARE
-  resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-  job = {'memory': peak_memory, 'time': interleaved}[kind]
+  if jax.default_backend() == 'cpu':  # a card's driver maps more than there is
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+  job = JOBS[kind]
   try:
     found = {'result': job(label, int(k), *sides)}
   except (MemoryError, RuntimeError) as error:
@@ -293,14 +333,15 @@ def process(failures: list[str], *job):
   return found.get('result')
 
 
-def measure(failures: list[str], label: str, k: int) -> list[str]:
-  """Measures a row, and returns the cells of its table."""
+def measure(label: str, k: int) -> dict:
+  """Measures a row: MiB, seconds of the rounds, and failures."""
+  failures = []
   has = label.split('-')[0] in PEER_HAS and importlib.util.find_spec(PEER)
   sides = BUILDERS if has else ['ours']
   memory = {x: process(failures, 'memory', label, k, x) for x in sides}
   alive = [side for side, x in memory.items() if x is not None]
   times = (alive and process(failures, 'time', label, k, *alive)) or {}
-  return cells(memory, times)
+  return {'memory': memory, 'seconds': times, 'failures': failures}
 
 
 def number(x: float | None, digits: int = 1) -> str:
@@ -330,6 +371,15 @@ def main(_) -> None:
   if _JOB.value:
     return do(*_JOB.value)
   n, d = _IMAGES.value * SIDE**2, _WIDTH.value
+  record = Record(
+    _JSON.value,
+    __doc__,
+    process([], 'device', '', 0),
+    cores=CORES,
+    n=n,
+    d=d,
+    rounds=_ROUNDS.value,
+  )
   print(f'{CORES} cores, N = {n}, D = {d}, {_ROUNDS.value} rounds')
   columns = 'fwd, ms', 'fwd + bwd, ms', 'MiB'
   header = [f'{side}: {column}' for side in BUILDERS for column in columns]
@@ -340,8 +390,14 @@ def main(_) -> None:
     print_row(['---'] * len(header))
     failures = []
     for label in _NAMES.value:
-      print_row([label, *measure(failures, label, k)])
+      name = f'{label}, K = {k}'
+      if name not in record:
+        record.add(name, **measure(label, k))
+      row = record.rows[name]
+      print_row([label, *cells(row['memory'], row['seconds'])])
+      failures += row['failures']
     print('', *failures, sep='\n')
+  record.finish()
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ that of :vq+wide, which has as many parameters as both parts of :vq+swycc, and
 the latter's U-Net, by solver and steps, with and without guidance. One
 interleaved run of --rounds; medians, and medians of the ratios to the first
 one within a round. Memory is what the compiled program asks for besides its
-arguments, as XLA says. Prints a table in Markdown.
+arguments, as XLA says. Prints a table in Markdown, and keeps it with --json.
 """
 
 import statistics
@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from record import Record
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from configs import cifar10
@@ -29,6 +30,7 @@ from lasers_jax.experiment import settings
 _SIDE = flags.DEFINE_integer('side', 32, 'Side of an image in pixels.')
 _BATCH = flags.DEFINE_integer('batch', 32, 'Images at a time.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
+_JSON = flags.DEFINE_string('json', '', 'File of the results.')
 
 STEPS = (1, 2, 5, 10, 20, 50)
 ROWS: dict[str, dict | None] = {
@@ -39,6 +41,7 @@ ROWS: dict[str, dict | None] = {
   'heun, 10 steps': {'steps': 10, 'solver': 'heun'},
   'dpmpp_2m, 10 steps, guided': {'steps': 10, 'guidance': 2.0},
 }
+_ROWS = flags.DEFINE_integer('rows', len(ROWS), 'Rows to measure.')
 
 
 def build(name: str, fields: dict | None) -> tuple[Callable[[], None], float]:
@@ -62,7 +65,15 @@ def build(name: str, fields: dict | None) -> tuple[Callable[[], None], float]:
 
 
 def main(_) -> None:
-  rows = {name: build(name, fields) for name, fields in ROWS.items()}
+  record = Record(
+    _JSON.value,
+    __doc__,
+    side=_SIDE.value,
+    batch=_BATCH.value,
+    rounds=_ROUNDS.value,
+  )
+  some = list(ROWS.items())[: _ROWS.value]
+  rows = {name: build(name, fields) for name, fields in some}
   times = {name: [] for name in rows}
   for i in range(_ROUNDS.value + 1):
     for name, (call, _) in rows.items():
@@ -81,6 +92,8 @@ def main(_) -> None:
     ratios = [b / a for a, b in zip(first, times[name], strict=True)]
     ratio = statistics.median(ratios)
     print(f'| {name} | {each:.2f} | {ratio:.1f} | {memory:.0f} |')
+    record.add(name, ms=each, ratio=ratio, mib=memory)
+  record.finish()
 
 
 if __name__ == '__main__':

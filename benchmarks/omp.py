@@ -12,12 +12,13 @@ Peers take part where they are installed (`pip install spams-bin scikit-learn
 orthogonal-matching-pursuit-gpu`), with all cores: SPAMS, which selects as
 `ols` does; scikit-learn, on some of the signals and scaled; the PyTorch
 package, on 4096 signals at most and scaled. On an accelerator only the last
-one does, on the same card.
+one does, on the same card, and a plain OMP of PyTorch (torch_step.py).
 
 The lower bound is the work that every such method does, by XLA. On a CPU: the
 correlations, one pass of maxima over them, and the Gram matrix where K is
 below (S - 1) N. On an accelerator: the traffic of the correlations, written
-and read once a step. Prints tables in Markdown.
+and read once a step, by a kernel that copies. Prints tables in Markdown; with
+--json also to a file, and shapes that it has are not measured again.
 """
 
 import importlib.util
@@ -32,6 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from problems import Problem, is_tie, random_problem
+from record import Record, synchronize_torch, torch_device
 
 from lasers_jax.coding import batch_omp, reconstruct
 
@@ -43,6 +46,7 @@ _SHAPES = flags.DEFINE_list(
   '4096x256x4096x16,2048x256x2048x2,1024x64x16384x4',
   'What to code: NxDxKxS, signals x width x atoms x sparsity.',
 )
+_JSON = flags.DEFINE_string('json', '', 'File of the results.')
 
 CORES = len(os.sched_getaffinity(0))
 CHECKED = 128  # signals whose supports are compared with scikit-learn's
@@ -54,12 +58,7 @@ OURS = {
 SPAMS = f'SPAMS, {CORES} threads'
 SINGLE = 'SPAMS, 1 thread'
 SKLEARN, TORCH, BOUND = 'scikit-learn', 'PyTorch package', 'lower bound'
-
-
-class Problem(NamedTuple):
-  signals: np.ndarray  # [N, D]
-  atoms: np.ndarray  # [D, K]
-  s: int
+PLAIN = 'plain PyTorch'
 
 
 class Method(NamedTuple):
@@ -68,14 +67,6 @@ class Method(NamedTuple):
   run: Callable[[], Any]
   scale: float = 1.0
   once: Callable[[], Any] | None = None
-
-
-def random_problem(n: int, d: int, k: int, s: int) -> Problem:
-  rng = np.random.default_rng(0)
-  atoms = rng.standard_normal((d, k))
-  atoms /= np.linalg.norm(atoms, axis=0)
-  signals = rng.standard_normal((n, d))
-  return Problem(signals.astype(np.float32), atoms.astype(np.float32), s)
 
 
 def make_methods(problem: Problem) -> dict[str, Method]:
@@ -89,6 +80,8 @@ def make_methods(problem: Problem) -> dict[str, Method]:
       methods[SKLEARN] = scikit_learn(problem)
   if importlib.util.find_spec('orthogonal_matching_pursuit_gpu'):
     methods[TORCH] = torch_package(problem)
+  if jax.default_backend() == 'gpu' and importlib.util.find_spec('torch'):
+    methods[PLAIN] = plain_torch(problem)
   return methods
 
 
@@ -149,8 +142,7 @@ def torch_package(problem: Problem) -> Method:
   import torch
   from orthogonal_matching_pursuit_gpu import run_omp
 
-  on_cpu = jax.default_backend() == 'cpu'
-  device = 'cpu' if on_cpu else 'cuda'
+  device = torch_device()
   torch.set_num_threads(CORES)
   part = min(len(problem.signals), 4096)
   signals = torch.from_numpy(problem.signals[:part]).to(device)
@@ -158,10 +150,24 @@ def torch_package(problem: Problem) -> Method:
 
   def run():
     run_omp(atoms, signals, problem.s, normalize=False, fit_intercept=False)
-    if not on_cpu:
-      torch.cuda.synchronize()
+    synchronize_torch()
 
   return Method(run, len(problem.signals) / part)
+
+
+def plain_torch(problem: Problem) -> Method:
+  import torch
+  import torch_step
+
+  device = torch_device()
+  signals = torch.from_numpy(problem.signals).to(device)
+  atoms = torch.from_numpy(problem.atoms).to(device)
+
+  def run():
+    torch_step.sparse_code(signals, atoms, problem.s)
+    synchronize_torch()
+
+  return Method(run)
 
 
 def seconds(function: Callable[[], Any], minimum: float = 0.1) -> float:
@@ -212,22 +218,6 @@ def scikit_learn_support(problem: Problem) -> np.ndarray:
   return np.nonzero(dense.T)[1].reshape(len(signals), problem.s)
 
 
-def is_tie(signal, atoms, chosen, selection: str) -> bool:
-  """Returns whether each choice is the best one up to float32's rounding."""
-  signal, atoms = signal.astype(np.float64), atoms.astype(np.float64)
-  for step, atom in enumerate(chosen):
-    before = chosen[:step]
-    basis = np.linalg.qr(atoms[:, before])[0]
-    rest = atoms - basis @ (basis.T @ atoms)
-    worth = np.abs(signal @ rest)
-    if selection == 'ols':
-      worth /= np.maximum(np.linalg.norm(rest, axis=0), 1e-6)
-    worth[before] = 0
-    if worth[atom] < worth.max() - 1e-6 * np.linalg.norm(signal):
-      return False
-  return True
-
-
 def agreement(problem: Problem, found, reference, selection: str) -> str:
   """Returns how many of the supports are equal, and how many are ties."""
   signals, atoms, _ = problem
@@ -273,13 +263,31 @@ def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     print('| ' + ' | '.join(row) + ' |')
 
 
+def bandwidth(shape: str, bound: float) -> float | None:
+  """Returns the bytes a second of the copy that the bound is, if it is one."""
+  n, _, k, s = map(int, shape.split('x'))
+  return None if jax.default_backend() == 'cpu' else 8 * s * n * k / bound
+
+
 def main(_) -> None:
   times, first, checks = {}, {}, {}
+  record = Record(_JSON.value, __doc__, rounds=_ROUNDS.value)
   for shape in _SHAPES.value:
-    print(f'coding {shape}', file=sys.stderr)
-    problem = random_problem(*map(int, shape.split('x')))
-    times[shape], first[shape] = measure(make_methods(problem), _ROUNDS.value)
-    checks[shape] = check(problem)
+    if shape not in record:
+      print(f'coding {shape}', file=sys.stderr)
+      problem = random_problem(*map(int, shape.split('x')))
+      rounds, once = measure(make_methods(problem), _ROUNDS.value)
+      record.add(
+        shape,
+        seconds=rounds,
+        first_call=once,
+        checks=check(problem),
+        bandwidth=bandwidth(shape, statistics.median(rounds[BOUND])),
+      )
+    row = record.rows[shape]
+    times[shape], first[shape] = row['seconds'], row['first_call']
+    checks[shape] = row['checks']
+  record.finish()
   names = list(next(iter(times.values())))
   print(
     f'{jax.devices()[0].device_kind}, {CORES} cores, '
@@ -290,8 +298,8 @@ def main(_) -> None:
     ms = [1e3 * statistics.median(times[shape][name]) for name in names]
     return [f'{x:.1f}' if x < 100 else f'{x:.0f}' for x in ms]
 
-  pairs = [('omp', x) for x in (SPAMS, SINGLE, SKLEARN, TORCH)]
-  pairs += [('ols', SPAMS), ('fast', SPAMS), ('fast', TORCH)]
+  pairs = [('omp', x) for x in (SPAMS, SINGLE, SKLEARN, TORCH, PLAIN)]
+  pairs += [('ols', SPAMS), ('fast', SPAMS), ('fast', TORCH), ('fast', PLAIN)]
   pairs = [(us, peer) for us, peer in pairs if peer in names]
 
   def ratios(shape: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The same training step in plain PyTorch, for comparison."""
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -68,13 +69,15 @@ def sparse_code(signals, atoms, s: int):
   """Codes by OMP with normal equations: atoms, coefficients [N, S]."""
   gram, start = atoms.T @ atoms, signals @ atoms
   correlations = start.clone()
-  chosen = torch.empty(len(signals), 0, dtype=torch.long)
-  rows = torch.arange(len(signals))
+  device = signals.device
+  chosen = torch.empty(len(signals), 0, dtype=torch.long, device=device)
+  rows = torch.arange(len(signals), device=device)
   for k in range(s):
     best = correlations.abs()
     best[rows[:, None], chosen] = -1
     chosen = torch.cat([chosen, best.argmax(1, keepdim=True)], 1)
-    system = gram[chosen[:, :, None], chosen[:, None]] + 1e-6 * torch.eye(k + 1)
+    system = gram[chosen[:, :, None], chosen[:, None]]
+    system = system + 1e-6 * torch.eye(k + 1, device=device)
     factor = torch.linalg.cholesky(system)
     right = start.gather(1, chosen)[..., None]
     coefficients = torch.cholesky_solve(right, factor)[..., 0]
@@ -84,48 +87,93 @@ def sparse_code(signals, atoms, s: int):
   return chosen, coefficients
 
 
-def build(
-  name: str, images: np.ndarray, d: int, k: int, s: int
-) -> Callable[[], None]:
-  """Builds a function that does one step; see `train_step.jax_step`."""
-  torch.manual_seed(0)
-  encoder, decoder = networks(d)
-  atoms = nn.Parameter(F.normalize(torch.randn(d, k), dim=0))
-  codes = 0.1 * torch.randn(k, d)
-  counts, sums = torch.ones(k), codes.clone()
-  parameters = [*encoder.parameters(), *decoder.parameters()]
-  optimizer = torch.optim.Adam(
-    parameters + [atoms] * (name == 'lasers'), lr=1e-3
-  )
-  average = [p.detach().clone() for p in parameters]
-  batch = torch.from_numpy(images)
+class Coder(nn.Module):
+  """Codes latents [B, D, H, W]; returns what the decoder gets, and a loss.
 
-  def bottleneck(z):
-    signals = z.permute(0, 2, 3, 1).reshape(-1, d)
-    if name == 'none':
+  Args:
+    name: 'none', 'vq' or 'lasers'.
+    sizes: D, K, S.
+  """
+
+  def __init__(self, name: str, sizes: tuple[int, int, int]):
+    super().__init__()
+    d, k, self.s = sizes
+    self.name = name
+    atoms = F.normalize(torch.randn(d, k), dim=0)
+    self.atoms = nn.Parameter(atoms) if name == 'lasers' else atoms
+    codes = 0.1 * torch.randn(k, d)
+    buffers = {'codes': codes, 'counts': torch.ones(k), 'sums': codes.clone()}
+    for key, buffer in buffers.items():
+      self.register_buffer(key, buffer)
+
+  def forward(self, z):
+    if self.name == 'none':
       return z, 0.0
-    if name == 'vq':
-      quantized, extra = quantize(signals.detach(), codes, counts, sums), 0.0
+    b, d, h, w = z.shape
+    signals, extra = z.permute(0, 2, 3, 1).reshape(-1, d), 0.0
+    held = signals.detach()
+    if self.name == 'vq':
+      quantized = quantize(held, self.codes, self.counts, self.sums)
     else:
-      unit = F.normalize(atoms, dim=0)
-      chosen, coefficients = sparse_code(signals.detach(), unit.detach(), s)
+      unit = F.normalize(self.atoms, dim=0)
+      chosen, coefficients = sparse_code(held, unit.detach(), self.s)
       quantized = torch.einsum('ns,nsd->nd', coefficients, unit.T[chosen])
-      extra = F.mse_loss(quantized, signals.detach())
+      extra = F.mse_loss(quantized, held)
       quantized = quantized.detach()
     loss = extra + 0.25 * F.mse_loss(signals, quantized)
     passed = signals + (quantized - signals).detach()
-    b, _, h, w = z.shape
     return passed.reshape(b, h, w, d).permute(0, 3, 1, 2), loss
+
+
+def compiled(network: nn.Module) -> nn.Module:
+  """Compiles a network for a card, with products of TF32."""
+  torch.set_float32_matmul_precision('high')
+  torch.backends.cudnn.allow_tf32 = True
+  torch.backends.cudnn.benchmark = True
+  return torch.compile(network)
+
+
+def build(
+  name: str,
+  images: np.ndarray,
+  sizes: tuple[int, int, int],
+  device: str = 'cpu',
+  bfloat16: bool = False,
+) -> Callable[[], None]:
+  """Builds a function that does one step; see `train_step.jax_step`.
+
+  On a card the networks are compiled. With `bfloat16` they run under autocast.
+
+  Args:
+    sizes: D, K, S.
+  """
+  torch.manual_seed(0)
+  encoder, decoder = (network.to(device) for network in networks(sizes[0]))
+  if device != 'cpu':
+    encoder, decoder = compiled(encoder), compiled(decoder)
+  coder = Coder(name, sizes).to(device)
+  parameters = [*encoder.parameters(), *decoder.parameters()]
+  optimizer = torch.optim.Adam([*parameters, *coder.parameters()], lr=1e-3)
+  average = [p.detach().clone() for p in parameters]
+  batch = torch.from_numpy(images).to(device)
+
+  def autocast() -> contextlib.AbstractContextManager:
+    return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
   def run() -> None:
     x = batch.permute(0, 3, 1, 2).float() / 255 - 0.5
-    quantized, loss = bottleneck(encoder(x))
-    loss = loss + 10 * F.mse_loss(decoder(quantized), x)
+    with autocast():
+      z = encoder(x)
+    quantized, loss = coder(z.float())
+    with autocast():
+      decoded = decoder(quantized)
+    loss = loss + 10 * F.mse_loss(decoded.float(), x)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     with torch.no_grad():
       torch._foreach_lerp_(average, parameters, 1e-3)
-      atoms.copy_(F.normalize(atoms, dim=0))
+      for atoms in coder.parameters():
+        atoms.copy_(F.normalize(atoms, dim=0))
 
   return run
