@@ -190,7 +190,9 @@ def test_the_step_for_tpus_gathers_nothing_large(compiled):
   batches = {48, 12, 48 * 64, 12 * 64}
   for kind, arrays, _, origin in whole['collectives']:
     for _, shape in arrays:
-      assert not batches & set(shape), (kind, shape, origin)
+      # A revival looks for the sites of the largest errors among all.
+      if 'revive/top_k' not in origin:
+        assert not batches & set(shape), (kind, shape, origin)
 
 
 @pytest.mark.slow
