@@ -15,7 +15,7 @@ def with_shares(rows: list[Row]) -> list[Row]:
 
 
 def _said(row: Row) -> dict[str, Any]:
-  seconds = row['seconds_by_cycles'] or row['seconds_at_peak']
+  seconds = row['seconds_by_cycles']
   total, room = row['total_bytes'], row['memory']
   ways = row['mesh']['data'] * row['mesh']['fsdp']
   fsdp = row['mesh']['fsdp']
@@ -27,18 +27,13 @@ def _said(row: Row) -> dict[str, Any]:
     'share': 'does not fit' if row['too_large'] else f'{total / room:.0%}',
     'tflop': row['flops'] and row['flops'] / 1e12,
     'at_peak': row['seconds_at_peak'] and 1e3 * row['seconds_at_peak'],
-    'by_cycles': row['seconds_by_cycles'] and 1e3 * row['seconds_by_cycles'],
-    'rate': seconds and _rate(row, seconds),
+    'by_cycles': seconds and 1e3 * seconds,
+    'rate': seconds and row['batch_size'] / seconds,
     'exchanged': '; '.join(
       f'{x["count"]} {_SHORT.get(kind, kind)} {x["bytes"] / _MIB:.1f}'
       for kind, x in row['collectives'].items()
     ),
   }
-
-
-def _rate(row: Row, seconds: float) -> str:
-  bound = '' if row['seconds_by_cycles'] else 'below '
-  return f'{bound}{row["batch_size"] / seconds:,.0f}'
 
 
 def _gib(size: int | None) -> str:
@@ -58,7 +53,7 @@ TABLES = {
       Column('TFLOP', 'tflop', '.3g'),
       Column('ms at the peak', 'at_peak', '.3g'),
       Column('ms by cycles', 'by_cycles', '.3g'),
-      Column('images a second', 'rate'),
+      Column('images a second', 'rate', ',.0f'),
       Column('collectives, MiB', 'exchanged'),
     ),
     with_shares,
