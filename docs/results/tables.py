@@ -362,7 +362,17 @@ TABLES = {
       Column('ms', 'milliseconds', '.1f'),
       Column('images a second', 'images_per_second'),
       Column('× JAX vq', 'ratio', '.2f'),
+      Column('PyTorch : JAX', 'peer_ratio', '.2f'),
       Column('% in the bottleneck', 'bottleneck'),
+    ),
+  ),
+  'speed-layers': Table(
+    'speed-layers',
+    (
+      Column('layer', 'name'),
+      Column('JAX, ms', 'milliseconds', '.2f'),
+      Column('PyTorch, ms', 'peer', '.2f'),
+      Column('PyTorch : JAX', 'ratio', '.2f'),
     ),
   ),
   'speed-decoders': Table(
