@@ -109,10 +109,15 @@ def make_steps(images: np.ndarray) -> dict[str, Step]:
 
 
 def measure(steps: dict[str, Step], rounds: int):
-  """Times each step once a round; the first two rounds warm up."""
+  """Times each step once a round; the first two rounds warm up.
+
+  A pause before each lets the threads of PyTorch go to sleep: they wait for
+  more work in a loop, which would take a core from the next step.
+  """
   times = {name: [] for name in steps}
   for i in range(rounds + 2):
     for name, step in steps.items():
+      time.sleep(0.05)
       start = time.perf_counter()
       step(_STEPS.value)
       if i >= 2:
