@@ -85,7 +85,7 @@ def test_commands_are_those_of_the_programs(page, name, words, monkeypatch):
   if words == ['--help']:
     return
   if name in ('train', 'compare'):
-    assert given['workdir']
+    assert given['workdir'] or given.get('dry_run')
     config = given['config'].to_dict()
     settings.from_config(config)
   if name == 'compare':

@@ -24,22 +24,25 @@ from lasers_jax.experiment import dry_run
 from lasers_jax.experiment.loop import train_and_evaluate
 from lasers_jax.report import estimates
 
-DRY_RUN = flags.DEFINE_list(
-  'dry_run',
-  [],
-  'Machines to compile the step for, instead of training: v5e:16x16, 2*v5e:4x4 '
-  f'(slices), h100:8, h100:2x8 (hosts), {machines.HERE}; of '
-  f'{", ".join((*machines.TPUS, *machines.GPUS))}.',
-)
-DRY_RUN_FILE = flags.DEFINE_string(
-  'dry_run_file', None, 'JSON file for what --dry_run finds.'
-)
+
+def define_flags() -> None:
+  command_line.define_config()
+  flags.DEFINE_list(
+    'dry_run',
+    [],
+    'Machines to compile the step for, instead of training: v5e:16x16, '
+    f'2*v5e:4x4 (slices), h100:8, h100:2x8 (hosts), {machines.HERE}; of '
+    f'{", ".join((*machines.TPUS, *machines.GPUS))}.',
+  )
+  flags.DEFINE_string(
+    'dry_run_file', None, 'JSON file for what --dry_run finds.'
+  )
 
 
 def main() -> int:
-  config = flags.FLAGS.config
-  if config and DRY_RUN.value:
-    return estimate(config.to_dict())
+  config, names = flags.FLAGS.config, flags.FLAGS.dry_run
+  if config and names:
+    return estimate(config.to_dict(), names, flags.FLAGS.dry_run_file)
   if not config or not program.WORKDIR.value:
     raise InputError('--config=FILE and --workdir=FOLDER are needed')
   program.set_up_jax(saves=True)
@@ -47,18 +50,18 @@ def main() -> int:
   return program.STOPPED if int(state.step) < config.steps else 0
 
 
-def estimate(config: dict) -> int:
-  """Prints what the step of a config needs on the machines of --dry_run."""
-  if machines.HERE in DRY_RUN.value:
+def estimate(config: dict, names: list[str], path: str | None) -> int:
+  """Prints what the step of a config needs on some machines, and keeps it."""
+  if machines.HERE in names:
     program.set_up_jax()
   else:
     jax.config.update('jax_platforms', 'cpu')
-  found = dry_run.dry_run(config, DRY_RUN.value)
+  found = dry_run.dry_run(config, names)
   if jax.process_index() == 0:
     print(estimates.table(found))
-    if DRY_RUN_FILE.value:
+    if path:
       rows = [dataclasses.asdict(one) for one in found]
-      storage.write_text(DRY_RUN_FILE.value, storage.as_json(rows))
+      storage.write_text(path, storage.as_json(rows))
   failed = [estimates.failure(one) for one in found if not one.fits]
   if failed:
     raise InputError('; '.join(failed))
@@ -67,5 +70,5 @@ def estimate(config: dict) -> int:
 
 def run() -> None:
   """Runs the program by the words of the command line."""
-  command_line.define_config()
+  define_flags()
   program.run(main, resumes=True)

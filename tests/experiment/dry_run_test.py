@@ -88,12 +88,8 @@ def test_a_step_that_is_too_large_is_said_on_one_line(
   chip = machines.Chip(flops=1e12, memory=2**17)
   monkeypatch.setattr(machines, '_attached', lambda device: chip)
   file = tmp_path / 'found.json'
-  monkeypatch.setattr(train, 'DRY_RUN', types.SimpleNamespace(value=['here']))
-  monkeypatch.setattr(
-    train, 'DRY_RUN_FILE', types.SimpleNamespace(value=str(file))
-  )
   with pytest.raises(InputError) as error:
-    train.estimate(config)
+    train.estimate(config, ['here'], str(file))
   (found,) = json.loads(file.read_text())
   size = f'{found["total_bytes"] / 2**20:.3g} MiB of 0.125 MiB a device'
   assert str(error.value) == (
