@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Windows of more bytes than this are not made: they would not stay in a cache,
-# and those of large images not in memory.
+# Windows of more bytes than this are not made: those of large images would fill
+# the memory.
 _MAX_WINDOWS = 2**26
 DIMENSIONS = 'NHWC', 'HWIO', 'NHWC'
 
@@ -78,6 +78,8 @@ convolve.defvjp(_forwards, _backwards)
 
 def _windows_pay(kernel: tuple[int, ...], gradient: jax.Array) -> bool:
   """Whether the products are faster on a CPU than XLA's own gradients."""
+  # Windows of a gradient that is much wider than the input cost more than they
+  # save: 1.6 against 0.6 ms for a kernel of 3x3, 16 to 128 channels.
   k, _, c, o = kernel
   return (k == 1 or o <= 2 * c) and k * k * gradient.nbytes <= _MAX_WINDOWS
 
