@@ -48,7 +48,7 @@ options() {  # prints the program of a piece and its flags, one a line
       [ -z "$quick" ] || printf '%s\n' --shapes=256x8x32x2 ;;
     train) printf '%s\n' train_to.py "--images=$images"
       if [ -z "$quick" ]; then printf '%s\n' --psnr=36 --limit=480
-      else printf '%s\n' --psnr=5 --every=2 --steps=4 --batch=4; fi ;;
+      else printf '%s\n' --name=vq --psnr=99 --every=2 --steps=4 --batch=4; fi ;;
     *) echo "there is no piece $1" >&2; return 2 ;;
   esac
 }

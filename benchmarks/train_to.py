@@ -1,9 +1,9 @@
-"""Trains cifar10:lasers from arrays until its reconstructions are good enough.
+"""Trains on CIFAR-10 from arrays until reconstructions are good enough.
 
   python benchmarks/train_to.py --make=cifar10.npz   # where the data set is
   python benchmarks/train_to.py --images=cifar10.npz
 
-The model, losses and optimizer are those of configs/cifar10.py:lasers; the
+The model, losses and optimizer are those of configs/cifar10.py:--name; the
 images lie on the device, and --batch of them, drawn anew and flipped at random,
 make a step. Every --every steps the averaged weights reconstruct the test
 images; PSNR is of uint8, the mean over images. It ends at --psnr, after --steps
@@ -35,6 +35,7 @@ _IMAGES = flags.DEFINE_string('images', '', 'File that --make made.')
 _MAKE = flags.DEFINE_string('make', '', 'File to make of CIFAR-10 by tfds.')
 _COUNT = flags.DEFINE_integer('count', 50_000, 'Training images of --make.')
 _TESTED = flags.DEFINE_integer('tested', 2_000, 'Test images of --make.')
+_NAME = flags.DEFINE_string('name', 'lasers', 'Argument of the config.')
 _PSNR = flags.DEFINE_float('psnr', 36.0, 'PSNR in dB to reach.')
 _BATCH = flags.DEFINE_integer('batch', 128, 'Images in a batch.')
 _STEPS = flags.DEFINE_integer('steps', 100_000, 'Steps at most.')
@@ -56,8 +57,8 @@ def make(path: str) -> None:
 
 
 def build(images: np.ndarray):
-  """Returns the state, and jitted functions of a step and of evaluation."""
-  experiment = settings.from_config(cifar10.get_config('lasers').to_dict())
+  """Returns the state, and functions of a step and of reconstruction."""
+  experiment = settings.from_config(cifar10.get_config(_NAME.value).to_dict())
   optimizer = make_optimizer(experiment.optimizer, _STEPS.value)
   objective, _ = make_objective(experiment.model, experiment.loss)
   step = make_train_step(objective, optimizer, experiment.optimizer.ema)
@@ -71,15 +72,14 @@ def build(images: np.ndarray):
     mirror = jax.random.bernoulli(flipped, 0.5, (_BATCH.value, 1, 1, 1))
     return step(state, jnp.where(mirror, batch[:, :, ::-1], batch))[0]
 
-  def evaluate(state, batch):
+  def reconstruct(state, batch):
     variables = {'params': state.ema_params, 'codebook': state.codebook}
-    decoded = model.apply(variables, to_float(batch)).images
-    return psnr(to_uint8(decoded), batch)
+    return model.apply(variables, to_float(batch)).images
 
   first = to_float(data[: _BATCH.value])
   state = create_train_state(model, optimizer, first, 0)
   one = jax.jit(one, donate_argnums=0).lower(state, data).compile()
-  return state, lambda state: one(state, data), jax.jit(evaluate)
+  return state, lambda state: one(state, data), jax.jit(reconstruct)
 
 
 def main(_) -> None:
@@ -90,6 +90,7 @@ def main(_) -> None:
   record = Record(
     _JSON.value,
     __doc__,
+    config=f'cifar10:{_NAME.value}',
     images=len(images),
     test_images=len(tested),
     batch=_BATCH.value,
@@ -98,7 +99,7 @@ def main(_) -> None:
     target=_PSNR.value,
   )
   record.rows.clear()  # a run cannot go on
-  state, step, evaluate = build(images)
+  state, step, reconstruct = build(images)
   print('| step | seconds | images a second | PSNR, dB |\n|---|---|---|---|')
   done, spent, reached = 0, 0.0, -np.inf
   while reached < _PSNR.value and done < _STEPS.value and spent < _LIMIT.value:
@@ -109,7 +110,7 @@ def main(_) -> None:
     spent += time.perf_counter() - start
     done += _EVERY.value
     parts = np.array_split(tested, -(-len(tested) // 500))
-    values = [np.asarray(evaluate(state, part)) for part in parts]
+    values = [psnr(to_uint8(reconstruct(state, x)), x) for x in parts]
     reached = float(np.mean(np.concatenate(values)))
     rate = done * _BATCH.value / spent
     record.add(str(done), seconds=spent, images_a_second=rate, psnr=reached)
