@@ -38,7 +38,7 @@ options() {  # prints the program of a piece and its flags, one a line
       [ -z "$quick" ] || printf '%s\n' --shapes=256x8x32x2 --rounds=1 ;;
     step) printf '%s\n' train_step.py
       if [ -z "$quick" ]; then printf '%s\n' --batch=256 --steps=20 --bfloat16
-      else printf '%s\n' --batch=2 --side=16 --rounds=1 --names=none,vq; fi ;;
+      else printf '%s\n' --batch=2 --side=16 --rounds=1 --names=none; fi ;;
     bottlenecks) printf '%s\n' bottlenecks.py --sizes=1024 --platform=
       [ -z "$quick" ] || printf '%s\n' --names=fsq --images=1 --rounds=1 ;;
     decoders) printf '%s\n' decoders.py
