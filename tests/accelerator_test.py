@@ -45,6 +45,7 @@ def run(tmp_path_factory):
     'PYTHON': sys.executable,
     'PYTHONPATH': str(folder),
     'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': '--xla_backend_optimization_level=0',  # compiles faster
     'COMMIT': 'abc1234',
   }
 
