@@ -19,20 +19,26 @@ _MAX_WINDOWS = 2**26
 DIMENSIONS = 'NHWC', 'HWIO', 'NHWC'
 
 
-def with_forward(cpu: Callable, act: Callable) -> Callable:
-  """Returns `act`, a function of (x, kernel), with another form for a CPU.
+def with_gradient(act: Callable, cpu: Callable) -> Callable:
+  """Returns `act`, a function of (x, kernel), whose gradients have two forms.
 
-  Gradients are those of `act` everywhere, in reverse mode alone.
+  On a CPU they are those of `cpu`, the same function in another form. The
+  result is differentiable in reverse mode alone.
   """
+
+  def gradients(form: Callable) -> Callable:
+    return lambda x, kernel, gradient: jax.vjp(form, x, kernel)[1](gradient)
 
   @jax.custom_vjp
   def run(x, kernel):
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=act)
+    return act(x, kernel)
 
   def back(inputs, gradient):
-    return jax.vjp(act, *inputs)[1](gradient)
+    return lax.platform_dependent(
+      *inputs, gradient, cpu=gradients(cpu), default=gradients(act)
+    )
 
-  run.defvjp(lambda *inputs: (run(*inputs), inputs), back)
+  run.defvjp(lambda *inputs: (act(*inputs), inputs), back)
   return run
 
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lasers_jax.networks import layers
 from lasers_jax.networks.convolution import convolve
 
 # Side of the kernel, padding, channels of input and output: the layers of the
@@ -97,3 +98,18 @@ def test_windows_are_made_on_the_cpu_unless_they_are_large():
   assert text.count('stablehlo.convolution') == 1
   assert 'concatenate' in text
   assert 'concatenate' not in lowered('cpu', (8, 256, 256, 128))
+
+
+@pytest.mark.parametrize('act', [layers.down_conv, layers.up_conv])
+def test_strides_have_blocks_in_the_gradients_of_a_cpu_alone(act):
+  x, kernel = inputs(4, 8, 2)
+  x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+  traced = both_ways(lambda *xs: act(*xs[:2]), None).trace(x, kernel)
+  text = {
+    platform: traced.lower(lowering_platforms=(platform,)).as_text()
+    for platform in ('cpu', 'cuda', 'tpu')
+  }
+  # One forwards and two back; the blocks of a CPU go back by products.
+  for platform, convolutions in (('cpu', 1), ('cuda', 3), ('tpu', 3)):
+    assert text[platform].count('stablehlo.convolution') == convolutions
+    assert ('concatenate' in text[platform]) == (platform == 'cpu')
