@@ -8,21 +8,18 @@ forward pass is that of training: codes, losses and new statistics of the
 codebook. Forward and backward adds the gradients to z and parameters of the
 losses and of the sum of c q, where c stands for the decoder's gradient; and
 revival, for what revives codes at every step. Settings and weights of losses
-are the defaults, but S = 4 for lasers, and as many levels or
-bits as K asks for. The peer takes part where it is installed and has the system
-(`pip install torch vector-quantize-pytorch`), in training mode, with the same
-settings.
+are the defaults, but S = 4 for lasers, and levels or bits as K asks. The peer
+takes part where it is installed and has the system (`pip install torch
+vector-quantize-pytorch`), with the same settings.
 
 Each row has processes of its own, one at a time. Two measure memory: how far
-forward and backward, on its second call, raises what is resident. One measures
-time, ours and the peer's in turns; a ratio is the median of the ratios within a
-round, since other work on the machine slows all of a round alike. What has run
-for --patience seconds sits out its further rounds. What needs more memory than
-there is, or more than --limit seconds to compile and run twice, is a dash with
-its reason below. On another device than a CPU memory is what the compiled
-program needs besides its arguments, and of PyTorch the most that was allocated.
-Needs Linux. Prints tables in Markdown, and keeps them with --json: rows that
-the file has are not measured again.
+forward and backward, on its second call, raises what is resident; on another
+device than a CPU, what the program needs besides its arguments, and of PyTorch
+the most that was allocated. One measures time, ours and the peer's in turns; a
+ratio is the median of the ratios within a round. What has run for --patience
+seconds sits out its further rounds. What needs more memory than there is, or
+more than --limit seconds to compile and run twice, is a dash with its reason.
+Needs Linux. Prints tables, and keeps them with --json, where rows are resumed.
 """
 
 import ctypes

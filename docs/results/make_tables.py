@@ -18,9 +18,10 @@ from typing import Any
 
 import tables
 import tables_machines
+import tables_speed
 from tables import Column, Row
 
-TABLES = {**tables.TABLES, **tables_machines.TABLES}
+TABLES = {**tables.TABLES, **tables_speed.TABLES, **tables_machines.TABLES}
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MARKED = re.compile(
