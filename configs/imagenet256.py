@@ -25,6 +25,7 @@ at 40 % of the peak on H100, without waiting for images or other devices.
 
   vq+gan      v5e:16x16   2.8 of 15.8 GiB        64 ms a step       3.6 hours
   vq+gan      h100:8     27.8 of 59.3 GiB       109 ms a step       6.0 hours
+  kl+gan      h100:8     34.5 of 59.3 GiB       214 ms a step        12 hours
   ibq+gan     h100:8     41.4 of 59.3 GiB       192 ms a step        88 hours
   none+swycc  v5e:16x16   6.8 of 15.8 GiB        94 ms a step        26 hours
   none+swycc  h100:8     42.1 of 59.3 GiB       176 ms a step        49 hours

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -43,11 +43,19 @@ class Chip(NamedTuple):
 
 
 class Machine(NamedTuple):
-  """Devices of JAX to compile for; with several processes, those of all."""
+  """Devices of JAX to compile for; with several processes, those of all.
+
+  Attributes:
+    name: see `describe`.
+    chip: what each of them can do.
+    devices: all of them.
+    options: of the compiler.
+  """
 
   name: str
   chip: Chip
   devices: Sequence[Any]
+  options: Mapping[str, Any] = {}
 
 
 class _Tpu(NamedTuple):
@@ -215,7 +223,9 @@ def describe(name: str) -> Machine:
   if slices or 'x' in hosts:
     raise InputError(f'the machine {name} must be GPUS or HOSTSxGPUS: h100:2x8')
   devices = _describe_gpus(kind, hosts or '1', each)
-  return Machine(name, GPUS[kind].chip, devices)
+  # Where there is no GPU to try tiles on, Triton fails at some products.
+  options = {'xla_gpu_enable_triton_gemm': False}
+  return Machine(name, GPUS[kind].chip, devices, options)
 
 
 def _describe_tpus(kind: str, chips: str, slices: str | None) -> Sequence[Any]:

@@ -158,7 +158,7 @@ def _estimate(task: Task, machine: machines.Machine, mesh: Mesh) -> Estimate:
   )
   started = time.process_time()
   try:
-    compiled = lower(task, mesh).compile()
+    compiled = lower(task, mesh).compile(dict(machine.options))
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

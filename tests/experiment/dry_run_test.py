@@ -107,7 +107,7 @@ def test_a_compiler_that_gives_up_is_quoted(monkeypatch, config):
     '15.75G hbm. Exceeded hbm capacity by 4.4G.\n\nTotal hbm usage >= 20.1G:'
   )
 
-  def compile_nothing():
+  def compile_nothing(options):
     raise jax.errors.JaxRuntimeError(words)
 
   lowered = types.SimpleNamespace(compile=compile_nothing)
