@@ -41,7 +41,7 @@ demo: $(VENV)/core
 	@echo $(WORKDIR)/results.png
 
 test: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without whole runs, processes and tests of every option: enough while one
 # module changes.

@@ -46,7 +46,7 @@ options() {  # prints the program of a piece and its flags, one a line
       else printf '%s\n' --batch=2 --rounds=1 --rows=1; fi ;;
     codes) printf '%s\n' same_codes.py
       [ -z "$quick" ] || printf '%s\n' --shapes=256x8x32x2 ;;
-    train) printf '%s\n' train_to.py "--images=$images"
+    train) printf '%s\n' train_to.py "--images=$images" "--workdir=$out/train"
       if [ -z "$quick" ]; then printf '%s\n' --psnr=36 --limit=480
       else printf '%s\n' --name=vq --psnr=99 --every=2 --steps=4 --batch=4; fi ;;
     *) echo "there is no piece $1" >&2; return 2 ;;

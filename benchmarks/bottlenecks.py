@@ -7,7 +7,7 @@ device that JAX finds, and PyTorch its card), compilation apart. The
 forward pass is that of training: codes, losses and new statistics of the
 codebook. Forward and backward adds the gradients to z and parameters of the
 losses and of the sum of c q, where c stands for the decoder's gradient; and
-revival, for what revives codes at every step. Settings and weights of losses
+revival, for what revives codes at each step. Settings and weights of losses
 are the defaults, but S = 4 for lasers, and levels or bits as K asks. The peer
 takes part where it is installed and has the system (`pip install torch
 vector-quantize-pytorch`), with the same settings.

@@ -1,37 +1,30 @@
 """Trains on CIFAR-10 from arrays until reconstructions are good enough.
 
   python benchmarks/train_to.py --make=cifar10.npz   # where the data set is
-  python benchmarks/train_to.py --images=cifar10.npz
+  python benchmarks/train_to.py --images=cifar10.npz --workdir=runs/to-36
 
-The model, losses and optimizer are those of configs/cifar10.py:--name; the
-images lie on the device, and --batch of them, drawn anew and flipped at random,
-make a step. Every --every steps the averaged weights reconstruct the test
-images; PSNR is of uint8, the mean over images. It ends at --psnr, after --steps
-or after --limit seconds of training, without compilation and evaluation. Needs
-neither Grain nor tfds (but --make does). Prints the curve in Markdown.
+A run of `lasers_jax.train` by configs/cifar10.py:--name. Every --every steps it
+measures the test images of the file. It ends at --psnr, after --steps, or after
+--limit seconds of steps, without compilation and validation; the same command
+goes on. Needs neither Grain nor tfds (but --make does). Prints the curve in
+Markdown.
 """
 
+import contextlib
 import sys
 import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from record import Record
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from configs import cifar10
-from lasers_jax.core.images import to_float, to_uint8
-from lasers_jax.experiment import settings
-from lasers_jax.metrics.similarity import psnr
-from lasers_jax.training.objective import make_objective
-from lasers_jax.training.optimizer import make_optimizer
-from lasers_jax.training.state import create_train_state
-from lasers_jax.training.step import make_train_step
+import lasers_jax as lj
+from lasers_jax.evaluation import protocol
 
 _IMAGES = flags.DEFINE_string('images', '', 'File that --make made.')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/train_to', 'Of the run.')
 _MAKE = flags.DEFINE_string('make', '', 'File to make of CIFAR-10 by tfds.')
 _COUNT = flags.DEFINE_integer('count', 50_000, 'Training images of --make.')
 _TESTED = flags.DEFINE_integer('tested', 2_000, 'Test images of --make.')
@@ -39,8 +32,8 @@ _NAME = flags.DEFINE_string('name', 'lasers', 'Argument of the config.')
 _PSNR = flags.DEFINE_float('psnr', 36.0, 'PSNR in dB to reach.')
 _BATCH = flags.DEFINE_integer('batch', 128, 'Images in a batch.')
 _STEPS = flags.DEFINE_integer('steps', 100_000, 'Steps at most.')
-_EVERY = flags.DEFINE_integer('every', 1_000, 'Steps between evaluations.')
-_LIMIT = flags.DEFINE_float('limit', 480, 'Seconds of training, at most.')
+_EVERY = flags.DEFINE_integer('every', 1_000, 'Steps between validations.')
+_LIMIT = flags.DEFINE_float('limit', 480, 'Seconds of steps, at most.')
 _JSON = flags.DEFINE_string('json', '', 'File of the results.')
 
 
@@ -56,66 +49,67 @@ def make(path: str) -> None:
   np.savez_compressed(path, **arrays)
 
 
-def build(images: np.ndarray):
-  """Returns the state, and functions of a step and of reconstruction."""
-  experiment = settings.from_config(cifar10.get_config(_NAME.value).to_dict())
-  optimizer = make_optimizer(experiment.optimizer, _STEPS.value)
-  objective, _ = make_objective(experiment.model, experiment.loss)
-  step = make_train_step(objective, optimizer, experiment.optimizer.ema)
-  data, model = jnp.asarray(images), experiment.model
+class Enough(Exception):
+  """Ends a run: the last checkpoint is that of the last validation."""
 
-  def one(state, data):
-    key = jax.random.fold_in(jax.random.key(1), state.step)
-    chosen, flipped = jax.random.split(key)
-    rows = jax.random.randint(chosen, (_BATCH.value,), 0, len(data))
-    batch = data[rows]
-    mirror = jax.random.bernoulli(flipped, 0.5, (_BATCH.value, 1, 1, 1))
-    return step(state, jnp.where(mirror, batch[:, :, ::-1], batch))[0]
 
-  def reconstruct(state, batch):
-    variables = {'params': state.ema_params, 'codebook': state.codebook}
-    return model.apply(variables, to_float(batch)).images
+class Curve(lj.Hooks):
+  """Keeps PSNR against seconds, and ends the run when that is enough."""
 
-  first = to_float(data[: _BATCH.value])
-  state = create_train_state(model, optimizer, first, 0)
-  one = jax.jit(one, donate_argnums=0).lower(state, data).compile()
-  return state, lambda state: one(state, data), jax.jit(reconstruct)
+  def __init__(self, record: Record):
+    self._record = record
+    last = max(record.rows.values(), key=lambda row: row['step'], default={})
+    self._before = last.get('seconds', 0.0)
+    self._seconds, self._steps, self._last = 0.0, 0, None
+
+  def on_step(self, step, metrics):
+    now = time.perf_counter()
+    if self._last is not None:  # not the first after a pause
+      self._seconds += now - self._last
+      self._steps += 1
+    self._last = now
+
+  def on_results(self, step, results):
+    self._last = None
+    psnr = protocol.scalars(results, 'test')['test/psnr']
+    seconds = self._before + self._seconds
+    rate = self._steps * _BATCH.value / self._seconds
+    self._record.add(
+      str(step), step=step, seconds=seconds, images_a_second=rate, psnr=psnr
+    )
+    print(f'| {step} | {seconds:.1f} | {rate:.0f} | {psnr:.2f} |', flush=True)
+    if psnr >= _PSNR.value or step >= _STEPS.value:
+      self._record.finish()
+      raise Enough
+    if self._seconds >= _LIMIT.value:
+      raise Enough
 
 
 def main(_) -> None:
   if _MAKE.value:
     return make(_MAKE.value)
   with np.load(_IMAGES.value) as file:
-    images, tested = file['train'], file['test']
+    data = {'train': file['train'], 'validation': file['test']}
+  config = lj.config(
+    'cifar10',
+    bottleneck=_NAME.value,
+    steps=_STEPS.value,
+    batch_size=_BATCH.value,
+    evaluate_every=_EVERY.value,
+    checkpoint_every=_EVERY.value,
+  )
   record = Record(
     _JSON.value,
     __doc__,
     config=f'cifar10:{_NAME.value}',
-    images=len(images),
-    test_images=len(tested),
+    images=len(data['train']),
+    test_images=len(data['validation']),
     batch=_BATCH.value,
-    steps=_STEPS.value,
-    limit=_LIMIT.value,
     target=_PSNR.value,
   )
-  record.rows.clear()  # a run cannot go on
-  state, step, reconstruct = build(images)
   print('| step | seconds | images a second | PSNR, dB |\n|---|---|---|---|')
-  done, spent, reached = 0, 0.0, -np.inf
-  while reached < _PSNR.value and done < _STEPS.value and spent < _LIMIT.value:
-    start = time.perf_counter()
-    for _ in range(_EVERY.value):
-      state = step(state)
-    jax.block_until_ready(state)
-    spent += time.perf_counter() - start
-    done += _EVERY.value
-    parts = np.array_split(tested, -(-len(tested) // 500))
-    values = [psnr(to_uint8(reconstruct(state, x)), x) for x in parts]
-    reached = float(np.mean(np.concatenate(values)))
-    rate = done * _BATCH.value / spent
-    record.add(str(done), seconds=spent, images_a_second=rate, psnr=reached)
-    print(f'| {done} | {spent:.1f} | {rate:.0f} | {reached:.2f} |', flush=True)
-  record.finish()
+  with contextlib.suppress(Enough):
+    lj.train(config, _WORKDIR.value, data=data, hooks=Curve(record))
 
 
 if __name__ == '__main__':

@@ -162,7 +162,7 @@ def test_a_file_of_signals_is_not_copied_into_memory(tmp_path):
   for start in range(0, n, 1000):
     signals[start : start + 1000] = rows
   learner = model(max_iter=1, shuffle=False)
-  learner.partial_fit(rows)  # compiles
+  learner.fit(signals)  # compiles
   tracemalloc.start()
   learner.fit(signals)
   _, peak = tracemalloc.get_traced_memory()

@@ -9,7 +9,7 @@ _SHORT = {'all-reduce': 'sum', 'reduce-scatter': 'sum, split'}
 _SHORT |= {'all-gather': 'gather'}
 
 
-def with_shares(rows: list[Row]) -> list[Row]:
+def with_fractions(rows: list[Row]) -> list[Row]:
   """Gives each row what the table says of it."""
   return [{**row, **_said(row)} for row in rows]
 
@@ -24,7 +24,7 @@ def _said(row: Row) -> dict[str, Any]:
     'images': row['batch_size'] // ways,
     'state': _gib(row['state_bytes']),
     'temporaries': _gib(row['temporary_bytes']),
-    'share': 'does not fit' if row['too_large'] else f'{total / room:.0%}',
+    'fraction': 'does not fit' if row['too_large'] else f'{total / room:.0%}',
     'tflop': row['flops'] and row['flops'] / 1e12,
     'at_peak': row['seconds_at_peak'] and 1e3 * row['seconds_at_peak'],
     'by_cycles': seconds and 1e3 * seconds,
@@ -49,13 +49,13 @@ TABLES = {
       Column('images a device', 'images'),
       Column('state, GiB', 'state'),
       Column('temporaries, GiB', 'temporaries'),
-      Column('of the memory', 'share'),
+      Column('of the memory', 'fraction'),
       Column('TFLOP', 'tflop', '.3g'),
       Column('ms at the peak', 'at_peak', '.3g'),
       Column('ms by cycles', 'by_cycles', '.3g'),
       Column('images a second', 'rate', ',.0f'),
       Column('collectives, MiB', 'exchanged'),
     ),
-    with_shares,
+    with_fractions,
   ),
 }

@@ -23,7 +23,7 @@ _NAME = re.compile(
   r'(?:([1-9]\d*)\*)?(\w+)(?::([1-9]\d*(?:x[1-9]\d*)*))?'  # 2*v5e:4x4
 )
 # JAX takes so much of a GPU's memory, unless it is told otherwise.
-_SHARE_OF_GPU = float(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', 0.75))
+_FRACTION_OF_GPU = float(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', 0.75))
 
 
 class Chip(NamedTuple):
@@ -112,7 +112,7 @@ class _Gpu(NamedTuple):
 
   @property
   def chip(self) -> Chip:
-    memory = int(self.memory * _SHARE_OF_GPU)
+    memory = int(self.memory * _FRACTION_OF_GPU)
     return Chip(self.flops, float(self.bandwidth), memory)
 
   @property

@@ -22,6 +22,7 @@ OPENED = {'np.save', 'np.savez', 'np.load', 'safe_open'}
 EXCEPT = {
   # Readers of local folders, which say so of addresses.
   'data/': DISK,
+  'data/shards.py': {'shutil.copyfileobj'},
   # Python files that are run.
   'cli/config_file.py': {'os.path.exists', 'os.path.isfile', 'os.path.isdir',
                          'glob.glob'},
@@ -34,6 +35,8 @@ EXCEPT = {
   # The room that is left on a disk, and what is moved aside there.
   'training/checkpoint.py': {'shutil.disk_usage', 'shutil.rmtree',
                              'os.makedirs', 'os.rename'},
+  # The files of devices.
+  'core/distributed.py': {'glob.glob'},
   # Of a local copy.
   'pretrained/weights.py': {'pathlib.Path', 'open'},
 }  # fmt: skip
