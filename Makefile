@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/photos
 DEMO_FLAGS ?=
+WITH_COMPILER := .[dev,tpu]
 
 .PHONY: install compiler demo test quick lint docs
 
@@ -32,7 +33,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 # The compiler for TPUs, which needs none: its tests skip where it is missing.
 compiler: install
-	$(call set_up,.[dev,tpu])
+	$(call set_up,$(WITH_COMPILER))
 
 demo: $(VENV)/core
 	$(BIN)/python train.py --config=configs/photos.py:lasers \

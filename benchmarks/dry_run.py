@@ -35,10 +35,13 @@ MACHINES = {  # and the devices of each
 
 
 class Run(NamedTuple):
-  """A config, its flags, the images of a device, and where it is compiled."""
+  """A config, its flags, the images of a device, and where it is compiled.
+
+  Without images of a device the batch is that of the config.
+  """
 
   config: str
-  images: int
+  images: int | None = None
   flags: tuple[str, ...] = ()
   fsdp: int = 1
   machines: tuple[str, ...] = tuple(MACHINES)
@@ -56,6 +59,17 @@ RUNS = (
   ),
   Run('folder:lasers+gan', 4, AT_256),
   Run('folder:lasers+swycc', 4, AT_256),
+  *(
+    Run(f'imagenet256:{recipe}', machines=('h100:8', 'v5e:16x16'))
+    for recipe in (
+      'vq+gan',
+      'lasers+gan',
+      'kl+gan',
+      'ibq+gan',
+      'none+gan',
+      'none+swycc',
+    )
+  ),
 )
 
 
@@ -67,13 +81,11 @@ def commands() -> dict[str, list[str]]:
       if machine not in run.machines:
         continue
       name = f'{run.config} {machine}'
-      batch = run.images * devices
-      words = [
-        f'--config={run.config}',
-        *run.flags,
-        f'--config.batch_size={batch}',
-        f'--config.evaluation.batch_size={batch}',
-      ]
+      words = [f'--config={run.config}', *run.flags]
+      if run.images:
+        batch = run.images * devices
+        words.append(f'--config.batch_size={batch}')
+        words.append(f'--config.evaluation.batch_size={batch}')
       if run.fsdp > 1:
         name += f' fsdp={run.fsdp}'
         words.append(f'--config.mesh.fsdp={run.fsdp}')

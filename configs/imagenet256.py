@@ -23,12 +23,12 @@ its four latents is not known (--config.network.D=4, 8, 16 or 32).
 Estimates by --dry_run, for a device: time by the compiler's cycles on v5e, and
 at 40 % of the peak on H100, without waiting for images or other devices.
 
-  vq+gan      v5e:16x16   2.8 of 15.8 GiB        64 ms a step       3.6 hours
-  vq+gan      h100:8     27.8 of 59.3 GiB       109 ms a step       6.0 hours
-  kl+gan      h100:8     34.5 of 59.3 GiB       214 ms a step        12 hours
-  ibq+gan     h100:8     41.4 of 59.3 GiB       192 ms a step        88 hours
-  none+swycc  v5e:16x16   6.8 of 15.8 GiB        94 ms a step        26 hours
-  none+swycc  h100:8     42.1 of 59.3 GiB       176 ms a step        49 hours
+  vq+gan      h100:8     21.9 of 59.3 GiB       108 ms a step       6.0 hours
+  lasers+gan  h100:8     24.3 of 59.3 GiB       107 ms a step       1.5 hours
+  kl+gan      h100:8     28.1 of 59.3 GiB       214 ms a step        12 hours
+  ibq+gan     h100:8     37.0 of 59.3 GiB       192 ms a step        88 hours
+  none+gan    h100:8     35.9 of 59.3 GiB       126 ms a step        35 hours
+  none+swycc  h100:8     40.5 of 59.3 GiB       175 ms a step        49 hours
 """
 
 from ml_collections import ConfigDict

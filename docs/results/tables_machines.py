@@ -1,30 +1,40 @@
 """The tables of dry runs: what a training step needs on which machine."""
 
-from typing import Any
-
 from tables import Column, Row, Table, code
 
 _GIB, _MIB = 2**30, 2**20
 _SHORT = {'all-reduce': 'sum', 'reduce-scatter': 'sum, split'}
 _SHORT |= {'all-gather': 'gather'}
+_RECIPES = 'imagenet256:'
 
 
-def with_fractions(rows: list[Row]) -> list[Row]:
-  """Gives each row what the table says of it."""
-  return [{**row, **_said(row)} for row in rows]
+def by_config(rows: list[Row]) -> list[Row]:
+  """Returns the rows of configs, those of one config together."""
+  rows = [row for row in rows if not row['name'].startswith(_RECIPES)]
+  return sorted(map(_said, rows), key=lambda row: row['config'])
 
 
-def _said(row: Row) -> dict[str, Any]:
+def recipes(rows: list[Row]) -> list[Row]:
+  """Returns the rows of recipes, those of one recipe together."""
+  rows = [row for row in rows if row['name'].startswith(_RECIPES)]
+  return sorted(map(_said, rows), key=lambda row: row['config'])
+
+
+def _said(row: Row) -> Row:
+  """Gives a row what the tables say of it."""
   seconds = row['seconds_by_cycles']
   total, room = row['total_bytes'], row['memory']
   ways = row['mesh']['data'] * row['mesh']['fsdp']
   fsdp = row['mesh']['fsdp']
   return {
-    'config': row['name'].split()[0] + (f' fsdp={fsdp}' if fsdp > 1 else ''),
+    **row,
+    'config': row['name'].removeprefix(_RECIPES).split()[0]
+    + (f' fsdp={fsdp}' if fsdp > 1 else ''),
     'images': row['batch_size'] // ways,
     'state': _gib(row['state_bytes']),
     'temporaries': _gib(row['temporary_bytes']),
     'fraction': 'does not fit' if row['too_large'] else f'{total / room:.0%}',
+    'needed': total and f'{total / _GIB:.1f} of {room / _GIB:.1f}',
     'tflop': row['flops'] and row['flops'] / 1e12,
     'at_peak': row['seconds_at_peak'] and 1e3 * row['seconds_at_peak'],
     'by_cycles': seconds and 1e3 * seconds,
@@ -56,6 +66,20 @@ TABLES = {
       Column('images a second', 'rate', ',.0f'),
       Column('collectives, MiB', 'exchanged'),
     ),
-    with_fractions,
+    by_config,
+  ),
+  'dry-run-recipes': Table(
+    'dry-run',
+    (
+      Column('recipe', 'config', code),
+      Column('machine', 'machine', code),
+      Column('images a device', 'images'),
+      Column('GiB a device', 'needed'),
+      Column('TFLOP a device', 'tflop', '.3g'),
+      Column('ms at the peak', 'at_peak', '.3g'),
+      Column('ms by cycles', 'by_cycles', '.3g'),
+      Column('collectives, MiB', 'exchanged'),
+    ),
+    recipes,
   ),
 }
