@@ -23,6 +23,7 @@ its four latents is not known (--config.network.D=4, 8, 16 or 32).
 Estimates by --dry_run, for a device: time by the compiler's cycles on v5e, and
 at 40 % of the peak on H100, without waiting for images or other devices.
 
+  vq+gan      v5e:16x16   3.3 of 15.8 GiB        69 ms a step       3.8 hours
   vq+gan      h100:8     21.9 of 59.3 GiB       108 ms a step       6.0 hours
   lasers+gan  h100:8     24.3 of 59.3 GiB       107 ms a step       1.5 hours
   kl+gan      h100:8     28.1 of 59.3 GiB       214 ms a step        12 hours

@@ -158,18 +158,22 @@ def draw(key: Array, net: nn.Module, d: int) -> Mapping[str, Any]:
   return net.lazy_init(key, *maps)['params']
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-@functools.partial(jax.jit, static_argnums=0)
-def by_image(net: nn.Module, params: Mapping[str, Any], *maps: Array):
+def by_image(net: nn.Module, params: Mapping[str, Any], *maps: Array) -> Any:
   """Applies a network to maps [B, ...], one image at a time on a CPU.
 
   There, to the last bit, an image then does not depend on its batch.
   """
+  return _by_image(net, params, *maps)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.jit, static_argnums=0)
+def _by_image(net: nn.Module, params: Mapping[str, Any], *maps: Array):
   return _each_image(lambda images: _apply(net, params, *images), maps)
 
 
 def _by_image_forward(net, params, *maps):
-  return by_image(net, params, *maps), (params, *maps)
+  return _by_image(net, params, *maps), (params, *maps)
 
 
 def _by_image_backward(net, inputs, cotangent):
@@ -177,7 +181,7 @@ def _by_image_backward(net, inputs, cotangent):
   return jax.vjp(functools.partial(_apply, net), *inputs)[1](cotangent)
 
 
-by_image.defvjp(_by_image_forward, _by_image_backward)
+_by_image.defvjp(_by_image_forward, _by_image_backward)
 
 
 def _apply(net: nn.Module, params: Mapping[str, Any], *maps: Array):

@@ -113,7 +113,8 @@ def pursue(signals, dictionary, gram, residual_norm, limit, options) -> Pursuit:
   k = dictionary.shape[1]
 
   def code(gram: Array | None, block) -> Pursuit:
-    return _pursue_block(*block, dictionary, unit, gram, options)
+    x, norm, limit = block
+    return _pursue_block(x, norm, limit, dictionary, unit, gram, options)
 
   def on_cpu(sites) -> Pursuit:
     rows = gram

@@ -44,7 +44,8 @@ def _largest_by_groups(scores: Array) -> Array:
 
 def _largest_at_once(scores: Array) -> Array:
   indices = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-  return _index(*_reduce_to_largest(scores, indices, 1), scores.shape[1])
+  score, index = _reduce_to_largest(scores, indices, 1)
+  return _index(score, index, scores.shape[1])
 
 
 def largest_two(scores: Array) -> tuple[Array, Array]:
@@ -123,7 +124,8 @@ def _first_of_largest(scores: Array) -> Array:
       ),
       axis=2,
     )
-  return _index(*_reduce_to_largest(scores, indices, 1), width)
+  score, index = _reduce_to_largest(scores, indices, 1)
+  return _index(score, index, width)
 
 
 def _index(score: Array, index: Array, width: int) -> Array:
