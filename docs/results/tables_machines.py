@@ -23,7 +23,8 @@ def recipes(rows: list[Row]) -> list[Row]:
 def _said(row: Row) -> Row:
   """Gives a row what the tables say of it."""
   seconds = row['seconds_by_cycles']
-  total, room = row['total_bytes'], row['memory']
+  room = 'does not fit' if row['too_large'] else f'of {_gib(row["memory"])}'
+  parts = f'{_gib(row["state_bytes"])} + {_gib(row["temporary_bytes"])}'
   ways = row['mesh']['data'] * row['mesh']['fsdp']
   fsdp = row['mesh']['fsdp']
   return {
@@ -31,10 +32,8 @@ def _said(row: Row) -> Row:
     'config': row['name'].removeprefix(_RECIPES).split()[0]
     + (f' fsdp={fsdp}' if fsdp > 1 else ''),
     'images': row['batch_size'] // ways,
-    'state': _gib(row['state_bytes']),
-    'temporaries': _gib(row['temporary_bytes']),
-    'fraction': 'does not fit' if row['too_large'] else f'{total / room:.0%}',
-    'needed': total and f'{total / _GIB:.1f} of {room / _GIB:.1f}',
+    'parts': f'{parts} {room}',
+    'needed': f'{_gib(row["total_bytes"])} {room}',
     'tflop': row['flops'] and row['flops'] / 1e12,
     'at_peak': row['seconds_at_peak'] and 1e3 * row['seconds_at_peak'],
     'by_cycles': seconds and 1e3 * seconds,
@@ -47,7 +46,7 @@ def _said(row: Row) -> Row:
 
 
 def _gib(size: int | None) -> str:
-  return '' if size is None else f'{size / _GIB:.2f}'
+  return '?' if size is None else f'{size / _GIB:.2f}'
 
 
 TABLES = {
@@ -57,9 +56,7 @@ TABLES = {
       Column('config', 'config', code),
       Column('machine', 'machine', code),
       Column('images a device', 'images'),
-      Column('state, GiB', 'state'),
-      Column('temporaries, GiB', 'temporaries'),
-      Column('of the memory', 'fraction'),
+      Column('state + temporaries, GiB', 'parts'),
       Column('TFLOP', 'tflop', '.3g'),
       Column('ms at the peak', 'at_peak', '.3g'),
       Column('ms by cycles', 'by_cycles', '.3g'),
