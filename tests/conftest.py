@@ -137,6 +137,8 @@ def tiny_run(pictures, tmp_path_factory):
 @pytest.fixture(scope='session')
 def gs():
   """The address of a bucket of an emulator of gs://."""
+  for package in ('gcp_storage_emulator', 'gcsfs'):
+    pytest.importorskip(package)
   from tests import stores
 
   with stores.gs() as address:
@@ -146,6 +148,8 @@ def gs():
 @pytest.fixture(scope='session')
 def s3():
   """The address of a bucket of an emulator of s3://."""
+  for package in ('moto', 's3fs'):
+    pytest.importorskip(package)
   from tests import stores
 
   with stores.s3() as address:

@@ -107,8 +107,8 @@ def answering(status: int, body: bytes, after: float = 0):
 @pytest.fixture
 def fresh(monkeypatch):
   """File systems that know no store yet, and repeat a request at once."""
-  import gcsfs
-  import s3fs
+  gcsfs = pytest.importorskip('gcsfs')
+  s3fs = pytest.importorskip('s3fs')
 
   def forget():
     gcsfs.core.GCSFileSystem.clear_instance_cache()

@@ -1,6 +1,7 @@
 """Processes that meet, as threads, on loopback."""
 
 import contextlib
+import random
 import socket
 import threading
 import time
@@ -19,8 +20,12 @@ def address(monkeypatch):
   monkeypatch.setattr(rendezvous, '_GRACE', 0.3)
   monkeypatch.setattr(rendezvous, 'SILENCE', 0.1)
   monkeypatch.delenv('JAX_COORDINATOR_BIND_ADDRESS', raising=False)
-  with socket.create_server(('localhost', 0)) as free:
-    return f'localhost:{free.getsockname()[1]}'
+  # Not of those that the system gives to whoever connects: it may take one that
+  # was free, and a process that connects to it meets itself.
+  for port in random.sample(range(20_000, 32_000), 100):
+    with contextlib.suppress(OSError):
+      socket.create_server(('', port)).close()
+      return f'localhost:{port}'
 
 
 class started:
