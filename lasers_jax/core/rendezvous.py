@@ -214,6 +214,11 @@ def _report(place: Place, watch: _Watch, stack: contextlib.ExitStack) -> None:
       continue
     peer = _Peer(connected)
     stack.callback(peer.close)
+    if connected.getsockname() == connected.getpeername():
+      # The system gave this socket the port that it looks for: it met itself,
+      # and process 0 could not listen there.
+      peer.close()
+      continue
     peer.send({'index': place.index, 'count': place.count})
     while said := peer.receive(timeout=5):
       if 'refused' in said:

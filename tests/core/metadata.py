@@ -30,5 +30,7 @@ def metadata_server(**attributes):
 
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Answers) as server:
     threading.Thread(target=server.serve_forever, args=[0.01]).start()
-    yield f'127.0.0.1:{server.server_address[1]}'
-    server.shutdown()
+    try:
+      yield f'127.0.0.1:{server.server_address[1]}'
+    finally:
+      server.shutdown()

@@ -168,3 +168,21 @@ def test_an_address_may_be_of_ipv6():
 def test_long_lists_are_cut():
   assert rendezvous._listed([3]) == 'process 3'
   assert rendezvous._listed(list(range(23))).endswith(' 19 and 3 more')
+
+
+def test_a_process_that_meets_itself_tries_again(address, monkeypatch):
+  connect, met = socket.create_connection, []
+
+  def connect_to_itself_once(where, timeout):
+    if met:
+      return connect(where, timeout)
+    itself = socket.socket()
+    itself.bind(('127.0.0.1', 0))
+    itself.connect(itself.getsockname())
+    met.append(itself)
+    return itself
+
+  monkeypatch.setattr(socket, 'create_connection', connect_to_itself_once)
+  processes = [started(address, 2, i) for i in (1, 0)]
+  assert [process.end() for process in processes] == [None, None]
+  assert met
