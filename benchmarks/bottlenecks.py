@@ -9,8 +9,7 @@ codebook. Forward and backward adds the gradients to z and parameters of the
 losses and of the sum of c q, where c stands for the decoder's gradient; and
 revival, for what revives codes at each step. Settings and weights of losses
 are the defaults, but S = 4 for lasers, and levels or bits as K asks. The peer
-takes part where it is installed and has the system (`pip install torch
-vector-quantize-pytorch`), with the same settings.
+takes part where it is installed and has the system, with the same settings.
 
 Each row has processes of its own, one at a time. Two measure memory: how far
 forward and backward, on its second call, raises what is resident; on another

@@ -36,10 +36,20 @@ def define_flags() -> None:
     'Shorter side to which larger images are reduced; unset keeps all bytes.',
   )
   flags.DEFINE_enum(
-    'encoding', 'jpeg', ['jpeg', 'png'], 'Of images that are reduced.'
+    'encoding', Packing.encoding, ['jpeg', 'png'], 'Of images that are reduced.'
   )
-  flags.DEFINE(kinds['quality'], 'quality', 95, 'Of JPEG, without subsampling.')
-  flags.DEFINE(kinds['per_shard'], 'per_shard', 4096, 'Images of a shard.')
+  flags.DEFINE(
+    kinds['quality'],
+    'quality',
+    Packing.quality,
+    'Of JPEG, without subsampling.',
+  )
+  flags.DEFINE(
+    kinds['per_shard'],
+    'per_shard',
+    Packing.per_shard,
+    'Images of a shard.',
+  )
   flags.DEFINE_list(
     'splits',
     None,

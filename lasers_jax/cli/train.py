@@ -34,8 +34,11 @@ def define_flags() -> None:
     f'2*v5e:4x4 (slices), h100:8, h100:2x8 (hosts), {machines.HERE}; of '
     f'{", ".join((*machines.TPUS, *machines.GPUS))}.',
   )
-  flags.DEFINE_string(
-    'dry_run_file', None, 'JSON file for what --dry_run finds.'
+  flags.DEFINE(
+    command_line.Path(),
+    'dry_run_file',
+    None,
+    'JSON file for what --dry_run finds.',
   )
 
 
