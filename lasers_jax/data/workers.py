@@ -20,17 +20,17 @@ from lasers_jax.core.signals import ASKING
 from lasers_jax.errors import InputError, TrainingError
 
 T = TypeVar('T')
+_THREADS = min(8, os.cpu_count() or 1)  # that prepare images
 
 
 def in_order(act: Callable[[Any], T], items: Iterable) -> Iterator[T]:
   """Yields act(item) for each item, in order; threads work ahead."""
-  threads = min(8, os.cpu_count() or 1)
-  pool = concurrent.futures.ThreadPoolExecutor(threads)
+  pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
   ahead: collections.deque[concurrent.futures.Future] = collections.deque()
   try:
     for item in items:
       ahead.append(pool.submit(act, item))
-      if len(ahead) > 2 * threads:
+      if len(ahead) > 2 * _THREADS:
         yield ahead.popleft().result()
     while ahead:
       yield ahead.popleft().result()
@@ -55,8 +55,7 @@ def iterate_by_workers(
 
   if not flags.FLAGS.is_parsed():  # Grain reads its own, also in notebooks
     flags.FLAGS.mark_as_parsed()
-  threads = min(8, os.cpu_count() or 1)
-  reading = grain.ReadOptions(threads, prefetch_buffer_size=2 * threads)
+  reading = grain.ReadOptions(_THREADS, prefetch_buffer_size=2 * _THREADS)
   steps = grain.MapDataset.range(start, sys.maxsize).map(batch)
   options = grain.MultiprocessingOptions(num_workers=count)
   return _of_workers(
