@@ -6,7 +6,7 @@ their errors become one line.
 
 import collections
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -16,6 +16,7 @@ from lasers_jax.cli import config_file
 from lasers_jax.core import ranges
 from lasers_jax.core.storage import absolute
 from lasers_jax.errors import InputError, nearest, shown
+from lasers_jax.experiment import settings
 
 _CONFIG = (
   'A config file or the short name of one, and behind a colon its argument: '
@@ -31,11 +32,14 @@ class _Refused(Exception):
 
 
 class _Config(flags.ArgumentParser):
-  """Reads FILE or FILE:ARGUMENT."""
+  """Reads FILE or FILE:ARGUMENT; `with_defaults` fills in the rest."""
+
+  def __init__(self, with_defaults: Callable[..., dict]):
+    self._with_defaults = with_defaults
 
   def parse(self, text: str) -> ConfigDict:
     try:
-      return config_file.load(text).lock()
+      return config_file.load(text, self._with_defaults).lock()
     except InputError as error:
       raise _Refused(str(error)) from error
 
@@ -86,10 +90,12 @@ class NamedPaths(flags.ArgumentParser):
     return 'NAME=PATH, joined by commas'
 
 
-def define_config() -> None:
+def define_config(
+  with_defaults: Callable[..., dict] = settings.with_defaults,
+) -> None:
   """Defines the flag --config, and those of its keys."""
   config_flags.DEFINE_config_file('config', help_string=_CONFIG)
-  flags.FLAGS['config'].parser = _Config()
+  flags.FLAGS['config'].parser = _Config(with_defaults)
 
 
 def parse(argv: list[str], words: bool, program: str) -> list[str]:

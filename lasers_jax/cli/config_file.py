@@ -26,12 +26,15 @@ _MODULE = 'config_file_of_the_run'
 _LETTERS = 160  # of a path and of what a file raises
 
 
-def load(text: str) -> ConfigDict:
+def load(
+  text: str, with_defaults: Callable[..., dict] = settings.with_defaults
+) -> ConfigDict:
   """Returns the config of `NAME[:ARGUMENT]`, with all defaults filled in.
 
   Args:
     text: a file or the short name of one that comes with the package, and the
       argument of its `get_config`.
+    with_defaults: fills in the defaults of a config.
 
   Raises:
     InputError: there is no such file, or it fails; the message says where.
@@ -57,7 +60,7 @@ def load(text: str) -> ConfigDict:
     )
   # So that each field is a flag.
   values = config.to_dict(preserve_field_references=True)
-  return ConfigDict(settings.with_defaults(values, _unset))
+  return ConfigDict(with_defaults(values, _unset))
 
 
 def folder() -> str:

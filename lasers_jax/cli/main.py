@@ -8,6 +8,7 @@ from lasers_jax.errors import unknown
 
 PROGRAMS = {
   'train': 'trains an autoencoder, or resumes a run',
+  'prior': 'trains a prior of new images over the codes of a trained model',
   'evaluate': 'measures a trained model over a whole split',
   'compare': 'trains bottlenecks at equal bits, and compares them',
   'sample': 'draws new images by vector priors, and scores them',

@@ -71,6 +71,7 @@ class Decoder(nn.Module):
   `setup` calls `super().setup()` first.
 
   Attributes:
+    GIVEN: fields that are built from other sections.
     network: latents to images centred at zero, of the section `network`.
     training: of the section `decoder.training`, a `Training`.
     Training, Sampling: dataclasses of the sections `decoder.training` and
@@ -82,6 +83,7 @@ class Decoder(nn.Module):
       gives them no weight does without.
   """
 
+  GIVEN: ClassVar[tuple[str, ...]] = ('network', 'training')
   Training: ClassVar[type] = TrainingSettings
   Sampling: ClassVar[type] = SamplingSettings
   is_stochastic: ClassVar[bool] = False

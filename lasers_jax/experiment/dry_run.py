@@ -6,7 +6,7 @@ import math
 import re
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from lasers_jax.core import machines, programs, sharding
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import loop, settings
-from lasers_jax.training.objective import Objective, make_objective
+from lasers_jax.training.objective import make_objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,33 +96,62 @@ def dry_run(config: Mapping[str, Any], names: Sequence[str]) -> list[Estimate]:
   Raises:
     InputError: a user error, on any of the machines.
   """
+  return estimate(of_model(config), names)
+
+
+class Task(NamedTuple):
+  """What is compiled: the step of a run, on any mesh.
+
+  Attributes:
+    run: has the settings `mesh` and `batch_size`.
+    check: raises InputError where a mesh does not suit.
+    build: returns the functions of the run on a mesh.
+    lower: traces the step of these functions; its arguments may be shapes.
+  """
+
+  run: Any
+  check: Callable[[Mesh], None]
+  build: Callable[[Mesh], loop.Program]
+  lower: Callable[[loop.Program, Mesh], jax.stages.Lowered]
+
+
+def of_model(config: Mapping[str, Any]) -> Task:
+  """Returns the step of an autoencoder."""
   experiment = settings.from_config(config)
-  objective, perceptual_params = make_objective(
-    experiment.model, experiment.loss
-  )
+  objective, params = make_objective(experiment.model, experiment.loss)
   objective.check_weights(experiment.data.side)
-  task = Task(experiment, objective, perceptual_params)
+
+  def lower(program: loop.Program, mesh: Mesh) -> jax.stages.Lowered:
+    everywhere = sharding.replicated(mesh)
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+      params,
+    )
+    return loop.lower_step(experiment, mesh, program, shapes)
+
+  return Task(
+    experiment,
+    lambda mesh: loop.check_sizes(experiment, mesh),
+    lambda mesh: loop.build_program(experiment, objective, mesh),
+    lower,
+  )
+
+
+def estimate(task: Task, names: Sequence[str]) -> list[Estimate]:
+  """Returns what a step needs on each of some machines; see `dry_run`."""
   found = [machines.describe(name) for name in names]
-  meshes = [arrange(experiment, machine) for machine in found]
+  meshes = [arrange(task, machine) for machine in found]
   return [
     _estimate(task, machine, mesh)
     for machine, mesh in zip(found, meshes, strict=True)
   ]
 
 
-class Task(NamedTuple):
-  """What is compiled: a run, its loss, and the parameters of that."""
-
-  experiment: settings.Experiment
-  objective: Objective
-  perceptual_params: Any
-
-
-def arrange(experiment: settings.Experiment, machine: machines.Machine) -> Mesh:
+def arrange(task: Task, machine: machines.Machine) -> Mesh:
   """Returns the mesh of a run on a machine; checks that it divides a batch."""
   try:
-    mesh = sharding.make_mesh(**vars(experiment.mesh), devices=machine.devices)
-    loop.check_sizes(experiment, mesh)
+    mesh = sharding.make_mesh(**vars(task.run.mesh), devices=machine.devices)
+    task.check(mesh)
   except InputError as error:
     raise InputError(f'{machine.name}: {error}') from error
   return mesh
@@ -130,27 +159,19 @@ def arrange(experiment: settings.Experiment, machine: machines.Machine) -> Mesh:
 
 def lower(task: Task, mesh: Mesh) -> jax.stages.Lowered:
   """Traces the step of a run for a mesh of devices that need not be there."""
-  experiment, objective, params = task
-  everywhere = sharding.replicated(mesh)
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    params,
-  )
-  program = loop.build_program(experiment, objective, mesh)
-  return loop.lower_step(experiment, mesh, program, shapes)
+  return task.lower(task.build(mesh), mesh)
 
 
 def _estimate(task: Task, machine: machines.Machine, mesh: Mesh) -> Estimate:
   """Compiles the step of a run for a machine, and reads what it needs."""
-  experiment, objective, _ = task
-  state = loop.build_program(experiment, objective, mesh).target
+  state = task.build(mesh).target
   known = Estimate(
     machine=machine.name,
     device=machine.devices[0].device_kind,
     devices=mesh.size,
     hosts=len({d.process_index for d in mesh.devices.flat}),
     mesh=dict(mesh.shape),
-    batch_size=experiment.batch_size,
+    batch_size=task.run.batch_size,
     parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
     parameter_bytes=sharding.bytes_per_device(state.params),
     state_bytes=sharding.bytes_per_device(state),

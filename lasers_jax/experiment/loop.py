@@ -1,5 +1,6 @@
 """Trains a run from its config to its last checkpoint, from top to bottom."""
 
+import functools
 import logging
 import os
 import time
@@ -14,15 +15,15 @@ from lasers_jax import data
 from lasers_jax.core import sharding
 from lasers_jax.core.images import save_png, to_float
 from lasers_jax.core.storage import make_folder
-from lasers_jax.errors import InputError, TrainingError, optional
+from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import protocol
 from lasers_jax.experiment import settings, sources
 from lasers_jax.experiment.figures import reconstruction_figure
 from lasers_jax.experiment.hooks import Hooks
+from lasers_jax.experiment.stepping import Stepping, take_steps
 from lasers_jax.metrics.registry import ALWAYS
 from lasers_jax.training import workdir
 from lasers_jax.training.checkpoint import Checkpoints
-from lasers_jax.training.lease import Lease
 from lasers_jax.training.monitor import Monitor, parameter_table
 from lasers_jax.training.objective import Objective, make_objective
 from lasers_jax.training.state import (
@@ -32,7 +33,7 @@ from lasers_jax.training.state import (
   state_shapes,
 )
 from lasers_jax.training.step import make_train_step
-from lasers_jax.training.stop import StopRequests, stop_requests
+from lasers_jax.training.stop import StopRequests
 
 
 class Work(NamedTuple):
@@ -41,12 +42,8 @@ class Work(NamedTuple):
   experiment: settings.Experiment
   path: str  # the workdir
   mesh: Mesh
-  train: data.TrainPipeline
   validation: data.Source | None
-  perceptual_params: Any
-  terms: list[str]  # of the loss, in the order of a step
   hooks: Hooks
-  lease: Lease | None = None  # of the workdir; of the process that leads
 
 
 class Program(NamedTuple):
@@ -96,26 +93,36 @@ def train_and_evaluate(
   perceptual_params = jax.device_put(
     perceptual_params, sharding.replicated(mesh)
   )
-  work = Work(
-    experiment, path, mesh, train, validation, perceptual_params, terms, hooks
-  )
+  work = Work(experiment, path, mesh, validation, hooks)
   program = build_program(experiment, objective, mesh)
   run = workdir.Run(config, settings.with_defaults, fingerprints)
   with (
     workdir.lock_workdir(path, run) as lease,
     Checkpoints(path, experiment.checkpoints_kept, lease=lease) as checkpoints,
   ):
-    work = work._replace(lease=lease)
     state = checkpoints.restore(program.target)
     if state is None:
       state = program.create(put_images(train.batch(0), mesh))
-    log_summary(experiment, mesh, state)
+    log_summary(experiment, mesh, state, experiment.bits_per_pixel)
     hooks.on_start(experiment, mesh, state)
     if int(state.step) < experiment.steps:
       # Before the loop, where a request to stop is met at once: there is
       # nothing new to save.
       lowered = lower_step(experiment, mesh, program, perceptual_params)
-      state = loop(work, state, lowered.compile(), checkpoints)
+      step = lowered.compile()
+      stepping = Stepping(
+        experiment,
+        path,
+        train,
+        lambda state, batch: step(
+          state, put_images(batch, mesh), perceptual_params
+        ),
+        functools.partial(validate, work),
+        terms,
+        hooks,
+        lease,
+      )
+      state = take_steps(stepping, state, checkpoints)
     return state
 
 
@@ -209,97 +216,9 @@ def check_sizes(experiment: settings.Experiment, mesh: Mesh) -> None:
   sharding.check_batch(batch_size, mesh, 'evaluation.batch_size')
 
 
-def loop(
-  work: Work, state: TrainState, train_step, checkpoints: Checkpoints
-) -> TrainState:
-  """Takes the remaining steps; saves and validates when due."""
-  experiment, start = work.experiment, int(state.step)
-  step, batches = start, work.train.iterate(start)
-  pending = None  # metrics of the last step, read while the next one runs
-
-  with (
-    Monitor(work.path, experiment, start) as monitor,
-    stop_requests() as stop,
-  ):
-
-    def catch_up() -> None:
-      """Reads the pending metrics: a state behind bad ones is never saved."""
-      nonlocal pending
-      if pending:
-        check_and_log(*pending, work, monitor)
-      pending = None
-      monitor.flush()
-
-    def save_and_leave() -> None:
-      """Saves the state, if it is new, before the run ends."""
-      catch_up()
-      if step > start:
-        checkpoints.save(state)
-      checkpoints.wait()
-      if step < experiment.steps:
-        said = f'saved step {step}' if step else 'nothing is left to save'
-        logging.info(f'asked to stop: {said}')
-
-    def rescue() -> None:
-      save_and_leave()
-      monitor.close()
-      if work.lease:
-        work.lease.release()
-
-    while step < experiment.steps and not stop.asked():
-      with stop.rescuing(rescue):
-        batch = monitor.time_waiting(lambda: next(batches))
-        work.hooks.on_batch(step + 1, batch)
-      images = put_images(batch, work.mesh)
-      state, metrics = train_step(state, images, work.perceptual_params)
-      step += 1
-      if pending:
-        check_and_log(*pending, work, monitor)
-      pending = step, metrics
-      saves = step == experiment.steps or is_due(
-        step, experiment.checkpoint_every
-      )
-      validates = is_due(step, experiment.evaluate_every)
-      if saves or validates:
-        catch_up()
-      if saves:
-        checkpoints.save(state)
-      if validates:
-        with stop.rescuing(rescue):
-          validate(work, state, monitor, stop)
-    save_and_leave()
-  return state
-
-
 def put_images(batch: dict[str, np.ndarray], mesh: Mesh) -> jax.Array:
   """Puts this process's images of a batch on its devices."""
   return sharding.put_batch({'image': batch['image']}, mesh)['image']
-
-
-def is_due(step: int, every: int) -> bool:
-  """Returns whether an act of every so many steps (0: never) is due."""
-  return every > 0 and step % every == 0
-
-
-def check_and_log(step: int, metrics, work: Work, monitor: Monitor) -> None:
-  """Logs the metrics of a step; ends the run if one of them is not finite."""
-  metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
-  bad = [name for name, x in metrics.items() if not np.isfinite(x)]
-  if not bad:
-    monitor.step(step, metrics)
-    work.hooks.on_step(step, metrics)
-    return
-  # Name the one that broke first in the pass.
-  term = next(x for x in [*work.terms, 'loss', *bad] if x in bad)
-  kept = 'could not be kept'
-  with optional('file of the batch'):
-    batch = work.train.batch(step - 1)
-    path = workdir.save_failure(work.path, step, term, batch)
-    kept = f'is kept in {path}'
-  raise TrainingError(
-    f'{term} is {metrics[term]} at step {step}; the batch {kept}, '
-    'and the last checkpoint is good'
-  )
 
 
 def validate(
@@ -362,9 +281,9 @@ def write_figure(
 
 
 def log_summary(
-  experiment: settings.Experiment, mesh: Mesh, state: TrainState
+  run: Any, mesh: Mesh, state: TrainState, bits: float | None
 ) -> None:
-  """Logs the devices, parameters, bits and steps of a run."""
+  """Logs the devices, parameters, bits per pixel and steps of a run."""
   if jax.process_index():
     return
   kinds = sorted({d.device_kind for d in mesh.devices.flat})
@@ -375,7 +294,6 @@ def log_summary(
     f'{name} {sum(x.size for x in jax.tree.leaves(part)):,}'
     for name, part in parts.items()
   )
-  bits = experiment.bits_per_pixel
   lines = {
     'processes': jax.process_count(),
     'devices': f'{mesh.size} × {", ".join(kinds)}',
@@ -383,7 +301,7 @@ def log_summary(
     'parameters': sizes,
     'code': f'{bits:.4g} bits per pixel' if bits else 'continuous',
     'state': f'{sharding.bytes_per_device(state):,} bytes per device',
-    'steps': f'{int(state.step)} of {experiment.steps} done',
+    'steps': f'{int(state.step)} of {run.steps} done',
   }
   with optional('table of parameters'):
     logging.info('%s', parameter_table(parts))

@@ -7,12 +7,11 @@ from typing import Annotated, Any, cast
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
-from lasers_jax.core.ranges import Count, Range, Seed, Whole, check
+from lasers_jax.core.ranges import Count, Range, Seed, Whole
 from lasers_jax.core.sharding import make_mesh
 from lasers_jax.data import DataSettings
 from lasers_jax.decoders import (
@@ -21,7 +20,8 @@ from lasers_jax.decoders import (
   Decoder,
   SamplingSettings,
 )
-from lasers_jax.errors import InputError, nearest, unknown
+from lasers_jax.errors import InputError
+from lasers_jax.experiment import sections
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.adversarial import (
@@ -130,25 +130,25 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
   """
   config = dict(config)
   names = (*_SECTIONS, 'network', 'bottleneck', 'decoder', 'discriminator')
-  decoder = _section(config.pop('decoder', DEFAULT), 'decoder')
+  decoder = sections.section(config.pop('decoder', DEFAULT), 'decoder')
   discriminator = config.pop('discriminator', None)
   given = {
-    name: _section(config.pop(name, {}), name)
+    name: sections.section(config.pop(name, {}), name)
     for name in (*_SECTIONS, 'network', 'bottleneck')
   }
   model = build_model(given.pop('network'), given.pop('bottleneck'), decoder)
   parts = {
-    name: _build(_SECTIONS[name], section, name)
+    name: sections.build(_SECTIONS[name], section, name)
     for name, section in given.items()
   }
   if discriminator is not None:
-    section = _section(discriminator, 'discriminator')
-    parts['discriminator'] = _build(
+    section = sections.section(discriminator, 'discriminator')
+    parts['discriminator'] = sections.build(
       DiscriminatorSettings, section, 'discriminator'
     )
   decoding = _build_decoding(decoder, cast(Decoder, model.decoder))
   parts |= {'model': model, 'decoding': decoding}
-  settings = _build(Experiment, config, '', parts, names)
+  settings = sections.build(Experiment, config, '', parts, names)
   if settings.data.side % settings.pad_multiple:
     f, of_decoder = model.encoder.f, model.decoder.pad_multiple
     raise InputError(
@@ -180,31 +180,31 @@ def with_defaults(
   Args:
     none: returns what replaces a value of None, by the annotation of its field.
   """
-  filled = _filled(Experiment, config, none)
+  filled = sections.filled(Experiment, config, none)
   if 'discriminator' not in config:
     del filled['discriminator']
   kinds = {'discriminator': DiscriminatorSettings, **_SECTIONS}
   for name, kind in kinds.items():
     if name in config or name in _SECTIONS:
-      section = _section(config.get(name, {}), name)
-      filled[name] = _filled(kind, section, none)
-  network = _section(config.get('network', {}), 'network')
+      section = sections.section(config.get(name, {}), name)
+      filled[name] = sections.filled(kind, section, none)
+  network = sections.section(config.get('network', {}), 'network')
   for kind in NETWORKS.get(network.get('name', ''), ()):
-    filled['network'] = _filled(kind, filled['network'], none)
-  section = _section(config.get('decoder', DEFAULT), 'decoder')
+    filled['network'] = sections.filled(kind, filled['network'], none)
+  section = sections.section(config.get('decoder', DEFAULT), 'decoder')
   filled['decoder'] = _filled_decoder(section, none)
   if 'bottleneck' in config:
-    section = _section(config['bottleneck'], 'bottleneck')
+    section = sections.section(config['bottleneck'], 'bottleneck')
     filled['bottleneck'] = _filled_bottleneck(section, none)
   return filled
 
 
 def _filled_bottleneck(section: Mapping, none: Callable) -> dict[str, Any]:
   kind = BOTTLENECKS.get(section.get('name', ''))
-  filled = _filled(kind, section, none) if kind else dict(section)
+  filled = sections.filled(kind, section, none) if kind else dict(section)
   filled.pop('D', None)  # that of the network
   if 'inner' in section:
-    inner = _section(section['inner'], 'bottleneck.inner')
+    inner = sections.section(section['inner'], 'bottleneck.inner')
     filled['inner'] = _filled_bottleneck(inner, none)
   return filled
 
@@ -213,48 +213,16 @@ def _filled_decoder(section: Mapping, none: Callable) -> dict[str, Any]:
   kind = DECODERS.get(section.get('name', ''))
   if not kind:
     return dict(section)
-  filled = _filled(kind, section, none)
+  filled = sections.filled(kind, section, none)
   for name, part in _parts_of(kind).items():
-    given = _section(section.get(name, {}), f'decoder.{name}')
-    filled[name] = _filled(part, given, none)
+    given = sections.section(section.get(name, {}), f'decoder.{name}')
+    filled[name] = sections.filled(part, given, none)
   return filled
 
 
 def _parts_of(kind: type[Decoder]) -> dict[str, type]:
   """Returns the sections within `decoder`, with their classes."""
   return {'training': kind.Training, 'sampling': kind.Sampling}
-
-
-def _filled(kind: type, section: Mapping, none: Callable) -> dict[str, Any]:
-  """Returns a section with the defaults of a dataclass (or module)."""
-  fields = _fields(kind)
-  return {
-    name: none(fields[name].type) if value is None and name in fields else value
-    for name, value in {**_defaults(kind), **section}.items()
-  }
-
-
-def _defaults(kind: type) -> dict[str, Any]:
-  """Returns the defaults of a dataclass (or module) as values of a config."""
-  defaults = {}
-  for f in _fields(kind).values():
-    if f.default is not dataclasses.MISSING:
-      defaults[f.name] = f.default
-    elif f.default_factory is not dataclasses.MISSING:
-      defaults[f.name] = f.default_factory()
-  if 'dtype' in defaults:
-    defaults['dtype'] = jnp.dtype(defaults['dtype']).name
-  return defaults
-
-
-def _fields(kind: type) -> dict[str, dataclasses.Field]:
-  """Returns the fields of a dataclass or module that a config may name."""
-  fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
-  if issubclass(kind, nn.Module):  # These two are Linen's own.
-    del fields['parent'], fields['name']
-  if issubclass(kind, Decoder):  # These two are built from other sections.
-    del fields['network'], fields['training']
-  return fields
 
 
 def build_model(
@@ -265,10 +233,10 @@ def build_model(
   Raises:
     InputError: an unknown name or key, or values that contradict.
   """
-  kinds = _choose(NETWORKS, network, 'network')
+  kinds = sections.choose(NETWORKS, network, 'network')
   network = {k: v for k, v in network.items() if k != 'name'}
-  network = _with_dtype(network, 'network')
-  ends = [_build(kind, network, 'network') for kind in kinds]
+  network = sections.with_dtype(network, 'network')
+  ends = [sections.build(kind, network, 'network') for kind in kinds]
   model = Autoencoder(
     encoder=ends[0],
     bottleneck=_build_bottleneck(bottleneck, network['D'], 'bottleneck'),
@@ -283,11 +251,11 @@ def build_model(
 
 def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
   """Builds a bottleneck for latents of width d, and the one inside it."""
-  kind = _choose(BOTTLENECKS, section, where)
+  kind = sections.choose(BOTTLENECKS, section, where)
   section = {k: v for k, v in section.items() if k != 'name'}
-  fields = _read(kind, section, where, given=('D',))
+  fields = sections.read(kind, section, where, given=('D',))
   if 'inner' in fields:
-    inner = _section(fields['inner'], f'{where}.inner')
+    inner = sections.section(fields['inner'], f'{where}.inner')
     groups = fields.get('groups', getattr(kind, 'groups', 1))
     width = max(d // groups, 1)  # `check` refuses another width
     fields['inner'] = _build_bottleneck(inner, width, f'{where}.inner')
@@ -296,11 +264,13 @@ def _build_bottleneck(section: Mapping, d: int, where: str) -> Bottleneck:
 
 def _build_decoder(section: Mapping, network: nn.Module) -> Decoder:
   """Builds a decoder of a network, all but how it samples."""
-  kind = _choose(DECODERS, section, 'decoder')
+  kind = sections.choose(DECODERS, section, 'decoder')
   parts = _parts_of(kind)
   own = {k: v for k, v in section.items() if k not in ('name', *parts)}
   given = {'network': network, 'training': _build_part(section, 'training')}
-  return _build(kind, _with_dtype(own, 'decoder'), 'decoder', given, parts)
+  return sections.build(
+    kind, sections.with_dtype(own, 'decoder'), 'decoder', given, parts
+  )
 
 
 def _build_decoding(section: Mapping, decoder: Decoder) -> SamplingSettings:
@@ -313,70 +283,10 @@ def _build_decoding(section: Mapping, decoder: Decoder) -> SamplingSettings:
 def _build_part(section: Mapping, name: str) -> Any:
   """Builds `training` or `sampling` of the section of a decoder."""
   kind = _parts_of(DECODERS[section['name']])[name]
-  given = _section(section.get(name, {}), f'decoder.{name}')
-  if given and not _fields(kind):
+  given = sections.section(section.get(name, {}), f'decoder.{name}')
+  if given and not sections.fields_of(kind):
     raise InputError(
       f'nothing reads decoder.{name}: decoder.name={section["name"]!r} has no '
       'such settings'
     )
-  return _build(kind, given, f'decoder.{name}')
-
-
-def _section(section: Any, name: str) -> Mapping:
-  if not isinstance(section, Mapping):
-    raise InputError(f'{name} must be a section of keys, not {section!r}')
-  return section
-
-
-def _choose(table: Mapping[str, Any], section: Mapping, where: str):
-  name = section.get('name')
-  if not isinstance(name, str) or name not in table:
-    raise unknown(f'{where}.name', name, table)
-  return table[name]
-
-
-def _with_dtype(section: Mapping, where: str) -> dict[str, Any]:
-  """Returns a section with its `dtype`, if any, as a dtype."""
-  if 'dtype' not in section:
-    return dict(section)
-  name = section['dtype']
-  if name not in ('float32', 'bfloat16'):
-    raise InputError(f'{where}.dtype must be float32 or bfloat16: {name!r}')
-  return {**section, 'dtype': jnp.dtype(name)}
-
-
-def _build(kind: type, section: Mapping, where: str, given=None, also=()):
-  """Builds a dataclass (or module) from a section; see `_read`."""
-  given = given or {}
-  return kind(**_read(kind, section, where, given, also), **given)
-
-
-def _read(
-  kind: type, section: Mapping, where: str, given=(), also=()
-) -> dict[str, Any]:
-  """Checks a section that names the fields of a dataclass (or module).
-
-  Args:
-    given: fields that come from elsewhere; the section must not name them.
-    also: keys that are read elsewhere, to know the nearest name.
-  """
-  fields = {k: f for k, f in _fields(kind).items() if k not in given}
-  dot = where and f'{where}.'
-  for key, value in section.items():
-    path = f'{dot}{key}'
-    if key in fields:
-      check(value, fields[key].type, path)
-    else:
-      raise InputError(
-        f'nothing reads the config key {path}'
-        + nearest(str(key), {x: f'{dot}{x}' for x in (*fields, *also)})
-      )
-  missing = [
-    name
-    for name, f in fields.items()
-    if f.default is f.default_factory is dataclasses.MISSING
-    and name not in section
-  ]
-  if missing:
-    raise InputError(f'the config has no {dot}{missing[0]}')
-  return {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
+  return sections.build(kind, given, f'decoder.{name}')

@@ -62,7 +62,7 @@ def make_train_step(
       metrics |= {**more, 'adversarial_weight': weight}
     (gradients,) = backward((jnp.ones_like(loss), image_gradient))
 
-    params, averaged, opt_state = _update(optimizer, ema, gradients, state)
+    params, averaged, opt_state = update(optimizer, ema, gradients, state)
     before = params
     params, codebook = _revive(
       objective.model, params, codebook, output.z, state.step, revive_key
@@ -85,7 +85,7 @@ def make_train_step(
   return train_step
 
 
-def _update(optimizer, ema: float, gradients, state: TrainState):
+def update(optimizer, ema: float, gradients, state: TrainState):
   """Returns the moved parameters, their averages, and the optimizer's state."""
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params

@@ -127,18 +127,14 @@ import jax
 jax.config.update('jax_platforms', 'cpu')
 from lasers_jax.core import machines, programs
 from lasers_jax.cli.configs import config
-from lasers_jax.experiment import dry_run, settings
-from lasers_jax.training.objective import make_objective
+from lasers_jax.experiment import dry_run
 from tests import tiny
 
 machine = machines.describe('v5e:2x2')
 
 def compile(found):
-  experiment = settings.from_config(found)
-  task = dry_run.Task(
-    experiment, *make_objective(experiment.model, experiment.loss)
-  )
-  mesh = dry_run.arrange(experiment, machine)
+  task = dry_run.of_model(found)
+  mesh = dry_run.arrange(task, machine)
   compiled = dry_run.lower(task, mesh).compile()
   text = compiled.as_text()
   return {

@@ -55,6 +55,7 @@ class MapPrior(nn.Module):
   `dropout`.
 
   Attributes:
+    GIVEN: fields that say what is modelled.
     VIEWS: the views that it can model, of 'codes', 'z' and 'quantized'.
     EXACT: whether `bits` are those of a code (True), at most an upper bound
       (False), or not there at all (None).
@@ -72,6 +73,7 @@ class MapPrior(nn.Module):
     dtype: of activations; parameters, norms, logits and losses are float32.
   """
 
+  GIVEN: ClassVar[tuple[str, ...]] = ('sites', 'classes', 'layout')
   VIEWS: ClassVar[tuple[str, ...]] = ('codes',)
   EXACT: ClassVar[bool | None] = None
   Drawing: ClassVar[type[DrawingSettings]] = DrawingSettings

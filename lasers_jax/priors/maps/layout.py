@@ -1,9 +1,8 @@
-"""What the events of a code may be: planes, their sizes, and which are legal."""
+"""What the events of a code may be: planes, their sizes, what is legal."""
 
 import dataclasses
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 

@@ -1,0 +1,213 @@
+"""Trained priors: one value that draws, completes and measures images."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lasers_jax import inference
+from lasers_jax.core import sharding
+from lasers_jax.core.images import check_images
+from lasers_jax.errors import InputError
+from lasers_jax.experiment import sections
+from lasers_jax.experiment.loading import load
+from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.priors import running, settings
+from lasers_jax.experiment.priors.labels import find_class
+from lasers_jax.experiment.priors.settings import PriorExperiment
+from lasers_jax.experiment.priors.views import View, prior_of, view_of
+from lasers_jax.priors.maps.base import DrawingSettings, Known, MapPrior
+from lasers_jax.training import workdir
+from lasers_jax.training.checkpoint import Checkpoints
+from lasers_jax.training.optimizer import make_optimizer
+from lasers_jax.training.prior_step import prior_state_shapes
+from lasers_jax.training.state import evaluation_variables
+
+NAMES = 'classes'  # the key of a config with the names of the classes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedPrior:
+  """A trained prior and the model of its view.
+
+  Attributes:
+    experiment: the objects built from the config.
+    prior: the Flax module.
+    variables: averaged parameters and statistics.
+    view: of the images of the model.
+    names: of the classes; [] without labels.
+    mesh: the devices to compute on.
+    step: the step of the checkpoint.
+    path: the workdir.
+    drawing: how it draws.
+  """
+
+  experiment: PriorExperiment
+  prior: MapPrior
+  variables: Any
+  view: View
+  names: Sequence[str]
+  mesh: Mesh
+  step: int
+  path: str
+  drawing: DrawingSettings
+
+  @property
+  def weights(self) -> str:
+    """Returns the hash of the variables: 16 hexadecimal digits."""
+    return inference.weights_hash(self.variables)
+
+  def with_drawing(self, **fields: Any) -> 'TrainedPrior':
+    """Returns the prior with other settings of drawing, such as guidance=2.
+
+    Raises:
+      InputError: it has no such setting, or a value cannot be used.
+    """
+    kind = type(self.drawing)
+    values = {**dataclasses.asdict(self.drawing), **fields}
+    drawing = sections.build(kind, values, 'drawing')
+    self.prior.check_drawing(drawing)
+    return dataclasses.replace(self, drawing=drawing)
+
+  def labels(self, words: Sequence[str]) -> np.ndarray:
+    """Returns the labels of classes, by their names or numbers.
+
+    Raises:
+      InputError: there is no such class.
+    """
+    return np.array([find_class(word, self.names) for word in words], np.int32)
+
+  def balanced_labels(self, n: int) -> np.ndarray:
+    """Returns n labels, all classes alike often; "no class" without labels."""
+    return np.arange(n, dtype=np.int32) % max(self.prior.classes, 1)
+
+  def draw(
+    self,
+    labels: np.ndarray,
+    seed: int = 0,
+    indices: np.ndarray | None = None,
+    known: Known | None = None,
+  ) -> np.ndarray:
+    """Draws views: NumPy [n, H, W, ...]; see `running.draw`."""
+    return running.draw(
+      self.prior,
+      self.variables,
+      labels,
+      self.drawing,
+      seed,
+      self.mesh,
+      indices,
+      known,
+    )
+
+  def images(self, view: np.ndarray) -> np.ndarray:
+    """Returns the images of views: uint8 [n, side, side, 3]."""
+    return self.view.images(view)
+
+  def complete(
+    self,
+    images: Any,
+    given: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
+  ) -> np.ndarray:
+    """Draws what is not given of images: uint8 [n, side, side, 3].
+
+    The sites of the latent of which every pixel is given stay, the others are
+    drawn. A site's code depends on pixels around it, so that the encoder sees
+    what is not given as grey.
+
+    Args:
+      images: uint8 or float in [0, 1], [n, side, side, 3].
+      given: bool [side, side], True for pixels that are given.
+      labels: int [n].
+    """
+    images, side = check_images(images), self.view.side
+    if images.shape[1:3] != (side, side) or given.shape != (side, side):
+      raise InputError(
+        f'the prior draws images of {side}x{side} pixels, not '
+        f'{images.shape[1]}x{images.shape[2]}'
+      )
+    grey = np.array(128 if images.dtype == np.uint8 else 0.5, images.dtype)
+    seen = np.where(given[..., None], images, grey)
+    height, width = self.view.sites
+    cells = given.reshape(height, side // height, width, side // width)
+    sites = np.broadcast_to(
+      cells.all(axis=(1, 3)), (len(images), height, width)
+    )
+    known = Known(self.view.of(seen), sites)
+    return self.images(self.draw(labels, seed, known=known))
+
+
+def load_prior(
+  path: str | os.PathLike,
+  checkpoint: int | None = None,
+  model: TrainedModel | None = None,
+) -> TrainedPrior:
+  """Reads a trained prior, and the model that it is of.
+
+  Args:
+    path: the workdir of the prior.
+    checkpoint: its step; None takes the newest that is whole.
+    model: that of the prior; None loads it from where it was in training.
+
+  Raises:
+    InputError: there is no such prior, it is damaged, or the model has other
+      weights than in training.
+  """
+  path = workdir.locate(os.fspath(path))
+  config = workdir.load_config(path)
+  experiment = settings.from_config(config)
+  stage_one = experiment.stage_one
+  model = model or load(stage_one.path)
+  check_model(model, stage_one.weights, path)
+  view = view_of(model, experiment)
+  known = workdir.load_fingerprints(path).get(NAMES, {})
+  names = known.get('names', [])
+  prior = prior_of(experiment, view, len(names))
+  variables, step = _restore(experiment, prior, view, path, checkpoint, model)
+  return TrainedPrior(
+    experiment,
+    prior,
+    variables,
+    view,
+    names,
+    model.mesh,
+    step,
+    path,
+    experiment.drawing,
+  )
+
+
+def check_model(model: TrainedModel, weights: str, path: str) -> None:
+  """Raises InputError where a model is not that of a prior."""
+  if model.weights != weights:
+    raise InputError(
+      f'{path} is a prior over a model with weights {weights}, and '
+      f'{model.path} has {model.weights}'
+    )
+
+
+def _restore(
+  experiment: PriorExperiment,
+  prior: MapPrior,
+  view: View,
+  path: str,
+  checkpoint: int | None,
+  model: TrainedModel,
+) -> tuple[Mapping[str, Any], int]:
+  """Reads the variables of a checkpoint, and its step."""
+  optimizer = make_optimizer(experiment.optimizer, experiment.steps)
+  shapes = prior_state_shapes(prior, optimizer, view.example())
+  places = jax.tree.map(lambda _: sharding.replicated(model.mesh), shapes)
+  with Checkpoints(path, read_only=True) as checkpoints:
+    state = checkpoints.restore(
+      sharding.with_shardings(shapes, places), checkpoint
+    )
+  if state is None:
+    raise InputError(f'{path} has no checkpoint yet')
+  return evaluation_variables(state), int(state.step)

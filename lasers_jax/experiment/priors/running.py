@@ -1,0 +1,133 @@
+"""Draws from map priors, and measures their bits, in batches on a mesh."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from lasers_jax.core.sharding import put_batch, replicated
+from lasers_jax.inference import batches_of
+from lasers_jax.priors.maps.base import DrawingSettings, Known, MapPrior
+from lasers_jax.training.prior_step import as_view
+
+
+def draw(
+  prior: MapPrior,
+  variables: Any,
+  labels: np.ndarray,
+  drawing: DrawingSettings,
+  seed: int,
+  mesh: Mesh,
+  indices: np.ndarray | None = None,
+  known: Known | None = None,
+) -> np.ndarray:
+  """Draws a view for each label: NumPy [n, H, W, ...].
+
+  Args:
+    labels: int [n]; `prior.classes` is no class.
+    seed: draw i is a function of it, `indices[i]` and `labels[i]` alone.
+    indices: int [n]; None takes 0, 1, ...
+    known: NumPy arrays [n, ...] of sites that are given; None draws all.
+  """
+  indices = np.arange(len(labels)) if indices is None else indices
+  given = {'label': labels.astype(np.int32), 'index': indices.astype(np.int32)}
+  if known is not None:
+    given |= {'known_view': known.view, 'known_sites': known.sites}
+  found = []
+  for rows, count in _batches(given, mesh):
+    views = _draw(prior, mesh, drawing, variables, seed, put_batch(rows, mesh))
+    found.append(np.asarray(views)[:count])
+  return np.concatenate(found)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _draw(prior, mesh, drawing, variables, seed, batch) -> Array:
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(
+    jax.random.key(seed), batch['index']
+  )
+  known = None
+  if 'known_view' in batch:
+    known = Known(as_view(batch['known_view']), batch['known_sites'])
+  view = prior.apply(
+    variables, keys, batch['label'], drawing, known, method='draw'
+  )
+  return jax.lax.with_sharding_constraint(view, replicated(mesh))
+
+
+def bits(
+  prior: MapPrior,
+  variables: Any,
+  rows: Mapping[str, np.ndarray],
+  mesh: Mesh,
+  seed: int = 0,
+) -> np.ndarray:
+  """Returns the bits of each event, or what bounds them: [n, H, W, P].
+
+  Args:
+    rows: `view` [n, H, W, P] and `label` [n].
+    seed: of a bound that is estimated by draws.
+  """
+  return _each(_bits, prior, variables, rows, mesh, seed)
+
+
+def losses(
+  prior: MapPrior,
+  variables: Any,
+  rows: Mapping[str, np.ndarray],
+  mesh: Mesh,
+  seed: int = 0,
+) -> np.ndarray:
+  """Returns the loss of each row without dropout: [n].
+
+  Args:
+    seed: of the random numbers of the loss.
+  """
+  return _each(_losses, prior, variables, rows, mesh, seed)
+
+
+def _each(act, prior, variables, rows, mesh, seed) -> np.ndarray:
+  given = {'view': rows['view'], 'label': rows['label'].astype(np.int32)}
+  found = []
+  for number, (batch, count) in enumerate(_batches(given, mesh)):
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    value = act(prior, mesh, variables, put_batch(batch, mesh), key)
+    found.append(np.asarray(value)[:count])
+  return np.concatenate(found)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _bits(prior, mesh, variables, batch, key) -> Array:
+  found = prior.apply(
+    variables,
+    as_view(batch['view']),
+    batch['label'],
+    method='bits',
+    rngs={'prior': key},
+  )
+  return jax.lax.with_sharding_constraint(found, replicated(mesh))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _losses(prior, mesh, variables, batch, key) -> Array:
+  found, _ = prior.apply(
+    variables,
+    as_view(batch['view']),
+    batch['label'],
+    train=False,
+    rngs={'prior': key},
+  )
+  return jax.lax.with_sharding_constraint(
+    found.astype(jnp.float32), replicated(mesh)
+  )
+
+
+def _batches(arrays: Mapping[str, np.ndarray], mesh: Mesh):
+  """Yields batches of rows of several arrays, and how many rows are real."""
+  numbers = np.arange(len(next(iter(arrays.values()))))
+  for _, rows, count in batches_of(numbers, mesh):
+    yield {name: x[rows] for name, x in arrays.items()}, count

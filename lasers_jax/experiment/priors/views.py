@@ -1,0 +1,119 @@
+"""Views of images by a trained model: what a prior models, and back."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from lasers_jax import inference
+from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.priors.settings import PriorExperiment, build_prior
+from lasers_jax.priors.maps.base import MapPrior
+from lasers_jax.priors.maps.events import Events
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+  """Turns images of one size into a view, and a view into images.
+
+  Attributes:
+    model: the trained model.
+    name: 'codes', 'z' or 'quantized'.
+    side: of the square images.
+    order: of the events of sparse codes.
+  """
+
+  model: TrainedModel
+  name: str
+  side: int
+  order: str = 'energy'
+
+  @functools.cached_property
+  def events(self) -> Events:
+    """Returns the events of the model's codes.
+
+    Raises:
+      InputError: they have none.
+    """
+    bottleneck = self.model.module.bottleneck
+    sites = self.model.module.sites(self.side, self.side)
+    return Events.of(
+      bottleneck,
+      sites,
+      bottleneck_variables(self.model.variables),
+      order=self.order,
+    )
+
+  @property
+  def sites(self) -> tuple[int, int]:
+    """Returns H and W of the view."""
+    if self.name == 'codes':
+      return self.events.layout.sites
+    return self.model.module.sites(self.side, self.side)
+
+  def of(self, images: np.ndarray) -> np.ndarray:
+    """Returns the view of images uint8 [n, side, side, 3].
+
+    Returns:
+      Events int32 [n, H, W, P], or latents float32 [n, H, W, D].
+    """
+    if self.name == 'codes':
+      codes = jax.tree.map(np.asarray, self.model.encode(images))
+      return self.events.record_batch(codes)
+    if self.name == 'quantized':
+      return self.model.latents(images)
+    model = self.model
+    return inference.encode_z(model.module, model.variables, images, model.mesh)
+
+  def example(self) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of the view of one image."""
+    if self.name == 'codes':
+      planes = len(self.events.layout.sizes)
+      return jax.ShapeDtypeStruct((1, *self.sites, planes), np.int32)
+    width = self.model.module.bottleneck.D
+    return jax.ShapeDtypeStruct((1, *self.sites, width), np.float32)
+
+  def images(self, view: np.ndarray) -> np.ndarray:
+    """Returns the images of a view: uint8 [n, side, side, 3]."""
+    size, model = (self.side, self.side), self.model
+    if self.name == 'codes':
+      return model.decode(self.events.play_batch(np.asarray(view)), size)
+    if self.name == 'quantized':
+      return model.decode_latents(view, size)
+    return inference.decode_z(
+      model.module, model.variables, view, model.mesh, model.decoding, size
+    )
+
+
+def bottleneck_variables(variables: Any) -> dict[str, Any]:
+  """Returns the variables of the bottleneck of an autoencoder."""
+  return {
+    collection: parts['bottleneck']
+    for collection, parts in variables.items()
+    if 'bottleneck' in parts
+  }
+
+
+def view_of(model: TrainedModel, experiment: PriorExperiment) -> View:
+  """Returns the view that a run models.
+
+  Raises:
+    InputError: the model's code has no events.
+  """
+  data = model.experiment.data
+  view = View(model, experiment.view, data.side, experiment.order)
+  if experiment.view == 'codes':
+    view.events  # noqa: B018  raises where there are none
+  return view
+
+
+def prior_of(experiment: PriorExperiment, view: View, classes: int) -> MapPrior:
+  """Builds the module of a run."""
+  given: dict[str, Any] = {'sites': view.sites, 'classes': classes}
+  if view.name == 'codes':
+    given['layout'] = view.events.layout
+  else:
+    given['D'] = view.model.module.bottleneck.D
+  return build_prior(experiment, **given)
