@@ -140,6 +140,22 @@ class Bottleneck(nn.Module):
     """
     raise continuous(self)
 
+  def energies(self, name: str = '') -> dict[str, np.ndarray]:
+    """Returns how much each pair of an atom and a level adds to a latent.
+
+    For priors, which code the strongest pair of a site first. It is computed in
+    NumPy, outside jit, so that an order by it is the same on every machine.
+
+    Args:
+      name: as in `transfer`.
+
+    Returns:
+      float32 [K, L], by the name of each `Coder.pairs` that `transfer` calls;
+      pairs that are missing here have no order of their own.
+    """
+    del name
+    return {}
+
   def initialize(self, z: Array) -> None:
     """Starts from a first batch; writes `params` and `codebook`."""
 

@@ -92,6 +92,48 @@ class Coder(Protocol):
   def subset(self, values: np.ndarray | None, m: int, n: int) -> np.ndarray:
     """Codes a choice of m of n, all alike probable: int64 [m], ascending."""
 
+  def distinct(
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    sites: Sites,
+    sizes: Sequence[int],
+  ) -> np.ndarray:
+    """Codes planes as `planes` does; the values of a site differ."""
+    return self.planes(name, codes, sites, sizes)
+
+  def pairs(
+    self,
+    name: str,
+    codes: Sequence[np.ndarray] | None,
+    sites: Sites,
+    shape: tuple[int, int, int],
+    counted: bool,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Codes a map of sets of atoms, then the level of each, given the atom.
+
+    Args:
+      codes: atoms and levels, int [h, w, S] each; they are returned as int32;
+        K fills sets of fewer atoms, and their levels are 0.
+      sites: h and w.
+      shape: S, K, and the number of levels.
+      counted: whether sites have their own numbers of atoms, coded first.
+    """
+    s, k, levels = shape
+    atoms, stored = (None, None) if codes is None else codes
+    counts = np.full(sites, s)
+    if counted:
+      counts = None if atoms is None else np.sum(atoms < k, axis=-1)
+      counts = transfer_plane(self, f'{name}counts', counts, sites, s + 1)
+    atoms = self.sets(f'{name}atoms', atoms, counts, k, s)
+    taken = atoms < k
+    given = None if stored is None else stored[taken]
+    found = np.zeros(atoms.shape, np.int32)
+    found[taken] = self.table(
+      f'{name}levels', given, int(np.sum(taken)), levels, atoms[taken], k
+    )
+    return atoms.astype(np.int32), found
+
 
 def transfer_planes(
   coder: Coder,
@@ -110,36 +152,3 @@ def transfer_plane(
   """Codes a map of one integer in [0, size) a site: int32 [h, w]."""
   planes = None if codes is None else codes[..., None]
   return transfer_planes(coder, name, planes, sites, [size])[..., 0]
-
-
-def transfer_sets(
-  coder: Coder,
-  name: str,
-  codes: Sequence[np.ndarray] | None,
-  sites: Sites,
-  shape: tuple[int, int, int],
-  counted: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Codes a map of sets of atoms, then the level of each, given the atom.
-
-  Args:
-    codes: atoms and levels, int [h, w, S] each; they are returned as int32; K
-      fills sets of fewer atoms.
-    sites: h and w.
-    shape: S, K, and the number of levels.
-    counted: whether sites have their own numbers of atoms, coded first.
-  """
-  s, k, levels = shape
-  atoms, stored = (None, None) if codes is None else codes
-  counts = np.full(sites, s)
-  if counted:
-    counts = None if atoms is None else np.sum(atoms < k, axis=-1)
-    counts = transfer_plane(coder, f'{name}counts', counts, sites, s + 1)
-  atoms = coder.sets(f'{name}atoms', atoms, counts, k, s)
-  taken = atoms < k
-  given = None if stored is None else stored[taken]
-  found = np.zeros(atoms.shape, np.int32)
-  found[taken] = coder.table(
-    f'{name}levels', given, int(np.sum(taken)), levels, atoms[taken], k
-  )
-  return atoms.astype(np.int32), found

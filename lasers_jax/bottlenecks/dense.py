@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lasers_jax import coding
@@ -99,10 +100,10 @@ class Dense(Bottleneck):
       return super().transfer(coder, sites, codes, name)
     atoms, values = (None, None) if codes is None else codes
     sizes = [self.K] * self.keep
-    atoms = transfer_planes(coder, f'{name}atoms/', atoms, sites, sizes)
+    atoms = coder.distinct(f'{name}atoms/', atoms, sites, sizes)
     sizes = [2**self.coefficient_bits] * self.keep
     values = transfer_planes(coder, f'{name}values/', values, sites, sizes)
-    return SparseCode._make((atoms, values))  # of NumPy arrays
+    return SparseCode._make((atoms.astype(np.int32), values))  # of NumPy arrays
 
   def _combine(self, values: Array) -> Array:
     rows = linear(values.reshape(-1, self.K), self._atoms().T)

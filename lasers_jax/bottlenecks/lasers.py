@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from lasers_jax import coding
@@ -22,7 +23,7 @@ from lasers_jax.bottlenecks.base import (
   relative_error,
   use_stats,
 )
-from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_sets
+from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.patches import from_patches, to_patches
@@ -232,8 +233,16 @@ class Lasers(Codebook):
       )
     shape = self.S, self.K, 2**self.coefficient_bits
     counted = self.residual_norm is not None
-    found = transfer_sets(coder, name, codes, self.grid(*sites), shape, counted)
+    found = coder.pairs(name, codes, self.grid(*sites), shape, counted)
     return SparseCode._make(found)  # of NumPy arrays
+
+  def energies(self, name: str = '') -> dict[str, np.ndarray]:
+    """Returns the usual size of a coefficient by atom and level: [K, L]."""
+    if self.coefficient_bits is None:
+      return {}
+    sizes = np.asarray(self.coefficients.usual())
+    multiples = np.abs(np.asarray(self.coefficients.multiples()))
+    return {name: sizes[:, None] * multiples[None]}
 
   def initialize(self, z: Array) -> None:
     """Takes signals of a first batch as atoms, and fits the rest to it."""

@@ -178,6 +178,9 @@ class MQVAE(Copies, kw_only=True):
     inner = self.inner.transfer(coder, (1, m), inner, f'{name}kept/')
     return MaskedCodes(positions, inner, *sites)
 
+  def energies(self, name: str = '') -> dict[str, np.ndarray]:
+    return self.inner.energies(f'{name}kept/')
+
   def initialize(self, z: Array) -> None:
     """Starts `inner` from the sites of a first batch that are kept."""
     self.inner.initialize(self._choose(z, None)[1])

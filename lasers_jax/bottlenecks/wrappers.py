@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from lasers_jax.bottlenecks.base import (
@@ -100,6 +101,12 @@ class Copies(Bottleneck, kw_only=True):
       self.inner.transfer(coder, sites, code, f'{name}{i}/')
       for i, code in enumerate(given)
     )
+
+  def energies(self, name: str = '') -> dict[str, np.ndarray]:
+    found = {}
+    for i, copy in enumerate(self.copies):
+      found |= copy.energies(f'{name}{i}/')
+    return found
 
 
 class Residual(Copies, kw_only=True):

@@ -13,7 +13,7 @@ from lasers_jax.experiment import settings as model_settings
 from lasers_jax.experiment.dry_run import Task
 from lasers_jax.experiment.priors import settings
 from lasers_jax.experiment.priors.loop import build_program
-from lasers_jax.experiment.priors.views import bottleneck_variables
+from lasers_jax.experiment.priors.views import events_of
 from lasers_jax.priors.maps.events import Events
 
 
@@ -67,7 +67,4 @@ def _events(module: Any, side: int, order: str) -> Events:
   """Returns the events of a model whose weights are drawn at random."""
   image = np.zeros((1, side, side, 3), np.float32)
   variables = jax.jit(module.init)(jax.random.key(0), image)
-  sites = module.sites(side, side)
-  return Events.of(
-    module.bottleneck, sites, bottleneck_variables(variables), order=order
-  )
+  return events_of(module, variables, side, order)

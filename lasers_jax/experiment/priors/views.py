@@ -10,6 +10,7 @@ import numpy as np
 from lasers_jax import inference
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors.settings import PriorExperiment, build_prior
+from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.priors.maps.base import MapPrior
 from lasers_jax.priors.maps.events import Events
 
@@ -37,14 +38,8 @@ class View:
     Raises:
       InputError: they have none.
     """
-    bottleneck = self.model.module.bottleneck
-    sites = self.model.module.sites(self.side, self.side)
-    return Events.of(
-      bottleneck,
-      sites,
-      bottleneck_variables(self.model.variables),
-      order=self.order,
-    )
+    module = self.model.module
+    return events_of(module, self.model.variables, self.side, self.order)
 
   @property
   def sites(self) -> tuple[int, int]:
@@ -87,13 +82,22 @@ class View:
     )
 
 
-def bottleneck_variables(variables: Any) -> dict[str, Any]:
-  """Returns the variables of the bottleneck of an autoencoder."""
-  return {
+def events_of(
+  module: Autoencoder, variables: Any, side: int, order: str
+) -> Events:
+  """Returns the events of the codes of square images.
+
+  Raises:
+    InputError: the codes have none.
+  """
+  own = {
     collection: parts['bottleneck']
     for collection, parts in variables.items()
     if 'bottleneck' in parts
   }
+  tables = module.bottleneck.apply(own, method='energies')
+  sites = module.sites(side, side)
+  return Events.of(module.bottleneck, sites, tables, order)
 
 
 def view_of(model: TrainedModel, experiment: PriorExperiment) -> View:

@@ -1,8 +1,9 @@
-"""What the events of a code may be: planes, their sizes, what is legal."""
+"""What the events of a code may be: planes, sizes, and which are legal."""
 
 import dataclasses
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -11,19 +12,24 @@ class Sets(NamedTuple):
   """Planes that are the members of a set, each an atom with a level.
 
   The value of a member is its rank in one fixed order of all V = K·L pairs; the
-  members of a set come in rising rank, so each set is one list of events.
+  members of a set come in rising rank, so each set is one list of events. Where
+  pairs are too many, V = K: the value is the rank of the atom, and the level
+  has the next plane.
 
   Attributes:
-    planes: numbers of the planes, one after the other.
+    planes: numbers of the planes of ranks, ascending.
     counts: the plane that holds the number of members; None if all have them.
+      The planes of members beyond it are 0.
     atoms: int32 [V], of each rank.
-    levels: int32 [V], of each rank.
+    levels: int32 [V], of each rank; zeros where levels have planes.
+    level_planes: numbers of the planes of levels, one a member, or none.
   """
 
   planes: tuple[int, ...]
   counts: int | None
   atoms: np.ndarray
   levels: np.ndarray
+  level_planes: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +51,9 @@ class Layout:
   distinct: tuple[tuple[int, ...], ...] = ()
   kept: int | None = None
 
-  def legal(self, plane: int, before: Array, left: Array | None = None):
+  def legal(
+    self, plane: int, before: Array, left: Array | None = None
+  ) -> Array | None:
     """Says which values the next event of a site may have.
 
     A value is legal only if the site, and with `left` the image, can still be
@@ -55,9 +63,94 @@ class Layout:
       plane: p, of the event.
       before: int32 [..., p], the events of the planes before it.
       left: int32 [..., 2], for plane 0 of a code with `kept`: sites still to be
-        kept, and sites left, this one included.
+        kept, and sites left, this one included; see `left`.
 
     Returns:
       bool [..., V_p]; None where all are legal.
     """
-    raise NotImplementedError
+    if self.kept is not None and plane == 0:
+      assert left is not None  # an image must end with all that it keeps
+      return jnp.stack([left[..., 1] > left[..., 0], left[..., 0] > 0], -1)
+    values = jnp.arange(self.sizes[plane], dtype=jnp.int32)
+    legal, taken = None, []  # and whether the site has this event at all
+    if self.kept is not None:
+      taken.append(before[..., 0] == 1)
+    for group in self.sets:
+      member = _member(group, plane)
+      if member is None:
+        continue
+      if group.counts is not None:
+        taken.append(before[..., group.counts] > member)
+      if plane in group.planes:
+        legal = _continues(group, member, before)
+    for group in self.distinct:
+      if plane in group:
+        for other in (x for x in group if x < plane):
+          new = before[..., other, None] != values
+          legal = new if legal is None else legal & new
+    if not taken:
+      return legal
+    has = jnp.all(jnp.stack(taken, -1), -1, keepdims=True)
+    return jnp.where(has, True if legal is None else legal, values == 0)
+
+  def left(self, events: Array) -> Array | None:
+    """Counts what `legal` asks of a code with `kept`, in raster order.
+
+    Args:
+      events: int32 [..., H, W, P].
+
+    Returns:
+      int32 [..., H, W, 2], sites still to be kept and sites left, this one
+      included; None for other codes.
+    """
+    if self.kept is None:
+      return None
+    n = self.sites[0] * self.sites[1]
+    kept = events[..., 0].reshape(*events.shape[:-3], n)
+    missing = self.kept - (jnp.cumsum(kept, axis=-1) - kept)
+    rest = jnp.broadcast_to(n - jnp.arange(n), missing.shape)
+    counts = jnp.stack([missing, rest], axis=-1).astype(jnp.int32)
+    return counts.reshape(*events.shape[:-1], 2)
+
+
+def _member(group: Sets, plane: int) -> int | None:
+  """The number of the member of a set that a plane is of, if of any."""
+  for planes in group.planes, group.level_planes:
+    if plane in planes:
+      return planes.index(plane)
+  return None
+
+
+def _continues(group: Sets, member: int, before: Array) -> Array:
+  """Says which ranks go on with a set that can be finished: bool [..., V].
+
+  Rank r does so if it rises, its atom is new, and as many atoms as are missing
+  after it have a rank above r, and are neither used nor its own.
+  """
+  ranks = jnp.arange(len(group.atoms), dtype=jnp.int32)
+  count = len(group.planes)
+  if group.counts is not None:
+    count = before[..., group.counts, None]
+  top, room = _above(group.atoms)
+  top, atoms = jnp.asarray(top), jnp.asarray(group.atoms)
+  room = jnp.broadcast_to(jnp.asarray(room), (*before.shape[:-1], len(ranks)))
+  legal = jnp.ones(room.shape, bool)
+  for plane in group.planes[:member]:
+    used = atoms[before[..., plane, None]]
+    room -= top[used] > ranks
+    legal &= (atoms != used) & (ranks > before[..., plane, None])
+  return legal & (room >= count - member - 1)
+
+
+def _above(atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Of an order of pairs, given the atom of each rank r: int32 [K] and [V].
+
+  Returns:
+    The highest rank of each atom, and how many atoms other than that of r have
+    a rank above r.
+  """
+  ranks = np.arange(len(atoms), dtype=np.int32)
+  top = np.zeros(atoms.max() + 1, np.int32)
+  np.maximum.at(top, atoms, ranks)
+  above = len(top) - np.searchsorted(np.sort(top), ranks, side='right')
+  return top, (above - (top[atoms] > ranks)).astype(np.int32)

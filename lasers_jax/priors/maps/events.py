@@ -1,0 +1,323 @@
+"""Codes as events: integers of every site, in planes, and back.
+
+The `transfer` of a bottleneck leads a coder through its codes: that is all that
+is known of it here. One coder records the integers as planes, another plays
+them back.
+"""
+
+import abc
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lasers_jax.bottlenecks import Bottleneck
+from lasers_jax.bottlenecks.coder import Coder, Sites
+from lasers_jax.errors import InputError, unknown
+from lasers_jax.priors.maps.layout import Layout, Sets
+
+MOST_PAIRS = 2**14  # of atom and level, that are one event
+ORDERS = 'energy', 'atoms', 'random'
+Array = np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Events:
+  """Turns codes of a bottleneck into events and back.
+
+      tables = module.apply(variables, method='energies')
+      events = Events.of(module, (8, 8), tables)
+      planes = events.record(codes)  # int32 [H, W, P]
+      codes = events.play(planes)  # the same arrays
+
+  Codes are pytrees of NumPy arrays, as `Bottleneck.transfer` takes them.
+
+  Attributes:
+    bottleneck: of the codes.
+    latent_sites: H and W of the latent; the grid of codes is `layout.sites`.
+    layout: of the planes.
+    orders: of the pairs of each set, by its name, K and number of levels.
+  """
+
+  bottleneck: Bottleneck
+  latent_sites: Sites
+  layout: Layout
+  orders: Callable[[str, int, int], '_Pairs']
+
+  @classmethod
+  def of(
+    cls,
+    bottleneck: Bottleneck,
+    latent_sites: Sites,
+    tables: Mapping[str, Array] | None = None,
+    order: str = 'energy',
+    seed: int = 0,
+  ) -> 'Events':
+    """Finds the layout of a bottleneck's events.
+
+    Args:
+      bottleneck: need not be bound.
+      latent_sites: H and W of the latent.
+      tables: of `Bottleneck.energies`, of the trained variables.
+      order: in which the pairs of a set come: 'energy', the strongest first
+        by the tables, where there are any; 'atoms', by atom and then by level;
+        'random', by a fixed draw.
+      seed: of that draw.
+
+    Raises:
+      InputError: the code has no events.
+    """
+    if order not in ORDERS:
+      raise unknown('order', order, ORDERS)
+    if bottleneck.bits_per_site is None:
+      raise InputError(
+        f'{type(bottleneck).__name__} has a continuous code, which has no '
+        "events: take the prior 'flow', or train a bottleneck of a discrete "
+        'code'
+      )
+    orders = _orders(tables or {}, order, seed)
+    finder = _Finder(orders, latent_sites)
+    bottleneck.transfer(finder, latent_sites)
+    return cls(bottleneck, latent_sites, finder.layout(), orders)
+
+  def record(self, codes: Any) -> Array:
+    """Returns the events of one image: int32 [H, W, P]."""
+    one = jax.tree.map(lambda x: np.asarray(x)[None], codes)
+    return self.record_batch(one)[0]
+
+  def play(self, events: Array) -> Any:
+    """Returns the codes of one image, of its events [H, W, P]."""
+    return jax.tree.map(lambda x: x[0], self.play_batch(events[None]))
+
+  def record_batch(self, codes: Any) -> Array:
+    """Returns the events of codes with a leading B: int32 [B, H, W, P]."""
+    codes = jax.tree.map(np.asarray, codes)
+    count = len(jax.tree.leaves(codes)[0])
+    if self.layout.kept is not None:
+      each = [jax.tree.map(lambda x, i=i: x[i], codes) for i in range(count)]
+      return np.stack([self._record(x, self.latent_sites) for x in each])
+    tall = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), codes)
+    h, w = self.latent_sites
+    events = self._record(tall, (count * h, w))
+    return events.reshape(count, *self.layout.sites, -1)
+
+  def play_batch(self, events: Array) -> Any:
+    """Returns codes with a leading B, of events [B, H, W, P]."""
+    count = len(events)
+    if self.layout.kept is not None:
+      each = [self._play(x, self.latent_sites) for x in events]
+      return jax.tree.map(lambda *x: np.stack(x), *each)
+    h, w = self.latent_sites
+    tall = self._play(events.reshape(-1, *events.shape[2:]), (count * h, w))
+    return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tall)
+
+  def _record(self, codes: Any, sites: Sites) -> Array:
+    recorder = _Recorder(self.orders, sites)
+    self.bottleneck.transfer(recorder, sites, codes)
+    return np.stack(recorder.found, axis=-1)
+
+  def _play(self, events: Array, sites: Sites) -> Any:
+    return self.bottleneck.transfer(_Player(self.orders, sites, events), sites)
+
+
+class _Pairs(NamedTuple):
+  """One order of the pairs of an atom and a level, or of atoms alone.
+
+  Attributes:
+    k: atoms.
+    levels: of a pair; 1 where levels are apart.
+    order: int32 [V], the pair (atom · levels + level) of each rank.
+    ranks: int32 [V + 1], the rank of each pair, and V for that of atom K.
+  """
+
+  k: int
+  levels: int
+  order: Array
+  ranks: Array
+
+  def rank(self, atoms: Array, stored: Array) -> tuple[Array, Array]:
+    """Sorts members [..., S] by rank: their ranks, and what is stored."""
+    pairs = atoms * self.levels
+    ranks = self.ranks[pairs + stored if self.levels > 1 else pairs]
+    by_rank = np.argsort(ranks, axis=-1, kind='stable')
+    ranks, stored = (
+      np.take_along_axis(x, by_rank, axis=-1) for x in (ranks, stored)
+    )
+    return np.where(ranks < len(self.order), ranks, 0), stored
+
+  def members(self, ranks, stored, taken) -> tuple[Array, Array]:
+    """Returns atoms, ascending, and their levels, as they are stored."""
+    atoms, levels = np.divmod(self.order[ranks], self.levels)
+    levels = levels if stored is None else stored
+    atoms = np.where(taken, atoms, self.k).astype(np.int32)
+    levels = np.where(taken, levels, 0).astype(np.int32)
+    by_atom = np.argsort(atoms, axis=-1, kind='stable')
+    return tuple(
+      np.take_along_axis(x, by_atom, axis=-1) for x in (atoms, levels)
+    )
+
+
+def _orders(
+  tables: Mapping[str, Array], order: str, seed: int
+) -> Callable[[str, int, int], _Pairs]:
+  """Returns what finds the order of pairs by their name, K and L."""
+
+  @functools.cache
+  def find(name: str, k: int, levels: int) -> _Pairs:
+    count = k * levels
+    if order == 'random':
+      found = np.random.RandomState(seed).permutation(count)
+    elif order == 'energy' and name in tables:
+      table = np.asarray(tables[name])
+      # Levels that are apart are all of one atom's size.
+      table = table if levels > 1 else table.max(axis=1)
+      found = np.argsort(-table, axis=None, kind='stable')
+    else:
+      found = np.arange(count)
+    ranks = np.full(count + 1, count, np.int32)
+    ranks[found] = np.arange(count)
+    return _Pairs(k, levels, found.astype(np.int32), ranks)
+
+  return find
+
+
+class _EventCoder(Coder, abc.ABC):
+  """Goes through the planes of events; a subclass has or takes their values."""
+
+  def __init__(
+    self, orders: Callable[[str, int, int], _Pairs], latent_sites: Sites
+  ):
+    self._orders, self._latent_sites = orders, latent_sites
+    self._sites, self._sizes = latent_sites, []
+    self._sets, self._distinct = [], []
+    self._kept, self._positions = None, None
+
+  def layout(self) -> Layout:
+    groups = tuple(self._sets), tuple(self._distinct)
+    return Layout(self._sites, tuple(self._sizes), *groups, self._kept)
+
+  def planes(self, name, codes, sites, sizes):
+    each = [None] * len(sizes) if codes is None else np.moveaxis(codes, -1, 0)
+    found = [
+      self._plane(values, sites, size)
+      for values, size in zip(each, sizes, strict=True)
+    ]
+    return np.stack(found, axis=-1).astype(np.int64)
+
+  def distinct(self, name, codes, sites, sizes):
+    first = len(self._sizes)
+    self._distinct.append(tuple(range(first, first + len(sizes))))
+    return self.planes(name, codes, sites, sizes)
+
+  def numbers(self, name, codes, sites, limit, count):
+    codes = None if codes is None else codes + limit
+    return self.planes(name, codes, sites, [2 * limit + 1] * count) - limit
+
+  def pairs(self, name, codes, sites, shape, counted):
+    s, k, levels = shape
+    counts, counts_plane = np.full(sites, s), None
+    if counted:
+      counts_plane = len(self._sizes)
+      counts = None if codes is None else np.sum(codes[0] < k, axis=-1)
+      counts = self._plane(counts, sites, s + 1)
+    apart = levels > 1 and k * levels > MOST_PAIRS
+    pairs = self._orders(name, k, 1 if apart else levels)
+    width = 1 + apart  # planes of a member
+    events = None
+    if codes is not None:
+      events = np.stack(pairs.rank(*codes)[:width], -1)
+      events = events.reshape(*sites, -1)
+    first = len(self._sizes)
+    sizes = [len(pairs.order), levels][:width] * s
+    events = self.planes(name, events, sites, sizes)
+    planes = tuple(range(first, len(self._sizes)))
+    atoms, fixed = np.divmod(pairs.order, pairs.levels)
+    level_planes = planes[1::2] if apart else ()
+    self._sets.append(
+      Sets(planes[::width], counts_plane, atoms, fixed, level_planes)
+    )
+    if codes is not None:
+      return codes
+    taken = np.arange(s) < counts[..., None]
+    stored = events[..., 1::2] if apart else None
+    return pairs.members(events[..., ::width], stored, taken)
+
+  def subset(self, values, m, n):
+    if self._sizes:
+      raise InputError(
+        'a bottleneck that keeps some sites has no events inside another one: '
+        'make it the outer one (bottleneck.inner)'
+      )
+    kept = None
+    if values is not None:
+      kept = np.isin(np.arange(n), values).reshape(self._latent_sites)
+    kept = self._plane(kept, self._latent_sites, 2)
+    self._kept, self._positions = m, np.flatnonzero(kept)
+    return self._positions
+
+  def sets(self, name, codes, counts, size, most):
+    raise _no_maps(name)
+
+  def table(self, name, values, n, size, rows=None, row_count=1):
+    raise _no_maps(name)
+
+  def _plane(self, values, sites, size):
+    if self._kept is None:
+      if self._sizes and sites != self._sites:
+        raise InputError('codes of maps of several sizes have no events')
+      self._sites = sites
+    self._sizes.append(size)
+    return self._pass(values, sites)
+
+  @abc.abstractmethod
+  def _pass(self, values: Array | None, sites: Sites) -> Array:
+    """Takes or gives the values of the next plane, [h, w] of codes."""
+
+
+class _Finder(_EventCoder):
+  """Gives zeros, to find the layout."""
+
+  def _pass(self, values, sites):
+    return np.zeros(sites, np.int32)
+
+
+class _Recorder(_EventCoder):
+  """Takes the values of codes: `found` has their planes, int32 [H, W]."""
+
+  def __init__(self, orders, latent_sites):
+    super().__init__(orders, latent_sites)
+    self.found: list[Array] = []
+
+  def _pass(self, values, sites):
+    plane = values.astype(np.int32)
+    if self._kept is not None:
+      plane = np.zeros(math.prod(self._latent_sites), np.int32)
+      plane[self._positions] = values.ravel()
+      plane = plane.reshape(self._latent_sites)
+    self.found.append(plane)
+    return values
+
+
+class _Player(_EventCoder):
+  """Gives the values of planes of events [H, W, P]."""
+
+  def __init__(self, orders, latent_sites, events: Array):
+    super().__init__(orders, latent_sites)
+    self._events = events
+
+  def _pass(self, values, sites):
+    plane = self._events[..., len(self._sizes) - 1]
+    if self._kept is not None:
+      plane = plane.ravel()[self._positions]
+    return plane.reshape(sites)
+
+
+def _no_maps(name: str) -> InputError:
+  return InputError(
+    f'the codes {name!r} have no events, since they are not of maps: write '
+    'them in `transfer` by planes, distinct, numbers, pairs or subset'
+  )
