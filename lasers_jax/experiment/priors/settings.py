@@ -10,10 +10,10 @@ from lasers_jax.experiment import sections
 from lasers_jax.experiment.settings import EvaluationSettings, MeshSettings
 from lasers_jax.priors.maps import MAP_PRIORS
 from lasers_jax.priors.maps.base import DrawingSettings, MapPrior
+from lasers_jax.priors.maps.events import ORDERS
 from lasers_jax.training.optimizer import OptimizerSettings
 
 VIEWS = 'codes', 'z', 'quantized'
-ORDERS = 'energy', 'atoms', 'random'
 CACHES = 'disk', 'none'
 
 
