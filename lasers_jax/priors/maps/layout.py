@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lasers_jax.bottlenecks.base import like_sites
+
 
 class Sets(NamedTuple):
   """Planes that are the members of a set, each an atom with a level.
@@ -71,7 +73,7 @@ class Layout:
     if self.kept is not None and plane == 0:
       assert left is not None  # an image must end with all that it keeps
       return jnp.stack([left[..., 1] > left[..., 0], left[..., 0] > 0], -1)
-    values = jnp.arange(self.sizes[plane], dtype=jnp.int32)
+    values = like_sites(jnp.arange(self.sizes[plane]), before)
     legal, taken = None, []  # and whether the site has this event at all
     if self.kept is not None:
       taken.append(before[..., 0] == 1)
@@ -108,7 +110,7 @@ class Layout:
     n = self.sites[0] * self.sites[1]
     kept = events[..., 0].reshape(*events.shape[:-3], n)
     missing = self.kept - (jnp.cumsum(kept, axis=-1) - kept)
-    rest = jnp.broadcast_to(n - jnp.arange(n), missing.shape)
+    rest = jnp.broadcast_to(like_sites(n - jnp.arange(n), kept), kept.shape)
     counts = jnp.stack([missing, rest], axis=-1).astype(jnp.int32)
     return counts.reshape(*events.shape[:-1], 2)
 
@@ -127,19 +129,21 @@ def _continues(group: Sets, member: int, before: Array) -> Array:
   Rank r does so if it rises, its atom is new, and as many atoms as are missing
   after it have a rank above r, and are neither used nor its own.
   """
-  ranks = jnp.arange(len(group.atoms), dtype=jnp.int32)
-  count = len(group.planes)
-  if group.counts is not None:
-    count = before[..., group.counts, None]
   top, room = _above(group.atoms)
-  top, atoms = jnp.asarray(top), jnp.asarray(group.atoms)
-  room = jnp.broadcast_to(jnp.asarray(room), (*before.shape[:-1], len(ranks)))
-  legal = jnp.ones(room.shape, bool)
+  ranks = like_sites(jnp.arange(len(room)), before)
+  room = like_sites(jnp.asarray(room), before)
+  missing = len(group.planes) - member - 1
+  if group.counts is not None:
+    missing = before[..., group.counts, None] - member - 1
+  legal = True
   for plane in group.planes[:member]:
-    used = atoms[before[..., plane, None]]
-    room -= top[used] > ranks
-    legal &= (atoms != used) & (ranks > before[..., plane, None])
-  return legal & (room >= count - member - 1)
+    last = before[..., plane, None]
+    used = jnp.asarray(group.atoms)[last]
+    room -= jnp.asarray(top)[used] > ranks
+    new = like_sites(jnp.asarray(group.atoms), before) != used
+    legal &= new & (ranks > last)
+  legal &= room >= missing
+  return jnp.broadcast_to(legal, (*before.shape[:-1], len(group.atoms)))
 
 
 def _above(atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import pytest
 from lasers_jax.priors.maps.layout import Layout, Sets
 
 RNG = np.random.default_rng(0)
+MOST = 256  # events of a site, so that shapes are few
 
 
 def pairs(k, levels, s, order=None, counted=False, apart=False):
@@ -27,20 +28,22 @@ def pairs(k, levels, s, order=None, counted=False, apart=False):
   return Layout((1, 1), ((s + 1,) if counted else ()) + sizes, (group,))
 
 
-def walk(layout, left=None, before=(), p=1.0):
-  """Yields all events of a site, each with p under logits of each prefix."""
-  plane = len(before)
-  if plane == len(layout.sizes):
-    yield before, p
-    return
-  legal = layout.legal(plane, np.array(before, np.int32), left)
-  legal = np.ones(layout.sizes[plane], bool) if legal is None else legal
-  assert np.any(legal), f'a dead end after {before}'
-  logits = np.random.default_rng([7, *before]).normal(size=len(legal))
-  shares = np.where(legal, np.exp(logits), 0)
-  shares /= shares.sum()
-  for value in np.flatnonzero(legal):
-    yield from walk(layout, left, (*before, int(value)), p * shares[value])
+def walk(layout, left=None):
+  """All events of a site, int32 [n, P], each with p under random logits."""
+  events, p = np.zeros((1, 0), np.int32), np.ones(1)
+  for plane, size in enumerate(layout.sizes):
+    rows = np.pad(events, ((0, MOST - len(events)), (0, 0)))
+    given = None if left is None else np.tile(left, (MOST, 1))
+    legal = layout.legal(plane, rows, given)
+    legal = np.ones((MOST, size), bool) if legal is None else np.array(legal)
+    legal = legal[: len(events)]
+    assert np.all(np.any(legal, axis=1)), 'a dead end'
+    shares = np.where(legal, np.exp(RNG.normal(size=legal.shape)), 0)
+    shares /= shares.sum(axis=1, keepdims=True)
+    rows, values = np.nonzero(legal)
+    events = np.concatenate([events[rows], values[:, None]], axis=1)
+    events, p = events.astype(np.int32), p[rows] * shares[rows, values]
+  return events, p
 
 
 def sets_of(layout, events):
@@ -73,27 +76,27 @@ def all_sets(k, levels, s):
 def test_each_set_is_one_list_of_events(k, levels, s, apart, counted):
   order = RNG.permutation(k * levels)
   layout = pairs(k, levels, s, order, counted, apart)
-  found = [(sets_of(layout, events), p) for events, p in walk(layout)]
+  events, p = walk(layout)
+  found = {sets_of(layout, x) for x in events}
   expected = set()
   for size in range(s + 1) if counted else [s]:
     expected |= set(all_sets(k, levels, size))
-  assert len(found) == len(expected)
-  assert {x for x, _ in found} == expected
-  assert sum(p for _, p in found) == pytest.approx(1, abs=1e-5)
+  assert len(events) == len(expected)
+  assert found == expected
+  assert p.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_two_sites_of_sets_have_a_sum_of_one():
-  # K = 4, one bit, S = 2: 24 sets a site, 576 of two sites.
+  # K = 4, one bit, S = 2: 24 sets a site; T = 2.
   layout = pairs(4, 2, 2, RNG.permutation(8))
-  site = list(walk(layout))
-  assert len(site) == 24
-  total = sum(p * q for _, p in site for _, q in site)
-  assert total == pytest.approx(1, abs=1e-5)
+  (events, p), (_, q) = walk(layout), walk(layout)
+  assert len(events) == 24
+  assert np.outer(p, q).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_all_eighty_sets_are_reached_in_a_random_order():
   layout = pairs(5, 2, 3, RNG.permutation(10))
-  found = [sets_of(layout, events) for events, _ in walk(layout)]
+  found = [sets_of(layout, x) for x in walk(layout)[0]]
   assert len(set(found)) == len(found) == 80
 
 
@@ -109,52 +112,59 @@ def test_members_beyond_the_count_are_zero():
   layout = pairs(4, 2, 2, counted=True)
   for count, plane, events in (0, 1, [0]), (0, 2, [0, 0]), (1, 2, [1, 7]):
     legal = layout.legal(plane, np.array(events, np.int32))
-    np.testing.assert_array_equal(legal, np.arange(8) == 0), count
+    np.testing.assert_array_equal(legal, np.arange(8) == 0, f'{count=}')
   legal = layout.legal(1, np.array([1], np.int32))
   assert np.all(legal)
 
 
 def test_distinct_values_differ():
   layout = Layout((1, 1), (4, 4, 4, 3), distinct=((0, 1, 2),))
-  found = list(walk(layout))
-  assert len(found) == 4 * 3 * 2 * 3
-  assert all(len(set(x[:3])) == 3 for x, _ in found)
-  assert sum(p for _, p in found) == pytest.approx(1, abs=1e-5)
+  events, p = walk(layout)
+  assert len(events) == 4 * 3 * 2 * 3
+  assert all(len(set(x[:3])) == 3 for x in events)
+  assert p.sum() == pytest.approx(1, abs=1e-5)
 
 
-def images(layout, sites, before=(), p=1.0):
-  """Yields the events of all sites in raster order, with p."""
-  if len(before) == sites:
-    yield before, p
-    return
-  kept = sum(x[0] for x in before)
-  left = np.array([layout.kept - kept, sites - len(before)], np.int32)
-  for events, q in walk(layout, left):
-    yield from images(layout, sites, (*before, events), p * q)
+def images(layout, sites):
+  """All events of the sites of an image, int32 [n, sites, P], each with p."""
+  found = [(np.zeros((0, len(layout.sizes)), np.int32), 1.0)]
+  for site in range(sites):
+    walks = {}
+    longer = []
+    for before, p in found:
+      left = layout.kept - int(before[:, 0].sum()), sites - site
+      if left not in walks:
+        walks[left] = walk(layout, np.array(left))
+      for events, q in zip(*walks[left], strict=True):
+        longer.append((np.concatenate([before, events[None]]), p * q))
+    found = longer
+  events, p = zip(*found, strict=True)
+  return np.stack(events), np.array(p)
+
+
+def assert_kept(layout, events, p, count):
+  """The events of images are whole, and others than those of kept sites 0."""
+  assert len(np.unique(events, axis=0)) == len(events) == count
+  np.testing.assert_array_equal(events[..., 0].sum(axis=1), layout.kept)
+  assert not np.any(events[events[..., 0] == 0])
+  assert p.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_an_image_keeps_as_many_sites_as_it_must():
   layout = Layout((2, 2), (2, 3), kept=2)
-  found = list(images(layout, 4))
-  assert len(found) == 6 * 3**2
-  assert all(sum(x[0] for x in events) == 2 for events, _ in found)
-  assert all(x[1] == 0 for events, _ in found for x in events if not x[0])
-  assert sum(p for _, p in found) == pytest.approx(1, abs=1e-5)
-  for events, _ in found:
-    left = layout.left(np.array(events).reshape(2, 2, 2)).reshape(4, 2)
-    kept = np.cumsum([0, *(x[0] for x in events)])[:4]
-    np.testing.assert_array_equal(left[:, 0], 2 - kept)
-    np.testing.assert_array_equal(left[:, 1], [4, 3, 2, 1])
+  events, p = images(layout, 4)
+  assert_kept(layout, events, p, 6 * 3**2)
+  left = layout.left(events.reshape(-1, 2, 2, 2)).reshape(-1, 4, 2)
+  before = np.cumsum(events[..., 0], axis=1) - events[..., 0]
+  np.testing.assert_array_equal(left[..., 0], 2 - before)
+  np.testing.assert_array_equal(left[:, :, 1], [[4, 3, 2, 1]] * len(events))
 
 
 def test_sets_of_sites_that_are_not_kept_are_zero():
   order = RNG.permutation(8).astype('i4')
   group = Sets((2, 3), 1, order // 2, order % 2)
   layout = Layout((1, 2), (2, 3, 8, 8), (group,), kept=1)
-  found = list(images(layout, 2))
-  assert len(found) == 2 * (1 + 8 + 24)
-  assert all(not any(x) for events, _ in found for x in events if not x[0])
-  assert sum(p for _, p in found) == pytest.approx(1, abs=1e-5)
+  assert_kept(layout, *images(layout, 2), 2 * (1 + 8 + 24))
 
 
 def test_planes_of_their_own_are_free():
@@ -165,7 +175,7 @@ def test_planes_of_their_own_are_free():
 
 def test_batches_and_programs_say_the_same_as_a_site_alone():
   layout = pairs(5, 2, 3, RNG.permutation(10), counted=True)
-  sites = np.array([x for x, _ in walk(layout)], np.int32)
+  sites = walk(layout)[0]
   sites = sites[RNG.permutation(len(sites))[:24]].reshape(4, 6, -1)
   legal = jax.jit(layout.legal, static_argnums=0)
   for plane in range(1, 4):
