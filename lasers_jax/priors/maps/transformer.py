@@ -39,7 +39,8 @@ def rotate(x: Array, positions: Array) -> Array:
   """
   quarter = x.shape[-1] // 4
   rates = _BASE ** (-jnp.arange(quarter, dtype=jnp.float32) / quarter)
-  angles = positions[:, :, None, :, None] * rates  # [B, T, 1, 2, d / 4]
+  # [B, T, 1, 2, d / 4]
+  angles = positions[:, :, None, :, None] * rates[None, None, None, None]
   cos, sin = jnp.cos(angles), jnp.sin(angles)
   parts = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, 2, quarter)
   a, b = parts[..., 0, :], parts[..., 1, :]
