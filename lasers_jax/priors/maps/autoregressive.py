@@ -46,8 +46,11 @@ class Autoregressive(TokenPrior):
     A site that is known is given to the sites after it; those before it are
     drawn without it.
     """
-    b, t, p = len(keys), *self._shape()
-    given = _given(known, b, t, p)
+    return self._drawn(keys, labels, drawing, known)[0]
+
+  def _drawn(self, keys, labels, drawing, known):
+    """A draw [B, H, W, P], and -ln p of what was drawn at each site [B, T]."""
+    (t, _), given = self.shape, self.given(known, len(keys))
     labels = self.doubled(labels, drawing)
     left = self._left_at_start(given)
     carry = self.labels(labels), self.body.empty_cache(len(labels), t), left
@@ -55,7 +58,7 @@ class Autoregressive(TokenPrior):
       jnp.arange(t),
       self.positions[0],
       self.places,
-      drawing.guidance_at(jnp.arange(t) / t),
+      drawing.guidance_at(jnp.arange(t, dtype=jnp.float32) / t),
       *(jnp.moveaxis(a, 1, 0) for a in given),
     )
 
@@ -63,41 +66,41 @@ class Autoregressive(TokenPrior):
       return self._draw_site(keys, drawing, carry, step)
 
     scan = nn.scan(site, variable_broadcast='params', length=t)
-    _, events = scan(self, carry, steps)
-    return jnp.moveaxis(events, 0, 1).reshape(b, *self.sites, p)
+    _, (events, nats) = scan(self, carry, steps)
+    events = jnp.moveaxis(events, 0, 1)
+    return events.reshape(len(keys), *self.sites, -1), nats.T
 
   def _draw_site(self, keys, drawing, carry, step):
-    """One step of the scan over sites: the events int32 [B, P]."""
+    """One step of the scan over sites: events [B, P], and -ln p [B]."""
     before, cache, left = carry
     j, position, place, guidance, view, is_known = step
     x = before + place[None]
     h, cache = self.body.step(x, position, j, cache)
     keys = choose.fold(keys, j)
-    drawn, _ = self.draw_events(keys, h, guidance, left, drawing)
+    drawn, nats = self.draw_events(keys, h, guidance, left, drawing)
     events = jnp.where(is_known[:, None], view, drawn)
     if left is not None:
       taken = jnp.stack([events[:, 0], jnp.ones_like(events[:, 0])], axis=-1)
       left = left - jnp.where(is_known[:, None], 0, taken)
     both = jnp.concatenate([events, events]) if drawing.guided else events
-    return (self.embed(both), cache, left), events
+    return (self.embed(both), cache, left), (events, nats)
 
-  def _shape(self):
-    """T and P."""
-    h, w = self.sites
-    return h * w, len(self.layout.sizes)
-
-  def _nats(self, view, labels, train):
-    """-ln p of each event, and its loss: [B, T, P]."""
-    t, p = self._shape()
-    events = view.reshape(-1, t, p)
+  def _outputs(self, events, labels, train):
+    """Of the body, for events [B, T, P]: [B, T, w]."""
+    t, _ = self.shape
     first = self.labels(labels)[:, None]
     x = jnp.concatenate([first, self.embed(events[:, :-1])], axis=1)
     x = x + self.places[None]
     causal = jnp.tril(jnp.ones((t, t), bool))
-    h = self.body(x, self.positions, causal, train=train)
+    return self.body(x, self.positions, causal, train=train)
+
+  def _nats(self, view, labels, train):
+    """-ln p of each event, and its loss: [B, T, P]."""
+    events = view.reshape(len(view), *self.shape)
+    h = self._outputs(events, labels, train)
     left = self.layout.left(view)
     if left is not None:
-      left = left.reshape(-1, t, 2)
+      left = left.reshape(*events.shape[:2], 2)
     return self.head(h, events, left, self.smoothing, train)
 
   def _left_at_start(self, given):
@@ -111,11 +114,3 @@ class Autoregressive(TokenPrior):
     kept = jnp.sum(jnp.where(is_known, view[..., 0], 0), axis=1)
     left = jnp.sum(~is_known, axis=1)
     return jnp.stack([self.layout.kept - kept, left], axis=-1)
-
-
-def _given(known, b, t, p):
-  """Events [B, T, P] and bool [B, T], where they are known."""
-  if known is None:
-    return jnp.zeros((b, t, p), jnp.int32), jnp.zeros((b, t), bool)
-  view = jnp.asarray(known.view, jnp.int32).reshape(b, t, p)
-  return view, jnp.asarray(known.sites).reshape(b, t)

@@ -75,7 +75,7 @@ class Masked(TokenPrior):
     """
     labels = self.drop_labels(labels, train)
     key, key_of_sites = jax.random.split(self.make_rng('prior'))
-    t = math.prod(self.sites)
+    t, _ = self.shape
     r = jax.random.uniform(key, (len(view),))
     counts = jnp.round(t * jnp.cos(math.pi * r / 2))
     counts = jnp.maximum(counts, 1).astype(jnp.int32)
@@ -96,7 +96,7 @@ class Masked(TokenPrior):
     models", arXiv 2110.02037).
     """
     key, key_of_sites = jax.random.split(self.make_rng('prior'))
-    t = math.prod(self.sites)
+    t, _ = self.shape
     counts = jax.random.randint(key, (len(view),), 1, t + 1)
     masked = _first(jax.random.uniform(key_of_sites, (len(view), t)), counts)
     nats, _ = self._nats(view, labels, masked, False)
@@ -114,12 +114,7 @@ class Masked(TokenPrior):
 
     Sites that are known are seen from the first step on.
     """
-    b, t, p = len(keys), math.prod(self.sites), len(self.layout.sizes)
-    if known is None:
-      events, seen = jnp.zeros((b, t, p), jnp.int32), jnp.zeros((b, t), bool)
-    else:
-      events = jnp.asarray(known.view, jnp.int32).reshape(b, t, p)
-      seen = jnp.asarray(known.sites).reshape(b, t)
+    (t, p), (events, seen) = self.shape, self.given(known, len(keys))
     steps = min(drawing.steps, t)
     masked = masked_after(steps, jnp.sum(~seen, axis=1))
     starts = jax.vmap(lambda key: jax.random.randint(key, (), 0, t))(keys)
@@ -129,7 +124,7 @@ class Masked(TokenPrior):
     def step(self, carry, i):
       events, seen = carry
       step_keys = choose.fold(keys, i)
-      guidance = drawing.guidance_at(i / steps)
+      guidance = drawing.guidance_at(i.astype(jnp.float32) / steps)
       drawn, nats = self._draw_sites(
         step_keys, labels, guidance, carry, drawing
       )
@@ -144,7 +139,7 @@ class Masked(TokenPrior):
 
     scan = nn.scan(step, variable_broadcast='params', length=steps)
     (events, _), _ = scan(self, (events, seen), jnp.arange(steps))
-    return events.reshape(b, *self.sites, p)
+    return events.reshape(len(keys), *self.sites, p)
 
   def _draw_sites(self, keys, labels, guidance, carry, drawing):
     """Events [B, T, P] of all sites, and -ln p of each site [B, T]."""

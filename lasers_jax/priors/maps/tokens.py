@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from lasers_jax.core.ranges import Decay, Whole
 from lasers_jax.priors.maps import choose
-from lasers_jax.priors.maps.base import MapPrior
+from lasers_jax.priors.maps.base import Known, MapPrior
 from lasers_jax.priors.maps.layout import Layout
 from lasers_jax.priors.maps.transformer import SwiGLU, Transformer
 
@@ -156,7 +156,7 @@ class TokenPrior(MapPrior):
     self.labels = nn.Embed(
       self.classes + 1, self.width, embedding_init=embedding_init
     )
-    shape = math.prod(self.sites), self.width
+    shape = self.shape[0], self.width
     self.places = self.param('places', embedding_init, shape, jnp.float32)
     self.body = Transformer(
       self.width,
@@ -171,6 +171,11 @@ class TokenPrior(MapPrior):
     )
 
   @property
+  def shape(self) -> tuple[int, int]:
+    """T and P."""
+    return math.prod(self.sites), len(self.layout.sizes)
+
+  @property
   def positions(self) -> Array:
     """Row and column of each site, in raster order: int32 [1, T, 2]."""
     grid = jnp.indices(self.sites, dtype=jnp.int32)
@@ -180,6 +185,14 @@ class TokenPrior(MapPrior):
     """Returns the embedding [..., w] of the events int32 [..., P] of sites."""
     parts = (table(events[..., p]) for p, table in enumerate(self.tables))
     return sum(parts)
+
+  def given(self, known: Known | None, b: int) -> tuple[Array, Array]:
+    """Returns events int32 [b, T, P], and where they are known: bool [b, T]."""
+    t, p = self.shape
+    if known is None:
+      return jnp.zeros((b, t, p), jnp.int32), jnp.zeros((b, t), bool)
+    view = jnp.asarray(known.view, jnp.int32).reshape(b, t, p)
+    return view, jnp.asarray(known.sites).reshape(b, t)
 
   def doubled(self, labels: Array, drawing: choose.TokenDrawing) -> Array:
     """Returns labels [B], with "no class" after them [2B] where guided."""

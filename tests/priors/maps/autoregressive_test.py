@@ -47,7 +47,7 @@ def keeping():
 def enumerated(layout, codes):
   model, variables = small.prior(Autoregressive, layout)
   bits = jax.jit(functools.partial(model.apply, variables, method='bits'))
-  each = bits(codes, jnp.ones(len(codes), jnp.int32))
+  each = np.asarray(bits(codes, jnp.ones(len(codes), jnp.int32)))
   return model, variables, codes, 2.0 ** -np.sum(each, (1, 2, 3), np.float64)
 
 
@@ -132,23 +132,14 @@ def test_an_image_that_is_completed_keeps_its_number_of_sites(keeping):
 def teacher(model, variables, events, labels):
   """Logits of all events from one pass over whole maps, a list by plane."""
 
+  each = events.reshape(-1, SITES, PLANES)
+
   def logits(model):
-    outputs = []
-    # The body as bits() runs it, whose output the head would get.
-    x = jnp.concatenate(
-      [
-        model.labels(labels)[:, None],
-        model.embed(events.reshape(-1, SITES, PLANES)[:, :-1]),
-      ],
-      axis=1,
-    )
-    causal = jnp.tril(jnp.ones((SITES, SITES), bool))
-    total = model.body(x + model.places[None], model.positions, causal)
+    total, outputs = model._outputs(each, labels, False), []
     for p in range(PLANES):
       outputs.append(model.head.logits(total, p))
       if p + 1 < PLANES:
-        event = events.reshape(-1, SITES, PLANES)[..., p]
-        total = model.head.add(total, p, event)
+        total = model.head.add(total, p, each[..., p])
     return outputs
 
   return model.apply(variables, method=logits)
@@ -212,7 +203,7 @@ def test_the_loss_is_the_bits_of_a_site(plain):
   events = small.random_events(PLAIN, 5)
   labels = jnp.arange(5, dtype=jnp.int32) % 4
   each = bits(events, labels)
-  loss, stats = model.apply(variables, events, labels, False)
+  loss, stats = jax.jit(lambda: model.apply(variables, events, labels, False))()
   np.testing.assert_allclose(loss, each.sum((1, 2, 3)) / SITES, rtol=1e-5)
   assert stats['bits'] == pytest.approx(loss.mean(), rel=1e-5)
 
@@ -286,7 +277,7 @@ def test_one_value_left_is_the_likeliest_at_each_step(plain):
   events, _ = draw(keys_of(2), labels)
   other, _ = draw(keys_of(2, seed=9), labels)
   np.testing.assert_array_equal(events, other)
-  logits = teacher(model, variables, events, labels)
+  logits = jax.jit(functools.partial(teacher, model, variables))(events, labels)
   for p in range(PLANES):
     best = jnp.argmax(logits[p], -1)
     np.testing.assert_array_equal(

@@ -87,7 +87,7 @@ def test_the_bound_is_above_the_exact_bits(model, nats):
       variables, view, jnp.ones(n, 'i4'), method='bits', rngs={'prior': key}
     )
   )(jax.random.key(0))
-  samples = np.sum(bits, axis=(1, 2, 3), dtype=np.float64)
+  samples = np.sum(np.asarray(bits), axis=(1, 2, 3), dtype=np.float64)
   error = samples.std() / np.sqrt(n)
   assert samples.mean() == pytest.approx(bound[code], abs=4 * error)
   hidden = np.asarray(bits).reshape(n, T, 2).all(-1)

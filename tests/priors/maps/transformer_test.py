@@ -120,7 +120,7 @@ def test_cached_steps_equal_the_full_pass(built):
 
 def test_layers_start_as_the_identity_and_learn(built):
   net, start, _, condition, _ = built
-  first = net.apply(start, X, GRID, CAUSAL, condition)
+  first = jax.jit(net.apply)(start, X, GRID, CAUSAL, condition)
   np.testing.assert_allclose(first, rms(X), atol=1e-5)
 
   def loss(params):
