@@ -201,8 +201,7 @@ class Diffusion(Decoder):
       else:
         low, high = settings.guidance_interval
         v = jax.lax.cond((low <= t) & (t <= high), guided, plain, x, t)
-      alpha, sigma = schedule(t)
-      return jnp.clip(alpha * x - sigma * v, -1, 1)
+      return jnp.clip(schedule.image_of(x, v, t), -1, 1)
 
     images = sample(denoise, schedule, noise, settings.steps, settings.solver)
     return (images + 1) / 2

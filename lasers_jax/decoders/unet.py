@@ -10,18 +10,14 @@ the network at full size, which is best where nothing else is known (T. Karras
 et al., NeurIPS 2022, section 5, have a formula for it).
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lasers_jax.diffusion import waves
 from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
 from lasers_jax.networks.resnet import Attention, normalize
-
-_FREQUENCIES = 32
-_LONGEST = 1000.0  # what times are multiplied by at most
 
 
 class Block(nn.Module):
@@ -150,11 +146,7 @@ class UNet(nn.Module):
 
   def _time(self, t):
     """Waves of the time, and two layers: [B, 4 channels]."""
-    longest = math.log10(_LONGEST)
-    rates = jnp.logspace(0, longest, _FREQUENCIES, dtype=jnp.float32)
-    angles = t[:, None] * rates[None]
-    waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-    h = nn.Dense(4 * self.channels, dtype=self.dtype)(waves)
+    h = nn.Dense(4 * self.channels, dtype=self.dtype)(waves(t))
     return nn.swish(nn.Dense(4 * self.channels, dtype=self.dtype)(nn.swish(h)))
 
   def _block(self, x, time, level, multiplier):

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax.diffusion import schedule as identities
 from lasers_jax.diffusion.schedule import Schedule
 
 
@@ -50,9 +49,9 @@ def diffusion_loss(
     is what is given to `predict`, whatever the types of the arguments.
   """
   images, times, noise = (x.astype(jnp.float32) for x in (images, times, noise))
-  alpha, sigma = (x[:, None, None, None] for x in schedule(times))
-  mixed = identities.mix(images, noise, alpha, sigma)
-  v = identities.velocity(images, noise, alpha, sigma)
+  t = times[:, None, None, None]
+  mixed = schedule.mix(images, noise, t)
+  v = schedule.velocity(images, noise, t)
   predicted = predict(mixed, times).astype(jnp.float32)
   error = jnp.mean((predicted - v) ** 2, axis=(1, 2, 3))
-  return error, identities.image_of(mixed, predicted, alpha, sigma)
+  return error, schedule.image_of(mixed, predicted, t)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from lasers_jax.diffusion.schedule import Schedule
+from lasers_jax.diffusion.schedule import Interpolant
 
 Denoise = Callable[[Array, Array], Array]
 # log α/σ is infinite at both ends; this is beyond what a step looks at.
@@ -25,7 +25,7 @@ _LEAST = 1e-4
 
 def sample(
   denoise: Denoise,
-  schedule: Schedule,
+  schedule: Interpolant,
   noise: Array,
   steps: int,
   solver: str = 'dpmpp_2m',
@@ -60,7 +60,7 @@ def sample(
 
 
 def _ddim(
-  denoise: Denoise, schedule: Schedule, noise: Array, times: Array
+  denoise: Denoise, schedule: Interpolant, noise: Array, times: Array
 ) -> Array:
   """First order: x̂ at the beginning of the step."""
 
@@ -72,7 +72,7 @@ def _ddim(
 
 
 def _heun(
-  denoise: Denoise, schedule: Schedule, noise: Array, times: Array
+  denoise: Denoise, schedule: Interpolant, noise: Array, times: Array
 ) -> Array:
   """Second order: the mean of x̂ at both ends, the second one as predicted."""
 
@@ -88,7 +88,7 @@ def _heun(
 
 
 def _dpmpp_2m(
-  denoise: Denoise, schedule: Schedule, noise: Array, times: Array
+  denoise: Denoise, schedule: Interpolant, noise: Array, times: Array
 ) -> Array:
   """DPM-Solver++(2M): x̂ goes on as it changed in the step before.
 
@@ -114,13 +114,13 @@ SOLVERS = {'ddim': _ddim, 'heun': _heun, 'dpmpp_2m': _dpmpp_2m}
 
 
 def _move(
-  schedule: Schedule, x: Array, image: Array, t: Array, s: Array
+  schedule: Interpolant, x: Array, image: Array, t: Array, s: Array
 ) -> Array:
   (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
   kept = sigma_s / sigma_t
   return kept * x + (alpha_s - kept * alpha_t) * image
 
 
-def _log_ratio(schedule: Schedule, times: Array) -> Array:
+def _log_ratio(schedule: Interpolant, times: Array) -> Array:
   alpha, sigma = schedule(times)
   return jnp.log(jnp.maximum(alpha, _LEAST) / jnp.maximum(sigma, _LEAST))

@@ -1,13 +1,16 @@
 """Held against data of which the best denoiser and the flow are known."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax.diffusion import SOLVERS, Schedule, sample
+from lasers_jax.diffusion import SOLVERS, Schedule, Straight, sample
 
 MEAN, DEVIATION = 0.3, 0.25
+SCHEDULE = Schedule()
 NOISE = jax.random.normal(jax.random.key(0), (4000, 1))
 
 
@@ -22,9 +25,9 @@ def gaussian(schedule):
   return denoise
 
 
-def error(solver, steps, scale=1.0):
+def error(solver, steps, schedule=SCHEDULE):
   """By how much the flow, which is linear, scales noise wrongly."""
-  schedule, ends = Schedule(scale), jnp.array([[0.0], [1.0]])
+  ends = jnp.array([[0.0], [1.0]])
   low, high = sample(gaussian(schedule), schedule, ends, steps, solver)
   np.testing.assert_allclose(low, MEAN, atol=1e-6)
   return abs(float(high[0] - low[0]) - DEVIATION)
@@ -33,15 +36,18 @@ def error(solver, steps, scale=1.0):
 @pytest.mark.parametrize('solver', SOLVERS)
 def test_a_gaussian_is_reached(solver):
   assert error(solver, 512) < 0.002
-  assert error(solver, 512, 0.5) < 0.003
+  assert error(solver, 512, Schedule(0.5)) < 0.003
+  assert error(solver, 512, Straight()) < 0.002
 
 
 @pytest.mark.parametrize(
   'solver, order', [('ddim', 1), ('heun', 2), ('dpmpp_2m', 2)]
 )
-def test_the_error_falls_with_the_order(solver, order):
+@pytest.mark.parametrize('schedule', [SCHEDULE, Straight()], ids=str)
+def test_the_error_falls_with_the_order(schedule, solver, order):
   # Near both ends log α/σ is without bound, so that theory is not quite met.
-  found = np.log(error(solver, 128) / error(solver, 512)) / np.log(4)
+  coarse, fine = (error(solver, steps, schedule) for steps in (128, 512))
+  found = np.log(coarse / fine) / np.log(4)
   assert order - 0.5 < found < order + 0.2
 
 
@@ -51,12 +57,30 @@ def test_higher_orders_pay():
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
-@pytest.mark.parametrize('steps', [1, 2, 3])
-def test_a_single_image_is_found_in_any_number_of_steps(solver, steps):
+@pytest.mark.parametrize('steps', [1, 2, 25])
+@pytest.mark.parametrize(
+  'schedule', [SCHEDULE, Straight(), Straight(3)], ids=str
+)
+def test_a_single_image_is_found_in_any_number_of_steps(
+  solver, steps, schedule
+):
   image = jnp.linspace(-1, 1, 12).reshape(1, 2, 2, 3)
   noise = jax.random.normal(jax.random.key(1), image.shape)
-  found = sample(lambda x, t: image, Schedule(), noise, steps, solver)
+  found = sample(lambda x, t: image, schedule, noise, steps, solver)
   np.testing.assert_allclose(found, image, atol=1e-6)
+
+
+@pytest.mark.parametrize('steps', [1, 2, 25])
+def test_ddim_on_a_straight_line_is_eulers_method(steps):
+  straight = Straight()
+  denoise = gaussian(straight)
+  x, times = np.float64(NOISE[:50]), np.linspace(1, 0, steps + 1)
+  for t, s in itertools.pairwise(times):
+    # The velocity: where x_t comes from, less where it goes.
+    v = (x - np.float64(denoise(jnp.asarray(x, jnp.float32), t))) / t
+    x = x + (s - t) * v
+  found = sample(denoise, straight, NOISE[:50], steps, 'ddim')
+  np.testing.assert_allclose(found, x, atol=1e-6)
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
