@@ -7,7 +7,7 @@ inside, and the padding is removed from the results. The model is an
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import chex
@@ -69,6 +69,30 @@ def encode(
       codes.append(model.bottleneck.crop(one, height, width))
   codes = jax.tree.map(lambda *x: np.stack(x), *codes)
   return codes, np.concatenate(latents).astype(np.float32)
+
+
+def encode_z(
+  model: Autoencoder, variables: Any, images: np.ndarray, mesh: Mesh
+) -> np.ndarray:
+  """Encodes images [n, h, w, 3] of one size, up to the bottleneck.
+
+  Returns:
+    The encoder's outputs, float32 [n, H, W, D].
+  """
+  chex.assert_shape(images, (None, None, None, 3))
+  height, width = model.sites(*images.shape[1:3])
+  found = []
+  for rows, batch in padded_batches(images, model.pad_multiple, mesh):
+    z = _encode_z(model, mesh, variables, put_batch(batch, mesh))
+    found.append(np.asarray(z)[: len(rows), :height, :width])
+  return np.concatenate(found).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode_z(model, mesh, variables, batch) -> Array:
+  images = to_float(batch['image'])
+  z = model.apply(variables, images, sizes=batch.get('sizes')).z
+  return jax.lax.with_sharding_constraint(z, replicated(mesh))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -168,6 +192,40 @@ def decode_latents(
     size: height and width of the images. Latents are then padded, so that few
       sizes are compiled. None: the latents give the size.
   """
+  return _decode_rows(_decode, model, variables, latents, mesh, decoding, size)
+
+
+def decode_z(
+  model: Autoencoder,
+  variables: Any,
+  z: np.ndarray,
+  mesh: Mesh,
+  decoding: SamplingSettings | None = None,
+  size: tuple[int, int] | None = None,
+) -> np.ndarray:
+  """Decodes encoder outputs [n, H, W, D], as the bottleneck quantizes them.
+
+  `decode_z` of `encode_z` is what `reconstruct` returns.
+
+  Args:
+    size: as in `decode_latents`.
+
+  Returns:
+    Images uint8 [n, h, w, 3].
+  """
+  return _decode_rows(_decode_z, model, variables, z, mesh, decoding, size)
+
+
+def _decode_rows(
+  decode: Callable[..., Array],
+  model: Autoencoder,
+  variables: Any,
+  latents: np.ndarray,
+  mesh: Mesh,
+  decoding: SamplingSettings | None,
+  size: tuple[int, int] | None,
+) -> np.ndarray:
+  """Decodes latents batch by batch, by a function such as `_decode`."""
   chex.assert_shape(latents, (None, None, None, model.bottleneck.D))
   images = []
   if size is not None:
@@ -182,7 +240,7 @@ def decode_latents(
     batch = {'latent': rows, 'index': indices}
     if size is not None:
       batch['sizes'] = np.tile(np.array(size, np.int32), (len(rows), 1))
-    decoded = _decode(model, mesh, decoding, variables, put_batch(batch, mesh))
+    decoded = decode(model, mesh, decoding, variables, put_batch(batch, mesh))
     images.append(to_uint8(decoded)[:count])
   images = np.concatenate(images)
   return images if size is None else images[:, : size[0], : size[1]]
@@ -215,6 +273,15 @@ def _decode(model, mesh, decoding, variables, batch) -> Array:
   )
   rounded = to_uint8_range(images)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _decode_z(model, mesh, decoding, variables, batch) -> Array:
+  quantized = model.apply(
+    variables, batch['latent'], batch.get('sizes'), method='quantize'
+  )
+  batch = {**batch, 'latent': quantized}
+  return _decode(model, mesh, decoding, variables, batch)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

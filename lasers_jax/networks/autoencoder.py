@@ -103,6 +103,10 @@ class Autoencoder(nn.Module):
     """Returns the first estimate of codes, that of the forward pass."""
     return self.decoder(self.bottleneck.decode(codes))
 
+  def quantize(self, z: Array, sizes: Array | None = None) -> Array:
+    """Returns what the decoder receives for encoder outputs [B, H, W, D]."""
+    return self._quantized(z, False, self._image_mask(z, sizes)).quantized
+
   def decode_latent(
     self, quantized: Array, sizes: Array | None = None
   ) -> Array:
@@ -137,11 +141,16 @@ class Autoencoder(nn.Module):
     self, images: Array, train: bool, sizes: Array | None
   ) -> tuple[Array, Latent]:
     """The encoder's output, and what the bottleneck makes of it."""
-    mask, f = self._mask(sizes, *images.shape[1:3]), self.encoder.f
+    mask = self._mask(sizes, *images.shape[1:3])
     with within(mask):
       z = self.encoder(images - 0.5)
+    return z, self._quantized(z, train, mask)
+
+  def _quantized(self, z: Array, train: bool, mask: Array | None) -> Latent:
+    """What the bottleneck makes of z; the mask is of pixels."""
+    f = self.encoder.f
     mask = None if mask is None else mask[:, ::f, ::f]
-    return z, self.bottleneck(z, train=train, mask=mask)
+    return self.bottleneck(z, train=train, mask=mask)
 
   def _image_mask(self, quantized: Array, sizes: Array | None) -> Array | None:
     """The `_mask` of the images of latents [B, H, W, D]."""
