@@ -35,8 +35,9 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'features',
     classifier.NAME,
-    'Network whose features compare images: fd-classifier (trained on the '
-    'labels of the data), or a metric of sets such as fd-vgg16.',
+    f'Network whose features compare images: {", ".join(classifier.RECIPES)} '
+    '(trained on the labels of the data; the first for digits, the second for '
+    'images in colour), or a metric of sets such as fd-vgg16.',
   )
   flags.DEFINE(
     Path(), 'output', None, 'Folder of one table of all workdirs, if wanted.'

@@ -135,11 +135,14 @@ def compare_real(
     train,
     held_out,
     extractor,
-    _distances(some, held_out, extractor),
+    {
+      'frechet': _frechet(some, held_out, extractor),
+      **_wasserstein(some.latents, held_out.latents),
+    },
     {
       'latents': memorization.reference(train.latents, held_out.latents),
       'images': memorization.reference(
-        _flat(train), _flat(_first(held_out, COMPARED))
+        _rows(train.images), _rows(held_out.images[:COMPARED])
       ),
     },
   )
@@ -154,37 +157,88 @@ def score(drawn: ImageSet, real: Real) -> dict[str, Any]:
     training images; `frechet_to_train`; `manifold`, of features against the
     held-out images; `memorization`, of `latents` and of `images`.
   """
-  nearest = real.nearest
+  images = _score_images(drawn, real)
   return {
-    'distances': _distances(drawn, real.held_out, real.extractor),
+    'distances': {
+      'frechet': images['frechet'],
+      **_wasserstein(drawn.latents, real.held_out.latents),
+    },
     'baselines': real.baselines,
-    'frechet_to_train': _frechet(drawn, real.train, real.extractor),
-    'manifold': manifold_scores(real.held_out.features, drawn.features),
+    'frechet_to_train': images['frechet_to_train'],
+    'manifold': images['manifold'],
     'memorization': {
-      'latents': memorization.against(drawn.latents, nearest['latents']),
-      'images': memorization.against(
-        _flat(_first(drawn, COMPARED)), nearest['images']
-      ),
+      'latents': memorization.against(drawn.latents, real.nearest['latents']),
+      'images': images['memorization'],
     },
   }
 
 
-def _distances(a: ImageSet, b: ImageSet, extractor: Extractor):
+def floors(reconstructed: ImageSet, real: Real) -> dict[str, dict[str, Any]]:
+  """Scores what no draw is expected to beat, as draws are scored.
+
+  A decoder loses what the code lost: draws that follow the distribution of
+  codes exactly score as reconstructions of held-out images do.
+
+  Args:
+    reconstructed: the held-out images, coded and decoded. Their latents are
+      those of the held-out images, and no score is made of them.
+
+  Returns:
+    `train`: frechet and manifold of as many training images as there are held
+    out. `reconstructions`: the same of reconstructions, frechet_to_train, and
+    memorization of images.
+  """
+  held_out = real.held_out.features
+  some = _first(real.train, len(held_out))
   return {
-    'frechet': _frechet(a, b, extractor),
-    'marginal': wasserstein.marginal(a.latents, b.latents),
-    'sliced': wasserstein.sliced(a.latents, b.latents),
-    'exact': wasserstein.exact(a.latents, b.latents),
+    'train': {
+      'frechet': real.baselines['frechet'],
+      'manifold': manifold_scores(held_out, some.features),
+    },
+    'reconstructions': _score_images(reconstructed, real),
   }
+
+
+def _score_images(some: ImageSet, real: Real) -> dict[str, Any]:
+  return {
+    'frechet': _frechet(some, real.held_out, real.extractor),
+    'frechet_to_train': _frechet(some, real.train, real.extractor),
+    'manifold': manifold_scores(real.held_out.features, some.features),
+    'memorization': memorization.against(
+      _rows(some.images[:COMPARED]), real.nearest['images']
+    ),
+  }
+
+
+def _wasserstein(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+  return {
+    'marginal': wasserstein.marginal(a, b),
+    'sliced': wasserstein.sliced(a, b),
+    'exact': wasserstein.exact(a, b),
+  }
+
+
+def nearest_images(
+  drawn: np.ndarray, train: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns how far drawn images lie from their nearest training images.
+
+  Args:
+    drawn, train: uint8 [n, h, w, 3] and [t, h, w, 3].
+
+  Returns:
+    The Euclidean distance of pixels in [0, 1], and the number of the training
+    image: [n] each.
+  """
+  return memorization.nearest(_rows(drawn), _rows(train))
 
 
 def _first(some: ImageSet, n: int) -> ImageSet:
   return ImageSet(*(x[:n] for x in some))
 
 
-def _flat(some: ImageSet) -> np.ndarray:
+def _rows(images: np.ndarray) -> np.ndarray:
   """Returns images as rows of numbers in [0, 1]."""
-  images = some.images
   return images.reshape(len(images), -1).astype(np.float32) / 255
 
 

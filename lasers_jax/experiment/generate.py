@@ -49,7 +49,8 @@ def sample_all(
     specs: priors, as `vector.parse` reads them.
     n: images to draw for each prior.
     seed: of fitting and drawing.
-    features: the network that compares images: classifier.NAME or 'fd-vgg16'.
+    features: the network that compares images: a key of classifier.RECIPES, or
+      a metric of sets such as 'fd-vgg16'.
     output: a folder for one table of all; None writes none.
 
   Returns:
@@ -117,7 +118,7 @@ def prepare(
     )
     read.append(generation.read(model.module, model.variables, batches, mesh))
   if extractor is None:
-    extractor = load_extractor(features, *read[0][1:])
+    extractor = load_extractor(features, *read[0][1:], data.flip)
   train, held_out = (
     ImageSet(
       latents.reshape(len(latents), -1),
@@ -132,15 +133,21 @@ def prepare(
 
 
 def load_extractor(
-  name: str, images: np.ndarray, labels: np.ndarray
+  name: str, images: np.ndarray, labels: np.ndarray, mirror: bool
 ) -> Extractor:
-  """Loads the network that compares images, by its name."""
-  if name != classifier.NAME:
+  """Loads the network that compares images, by its name.
+
+  Args:
+    name: a key of classifier.RECIPES, or of a metric of sets.
+    images, labels, mirror: that train a classifier.
+  """
+  if name not in classifier.RECIPES:
     of_sets = load_metrics([name]).of_sets
     if name not in of_sets:
       raise InputError(f'features must be a metric of sets, not {name!r}')
     return of_sets[name]
-  return classifier.kept_classifier(images, labels, steps=classifier.STEPS)
+  recipe = classifier.RECIPES[name]
+  return classifier.kept_classifier(images, labels, recipe, mirror=mirror)
 
 
 def sample(
@@ -187,7 +194,9 @@ def describe_protocol(model: TrainedModel, real: Real, features: str) -> dict:
     'held_out': len(real.held_out.latents),
     'features': {
       'network': (
-        METRICS[features].protocol if features in METRICS else classifier.RECIPE
+        METRICS[features].protocol
+        if features in METRICS
+        else classifier.RECIPES[features].description
       ),
       'weights': inference.weights_hash(real.extractor.params),
     },

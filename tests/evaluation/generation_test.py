@@ -189,6 +189,42 @@ def test_copies_of_training_pictures_are_found_out(real):
   for kind in ('latents', 'images'):
     assert scores['memorization'][kind]['all_train_mean_ratio'] == 0
   assert scores['frechet_to_train'] < scores['distances']['frechet']
+  for kind in ('latents', 'images'):
+    assert scores['memorization'][kind]['copying_z'] < -3
+
+
+def test_floors_are_of_training_images_and_of_reconstructions(real):
+  off = real.held_out.images // 2
+  reconstructed = ImageSet(
+    real.held_out.latents, off, real.held_out.features / 2
+  )
+  floors = generation.floors(reconstructed, real)
+  some = ImageSet(*(x[:100] for x in real.train))
+  as_drawn = generation.score(some, real)
+  assert floors['train'] == {
+    'frechet': real.baselines['frechet'],
+    'manifold': as_drawn['manifold'],
+  }
+  as_drawn = generation.score(reconstructed, real)
+  assert floors['reconstructions'] == {
+    'frechet': as_drawn['distances']['frechet'],
+    'frechet_to_train': as_drawn['frechet_to_train'],
+    'manifold': as_drawn['manifold'],
+    'memorization': as_drawn['memorization']['images'],
+  }
+  exact = generation.floors(real.held_out, real)['reconstructions']
+  assert exact['frechet'] == pytest.approx(0, abs=1e-6)
+  assert exact['manifold']['coverage'] == 1
+  assert abs(exact['memorization']['copying_z']) < 1e-6
+
+
+def test_the_nearest_training_image_is_found(real):
+  train = real.train.images
+  drawn = train[[7, 3]].copy()
+  drawn[1, 0, 0, 0] ^= 1
+  distances, numbers = generation.nearest_images(drawn, train)
+  np.testing.assert_array_equal(numbers, [7, 3])
+  np.testing.assert_allclose(distances, [0, 1 / 255], atol=1e-6)
 
 
 def test_the_table_has_what_real_pictures_score_above_each_model(real):
