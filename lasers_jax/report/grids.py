@@ -135,7 +135,7 @@ def _label(strips, labels):
   """Sets each label at the left of its strip, half-way down."""
   if len(labels) != len(strips):
     raise ValueError(f'{len(labels)} labels for {len(strips)} rows')
-  texts = [text(label) for label in labels]
+  texts = [written(label) for label in labels]
   left = max(text.shape[1] for text in texts)
   labelled = []
   for strip, text in zip(strips, texts, strict=True):
@@ -147,7 +147,7 @@ def _label(strips, labels):
   return labelled
 
 
-def text(label):
+def written(label):
   """Draws a label, maybe of several lines, on a ground with a margin."""
   # Pillow's own font: ASCII alone, and its space is too narrow to be seen.
   label = label.replace(' ', '  ')

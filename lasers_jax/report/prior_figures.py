@@ -13,7 +13,6 @@ from lasers_jax.report import charts, grids
 
 PAD = 4
 UNKNOWN = 128  # grey of sites that are not known
-LEAST = 0.35  # of a picture's brightness, where a site costs no bits
 BAR = 14  # pixels; height of the bar of colours
 
 
@@ -53,10 +52,9 @@ def beside_nearest(draws: np.ndarray, nearest: np.ndarray) -> np.ndarray:
 def bits_of_sites(
   images: np.ndarray, bits: np.ndarray, top: float | None = None
 ) -> np.ndarray:
-  """Draws images above maps of the bits that a prior gives to their sites.
+  """Draws images, maps of the bits that a prior gives to their sites, and both.
 
-  A map lies over the image in grey. The bar below says which colour is how many
-  bits.
+  The bar below says which colour of a map is how many bits.
 
   Args:
     images: [n, h, w, 3].
@@ -67,9 +65,9 @@ def bits_of_sites(
   if top is None:
     top = float(np.percentile(bits, 99.5))
   heat = _over_pixels(charts.heat(bits, top), images)
-  grey = images.mean(axis=-1, keepdims=True) / 255
-  over = np.round(heat * (LEAST + (1 - LEAST) * grey)).astype(np.uint8)
-  figure = grids.grid([images, over], ['image', 'bits\na site'], PAD)
+  grey = images.mean(axis=-1, keepdims=True)
+  both = np.round((heat + grey) / 2).astype(np.uint8)
+  figure = grids.grid([images, heat, both], ['image', 'bits', 'both'], PAD)
   return np.concatenate([figure, _bar(figure.shape[1], top)])
 
 
@@ -117,7 +115,7 @@ def _over_pixels(values: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 def _bar(width: int, top: float) -> np.ndarray:
   """Draws the colours of 0 to `top` bits, and these numbers at the ends."""
-  low, high = grids.text('0'), grids.text(f'{top:.3g} bits')
+  low, high = grids.written('0'), grids.written(f'{top:.3g} bits')
   length = width - low.shape[1] - high.shape[1] - 2 * PAD
   colours = charts.heat(np.linspace(0, 1, length)[None], 1.0)
   height = max(low.shape[0], high.shape[0], BAR) + PAD
