@@ -40,10 +40,10 @@ def render(
   protocol, config = results['protocol'], origin.config
   history, terms = origin.history, list(config['loss']['weights'])
   counts = measured.counts
-  return _template().render(
+  return template('report.html.jinja').render(
     title=_title(config),
     protocol=protocol,
-    protocol_rows=_rows(
+    protocol_rows=config_rows(
       # All other nested keys are shown with the config.
       _flat(protocol)
       | {k: protocol[k] for k in ('parameters', 'weights_of_metrics')}
@@ -63,12 +63,13 @@ def render(
     sweep=findings.sweep and panels.sweep(findings),
     sampling=_words(protocol.get('sampling', {})),
     origin=origin,
-    config=_sections(config),
+    config=sections(config),
   )
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+  """Returns a template of this folder."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
     autoescape=True,
@@ -76,7 +77,7 @@ def _template() -> jinja2.Template:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  return environment.get_template('report.html.jinja')
+  return environment.get_template(name)
 
 
 def _title(config) -> str:
@@ -89,7 +90,7 @@ def _title(config) -> str:
 def _words(section: Mapping[str, Any]) -> str:
   """Returns keys and values of a section on one line of text."""
   return ', '.join(
-    f'{key.replace("_", " ")} {value}' for key, value in _rows(section)
+    f'{key.replace("_", " ")} {value}' for key, value in config_rows(section)
   )
 
 
@@ -146,23 +147,23 @@ def _interval(metric: Metric, value) -> str:
   return statistics.describe_interval(value, metric.number)
 
 
-def _sections(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+def sections(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
   """Returns the config by section; keys of no section come first."""
   flat = _flat(config)
-  nested = {k: _rows(v) for k, v in config.items() if k not in flat}
-  return {'': _rows(flat), **nested}
+  nested = {k: config_rows(v) for k, v in config.items() if k not in flat}
+  return {'': config_rows(flat), **nested}
 
 
 def _flat(section: Mapping[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in section.items() if not isinstance(v, Mapping)}
 
 
-def _rows(section: Mapping[str, Any], prefix: str = '') -> list:
+def config_rows(section: Mapping[str, Any], prefix: str = '') -> list:
   """Returns nested keys and values as rows of text."""
   rows = []
   for key, value in section.items():
     if isinstance(value, Mapping):
-      rows += _rows(value, f'{prefix}{key}.')
+      rows += config_rows(value, f'{prefix}{key}.')
     else:
       rows.append((prefix + key, _text(value)))
   return rows

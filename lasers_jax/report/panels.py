@@ -212,7 +212,7 @@ def samples(found: Samples) -> dict[str, Any]:
     'count': len(exact),
     'size': _size(found),
     'top': f'{top:.3f}',
-    'ramp': _uri('png', _png(ramp)),
+    'ramp': picture(ramp),
   }
 
 
@@ -263,7 +263,12 @@ def _cell(
   image = crop_center(image, LARGEST, LARGEST)
   width = image.shape[1]
   factor = max(1, round(cell / width))
-  return Cell(label, _uri('png', _png(image)), factor * width, note)
+  return Cell(label, picture(image), factor * width, note)
+
+
+def picture(image: np.ndarray) -> str:
+  """Returns an image uint8 [h, w, 3] as a data URI."""
+  return _uri('png', _png(image))
 
 
 def _png(image: np.ndarray) -> bytes:
