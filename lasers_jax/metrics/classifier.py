@@ -81,7 +81,8 @@ def _matrices(params: Any) -> Any:
   return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
-NAME = 'fd-classifier'
+NAME = 'fd-classifier'  # of grey images, such as digits
+COLOUR = 'fd-resnet'
 RECIPES = {
   NAME: Recipe(
     description=(
@@ -93,7 +94,7 @@ RECIPES = {
     rate=1e-3,
     optimizer=_adam,
   ),
-  'fd-resnet': Recipe(
+  COLOUR: Recipe(
     description=(
       'a residual network of nine layers, 256 features, trained to tell the '
       'classes of the training split apart in 2,800 steps of 128 images: no FID'
@@ -111,10 +112,10 @@ RECIPES = {
 def suited(images: np.ndarray) -> str:
   """Returns the name of the recipe for images uint8 [n, h, w, 3].
 
-  'fd-classifier' where all are grey, as digits are; 'fd-resnet' in colour.
+  NAME where all are grey, as digits are; COLOUR otherwise.
   """
   grey = all((x == x[..., :1]).all() for x in images)
-  return NAME if grey else 'fd-resnet'
+  return NAME if grey else COLOUR
 
 
 def train_classifier(
