@@ -98,11 +98,16 @@ class MapPrior(nn.Module):
       )
 
   def check_drawing(self, drawing: DrawingSettings) -> None:
-    """Raises InputError where a setting needs labels and there are none."""
+    """Raises InputError for guidance without what it was to be trained with."""
     if drawing.guidance != 1 and not self.classes:
       raise InputError(
         f'guidance={drawing.guidance} needs a prior of labelled images: this '
         'one has no classes'
+      )
+    if drawing.guidance != 1 and not self.label_dropout:
+      raise InputError(
+        f'guidance={drawing.guidance} needs a prior trained with '
+        'prior.label_dropout above 0: this one has never drawn without a class'
       )
 
   def __call__(
