@@ -113,6 +113,16 @@ def look_up(model: Autoencoder, variables: Any, codes: Any) -> Array:
   return cast(Array, model.apply(variables, codes, method=decode))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def snap(model: Autoencoder, variables: Any, z: Array) -> Array:
+  """Returns what the bottleneck makes of encoder outputs: [B, H, W, D]."""
+
+  def quantize(module, z):
+    return module.bottleneck(z, train=False).quantized
+
+  return cast(Array, model.apply(variables, z, method=quantize))
+
+
 def reconstruct(
   model: Autoencoder,
   variables: Any,

@@ -43,7 +43,7 @@ def encode_files(
   sizes, pixels = [], []
 
   def act(file: str, target: str) -> None:
-    image = _read_image(file)
+    image = read_picture(file)
     data = codec.encode(image)
     with writing(target), written_whole(target) as output:
       output.write(data)
@@ -100,7 +100,7 @@ def draw_curve(
     raise InputError(
       f'a curve has metrics of single images, not {", ".join(metrics.of_sets)}'
     )
-  images = [_with_name(file, _read_image, file) for file in files]
+  images = [_with_name(file, read_picture, file) for file in files]
   check_folder(folder)
   name = os.path.basename(os.path.normpath(model.path))
   coders = list(rate_distortion.classical())
@@ -171,7 +171,12 @@ def _read_bytes(file: str) -> bytes:
     raise InputError(f'cannot be read: {one_line(error)}') from error
 
 
-def _read_image(file: str) -> np.ndarray:
+def read_picture(file: str) -> np.ndarray:
+  """Returns the image of a file, uint8 [h, w, 3].
+
+  Raises:
+    InputError: it is no image, or cannot be read.
+  """
   try:
     with as_local(file) as path:
       return read_image(path)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -13,38 +14,54 @@ from lasers_jax.training.state import TrainState
 from lasers_jax.training.step import update
 
 
+def fit_statistics(prior: MapPrior, view: np.ndarray) -> Any:
+  """Returns the statistics that a prior has of the training view; {} for none.
+
+  Args:
+    view: [n, H, W, ...], some of its rows, on the host.
+  """
+  example = jax.ShapeDtypeStruct((1, *view.shape[1:]), view.dtype)
+  shapes = jax.eval_shape(lambda x: _initial(prior, x, 0), example)
+  if 'codebook' not in shapes:
+    return {}
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes['codebook'])
+  _, fitted = prior.apply(
+    {'codebook': zeros}, view, method='initialize', mutable=['codebook']
+  )
+  return fitted['codebook']
+
+
 def create_prior_state(
   prior: MapPrior,
   optimizer: optax.GradientTransformation,
   view: Array,
   seed: Array | int,
+  statistics: Any = None,
 ) -> TrainState:
-  """Draws weights, and lets statistics start from some of the training view.
+  """Draws weights.
 
   Args:
-    view: [n, H, W, ...].
-    seed: an integer; the state is a pure function of it and the view.
+    view: [1, H, W, ...], an example.
+    seed: an integer; the weights are a pure function of it.
+    statistics: of `fit_statistics`; None has those of before.
   """
-  view = as_view(view)
-  init_key, run_key = jax.random.split(jax.random.key(seed))
-  labels = jnp.full(1, prior.classes, jnp.int32)
-  streams = {'params': init_key, 'prior': init_key}
-  variables = prior.init(streams, view[:1], labels, train=False)
-  variables = {'codebook': {}, **variables}
-  if variables['codebook']:
-    _, fitted = prior.apply(
-      variables, view, method='initialize', mutable=['codebook']
-    )
-    variables |= fitted
+  variables = {'codebook': {}, **_initial(prior, view, seed)}
   params = variables['params']
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    codebook=variables['codebook'],
+    codebook=variables['codebook'] if statistics is None else statistics,
     opt_state=optimizer.init(params),
     ema_params=jax.tree.map(jnp.copy, params),
-    key=run_key,
+    key=jax.random.fold_in(jax.random.key(seed), 1),
   )
+
+
+def _initial(prior: MapPrior, view: Array, seed: Array | int) -> dict[str, Any]:
+  labels = jnp.full(1, prior.classes, jnp.int32)
+  key = jax.random.key(seed)
+  streams = {'params': key, 'prior': key}
+  return prior.init(streams, as_view(view), labels, train=False)
 
 
 def prior_state_shapes(
@@ -53,9 +70,9 @@ def prior_state_shapes(
   """Returns the shapes and dtypes of a state, without computing it.
 
   Args:
-    view: as of `create_prior_state`, or its shape and dtype.
+    view: of `create_prior_state`, or its shape and dtype.
   """
-  view = jax.ShapeDtypeStruct(view.shape, view.dtype)
+  view = jax.ShapeDtypeStruct((1, *view.shape[1:]), view.dtype)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
 
   def create(view, seed):

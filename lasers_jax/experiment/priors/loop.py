@@ -38,6 +38,7 @@ from lasers_jax.training.monitor import Monitor
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.prior_step import (
   create_prior_state,
+  fit_statistics,
   make_prior_step,
   prior_state_shapes,
 )
@@ -112,7 +113,8 @@ def train_prior(
   ):
     state = checkpoints.restore(program.target)
     if state is None:
-      state = program.create(found.first)
+      statistics = fit_statistics(prior, found.first)
+      state = program.create(found.first[:1], statistics)
     log_summary(experiment, mesh, state, bits_of(experiment, trained))
     hooks.on_start(experiment, mesh, state)
     if int(state.step) < experiment.steps:
@@ -198,8 +200,10 @@ def build_program(
   places = sharding.state_shardings(shapes, mesh, atoms=0)
   rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
-  def create(view):
-    return create_prior_state(prior, optimizer, view, experiment.seed)
+  def create(view, statistics):
+    return create_prior_state(
+      prior, optimizer, view, experiment.seed, statistics
+    )
 
   return Program(
     target=sharding.with_shardings(shapes, places),
@@ -223,7 +227,7 @@ def validate(
   """
   started, step = time.time(), int(state.step)
   variables = evaluation_variables(state)
-  results = measuring.measure(
+  results, _ = measuring.measure(
     work.prior,
     variables,
     work.data.validation,

@@ -1,14 +1,13 @@
 """Bits of a prior on held-out images, or the loss of one without any."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from lasers_jax.evaluation.conditional import bits_per_pixel
 from lasers_jax.experiment.priors import running
-from lasers_jax.metrics.statistics import summarize
 from lasers_jax.priors.maps.base import MapPrior
 
 
@@ -18,7 +17,7 @@ def measure(
   rows: Mapping[str, np.ndarray],
   mesh: Mesh,
   pixels: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray | None]:
   """Measures a prior on rows of a view.
 
   Args:
@@ -26,37 +25,33 @@ def measure(
     pixels: of an image.
 
   Returns:
-    For codes: `bits_per_pixel`, given the class; `with_class`, with the class
-    paid for; `unconditional`, without one; `bits_per_site`; `planes`, bits a
-    site of each plane; `map`, bits of each site; `exact`, whether these are
-    bits or an upper bound. For latents: `loss`, the mean loss.
+    For codes: `bits_per_pixel` (see `conditional.bits_per_pixel`);
+    `unconditional`, the mean without the class, where there are any; and
+    `bits_per_site`. For latents: `loss`, the mean loss. And the bits of each
+    event, [n, H, W, P], or None.
   """
   if prior.EXACT is None:
     each = running.losses(prior, variables, rows, mesh)
-    return {'loss': float(each.mean()), 'images': len(each)}
-  found = running.bits(prior, variables, rows, mesh).astype(np.float64)
-  of_images = found.sum(axis=(1, 2, 3))
-  summary = summarize(of_images / pixels)
-  bits = summary['mean']
-  results = {
-    'exact': prior.EXACT,
-    'images': len(found),
-    'bits_per_pixel': bits,
-    'interval': [summary['low'], summary['high']],
-    'with_class': bits,
-    'bits_per_site': float(found.sum(axis=3).mean()),
-    'planes': found.mean(axis=(0, 1, 2)).tolist(),
-    'map': found.sum(axis=3).mean(axis=0).tolist(),
+    return {'loss': float(each.mean()), 'images': len(each)}, None
+  bits = running.bits(prior, variables, rows, mesh)
+  found = {
+    'bits_per_pixel': bits_per_pixel(bits, pixels, prior.classes, prior.EXACT),
+    'bits_per_site': float(bits.sum(axis=3, dtype=np.float64).mean()),
+    'images': len(bits),
   }
   if prior.classes:
-    none = {**rows, 'label': np.full(len(found), prior.classes)}
-    plain = running.bits(prior, variables, none, mesh).astype(np.float64)
-    results['with_class'] = bits + math.log2(prior.classes) / pixels
-    results['unconditional'] = float(plain.sum(axis=(1, 2, 3)).mean()) / pixels
-  return results
+    none = {**rows, 'label': np.full(len(bits), prior.classes)}
+    plain = running.bits(prior, variables, none, mesh)
+    plain = bits_per_pixel(plain, pixels, 0, prior.EXACT)
+    found['unconditional'] = plain['given_class']['mean']
+  return found, bits
 
 
-def scalars(results: Mapping[str, Any]) -> dict[str, float]:
+def scalars(found: Mapping[str, Any]) -> dict[str, float]:
   """Returns the numbers of `measure` for the log."""
-  names = 'loss', 'bits_per_pixel', 'unconditional', 'bits_per_site'
-  return {x: results[x] for x in names if x in results}
+  names = 'loss', 'unconditional', 'bits_per_site'
+  numbers = {x: found[x] for x in names if x in found}
+  if 'bits_per_pixel' in found:
+    mean = found['bits_per_pixel']['given_class']['mean']
+    numbers = {'bits_per_pixel': mean, **numbers}
+  return numbers

@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lasers_jax import inference
-from lasers_jax.core import sharding
+from lasers_jax.core import ranges, sharding
 from lasers_jax.core.images import check_images
-from lasers_jax.errors import InputError
+from lasers_jax.errors import InputError, unknown
 from lasers_jax.experiment import sections
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
@@ -44,6 +44,7 @@ class TrainedPrior:
     step: the step of the checkpoint.
     path: the workdir.
     drawing: how it draws.
+    config: nested dictionaries, as in training.
   """
 
   experiment: PriorExperiment
@@ -55,6 +56,17 @@ class TrainedPrior:
   step: int
   path: str
   drawing: DrawingSettings
+  config: Mapping[str, Any]
+
+  @property
+  def name(self) -> str:
+    """Returns the name of the prior: ar, masked or flow."""
+    return self.config['prior']['name']
+
+  @property
+  def can_complete(self) -> bool:
+    """Returns whether sites may be given: a prior of codes draws the rest."""
+    return self.view.name == 'codes'
 
   @property
   def weights(self) -> str:
@@ -72,6 +84,24 @@ class TrainedPrior:
     drawing = sections.build(kind, values, 'drawing')
     self.prior.check_drawing(drawing)
     return dataclasses.replace(self, drawing=drawing)
+
+  def with_words(self, words: Sequence[str]) -> 'TrainedPrior':
+    """Returns the prior with settings of drawing such as 'guidance=2'.
+
+    Raises:
+      InputError: as of `with_drawing`.
+    """
+    kinds = sections.fields_of(type(self.drawing))
+    values = {}
+    for word in words:
+      name, equals, text = word.partition('=')
+      if not equals or name not in kinds:
+        raise unknown('a setting of drawing', name, kinds)
+      try:
+        values[name] = ranges.read(text, kinds[name].type)
+      except ValueError as error:
+        raise InputError(f'drawing: {name} is {text!r}: {error}') from error
+    return self.with_drawing(**values)
 
   def labels(self, words: Sequence[str]) -> np.ndarray:
     """Returns the labels of classes, by their names or numbers.
@@ -134,13 +164,21 @@ class TrainedPrior:
       )
     grey = np.array(128 if images.dtype == np.uint8 else 0.5, images.dtype)
     seen = np.where(given[..., None], images, grey)
-    height, width = self.view.sites
-    cells = given.reshape(height, side // height, width, side // width)
-    sites = np.broadcast_to(
-      cells.all(axis=(1, 3)), (len(images), height, width)
+    sites = self.known_sites(given)
+    known = Known(
+      self.view.of(seen), np.broadcast_to(sites, (len(images), *sites.shape))
     )
-    known = Known(self.view.of(seen), sites)
     return self.images(self.draw(labels, seed, known=known))
+
+  def known_sites(self, given: np.ndarray) -> np.ndarray:
+    """Returns the sites all of whose pixels are given: bool [H, W].
+
+    Args:
+      given: bool [side, side].
+    """
+    (height, width), side = self.view.sites, self.view.side
+    cells = given.reshape(height, side // height, width, side // width)
+    return cells.all(axis=(1, 3))
 
 
 def load_prior(
@@ -180,6 +218,7 @@ def load_prior(
     step,
     path,
     experiment.drawing,
+    config,
   )
 
 

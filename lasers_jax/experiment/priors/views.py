@@ -70,6 +70,18 @@ class View:
     width = self.model.module.bottleneck.D
     return jax.ShapeDtypeStruct((1, *self.sites, width), np.float32)
 
+  def quantized(self, view: np.ndarray) -> np.ndarray:
+    """Returns what the decoder receives of a view: float32 [n, H, W, D]."""
+    model = self.model
+    if self.name == 'quantized':
+      return view
+    if self.name == 'codes':
+      codes = self.events.play_batch(np.asarray(view))
+      found = inference.look_up(model.module, model.variables, codes)
+    else:
+      found = inference.snap(model.module, model.variables, view)
+    return np.asarray(found)
+
   def images(self, view: np.ndarray) -> np.ndarray:
     """Returns the images of a view: uint8 [n, side, side, 3]."""
     size, model = (self.side, self.side), self.model

@@ -82,6 +82,7 @@ class Flow(MapPrior):
     shift: see `diffusion.Straight`; in training and in drawing.
   """
 
+  GIVEN: ClassVar = ('sites', 'classes', 'D')
   VIEWS: ClassVar = ('z', 'quantized')
   Drawing: ClassVar = FlowDrawing
 

@@ -51,6 +51,27 @@ def test_codes_in_the_step_are_those_of_the_cache(model, run, tmp_path):
   assert len(list(coded)) == 1  # of the validation split
 
 
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'prior__name': 'masked', 'drawing__steps': 3},
+    {'prior__name': 'flow', 'view': 'z', 'drawing__steps': 2},
+    {'prior__name': 'flow', 'view': 'quantized', 'drawing__steps': 2},
+  ],
+)
+def test_every_prior_trains_resumes_and_draws(model, tmp_path, changes):
+  whole, halves = tmp_path / 'whole', str(tmp_path / 'halves')
+  given = {**changes, 'evaluate_every': 2}
+  state = loop.train_prior(config(**given), str(model), str(whole))
+  loop.train_prior(config(**given, steps=2), str(model), halves)
+  again = loop.train_prior(config(**given), str(model), halves)
+  tiny.assert_identical(tiny.on_host(again), tiny.on_host(state))
+  assert (whole / 'pictures' / '4.png').is_file()
+  prior = load_prior(whole)
+  images = prior.images(prior.draw(prior.balanced_labels(2)))
+  assert images.shape == (2, tiny.SIDE, tiny.SIDE, 3)
+
+
 def test_draws_come_from_averaged_weights(run, model):
   prior = load_prior(run.workdir)
   for path, value in jax.tree_util.tree_leaves_with_path(
