@@ -29,6 +29,7 @@ _HOMES = {
   'config': 'lasers_jax.cli.configs',
   'evaluate': 'lasers_jax.experiment.evaluate',
   'load': 'lasers_jax.experiment.loading',
+  'load_prior': 'lasers_jax.experiment.priors.model',
   'priors': 'lasers_jax',
   'train': 'lasers_jax.experiment.train',
 }

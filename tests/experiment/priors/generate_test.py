@@ -1,0 +1,106 @@
+"""Draws of a prior, scored, with pictures, a report and completions."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lasers_jax.errors import InputError
+from lasers_jax.experiment.priors import generate
+from lasers_jax.experiment.priors.model import load_prior
+from lasers_jax.metrics import classifier
+from lasers_jax.report import generation_table
+from tests import tiny
+
+N = 12
+
+
+@pytest.fixture(scope='module')
+def prior(run):
+  return load_prior(run.workdir)
+
+
+@pytest.fixture(scope='module')
+def row(prior):
+  with pytest.MonkeyPatch.context() as patch:
+    for name, recipe in classifier.RECIPES.items():
+      short = dataclasses.replace(recipe, steps=3)
+      patch.setitem(classifier.RECIPES, name, short)
+    return generate.sample_prior(prior, N, seed=1, features=classifier.NAME)
+
+
+def test_a_row_has_bits_floors_classes_and_its_protocol(prior, row):
+  measured = row['bits_per_pixel']
+  assert measured['fixed_length'] == prior.view.model.experiment.bits_per_pixel
+  bits = measured['prior']
+  assert bits['exact'] is True
+  paid = 1 / tiny.SIDE**2  # of two classes
+  assert bits['with_class'] == pytest.approx(bits['given_class']['mean'] + paid)
+  assert set(row['floors']) == {'train', 'reconstructions'}
+  drawn = row['class_accuracy']['draws']
+  assert drawn['asked'] == [N // 2, N // 2]
+  protocol = row['protocol']
+  assert (protocol['drawn'], protocol['seed']) == (N, 1)
+  assert protocol['prior_weights'] == prior.weights
+  assert protocol['settings']['guidance'] == 1.0
+  assert 'ar' in generation_table.table([row])
+
+
+def test_files_are_written_beside_the_prior(prior, row, run):
+  folder = run.workdir / 'samples'
+  kept = json.loads((folder / 'ar.json').read_text())
+  assert kept == json.loads(json.dumps(row))
+  page = (folder / 'ar.html').read_text()
+  for title in 'Draws by class', 'Bits by site', 'Half an image completed':
+    assert title in page
+  for kind in 'classes', 'guidance', 'nearest', 'bits', 'completions':
+    picture = np.asarray(Image.open(folder / f'ar-{kind}.png'))
+    assert picture.std() > 0
+
+
+def test_settings_of_drawing_name_the_files(prior):
+  changed = prior.with_words(['guidance=2', 'top_k=3'])
+  assert generate.file_name(changed) == 'ar-guidance2.0-top_k3'
+  assert changed.drawing.top_k == 3
+
+
+@pytest.mark.parametrize(
+  'word, said',
+  [
+    ('guidence=2', 'did you mean guidance'),
+    ('guidance', 'a setting of drawing'),
+    ('top_k=-1', 'top_k'),
+    ('top_p=x', "top_p is 'x'"),
+    ('guidance=-1', 'guidance'),
+  ],
+)
+def test_bad_settings_of_drawing_are_one_line(prior, word, said):
+  with pytest.raises(InputError, match=said) as error:
+    prior.with_words([word])
+  assert '\n' not in str(error.value)
+
+
+def test_completions_of_files(prior, tmp_path):
+  files = []
+  for i, image in enumerate(tiny.images(2)):
+    files.append(str(tmp_path / f'{i}.png'))
+    Image.fromarray(image).save(files[-1])
+  output = tmp_path / 'out.png'
+  classes = ['cats', 'dogs']
+  generate.complete_files(prior, files, 'top', classes, 0, str(output))
+  assert Image.open(output).size[0] > 2 * tiny.SIDE
+  with pytest.raises(InputError, match='1 classes for 2 images'):
+    generate.complete_files(prior, files, 'top', ['cats'], 0, str(output))
+  (tmp_path / 'bad.png').write_bytes(b'no')
+  bad = [str(tmp_path / 'bad.png')]
+  with pytest.raises(InputError, match='no image'):
+    generate.complete_files(prior, bad, 'top', [], 0, str(output))
+
+
+def test_a_prior_of_latents_cannot_complete(prior, tmp_path):
+  view = dataclasses.replace(prior.view, name='z')
+  of_latents = dataclasses.replace(prior, view=view)
+  with pytest.raises(InputError, match='by a prior ar or masked'):
+    generate.complete_files(of_latents, [], 'left', [], 0, 'x.png')
