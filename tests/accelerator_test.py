@@ -24,6 +24,7 @@ def find_others(name, path=None, target=None):
   return None if name.split('.')[0] in HIDDEN else find(name, path, target)
 
 importlib.machinery.PathFinder.find_spec = find_others
+import tests.lowering
 """
 
 

@@ -13,6 +13,8 @@ import types
 import jax
 import pytest
 
+from tests import lowering  # noqa: F401
+
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -30,6 +32,9 @@ _flags = [
 if jax.__version_info__ < (0, 11):  # later ones do not know it
   _flags.append('--xla_cpu_use_fusion_emitters=false')
 os.environ['XLA_FLAGS'] = ' '.join(_flags)
+# Of each operation it would write down ten lines of the stack.
+os.environ['JAX_TRACEBACK_IN_LOCATIONS_LIMIT'] = '1'
+jax.config.update('jax_traceback_in_locations_limit', 1)
 # What is traced is many small objects that live long: look at them seldom.
 gc.set_threshold(100_000, 50, 100)
 

@@ -15,6 +15,8 @@ sys.path[0] = str(ROOT)
 import jax  # noqa: E402, F401
 from jax._src import xla_bridge  # noqa: E402
 
+from tests import lowering  # noqa: E402, F401
+
 if 'GCE_METADATA_IP' in os.environ:
   # JAX sets it where it sees no chip: here, on what plays a TPU VM.
   del os.environ['TPU_SKIP_MDS_QUERY']
