@@ -39,29 +39,9 @@ def make_train_step(
     loss_key, revive_key = jax.random.split(
       jax.random.fold_in(state.key, state.step)
     )
-
-    def forward(params):
-      loss, aux = objective(
-        params, state.codebook, images, loss_key, perceptual_params
-      )
-      return (loss, aux[1].images), aux
-
-    (loss, decoded), backward, aux = jax.vjp(
-      forward, state.params, has_aux=True
+    gradients, disc_state, (metrics, output, codebook) = _backward(
+      objective, adversary, state, images, loss_key, perceptual_params
     )
-    metrics, output, codebook = aux
-    image_gradient, disc_state = jnp.zeros_like(decoded), state.adversary
-    if adversary:
-      disc_state, image_gradient, more = scheduled_discriminator_step(
-        adversary, disc_state, images, decoded, state.step
-      )
-      weight = _adversarial_weight(
-        adversary, objective.model.decoder, backward, loss, image_gradient
-      )
-      image_gradient = weight * image_gradient
-      metrics |= {**more, 'adversarial_weight': weight}
-    (gradients,) = backward((jnp.ones_like(loss), image_gradient))
-
     params, averaged, opt_state = update(optimizer, ema, gradients, state)
     before = params
     params, codebook = _revive(
@@ -83,6 +63,40 @@ def make_train_step(
     return state, metrics
 
   return train_step
+
+
+def _backward(
+  objective: Objective,
+  adversary: Adversary | None,
+  state: TrainState,
+  images: Array,
+  key: Array,
+  perceptual_params: Any,
+):
+  """Returns the gradients, the discriminator's new state, and the objective's.
+
+  The last is (metrics, output, codebook), as `Objective` gives it.
+  """
+
+  def forward(params):
+    loss, aux = objective(
+      params, state.codebook, images, key, perceptual_params
+    )
+    return (loss, aux[1].images), aux
+
+  (loss, decoded), backward, aux = jax.vjp(forward, state.params, has_aux=True)
+  image_gradient, disc_state = jnp.zeros_like(decoded), state.adversary
+  if adversary:
+    disc_state, image_gradient, metrics = scheduled_discriminator_step(
+      adversary, disc_state, images, decoded, state.step
+    )
+    weight = _adversarial_weight(
+      adversary, objective.model.decoder, backward, loss, image_gradient
+    )
+    image_gradient = weight * image_gradient
+    aux = (aux[0] | metrics | {'adversarial_weight': weight}, *aux[1:])
+  (gradients,) = backward((jnp.ones_like(loss), image_gradient))
+  return gradients, disc_state, aux
 
 
 def update(optimizer, ema: float, gradients, state: TrainState):
