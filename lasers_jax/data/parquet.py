@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lasers_jax.core.storage import one_line
 from lasers_jax.data.globbed import files_of, members_of
 from lasers_jax.data.slices import rows_of
-from lasers_jax.data.sources import fingerprint_of
+from lasers_jax.data.sources import fingerprint_of, unreadable
 from lasers_jax.data.stored import Stored, item_of
 from lasers_jax.errors import InputError
 
@@ -83,12 +83,8 @@ class ParquetSource:
     try:
       return item_of(self.stored(index))
     except (OSError, SyntaxError, ValueError) as error:
-      if isinstance(error, InputError):
-        raise
-      raise InputError(
-        f'{self.name}: image {index} of {self.split!r} cannot be read '
-        f'({error}): pack the images, which leaves it out'
-      ) from error
+      remedy = 'pack the images, which leaves it out'
+      raise unreadable(self, index, error, remedy) from error
 
   def stored(self, index: int) -> Stored:
     """Returns an image as its file has it; InputError where there is none."""

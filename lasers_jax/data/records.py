@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from lasers_jax.core import storage
 from lasers_jax.data.slices import rows_of, without_slice
-from lasers_jax.data.sources import no_split
+from lasers_jax.data.sources import no_split, unreadable
 from lasers_jax.data.stored import Stored, from_record, item_of
 from lasers_jax.errors import InputError
 
 MANIFEST = 'records.json'
 PLAN = 'packing.json'  # there while a split is being packed
 FORMAT = 1
+_ANEW = 'copy the shards or pack them anew'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class RecordsSource:
     try:
       return item_of(self.stored(index))
     except (OSError, SyntaxError, ValueError) as error:
-      raise self._unreadable(index, error) from error
+      raise unreadable(self, index, error, _ANEW) from error
 
   def stored(self, index: int) -> Stored:
     """Returns an image as it was packed; raises InputError where damaged."""
@@ -96,15 +97,7 @@ class RecordsSource:
     try:
       return from_record(self._records[index])
     except (RuntimeError, ValueError) as error:
-      raise self._unreadable(index, error) from error
-
-  def _unreadable(self, index: int, error: Exception) -> InputError:
-    if isinstance(error, InputError):
-      return error
-    return InputError(
-      f'{self.name}: image {index} of {self.split!r} cannot be read '
-      f'({storage.one_line(error)}): copy the shards or pack them anew'
-    )
+      raise unreadable(self, index, error, _ANEW) from error
 
   @property
   def fingerprint(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from lasers_jax.core.storage import one_line
 from lasers_jax.data.decoding import decode
 from lasers_jax.data.stored import Stored
 from lasers_jax.errors import InputError
@@ -137,3 +138,18 @@ def no_split(name: str, split: str, splits: Iterable[str]) -> InputError:
   """Returns the error for a split that does not exist."""
   splits = ', '.join(splits)
   return InputError(f'{name} has no split {split!r}: it has {splits}')
+
+
+def unreadable(
+  source: Source, index: int, error: Exception, remedy: str
+) -> InputError:
+  """Returns the error for an image that is damaged.
+
+  An InputError is returned as it is: it says so already.
+  """
+  if isinstance(error, InputError):
+    return error
+  return InputError(
+    f'{source.name}: image {index} of {source.split!r} cannot be read '
+    f'({one_line(error)}): {remedy}'
+  )

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from lasers_jax.data.sources import SOURCES, fingerprint_of
+from lasers_jax.data.sources import SOURCES, fingerprint_of, unreadable
 from lasers_jax.data.stored import Stored, item_of
 from lasers_jax.errors import InputError, nearest
 
 _NAMES = 'file_name', 'image/filename', 'id'  # features that name an example
+_ANEW = 'prepare the data set anew'
 
 
 class TfdsSource:
@@ -34,7 +35,7 @@ class TfdsSource:
     try:
       return item_of(self.stored(index))
     except (OSError, SyntaxError, ValueError) as error:
-      raise self._unreadable(index, error) from error
+      raise unreadable(self, index, error, _ANEW) from error
 
   def stored(self, index: int) -> Stored:
     """Returns an image as it is stored; raises InputError where damaged."""
@@ -46,19 +47,11 @@ class TfdsSource:
       features = record.features.feature
       image = features[self._feature].bytes_list.value[0]
     except Exception as error:  # a damaged record may raise whatever it likes
-      raise self._unreadable(index, error) from error
+      raise unreadable(self, index, error, _ANEW) from error
     labels = features['label'].int64_list.value if self.classes else ()
     names = [name for key in _NAMES for name in features[key].bytes_list.value]
     name = names[0].decode('utf-8', 'surrogateescape') if names else str(index)
     return Stored(image, labels[0] if labels else -1, name)
-
-  def _unreadable(self, index: int, error: Exception) -> InputError:
-    if isinstance(error, InputError):
-      return error
-    return InputError(
-      f'{self.name}: example {index} of {self.split!r} cannot be read '
-      f'({error}): prepare the data set anew'
-    )
 
   @property
   def fingerprint(self) -> dict[str, Any]:

@@ -173,9 +173,9 @@ def test_an_example_that_cannot_be_read_is_named(tmp_path):
   source = open_source('damaged', 'train', options={'root': str(tmp_path)})
   source[0]
   for i in 1, 2:
-    with pytest.raises(InputError, match=f"example {i} of 'train' cannot"):
+    with pytest.raises(InputError, match=f"image {i} of 'train' cannot"):
       source[i]
-  with pytest.raises(InputError, match='damaged: example'):
+  with pytest.raises(InputError, match='damaged: image'):
     TrainPipeline(source, 4, 8).batch(0)
 
 
