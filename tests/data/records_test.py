@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -17,50 +16,19 @@ from lasers_jax.data import (
   open_source,
   resize_shorter,
 )
-from lasers_jax.data import shards as writing
 from lasers_jax.data.packing import pack, pack_splits
-from lasers_jax.data.records import MANIFEST, PLAN, read_manifest
+from lasers_jax.data.records import MANIFEST, read_manifest
 from lasers_jax.data.shards import Packing
-from lasers_jax.data.stored import encode
-from lasers_jax.errors import InputError, TrainingError
-from tests.data.made import image_feature, noise, save, write_tfds
+from lasers_jax.errors import InputError
+from tests.data.made import image_feature, noise, write_tfds
+from tests.data.packed import SMALL, Arrays, assert_equal, png
 
 ROOT = pathlib.Path(__file__).parents[2]
-_SMALL = Packing(per_shard=3)
-
-
-@pytest.fixture
-def folder(tmp_path):
-  """Pictures in two classes and three splits; one is damaged."""
-  root = tmp_path / 'pictures'
-  save(root / 'val' / 'a' / 'x.png', noise(20, 24, seed=30))
-  for i in range(10):
-    ending = ('png', 'jpg')[i % 2]
-    save(root / 'train' / 'ab'[i % 2] / f'{i}.{ending}', noise(20, 24, seed=i))
-  for i in range(4):
-    save(root / 'test' / 'b' / f'é{i}.png', noise(18, 17, seed=20 + i))
-  (root / 'train' / 'a' / 'bad.jpg').write_bytes(b'\xff\xd8no picture')
-  return root
-
-
-def _equal(ours, theirs):
-  assert len(ours) == len(theirs)
-  for i in range(len(theirs)):
-    np.testing.assert_array_equal(ours[i]['image'], theirs[i]['image'])
-    assert ours[i]['label'] == theirs[i]['label']
-
-
-def _files(root):
-  return {
-    path.relative_to(root).as_posix(): path.read_bytes()
-    for path in sorted(root.rglob('*'))
-    if path.is_file() and path.name != 'checked.npy'
-  }
 
 
 def test_a_folder_is_packed_as_it_is(folder, tmp_path):
   target = tmp_path / 'records'
-  packed = pack_splits(f'folder:{folder}', str(target), _SMALL)
+  packed = pack_splits(f'folder:{folder}', str(target), SMALL)
   assert {x: m.counts for x, m in packed.items()} == {
     'train': [3, 3, 3, 1],
     'validation': [1],
@@ -69,7 +37,7 @@ def test_a_folder_is_packed_as_it_is(folder, tmp_path):
   for split in packed:
     ours = open_source(f'records:{target}', split)
     theirs = open_source(f'folder:{folder}', split)
-    _equal(ours, theirs)
+    assert_equal(ours, theirs)
     assert ours.classes == theirs.classes == ['a', 'b']
     for i in range(len(theirs)):
       assert ours.stored(i) == theirs.stored(i)
@@ -80,7 +48,7 @@ def test_a_folder_is_packed_as_it_is(folder, tmp_path):
 
 
 def test_batches_are_those_of_the_folder(folder, tmp_path):
-  pack_splits(f'folder:{folder}', str(tmp_path / 'records'), _SMALL)
+  pack_splits(f'folder:{folder}', str(tmp_path / 'records'), SMALL)
   batches = []
   for name in f'folder:{folder}', f'records:{tmp_path / "records"}':
     pipeline = DataSettings(name=name, side=16).train_pipeline(4, seed=3)
@@ -112,7 +80,7 @@ def test_slices_are_those_of_tfds(tmp_path):
   }
   features['label'] = class_label
   images = [
-    {'image': _png(noise(9, 8, seed=i)), 'label': i % 3} for i in range(11)
+    {'image': png(noise(9, 8, seed=i)), 'label': i % 3} for i in range(11)
   ]
   write_tfds(tmp_path / 'tfds', 'dots', features, images)
   options = {'root': str(tmp_path / 'tfds')}
@@ -123,7 +91,7 @@ def test_slices_are_those_of_tfds(tmp_path):
     'train[-3:]', 'train[2:-3]', 'train[:35%]',
   ):  # fmt: skip
     theirs = open_source('dots', split, options=options)
-    _equal(open_source(f'records:{target}', split), theirs)
+    assert_equal(open_source(f'records:{target}', split), theirs)
   parts = 'train', 'train[:5]', 'train[5:10]'
   found = [open_source(f'records:{target}', x).fingerprint for x in parts]
   assert [x['count'] for x in found] == [11, 5, 5]
@@ -133,31 +101,14 @@ def test_slices_are_those_of_tfds(tmp_path):
       open_source(f'records:{target}', split)
 
 
-def _png(array):
-  return encode(array, 'png')
-
-
-class _Arrays:
-  """A source that has arrays alone."""
-
-  name, split, classes = 'arrays', 'train', None
-  fingerprint = {'count': 5, 'hash': 'x'}  # noqa: RUF012
-
-  def __len__(self):
-    return 5
-
-  def __getitem__(self, index):
-    return {'image': noise(40, 30, seed=index), 'label': index}
-
-
 def test_arrays_are_packed_without_loss(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    _Arrays,
+    Arrays,
     '__getitem__',
     lambda _, i: {'image': noise(40, 30, seed=i), 'label': np.int64(i)},
   )
-  pack(_Arrays(), str(tmp_path), _SMALL)
-  _equal(open_source(f'records:{tmp_path}', 'train'), _Arrays())
+  pack(Arrays(), str(tmp_path), SMALL)
+  assert_equal(open_source(f'records:{tmp_path}', 'train'), Arrays())
 
 
 @pytest.mark.parametrize('encoding', ['png', 'jpeg'])
@@ -167,9 +118,9 @@ def test_images_are_reduced_to_the_side(tmp_path, encoding, monkeypatch):
   ]
   images = [image.astype(np.uint8) for image in smooth]
   monkeypatch.setattr(
-    _Arrays, '__getitem__', lambda _, i: {'image': images[i], 'label': i}
+    Arrays, '__getitem__', lambda _, i: {'image': images[i], 'label': i}
   )
-  pack(_Arrays(), str(tmp_path), Packing(20, encoding, 90, 4))
+  pack(Arrays(), str(tmp_path), Packing(20, encoding, 90, 4))
   found = open_source(f'records:{tmp_path}', 'train')
   for i in range(5):
     wanted = resize_shorter(images[i], 20)
@@ -203,108 +154,6 @@ def test_the_hash_is_of_the_list_whatever_the_shards(folder, tmp_path):
   assert len(hashes) == 1
 
 
-def test_what_was_interrupted_goes_on_with_the_same_result(
-  folder, tmp_path, monkeypatch
-):
-  source = open_source(f'folder:{folder}', 'train')
-  pack(source, str(tmp_path / 'once'), _SMALL)
-  target = str(tmp_path / 'twice')
-  written, write_shard = [], writing.write_shard
-
-  def interrupted(job, *args):
-    if len(written) == 2:
-      raise KeyboardInterrupt
-    written.append(job.number)
-    return write_shard(job, *args)
-
-  patched = 'lasers_jax.data.packing.write_shard'
-  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-    patch.setattr(patched, interrupted)
-    pack(source, target, _SMALL)
-  with pytest.raises(InputError, match='not packed to its end: run the same'):
-    open_source(f'records:{target}', 'train')
-  monkeypatch.setattr(
-    patched,
-    lambda job, *args: (written.append(job.number), write_shard(job, *args))[1],
-  )
-  pack(source, target, _SMALL)
-  assert written == [0, 1, 2, 3]
-  assert _files(tmp_path / 'once') == _files(tmp_path / 'twice')
-  pack(source, target, _SMALL)  # There is nothing left to do.
-  assert written == [0, 1, 2, 3]
-
-
-def test_a_target_of_others_is_refused(folder, tmp_path):
-  target = str(tmp_path / 'records')
-  source = open_source(f'folder:{folder}', 'train')
-  pack(source, target, _SMALL)
-  with pytest.raises(InputError, match='packed with per_shard=3, not 4: '):
-    pack(source, target, Packing(per_shard=4))
-  with pytest.raises(InputError, match='packed with side=None, not 16: '):
-    pack(source, target, Packing(16, per_shard=3))
-  with pytest.raises(InputError, match='not those of arrays: choose another'):
-    pack(_Arrays(), target, _SMALL)
-  # The same images may have moved.
-  shutil.move(folder, tmp_path / 'moved')
-  moved = open_source(f'folder:{tmp_path / "moved"}', 'train')
-  assert pack(moved, target, _SMALL).counts == [3, 3, 3, 1]
-
-
-class _Damaged(_Arrays):
-  """Files of which some can no longer be decoded."""
-
-  good = 1, 3
-
-  def stored(self, index):
-    image = _png(noise(seed=index))
-    cut = image if index in self.good else image[:50]
-    return writing.Stored(cut, index, f'{index}.png')
-
-
-@pytest.mark.parametrize('side', [None, 8])
-def test_damaged_images_are_left_out_and_named(tmp_path, side):
-  manifest = pack(_Damaged(), str(tmp_path), Packing(side, per_shard=2))
-  assert manifest.counts == [1, 1, 0]
-  assert manifest.left_out == 3
-  assert [name for name, _ in manifest.skipped] == ['0.png', '2.png', '4.png']
-  found = open_source(f'records:{tmp_path}', 'train')
-  assert [found[i]['label'] for i in range(len(found))] == [1, 3]
-
-
-def test_without_a_good_image_nothing_is_packed(tmp_path):
-  source = _Damaged()
-  source.good = ()
-  with pytest.raises(InputError, match='none of the 5 images of arrays can be'):
-    pack(source, str(tmp_path), _SMALL)
-  assert not (tmp_path / 'train' / MANIFEST).exists()
-
-
-def test_a_disk_that_is_full_is_one_line(tmp_path, monkeypatch):
-  def part_of(path):
-    import contextlib
-
-    return contextlib.nullcontext('/dev/full')
-
-  monkeypatch.setattr(writing, '_part_of', part_of)
-  line = '00000.array_record cannot be written: .*No space left.*make room'
-  with pytest.raises(InputError, match=line) as error:
-    pack(_Arrays(), str(tmp_path), _SMALL)
-  assert '\n' not in str(error.value)
-
-
-def test_a_target_that_cannot_be_written_is_one_line(tmp_path):
-  (tmp_path / 'file').write_text('')
-  with pytest.raises(InputError, match='cannot be written: Not a directory'):
-    pack(_Arrays(), str(tmp_path / 'file'), _SMALL)
-
-
-def test_settings_are_in_range():
-  with pytest.raises(InputError, match='side is 4: it must be .* at least 8'):
-    Packing(4)
-  with pytest.raises(InputError, match="encoding is 'webp': it must be jpeg"):
-    Packing(64, 'webp')
-
-
 def test_records_that_are_not_there_are_one_line(tmp_path):
   with pytest.raises(InputError, match="no packed images in '.*nowhere'"):
     open_source(f'records:{tmp_path}/nowhere', 'train')
@@ -312,13 +161,13 @@ def test_records_that_are_not_there_are_one_line(tmp_path):
     open_source('records', 'train')
   with pytest.raises(InputError, match='gs:// and local files'):
     open_source('records:s3://bucket/x', 'train')
-  pack(_Arrays(), str(tmp_path), _SMALL)
+  pack(Arrays(), str(tmp_path), SMALL)
   with pytest.raises(InputError, match="no split 'test': it has train"):
     open_source(f'records:{tmp_path}', 'test')
 
 
 def test_damaged_records_are_one_line(tmp_path):
-  pack(_Arrays(), str(tmp_path), _SMALL)
+  pack(Arrays(), str(tmp_path), SMALL)
   name, shard = f'records:{tmp_path}', tmp_path / 'train' / '00000.array_record'
   data = bytearray(shard.read_bytes())
   place = data.index(open_source(name, 'train').stored(1).image)
@@ -344,7 +193,7 @@ def test_damaged_records_are_one_line(tmp_path):
 
 
 def test_images_packed_too_small_are_refused(tmp_path):
-  pack(_Arrays(), str(tmp_path), Packing(16, per_shard=9))
+  pack(Arrays(), str(tmp_path), Packing(16, per_shard=9))
   data = DataSettings(name=f'records:{tmp_path}', side=20)
   with pytest.raises(InputError, match='with --side=16, and training needs 20'):
     data.train_pipeline(4, 0)
@@ -352,7 +201,7 @@ def test_images_packed_too_small_are_refused(tmp_path):
 
 def test_a_million_records_open_at_once(tmp_path):
   """Nothing is read but the manifest, whose size is that of the shards."""
-  pack(_Arrays(), str(tmp_path), Packing(per_shard=5))
+  pack(Arrays(), str(tmp_path), Packing(per_shard=5))
   path = tmp_path / 'train' / MANIFEST
   manifest = json.loads(path.read_text())
   shard = tmp_path / 'train' / '00000.array_record'
@@ -370,77 +219,9 @@ def test_a_million_records_open_at_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_write_the_same_bytes(folder, tmp_path):
-  pack_splits(f'folder:{folder}', str(tmp_path / 'one'), _SMALL, ['train'])
-  words = [f'folder:{folder}', str(tmp_path / 'two'), '--per_shard=3']
-  words.append('--splits=train')
-  done = _program(*words, '--workers=2')
-  assert done.returncode == 0, done.stderr
-  assert 'two/train: 10 images, ' in done.stdout
-  assert _files(tmp_path / 'one') == _files(tmp_path / 'two')
-
-
-@pytest.mark.slow
-def test_a_killed_program_goes_on_with_the_same_result(tmp_path):
-  for i in range(200):
-    save(tmp_path / 'set' / f'{i}.png', noise(200, 200, seed=i))
-  words = [f'folder:{tmp_path}/set', str(tmp_path / 'killed')]
-  words += ['--per_shard=10', '--splits=all', '--side=100', '--workers=2']
-  process = subprocess.Popen(
-    [sys.executable, '-c', _PROGRAM, 'pack', *words], cwd=ROOT,
-    stderr=subprocess.DEVNULL,
-  )  # fmt: skip
-  folder, start = tmp_path / 'killed' / 'all', time.monotonic()
-  while len([*folder.glob('*.json')]) < 3:  # the plan and two shards
-    assert process.poll() is None
-    assert time.monotonic() < start + 60
-    time.sleep(0.01)
-  process.kill()
-  process.wait()
-  assert not (folder / MANIFEST).exists()
-  time.sleep(0.5)  # its processes see that it has ended
-  packing = Packing(100, per_shard=10)
-  for target in 'killed', 'whole':
-    pack_splits(words[0], str(tmp_path / target), packing, ['all'])
-  assert _files(tmp_path / 'killed') == _files(tmp_path / 'whole')
-
-
-_PROGRAM = 'from lasers_jax.cli.main import main; main()'
-
-
-def _program(*words):
-  return subprocess.run(
-    [sys.executable, '-c', _PROGRAM, 'pack', *words],
-    capture_output=True, text=True, cwd=ROOT,
-  )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_process_that_dies_is_one_line_and_the_rest_goes_on(tmp_path):
-  with pytest.raises(TrainingError, match='ended, perhaps for want of memory'):
-    pack(_Deadly(), str(tmp_path), _SMALL, workers=1)
-  assert (tmp_path / 'train' / PLAN).exists()
-  source = _Deadly()
-  source.deadly = False
-  pack(source, str(tmp_path), _SMALL)
-  _equal(open_source(f'records:{tmp_path}', 'train'), _Arrays())
-
-
-class _Deadly(_Arrays):
-  """Kills the process that reads its last image."""
-
-  deadly = True
-
-  def __getitem__(self, index):
-    if self.deadly and index == 4:
-      os._exit(9)
-    return super().__getitem__(index)
-
-
-@pytest.mark.slow
 def test_records_need_neither_grain_nor_tfds(folder, tmp_path):
   target = tmp_path / 'records'
-  pack_splits(f'folder:{folder}', str(target), _SMALL)
+  pack_splits(f'folder:{folder}', str(target), SMALL)
   program = (
     'import sys\n'
     'for name in "grain tensorflow_datasets tensorflow simplejpeg".split():\n'
