@@ -82,6 +82,10 @@ INNER = {
 BY_IMAGE = ('mqvae',)
 # Those whose atoms die and are revived: the suites of codebooks go by them.
 CODEBOOKS = tuple(x for x in ROWS if x.split('-')[0] in ('lasers', 'vq'))
+# Rows whose training codes or decodes in another way, by their definitions.
+DRAWS = ('hypervq', 'entropy-widest', 'kl', 'kl-rounded', 'info_vae')
+KEEPS = ('scq-kept', 'lista-kept')  # in evaluation alone
+TRAINS_OTHERWISE = ('vq-alternated', 'vq-sinkhorn', *KEEPS, *DRAWS)
 # Those of which no other is almost the same program, for what compiles whole.
 UNLIKE = {
   'compiled': ('lasers-float', 'lasers-patch', 'vq-ema', 'fsq'),
