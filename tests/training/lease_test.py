@@ -62,8 +62,10 @@ def read(workdir):
 
 
 def take(workdir):
+  """Holds the lease for a moment, in which the lease says so."""
   with hold(workdir):
-    pass
+    assert read(workdir)['pid'] == os.getpid()
+  assert read(workdir) == {}
 
 
 def test_one_holds_it_and_is_named(workdir):
