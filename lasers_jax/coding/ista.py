@@ -28,8 +28,8 @@ def ista(
 
   Each step is s <- soft(s + A'(z - A s) / c, lambda / c). None raises the value
   if c is at least the largest eigenvalue of A A', and they converge if c is
-  more than half of it. Differentiable in all arrays; the gradient computes the
-  codes of all steps anew, block by block.
+  more than half of it. Differentiable in all arrays; the gradient keeps z - A s
+  of all steps, and computes s anew from it, block by block.
 
   Args:
     signals: z, [N, D]; dictionary: A, [D, K]. Computed in float32.
@@ -52,50 +52,61 @@ def ista(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _solve(steps: int, z: Array, atoms: Array, c: Array, threshold: Array):
   """Takes the steps for a block of signals: [block, K]."""
-  return _iterates(steps, z, atoms, c, threshold)[0]
+  return _solve_forward(steps, z, atoms, c, threshold)[0]
 
 
-def _iterates(steps, z, atoms, c, threshold):
-  """Returns the last s, and before each step s and z - A s, stacked."""
+def _solve_forward(steps, z, atoms, c, threshold):
+  """Keeps z - A s of each step, from which s follows by half the products."""
 
-  def step(s: Array, _) -> tuple[Array, tuple[Array, Array]]:
+  def step(s: Array, _) -> tuple[Array, Array]:
     rest = z - matmul(s, atoms.T)
-    ahead = s + matmul(rest, atoms) / c
-    return soft_threshold(ahead, threshold), (s, rest)
+    return _ahead(s, rest, atoms, c, threshold), rest
 
-  start = jnp.zeros((z.shape[0], atoms.shape[1]), jnp.float32)
-  return lax.scan(step, start, length=steps)
-
-
-def _solve_forward(steps, *inputs):
-  return _solve(steps, *inputs), inputs
+  last, rests = lax.scan(step, _zeros(z, atoms), length=steps)
+  return last, (z, atoms, c, threshold, rests)
 
 
-def _solve_backward(steps, inputs, cotangent):
-  """Goes back through the steps, which it takes anew.
+def _ahead(s: Array, rest: Array, atoms: Array, c: Array, threshold: Array):
+  """Returns the next s, where z - A s is the rest."""
+  return soft_threshold(s + matmul(rest, atoms) / c, threshold)
+
+
+def _zeros(z: Array, atoms: Array) -> Array:
+  return jnp.zeros((z.shape[0], atoms.shape[1]), jnp.float32)
+
+
+def _solve_backward(steps, residuals, cotangent):
+  """Goes back through the steps, whose codes it computes anew.
 
   By hand, since what JAX keeps of each step took XLA:CPU twice as long.
   """
-  _, atoms, c, _ = inputs
-  last, iterates = _iterates(steps, *inputs)
+  del steps
+  *inputs, rests = residuals
+  z, atoms, c, threshold = inputs
 
-  def back(carry, before):
-    g, after, (to_z, to_atoms, to_c, to_threshold) = carry
-    s, rest = before
+  def again(s: Array, rest: Array) -> tuple[Array, Array]:
+    return _ahead(s, rest, atoms, c, threshold), s
+
+  last, codes = lax.scan(again, _zeros(z, atoms), rests)
+
+  def pass_threshold(g: Array, after: Array) -> tuple[Array, Array]:
     # Entries below the threshold are zero after the step, and stay so.
     g = jnp.where(after != 0, g, 0.0)
-    pull = matmul(g, atoms.T) / c
-    sums = (
-      to_z + pull,
-      to_atoms + matmul(rest.T, g) / c - matmul(pull.T, s),
-      to_c - jnp.sum(rest * pull) / c,
-      to_threshold - jnp.sum(g * jnp.sign(after)),
-    )
-    return (g - matmul(pull, atoms), s, sums), None
+    return g, -jnp.sum(g * jnp.sign(after))
 
-  zeros = jax.tree.map(jnp.zeros_like, inputs)
-  start = cotangent, last, zeros
-  return lax.scan(back, start, iterates, reverse=True)[0][2]
+  def back(carry, before):
+    g, (to_z, to_atoms, to_c, to_threshold) = carry
+    s, rest = before
+    pull = matmul(g, atoms.T) / c
+    to_z += pull
+    to_atoms += matmul(rest.T, g) / c - matmul(pull.T, s)
+    to_c -= jnp.sum(rest * pull) / c
+    g, change = pass_threshold(g - matmul(pull, atoms), s)
+    return (g, (to_z, to_atoms, to_c, to_threshold + change)), None
+
+  g, to_threshold = pass_threshold(cotangent, last)
+  start = g, (*map(jnp.zeros_like, (z, atoms, c)), to_threshold)
+  return lax.scan(back, start, (codes, rests), reverse=True)[0][1]
 
 
 _solve.defvjp(_solve_forward, _solve_backward)

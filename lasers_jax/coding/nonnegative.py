@@ -60,6 +60,33 @@ def nonnegative_least_squares(products: Array, targets: Array) -> Array:
   return units * jnp.where(free, jnp.maximum(x, 0.0), 0.0)
 
 
+class NonnegativeFit:
+  """Holds the normal equations of the chosen atoms, solved for x >= 0.
+
+  As in pursuit.py the arrays have the signals last.
+  """
+
+  def __init__(self, s: int, b: int):
+    self._products = jnp.zeros((s, s, b), jnp.float32)
+    self._targets = jnp.zeros((s, b), jnp.float32)
+
+  def add(self, k, going, start, products, square):
+    """Adds the k-th atom; one of a pursuit that stopped has no target."""
+    products = jnp.where(going[None], products, 0.0)
+    square = jnp.where(going, square, 1.0)
+    self._products = (
+      (self._products.at[k, :k].set(products).at[:k, k].set(products))
+      .at[k, k]
+      .set(square)
+    )
+    self._targets = self._targets.at[k].set(jnp.where(going, start, 0.0))
+
+  def coefficients(self, k: int) -> Array:
+    """Returns the coefficients [k, b] of the first k atoms."""
+    products = self._products[:k, :k].transpose(2, 0, 1)
+    return nonnegative_least_squares(products, self._targets[:k].T).T
+
+
 def _solve_free(products: Array, targets: Array, free: Array) -> Array:
   """Solves H x = c over the free entries; the others are 0."""
   both = free[:, :, None] & free[:, None]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lasers_jax.coding.nonnegative import nonnegative_least_squares
+from lasers_jax.coding.nonnegative import NonnegativeFit
 from lasers_jax.coding.numbers import (
   as_float32,
   exponents,
@@ -33,6 +33,9 @@ from lasers_jax.coding.search import (
   take,
 )
 
+# Rows of a Gram matrix that are a multiple of this many numbers apart, a page,
+# fall into the same few lines of a CPU's cache; one more line keeps them apart.
+_PAGE, _LINE = 1024, 16
 # Beyond this norm of the inverse of the chosen atoms' Cholesky factor, squared,
 # rounding in their products shows in the fit.
 _ILL = 1e3
@@ -119,7 +122,7 @@ def pursue(signals, dictionary, gram, residual_norm, limit, options) -> Pursuit:
   def on_cpu(sites) -> Pursuit:
     rows = gram
     if rows is None and _pays(k, options):
-      rows = matmul(dictionary.T, dictionary)
+      rows = _gram_matrix(dictionary)
     return in_small_blocks(functools.partial(code, rows), sites, k)
 
   def elsewhere(sites) -> Pursuit:
@@ -139,6 +142,13 @@ def _pays(k: int, options: Options) -> bool:
   """
   exact = options.precision == 'float32'
   return exact and k <= 512 * (options.sparsity - 1)
+
+
+def _gram_matrix(dictionary: Array) -> Array:
+  """Returns D'D: [K, K], or with a line of zeros after each row."""
+  padding = 0 if dictionary.shape[1] % _PAGE else _LINE
+  padded = jnp.pad(dictionary, ((0, 0), (0, padding)))
+  return matmul(dictionary.T, padded)
 
 
 def _pursue_block(
@@ -189,7 +199,7 @@ def _pursue_quickly(
   atoms = jnp.zeros((s, b), jnp.int32)
   coefficients, basis, squares = jnp.zeros((3, s, b), jnp.float32)
   inverse = jnp.zeros((s, s, b), jnp.float32)
-  fit = _NonnegativeFit(s, b)
+  fit = NonnegativeFit(s, b)
   going, good = norm > 0, jnp.full(b, s, jnp.int32)
   count, path = jnp.zeros(b, jnp.int32), []
   for k in range(s):
@@ -237,8 +247,8 @@ class _Gram:
 
   def choose(self, chosen: Chosen) -> Array:
     """Returns the next atom [b]."""
-    rows = [take(self._gram, atom) for atom in chosen.atoms]
-    scores = self._start
+    k, scores = self._start.shape[1], self._start
+    rows = [take(self._gram, atom)[:, :k] for atom in chosen.atoms]
     for weight, row in zip(chosen.coefficients, rows, strict=True):
       scores -= weight[:, None] * row
     if self._options.positive:
@@ -255,10 +265,10 @@ class _Gram:
     """Returns <d, x> [b], <d, d_j> for the chosen [k, b], and <d, d> [b]."""
     b, k = self._start.shape
     sites = jnp.arange(b, dtype=jnp.int32)
-    gram = self._gram.reshape(-1)
+    gram, width = self._gram.reshape(-1), self._gram.shape[1]
     start = take(self._start.reshape(-1), sites * k + atom)
-    products = take(gram, chosen.atoms * k + atom[None])
-    return start, products, take(gram, atom * (k + 1))
+    products = take(gram, chosen.atoms * width + atom[None])
+    return start, products, take(gram, atom * (width + 1))
 
   def residual(self, chosen: Chosen) -> Array:
     """Returns x - D_I c: [b, D]."""
@@ -329,30 +339,6 @@ class _Residual:
   def residual(self, chosen: Chosen) -> Array:
     rows = self._chosen[: len(chosen.atoms)]
     return self._signals - _weighted(chosen.coefficients, rows)
-
-
-class _NonnegativeFit:
-  """The normal equations of the chosen atoms, solved for x >= 0."""
-
-  def __init__(self, s: int, b: int):
-    self._products = jnp.zeros((s, s, b), jnp.float32)
-    self._targets = jnp.zeros((s, b), jnp.float32)
-
-  def add(self, k, going, start, products, square):
-    """Adds the k-th atom; one of a pursuit that stopped has no target."""
-    products = jnp.where(going[None], products, 0.0)
-    square = jnp.where(going, square, 1.0)
-    self._products = (
-      (self._products.at[k, :k].set(products).at[:k, k].set(products))
-      .at[k, k]
-      .set(square)
-    )
-    self._targets = self._targets.at[k].set(jnp.where(going, start, 0.0))
-
-  def coefficients(self, k: int) -> Array:
-    """Returns the coefficients [k, b] of the first k atoms."""
-    products = self._products[:k, :k].transpose(2, 0, 1)
-    return nonnegative_least_squares(products, self._targets[:k].T).T
 
 
 def _magnitude(scores: Array) -> Array:
