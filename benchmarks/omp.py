@@ -5,8 +5,9 @@
 Random signals and atoms, float32. One interleaved run a shape; a ratio is the
 median of the ratios within a round, since other work on the machine slows all
 of a round alike. The time includes the correlations and, for every method that
-needs one, the Gram matrix; compilation is apart. A method that has run for
---patience seconds at a shape sits out its further rounds.
+needs one, the Gram matrix; compilation is apart. The process keeps the memory
+that it frees, as the programs do. A method that has run for --patience seconds
+at a shape sits out its further rounds.
 
 Peers take part where they are installed (`pip install spams-bin scikit-learn
 orthogonal-matching-pursuit-gpu`), with all cores: SPAMS, which selects as
@@ -37,6 +38,7 @@ from problems import Problem, is_tie, random_problem
 from record import Record, synchronize_torch, torch_device
 
 from lasers_jax.coding import batch_omp, reconstruct
+from lasers_jax.core.memory import keep_freed_memory
 
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of the interleaved run.')
 _PATIENCE = flags.DEFINE_float('patience', 12, 'Seconds of a method, at most.')
@@ -269,8 +271,8 @@ def bandwidth(shape: str, bound: float) -> float | None:
   return None if jax.default_backend() == 'cpu' else 8 * s * n * k / bound
 
 
-def main(_) -> None:
-  times, first, checks = {}, {}, {}
+def measure_shapes() -> dict[str, dict]:
+  """Measures what the file of results lacks, and returns the row of a shape."""
   record = Record(_JSON.value, __doc__, rounds=_ROUNDS.value)
   for shape in _SHAPES.value:
     if shape not in record:
@@ -284,15 +286,13 @@ def main(_) -> None:
         checks=check(problem),
         bandwidth=bandwidth(shape, statistics.median(rounds[BOUND])),
       )
-    row = record.rows[shape]
-    times[shape], first[shape] = row['seconds'], row['first_call']
-    checks[shape] = row['checks']
   record.finish()
+  return {shape: record.rows[shape] for shape in _SHAPES.value}
+
+
+def print_speeds(times: dict[str, dict], rows) -> None:
+  """Prints milliseconds, and the ratios to the peers and to the bound."""
   names = list(next(iter(times.values())))
-  print(
-    f'{jax.devices()[0].device_kind}, {CORES} cores, '
-    f'{_ROUNDS.value} rounds; shapes are N×D×K×S'
-  )
 
   def medians(shape: str) -> list[str]:
     ms = [1e3 * statistics.median(times[shape][name]) for name in names]
@@ -307,9 +307,6 @@ def main(_) -> None:
     bounds = [ratio(times[shape], us, BOUND) for us in OURS]
     return [f'{x:.2f}' if x < 10 else f'{x:.0f}' for x in faster + bounds]
 
-  def rows(cells) -> list[list[str]]:
-    return [[shape.replace('x', '×'), *cells(shape)] for shape in times]
-
   print_table('Milliseconds (medians)', ['shape', *names], rows(medians))
   print_table(
     'How many times faster, and how many times the lower bound',
@@ -320,6 +317,20 @@ def main(_) -> None:
     ],
     rows(ratios),
   )
+
+
+def main(_) -> None:
+  keep_freed_memory()
+  found = measure_shapes()
+  print(
+    f'{jax.devices()[0].device_kind}, {CORES} cores, '
+    f'{_ROUNDS.value} rounds; shapes are N×D×K×S'
+  )
+
+  def rows(cells) -> list[list[str]]:
+    return [[shape.replace('x', '×'), *cells(shape)] for shape in found]
+
+  print_speeds({shape: row['seconds'] for shape, row in found.items()}, rows)
   print_table(
     'Supports, and the error |x - Dc|²/|x|²',
     [
@@ -331,12 +342,12 @@ def main(_) -> None:
       'fast',
       'ols',
     ],
-    rows(checks.get),
+    rows(lambda shape: found[shape]['checks']),
   )
   print_table(
     'Seconds of the first call, which compiles',
     ['shape', *OURS],
-    rows(lambda shape: [f'{first[shape][name]:.1f}' for name in OURS]),
+    rows(lambda x: [f'{found[x]["first_call"][name]:.1f}' for name in OURS]),
   )
 
 

@@ -92,16 +92,9 @@ def pursue_precisely(
   squares = jnp.sum(rows**2, axis=1)
   s, columns = options.sparsity, jnp.arange(len(rows), dtype=jnp.int32)[None]
 
-  def choose(state: _State) -> Array:
-    scores = matmul(state.rest, dictionary)
-    if not options.positive:
-      scores = jnp.abs(scores)
-    if options.selection == 'ols':
-      scores = ols_scores(scores, state.beyond, squares[None])
-    return largest(jnp.where(state.taken, -1.0, scores))
-
   def step(i: Array, state: _State):
-    atom = jnp.where(i < good, take(state.atoms, i), choose(state))
+    atom = _choose(state, dictionary, squares, options)
+    atom = jnp.where(i < good, take(state.atoms, i), atom)
     row = take(rows, atom)
     gain = jnp.sum(row * state.rest, axis=1)
     gain = gain if options.positive else jnp.abs(gain)
@@ -137,6 +130,16 @@ def pursue_precisely(
   state, path = lax.scan(lambda state, i: step(i, state), start, order)
   coefficients = path if options.path else state.coefficients
   return state.atoms, coefficients, state.count
+
+
+def _choose(state: _State, dictionary, squares, options) -> Array:
+  """Returns the next atom of each pursuit, int32 [b]."""
+  scores = matmul(state.rest, dictionary)
+  if not options.positive:
+    scores = jnp.abs(scores)
+  if options.selection == 'ols':
+    scores = ols_scores(scores, state.beyond, squares[None])
+  return largest(jnp.where(state.taken, -1.0, scores))
 
 
 def _start(signals: Array, norm: Array, squares: Array, atoms: Array) -> _State:
