@@ -12,8 +12,13 @@ from tests.coding import omp_reference as reference
 pytestmark = pytest.mark.slow
 
 # One shape (N, D, K, S) of each form of the correlations on a CPU: by the Gram
-# matrix, and by residuals where K is large. They are few: compiling takes time.
-FORMS = {'Gram': (60, 16, 48, 3), 'residual': (60, 16, 528, 2)}
+# matrix, whose rows have a line more where they fill pages, and by residuals
+# where K is large. They are few: compiling takes time.
+FORMS = {
+  'Gram': (60, 16, 48, 3),
+  'pages': (60, 16, 1024, 3),
+  'residual': (60, 16, 528, 2),
+}
 N, D, K, S = FORMS['Gram']
 MODES = {
   'omp': {},
@@ -240,7 +245,7 @@ def test_a_pursuit_that_can_go_no_further_is_counted_to_there(problem):
 
 @pytest.mark.parametrize(
   'form, mode',
-  [('Gram', 'omp'), ('residual', 'omp'), ('Gram', 'ols')],
+  [('Gram', 'omp'), ('pages', 'omp'), ('residual', 'omp'), ('Gram', 'ols')],
 )
 def test_a_given_gram_matrix_changes_nothing(form, mode):
   n, d, k, s = FORMS[form]

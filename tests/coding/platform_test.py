@@ -65,6 +65,14 @@ def test_only_a_cpu_computes_the_gram_matrix(platform):
   )
 
 
+def test_rows_of_the_gram_matrix_are_no_pages_apart():
+  signals = jax.ShapeDtypeStruct((40, D), jnp.float32)
+  atoms = jax.ShapeDtypeStruct((D, 1024), jnp.float32)
+  text = lowered(omp, 'cpu', signals, atoms)
+  assert 'tensor<1024x1040xf32>' in text
+  assert 'tensor<1024x1024xf32>' not in text
+
+
 def test_each_step_of_an_accelerator_fetches_the_rows_of_one_atom():
   # Where a mesh splits K, each of these gathers is a transfer.
   fetches = []
