@@ -116,7 +116,7 @@ class Masked(TokenPrior):
     """
     (t, p), (events, seen) = self.shape, self.given(known, len(keys))
     steps = min(drawing.steps, t)
-    masked = masked_after(steps, jnp.sum(~seen, axis=1))
+    unknown = jnp.sum(~seen, axis=1)
     starts = jax.vmap(lambda key: jax.random.randint(key, (), 0, t))(keys)
     ranks = (jnp.asarray(halton_ranks(*self.sites))[None] - starts[:, None]) % t
     labels = self.doubled(labels, drawing)
@@ -133,7 +133,7 @@ class Masked(TokenPrior):
         noise = drawing.choice_temperature * (1 - (i + 1) / steps)
         order = nats - noise * _gumbel(choose.fold(step_keys, p), t)
       order = jnp.where(seen, -jnp.inf, order)
-      now = _first(order, t - masked[:, i])
+      now = _first(order, t - masked_after(i + 1, steps, unknown))
       events = jnp.where((now & ~seen)[..., None], drawn, events)
       return (events, now), None
 
@@ -193,15 +193,14 @@ def _reversed(numbers, base, digits):
   return result
 
 
-def masked_after(steps: int, sites: Array) -> Array:
-  """Returns how many of `sites` [B] are masked after each step: [B, steps].
+def masked_after(i: Array, steps: int, sites: Array) -> Array:
+  """Returns how many of `sites` are masked after i of the steps: int32.
 
   Each step draws one at least, while there are any.
   """
-  i = np.arange(1, steps + 1)
-  shares = np.cos(np.pi * i / (2 * steps)).astype(np.float32)
-  left = jnp.floor(sites[:, None] * shares[None]).astype(jnp.int32)
-  return jnp.maximum(jnp.minimum(left, sites[:, None] - i[None]), 0)
+  share = jnp.cos(math.pi / 2 * i / steps)
+  left = jnp.floor(sites * share).astype(jnp.int32)
+  return jnp.maximum(jnp.minimum(left, sites - i), 0)
 
 
 def _first(order, counts):
