@@ -1,7 +1,8 @@
 """The contract of coders, which write, read or count the codes of images.
 
 The `transfer` of a bottleneck defines the order of its codes in a file, and
-their tables; a coder counts, writes or reads them (see `lasers_jax.codec`).
+their tables; a coder counts, writes or reads them (see `lasers_jax.codec`), or
+turns them into what priors model (see `lasers_jax.priors.maps.events`).
 The arguments `codes` and `values` are arrays for a counter or a writer, and
 None for a reader; all methods return the integers, so that a reader goes the
 same way as the writer.

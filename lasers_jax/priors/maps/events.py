@@ -7,10 +7,9 @@ them back.
 
 import abc
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,11 +17,8 @@ import numpy as np
 from lasers_jax.bottlenecks import Bottleneck
 from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.errors import InputError, unknown
-from lasers_jax.priors.maps.layout import Layout, Sets
-
-MOST_PAIRS = 2**14  # of atom and level, that are one event
-ORDERS = 'energy', 'atoms', 'random'
-Array = np.ndarray
+from lasers_jax.priors.maps.layout import Layout
+from lasers_jax.priors.maps.pairs import ORDERS, Orders, find_orders
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,20 +36,20 @@ class Events:
     bottleneck: of the codes.
     latent_sites: H and W of the latent; the grid of codes is `layout.sites`.
     layout: of the planes.
-    orders: of the pairs of each set, by its name, K and number of levels.
+    orders: of the pairs of each set.
   """
 
   bottleneck: Bottleneck
   latent_sites: Sites
   layout: Layout
-  orders: Callable[[str, int, int], '_Pairs']
+  orders: Orders
 
   @classmethod
   def of(
     cls,
     bottleneck: Bottleneck,
     latent_sites: Sites,
-    tables: Mapping[str, Array] | None = None,
+    tables: Mapping[str, np.ndarray] | None = None,
     order: str = 'energy',
     seed: int = 0,
   ) -> 'Events':
@@ -79,21 +75,21 @@ class Events:
         "events: take the prior 'flow', or train a bottleneck of a discrete "
         'code'
       )
-    orders = _orders(tables or {}, order, seed)
+    orders = find_orders(tables or {}, order, seed)
     finder = _Finder(orders, latent_sites)
     bottleneck.transfer(finder, latent_sites)
     return cls(bottleneck, latent_sites, finder.layout(), orders)
 
-  def record(self, codes: Any) -> Array:
+  def record(self, codes: Any) -> np.ndarray:
     """Returns the events of one image: int32 [H, W, P]."""
     one = jax.tree.map(lambda x: np.asarray(x)[None], codes)
     return self.record_batch(one)[0]
 
-  def play(self, events: Array) -> Any:
+  def play(self, events: np.ndarray) -> Any:
     """Returns the codes of one image, of its events [H, W, P]."""
     return jax.tree.map(lambda x: x[0], self.play_batch(events[None]))
 
-  def record_batch(self, codes: Any) -> Array:
+  def record_batch(self, codes: Any) -> np.ndarray:
     """Returns the events of codes with a leading B: int32 [B, H, W, P]."""
     codes = jax.tree.map(np.asarray, codes)
     count = len(jax.tree.leaves(codes)[0])
@@ -105,9 +101,9 @@ class Events:
     events = self._record(tall, (count * h, w))
     return events.reshape(count, *self.layout.sites, -1)
 
-  def play_batch(self, events: Array) -> Any:
+  def play_batch(self, events: np.ndarray) -> Any:
     """Returns codes with a leading B, of events [B, H, W, P]."""
-    count = len(events)
+    events, count = np.asarray(events), len(events)
     if self.layout.kept is not None:
       each = [self._play(x, self.latent_sites) for x in events]
       return jax.tree.map(lambda *x: np.stack(x), *each)
@@ -115,82 +111,19 @@ class Events:
     tall = self._play(events.reshape(-1, *events.shape[2:]), (count * h, w))
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tall)
 
-  def _record(self, codes: Any, sites: Sites) -> Array:
+  def _record(self, codes: Any, sites: Sites) -> np.ndarray:
     recorder = _Recorder(self.orders, sites)
     self.bottleneck.transfer(recorder, sites, codes)
     return np.stack(recorder.found, axis=-1)
 
-  def _play(self, events: Array, sites: Sites) -> Any:
+  def _play(self, events: np.ndarray, sites: Sites) -> Any:
     return self.bottleneck.transfer(_Player(self.orders, sites, events), sites)
 
 
-class _Pairs(NamedTuple):
-  """One order of the pairs of an atom and a level, or of atoms alone.
-
-  Attributes:
-    k: atoms.
-    levels: of a pair; 1 where levels are apart.
-    order: int32 [V], the pair (atom · levels + level) of each rank.
-    ranks: int32 [V + 1], the rank of each pair, and V for that of atom K.
-  """
-
-  k: int
-  levels: int
-  order: Array
-  ranks: Array
-
-  def rank(self, atoms: Array, stored: Array) -> tuple[Array, Array]:
-    """Sorts members [..., S] by rank: their ranks, and what is stored."""
-    pairs = atoms * self.levels
-    ranks = self.ranks[pairs + stored if self.levels > 1 else pairs]
-    by_rank = np.argsort(ranks, axis=-1, kind='stable')
-    ranks, stored = (
-      np.take_along_axis(x, by_rank, axis=-1) for x in (ranks, stored)
-    )
-    return np.where(ranks < len(self.order), ranks, 0), stored
-
-  def members(self, ranks, stored, taken) -> tuple[Array, Array]:
-    """Returns atoms, ascending, and their levels, as they are stored."""
-    atoms, levels = np.divmod(self.order[ranks], self.levels)
-    levels = levels if stored is None else stored
-    atoms = np.where(taken, atoms, self.k).astype(np.int32)
-    levels = np.where(taken, levels, 0).astype(np.int32)
-    by_atom = np.argsort(atoms, axis=-1, kind='stable')
-    return tuple(
-      np.take_along_axis(x, by_atom, axis=-1) for x in (atoms, levels)
-    )
-
-
-def _orders(
-  tables: Mapping[str, Array], order: str, seed: int
-) -> Callable[[str, int, int], _Pairs]:
-  """Returns what finds the order of pairs by their name, K and L."""
-
-  @functools.cache
-  def find(name: str, k: int, levels: int) -> _Pairs:
-    count = k * levels
-    if order == 'random':
-      found = np.random.RandomState(seed).permutation(count)
-    elif order == 'energy' and name in tables:
-      table = np.asarray(tables[name])
-      # Levels that are apart are all of one atom's size.
-      table = table if levels > 1 else table.max(axis=1)
-      found = np.argsort(-table, axis=None, kind='stable')
-    else:
-      found = np.arange(count)
-    ranks = np.full(count + 1, count, np.int32)
-    ranks[found] = np.arange(count)
-    return _Pairs(k, levels, found.astype(np.int32), ranks)
-
-  return find
-
-
 class _EventCoder(Coder, abc.ABC):
-  """Goes through the planes of events; a subclass has or takes their values."""
+  """Goes through planes of events; a subclass takes or gives their values."""
 
-  def __init__(
-    self, orders: Callable[[str, int, int], _Pairs], latent_sites: Sites
-  ):
+  def __init__(self, orders: Orders, latent_sites: Sites):
     self._orders, self._latent_sites = orders, latent_sites
     self._sites, self._sizes = latent_sites, []
     self._sets, self._distinct = [], []
@@ -224,27 +157,14 @@ class _EventCoder(Coder, abc.ABC):
       counts_plane = len(self._sizes)
       counts = None if codes is None else np.sum(codes[0] < k, axis=-1)
       counts = self._plane(counts, sites, s + 1)
-    apart = levels > 1 and k * levels > MOST_PAIRS
-    pairs = self._orders(name, k, 1 if apart else levels)
-    width = 1 + apart  # planes of a member
-    events = None
-    if codes is not None:
-      events = np.stack(pairs.rank(*codes)[:width], -1)
-      events = events.reshape(*sites, -1)
+    pairs = self._orders(name, k, levels)
+    events = None if codes is None else pairs.events(*codes)
     first = len(self._sizes)
-    sizes = [len(pairs.order), levels][:width] * s
-    events = self.planes(name, events, sites, sizes)
-    planes = tuple(range(first, len(self._sizes)))
-    atoms, fixed = np.divmod(pairs.order, pairs.levels)
-    level_planes = planes[1::2] if apart else ()
-    self._sets.append(
-      Sets(planes[::width], counts_plane, atoms, fixed, level_planes)
-    )
+    events = self.planes(name, events, sites, pairs.sizes * s)
+    self._sets.append(pairs.sets(first, s, counts_plane))
     if codes is not None:
       return codes
-    taken = np.arange(s) < counts[..., None]
-    stored = events[..., 1::2] if apart else None
-    return pairs.members(events[..., ::width], stored, taken)
+    return pairs.codes(events, np.arange(s) < counts[..., None])
 
   def subset(self, values, m, n):
     if self._sizes:
@@ -274,7 +194,7 @@ class _EventCoder(Coder, abc.ABC):
     return self._pass(values, sites)
 
   @abc.abstractmethod
-  def _pass(self, values: Array | None, sites: Sites) -> Array:
+  def _pass(self, values: np.ndarray | None, sites: Sites) -> np.ndarray:
     """Takes or gives the values of the next plane, [h, w] of codes."""
 
 
@@ -290,9 +210,10 @@ class _Recorder(_EventCoder):
 
   def __init__(self, orders, latent_sites):
     super().__init__(orders, latent_sites)
-    self.found: list[Array] = []
+    self.found: list[np.ndarray] = []
 
   def _pass(self, values, sites):
+    assert values is not None  # codes are given
     plane = values.astype(np.int32)
     if self._kept is not None:
       plane = np.zeros(math.prod(self._latent_sites), np.int32)
@@ -305,7 +226,7 @@ class _Recorder(_EventCoder):
 class _Player(_EventCoder):
   """Gives the values of planes of events [H, W, P]."""
 
-  def __init__(self, orders, latent_sites, events: Array):
+  def __init__(self, orders, latent_sites, events: np.ndarray):
     super().__init__(orders, latent_sites)
     self._events = events
 

@@ -7,7 +7,8 @@ from lasers_jax.bottlenecks import Bottleneck
 from lasers_jax.bottlenecks.coder import Coder
 from lasers_jax.coding import SparseCode
 from lasers_jax.errors import InputError
-from lasers_jax.priors.maps.events import MOST_PAIRS, ORDERS, Events
+from lasers_jax.priors.maps.events import Events
+from lasers_jax.priors.maps.pairs import MOST_PAIRS, ORDERS
 from tests.bottlenecks.rows import (
   ROWS,
   SIDE,
