@@ -121,7 +121,9 @@ def folded(params: Any, statistics: Any) -> Any:
   conv, norm, own = params['conv'], params['norm'], statistics['norm']
   scale = norm['scale'] / jnp.sqrt(own['var'] + EPSILON)
   bias = (conv['bias'] - own['mean']) * scale + norm['bias']
-  return {'conv': {'kernel': conv['kernel'] * scale, 'bias': bias}}
+  return {
+    'conv': {'kernel': conv['kernel'] * scale[None, None, None], 'bias': bias}
+  }
 
 
 def _pool(x: Array) -> Array:
