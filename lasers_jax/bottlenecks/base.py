@@ -332,11 +332,17 @@ def site_mean(values: Array, mask: Array | None = None) -> Array:
 
 
 def codebook_losses(
-  z: Array, quantized: Array, mask: Array | None = None
+  z: Array,
+  quantized: Array,
+  mask: Array | None = None,
+  name: str = 'codebook',
 ) -> dict[str, Array]:
-  """Returns `codebook`, mean |sg(z) - q|², and `commitment`, |z - sg(q)|²."""
+  """Returns the loss of a name, mean |sg(z) - q|², and `commitment`.
+
+  The latter is mean |z - sg(q)|².
+  """
   return {
-    'codebook': site_mean((quantized - lax.stop_gradient(z)) ** 2, mask),
+    name: site_mean((quantized - lax.stop_gradient(z)) ** 2, mask),
     'commitment': site_mean((z - lax.stop_gradient(quantized)) ** 2, mask),
   }
 

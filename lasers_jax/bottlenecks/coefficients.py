@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lasers_jax.coding.scalar import (
@@ -59,6 +60,17 @@ class Coefficients(nn.Module):
     if self.bits is None:
       return stored
     return self.multiples()[stored] * self.usual()[atoms]
+
+  def energies(self, name: str) -> dict[str, np.ndarray]:
+    """Returns the sizes of all coefficients, for `Bottleneck.energies`.
+
+    They are [K, 2^b], usual size times multiple, under the name; none where
+    coefficients are stored as float32.
+    """
+    if self.bits is None:
+      return {}
+    multiples = np.abs(np.asarray(self.multiples()))
+    return {name: np.asarray(self.usual())[:, None] * multiples[None]}
 
   def fit(self, coefficients: Array) -> None:
     """Starts with one size for all atoms, and levels at the quantiles."""

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from lasers_jax import coding
@@ -236,13 +235,8 @@ class Lasers(Codebook):
     found = coder.pairs(name, codes, self.grid(*sites), shape, counted)
     return SparseCode._make(found)  # of NumPy arrays
 
-  def energies(self, name: str = '') -> dict[str, np.ndarray]:
-    """Returns the usual size of a coefficient by atom and level: [K, L]."""
-    if self.coefficient_bits is None:
-      return {}
-    sizes = np.asarray(self.coefficients.usual())
-    multiples = np.abs(np.asarray(self.coefficients.multiples()))
-    return {name: sizes[:, None] * multiples[None]}
+  def energies(self, name: str = '') -> dict[str, Any]:
+    return self.coefficients.energies(name)
 
   def initialize(self, z: Array) -> None:
     """Takes signals of a first batch as atoms, and fits the rest to it."""
@@ -385,7 +379,8 @@ class Lasers(Codebook):
       if code.path is not None:
         stored = self.coefficients.store(chosen, code.path[:, s - 1, :s])
       prefix = self._read(chosen, stored)
-      each.append(_losses(z, self._decode_signals(z, prefix, atoms), mask))
+      quantized = self._decode_signals(z, prefix, atoms)
+      each.append(codebook_losses(z, quantized, mask, 'dictionary'))
     return {
       name: jnp.asarray(sum(x[name] for x in each) / self.S) for name in each[0]
     }
@@ -394,12 +389,8 @@ class Lasers(Codebook):
     atoms = codes.atoms.reshape(-1, self.S)
     _, stats = use_stats(atoms, self.K, self._patch_mask(mask))
     stats['relative_error'] = relative_error(z, quantized, mask)
-    return Latent(quantized, codes, _losses(z, quantized, mask), stats)
-
-
-def _losses(z: Array, quantized: Array, mask) -> dict[str, Array]:
-  losses = codebook_losses(z, quantized, mask)
-  return {'dictionary': losses.pop('codebook'), **losses}
+    losses = codebook_losses(z, quantized, mask, 'dictionary')
+    return Latent(quantized, codes, losses, stats)
 
 
 def _sorted(code: _Pursued) -> _Pursued:
