@@ -17,11 +17,17 @@ from lasers_jax.priors.maps.transformer import SwiGLU, Transformer
 BIT = math.log(2)  # in nats
 
 embedding_init = nn.initializers.normal(0.02)
+# What is added to the output of the body, whose entries are of size 1. With
+# 0.02 the second plane of a Markov chain is at 5.0 bits after 150 steps, with
+# this at 3.1, of 2.6 in all.
+own_init = nn.initializers.normal(1.0)
 
 
-def event_tables(sizes: tuple[int, ...], width: int) -> list[nn.Embed]:
+def event_tables(
+  sizes: tuple[int, ...], width: int, init: nn.initializers.Initializer
+) -> list[nn.Embed]:
   """Returns a table [V_p, w] for each plane."""
-  return [nn.Embed(v, width, embedding_init=embedding_init) for v in sizes]
+  return [nn.Embed(v, width, embedding_init=init) for v in sizes]
 
 
 class DepthHead(nn.Module):
@@ -44,7 +50,7 @@ class DepthHead(nn.Module):
     shape = len(sizes), self.width
     self.planes = self.param('planes', embedding_init, shape, jnp.float32)
     # Nothing follows the last plane.
-    self.tables = event_tables(sizes[:-1], self.width)
+    self.tables = event_tables(sizes[:-1], self.width, own_init)
     self.norms = [nn.RMSNorm(dtype=self.dtype) for _ in range(self.layers + 1)]
     self.mlps = [
       SwiGLU(self.width, dtype=self.dtype) for _ in range(self.layers)
@@ -152,7 +158,7 @@ class TokenPrior(MapPrior):
 
   def setup(self):
     assert self.layout is not None
-    self.tables = event_tables(self.layout.sizes, self.width)
+    self.tables = event_tables(self.layout.sizes, self.width, embedding_init)
     self.labels = nn.Embed(
       self.classes + 1, self.width, embedding_init=embedding_init
     )
