@@ -130,7 +130,8 @@ def draw(n, drawing, known=None, seed=0):
 
 
 def test_draws_follow_the_model(nats):
-  found = draw(40_000, MaskedDrawing(steps=T))
+  # More steps than sites are as many as sites.
+  found = draw(40_000, MaskedDrawing(steps=50))
   ranks = masked.halton_ranks(1, T)
   order = np.argsort(ranks)
   p = np.exp(log_p(nats, [np.roll(order, i) for i in range(T)]))
@@ -175,27 +176,27 @@ def test_an_image_depends_on_its_own_key(order):
   keys = jax.random.split(jax.random.key(3), 7)
   labels = jnp.arange(7, dtype=jnp.int32) % 4
   together = _draw(drawing)(keys, labels, None)
-  alone = _draw(drawing)(keys[5:6], labels[5:6], None)
-  np.testing.assert_array_equal(alone[0], together[5])
+  order = np.array([5, 0, 0, 2, 2, 5, 1])
+  again = _draw(drawing)(keys[order], labels[order], None)
+  np.testing.assert_array_equal(again, together[order])
   assert len(np.unique(together.reshape(7, -1), axis=0)) > 1
   assert np.all((together >= 0) & (together < 2))
 
 
-@pytest.mark.parametrize('order', masked.ORDERS)
-def test_known_sites_are_kept_and_seen(order, nats):
+def test_known_sites_are_kept_and_seen(nats):
   n = 20_000
   view = np.zeros((n, 1, T, 2), np.int32)
   view[:, 0, 1] = 0, 1
   sites = np.zeros((n, 1, T), bool)
   sites[:, 0, 1] = True
   known = Known(jnp.asarray(view), jnp.asarray(sites))
-  found = draw(n, MaskedDrawing(steps=1, order=order), known)
+  found = draw(n, MaskedDrawing(steps=1), known)
   np.testing.assert_array_equal(found[sites], view[sites])
   codes = np.flatnonzero(np.all(CODES[:, 0, 1] == [0, 1], axis=1))
   p = np.exp(-nats[codes, 5][:, [0, 2]].sum(1, dtype=np.float64))
   assert small.chi_square(small.counts(found, CODES[codes]), p) > 1e-3
   everything = Known(known.view, jnp.ones_like(known.sites))
-  found = draw(n, MaskedDrawing(steps=1, order=order), everything)
+  found = draw(n, MaskedDrawing(steps=1), everything)
   np.testing.assert_array_equal(found, view)
 
 
@@ -212,12 +213,6 @@ def test_each_step_draws_and_all_sites_are_drawn():
   # MaskGIT's cosine: most sites come late.
   late = masked.masked_after(np.arange(1, 5), 4, np.array([100]))
   assert late.tolist() == [92, 70, 38, 0]
-
-
-def test_more_steps_than_sites_are_as_many_as_sites():
-  np.testing.assert_array_equal(
-    draw(20, MaskedDrawing(steps=50)), draw(20, MaskedDrawing(steps=T))
-  )
 
 
 @pytest.mark.parametrize(

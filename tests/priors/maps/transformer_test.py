@@ -6,7 +6,7 @@ import pytest
 from lasers_jax.priors.maps import transformer
 from lasers_jax.priors.maps.transformer import Block, Transformer
 
-B, H, W, WIDTH, HEADS, LAYERS = 3, 2, 3, 16, 2, 3
+B, H, W, WIDTH, HEADS, LAYERS = 3, 2, 3, 16, 2, 2
 T, D = H * W, WIDTH // HEADS
 GRID = np.stack(np.divmod(np.arange(T), W), -1)[None].astype('i4')
 CAUSAL = np.tril(np.ones((T, T), bool))
