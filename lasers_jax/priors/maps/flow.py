@@ -8,6 +8,7 @@ at the data and 1 at the noise.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -95,11 +96,11 @@ class Flow(MapPrior):
 
   def setup(self):
     self.check()
-    eye = jnp.eye(self.D, dtype=jnp.float32)
-    zeros = jnp.zeros((self.D,), jnp.float32)
-    self.mean = self.variable('codebook', 'mean', lambda: zeros)
-    self.whitening = self.variable('codebook', 'whitening', lambda: eye)
-    self.coloring = self.variable('codebook', 'coloring', lambda: eye)
+    eye = functools.partial(jnp.eye, self.D, dtype=jnp.float32)
+    zeros = functools.partial(jnp.zeros, (self.D,), jnp.float32)
+    self.mean = self.variable('codebook', 'mean', zeros)
+    self.whitening = self.variable('codebook', 'whitening', eye)
+    self.coloring = self.variable('codebook', 'coloring', eye)
     dense = {'use_bias': False, 'dtype': self.dtype}
     self.embed = nn.Dense(self.width, **dense)
     self.embed_class = nn.Embed(self.classes + 1, self.width, self.dtype)

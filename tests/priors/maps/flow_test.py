@@ -10,6 +10,7 @@ import optax
 import pytest
 import scipy.stats
 
+from lasers_jax.core.sharding import batch_sharding, make_mesh, replicated
 from lasers_jax.diffusion import SOLVERS, Straight
 from lasers_jax.errors import InputError
 from lasers_jax.priors.maps.base import Known
@@ -17,8 +18,11 @@ from lasers_jax.priors.maps.flow import Flow, FlowDrawing, guided
 
 SIZES = {'sites': (4, 2), 'D': 3, 'width': 16, 'layers': 2, 'heads': 2}
 SMALL = Flow(classes=5, **SIZES)
-KEYS = jax.random.split(jax.random.key(7), 6)
-LABELS = jnp.arange(6, dtype=jnp.int32)
+KEYS = jax.random.split(jax.random.key(7), 8)
+LABELS = jnp.arange(8, dtype=jnp.int32) % 5
+TIMES = jnp.linspace(0.1, 0.9, 8)
+# By one call of the network a step, which compiles fast.
+GUIDED = FlowDrawing(guidance=2.0, solver='ddim', steps=4)
 MIXING = np.array([[2.0, 0.5, 0], [0, 1, -0.3], [0.1, 0, 0.05]])
 
 
@@ -151,8 +155,8 @@ def test_an_oracle_gives_the_latents_back(fields, solver, steps):
 @pytest.mark.parametrize('predict', ['v', 'x'])
 def test_an_oracle_has_no_loss(predict):
   oracle = Oracle(**SIZES, predict=predict)
-  view = np.tile(latents(1), (6, 1, 1, 1))
-  times = jnp.linspace(0.01, 1, 6)
+  view = np.tile(latents(1), (8, 1, 1, 1))
+  times = jnp.linspace(0.01, 1, 8)
   found = losses_at(
     oracle, statistics(oracle, latents()), view, LABELS, times, KEYS
   )
@@ -161,13 +165,14 @@ def test_an_oracle_has_no_loss(predict):
 
 @pytest.mark.parametrize('predict', ['v', 'x'])
 def test_the_loss_is_that_of_the_velocity(predict):
-  """With an output of 0, as at the start: the branches are closed."""
+  """With an output of 0, as at the start."""
   flow = SMALL.clone(predict=predict)
-  view = latents(6)
-  init = jax.jit(functools.partial(flow.init, train=False))
-  variables = fit(init(jax.random.key(0), view, LABELS % 5), flow, latents())
-  times = jnp.array([0.001, 0.2, 0.4, 0.6, 0.8, 1.0])
-  found = losses_at(flow, variables, view, LABELS % 5, times, KEYS)
+  view, variables = latents(8), start(flow)
+  closed = jax.tree.map(jnp.zeros_like, variables['params']['to_output'])
+  params = {**variables['params'], 'to_output': closed}
+  variables = {**variables, 'params': params}
+  times = jnp.array([0.001, 0.03, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0])
+  found = losses_at(flow, variables, view, LABELS, times, KEYS)
   exact = np.float64(latents())
   x = (np.float64(view) - exact.mean((0, 1, 2))) / exact.std((0, 1, 2))
   noise = jnp.stack([jax.random.normal(key, (4, 2, 3)) for key in KEYS])
@@ -178,11 +183,11 @@ def test_the_loss_is_that_of_the_velocity(predict):
 
 def test_predicted_latents_are_those_of_the_predicted_velocity():
   variables = start(SMALL)
-  x, t = jax.random.normal(jax.random.key(0), (6, 4, 2, 3)), LABELS / 5
+  x, t = jax.random.normal(jax.random.key(0), (8, 4, 2, 3)), TIMES
 
   def run(flow, method):
     call = jax.jit(functools.partial(flow.apply, method=method))
-    return call(variables, x, t, LABELS % 5)
+    return call(variables, x, t, LABELS)
 
   v = run(SMALL, '_output')
   found = run(SMALL, 'estimate')
@@ -192,14 +197,13 @@ def test_predicted_latents_are_those_of_the_predicted_velocity():
 
 
 def test_a_shift_changes_the_times_and_nothing_else():
-  variables, view = start(SMALL), latents(6)
-  times = jnp.linspace(0.1, 0.9, 6)
+  variables, view = start(SMALL), latents(8)
   shifted = SMALL.clone(shift=3.0)
-  found = losses_at(shifted, variables, view, LABELS, times, KEYS)
-  _, levels = Straight(3.0)(times)
+  found = losses_at(shifted, variables, view, LABELS, TIMES, KEYS)
+  _, levels = Straight(3.0)(TIMES)
   expected = losses_at(SMALL, variables, view, LABELS, levels, KEYS)
   np.testing.assert_allclose(found, expected, rtol=1e-4)
-  same = losses_at(SMALL, variables, view, LABELS, times, KEYS)
+  same = losses_at(SMALL, variables, view, LABELS, TIMES, KEYS)
   assert np.abs(same - expected).max() > 0.01
 
 
@@ -286,48 +290,53 @@ def test_without_guidance_the_network_is_called_once():
 
 def test_draws_are_guided_by_the_class():
   variables = start(SMALL)
-  settings = {'steps': 3, 'interval_low': 0.0, 'interval_high': 1.0}
-  with_class, with_none, at_0, at_2 = (
-    draw(SMALL, variables, KEYS, labels, FlowDrawing(guidance=g, **settings))
-    for g, labels in (
-      (1.0, LABELS % 5),
-      (1.0, jnp.full_like(LABELS, 5)),
-      (0.0, LABELS % 5),
-      (2.0, LABELS % 5),
-    )
+  plain = FlowDrawing(solver='ddim', steps=4)
+  none = jnp.full_like(LABELS, 5)
+  by_class, by_none = (
+    draw(SMALL, variables, KEYS, labels, plain) for labels in (LABELS, none)
   )
-  np.testing.assert_allclose(at_0, with_none, rtol=1e-4, atol=1e-4)
-  for other in (with_none, at_2):
-    assert np.abs(with_class - other).max() > 0.01
+  found = draw(SMALL, variables, KEYS, LABELS, GUIDED)
+  for other in (by_class, by_none):
+    away = np.abs(found - other)
+    assert away.max() > 0.01
+    assert (away.max(axis=0) > 1e-4).all()  # at every site and channel
+  assert np.abs(by_class - by_none).max() > 0.01
+  of_none = draw(SMALL, variables, KEYS, none, GUIDED)
+  np.testing.assert_allclose(of_none, by_none, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('guidance', [1.0, 2.0])
-def test_draws_do_not_depend_on_the_batch(guidance):
-  variables, drawing = start(SMALL), FlowDrawing(guidance=guidance, steps=3)
-  labels = LABELS % 5
-  found = draw(SMALL, variables, KEYS, labels, drawing)
-  close = {'rtol': 1e-4, 'atol': 1e-4}
-  for rows in ([3], [5, 0]):
-    rows = np.array(rows)
-    own = draw(SMALL, variables, KEYS[rows], labels[rows], drawing)
-    np.testing.assert_allclose(own, found[rows], **close)
+def test_draws_do_not_depend_on_the_batch():
+  variables = start(SMALL)
+  found = np.asarray(draw(SMALL, variables, KEYS, LABELS, GUIDED))
+  for rows in np.array([5, 0]), np.array([3, 6, 1, 0, 2, 7, 5, 4]):
+    own = draw(SMALL, variables, KEYS[rows], LABELS[rows], GUIDED)
+    np.testing.assert_allclose(own, found[rows], rtol=1e-4, atol=1e-4)
   assert np.abs(np.diff(found, axis=0)).max(axis=(1, 2, 3)).min() > 0.1
+  # Noise is of the image, and not of the class.
+  same = found[np.ravel(LABELS) == 0]
+  assert np.abs(np.diff(same, axis=0)).max() > 0.1
 
 
 def test_draws_on_eight_devices_are_those_on_one():
-  variables, drawing = start(SMALL), FlowDrawing(guidance=2.0, steps=3)
-  keys = jax.random.split(jax.random.key(1), 8)
-  labels = jnp.arange(8, dtype=jnp.int32) % 5
-  found = draw(SMALL, variables, keys, labels, drawing)
-  mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
-  spec = jax.sharding.PartitionSpec('data')
-  home = jax.sharding.NamedSharding(mesh, spec)
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  variables = jax.device_put(variables, everywhere)
-  keys, labels = jax.device_put((keys, labels), home)
-  split = draw(SMALL, variables, keys, labels, drawing)
+  variables = start(SMALL)
+  found = draw(SMALL, variables, KEYS, LABELS, GUIDED)
+  mesh = make_mesh()
+  variables = jax.device_put(variables, replicated(mesh))
+  keys, labels = jax.device_put((KEYS, LABELS), batch_sharding(mesh))
+  split = draw(SMALL, variables, keys, labels, GUIDED)
   assert len(split.sharding.device_set) == 8
   np.testing.assert_allclose(split, found, rtol=1e-4, atol=1e-4)
+
+
+def test_held_out_losses_are_of_each_image():
+  variables, view = start(SMALL), latents(8)
+  found = losses_at(SMALL, variables, view, LABELS, TIMES, KEYS)
+  order = np.array([3, 6, 1, 0, 2, 7, 5, 4])
+  moved = (x[order] for x in (view, LABELS, TIMES, KEYS))
+  moved = losses_at(SMALL, variables, *moved)
+  np.testing.assert_allclose(moved, found[order], rtol=1e-4)
+  again = losses_at(SMALL, variables, view, LABELS, TIMES, KEYS)
+  np.testing.assert_array_equal(found, again)
 
 
 def test_the_network_knows_rows_columns_times_and_classes():
@@ -356,9 +365,6 @@ def test_patches_are_tokens():
   variables = start(flow)
   assert variables['params']['embed']['kernel'].shape == (12, 16)
   assert variables['params']['to_output']['kernel'].shape == (16, 12)
-  drawing = FlowDrawing(steps=1, solver='ddim')
-  drawn = draw(flow, variables, KEYS[:1], LABELS[:1], drawing)
-  assert drawn.shape == (1, 4, 2, 3)
   # One site moves the output at all sites, those of its own patch too.
   x = jnp.zeros((1, 4, 2, 3))
   run = jax.jit(functools.partial(flow.apply, variables, method='_output'))
@@ -368,14 +374,14 @@ def test_patches_are_tokens():
 
 
 def test_activations_of_half_the_bits():
-  variables = start(SMALL)
-  view, labels = latents(6), LABELS % 5
+  variables, view = start(SMALL), latents(8)
   half = SMALL.clone(dtype=jnp.bfloat16)
-  drawing = FlowDrawing(steps=2)
-  assert draw(half, variables, KEYS, labels, drawing).dtype == jnp.float32
-  times = jnp.linspace(0.1, 0.9, 6)
+  drawn = jax.eval_shape(
+    lambda *x: half.apply(*x, GUIDED, method='draw'), variables, KEYS, LABELS
+  )
+  assert drawn.dtype == jnp.float32
   found, expected = (
-    losses_at(flow, variables, view, labels, times, KEYS)
+    losses_at(flow, variables, view, LABELS, TIMES, KEYS)
     for flow in (half, SMALL)
   )
   assert found.dtype == jnp.float32
@@ -384,7 +390,15 @@ def test_activations_of_half_the_bits():
 
 # Two modes of a class each: +pattern and -pattern, with noise.
 PATTERN = np.array([[1, -1], [-1, 1]])[..., None] * np.array([1.0, 2.0, -1.5])
-TOY = Flow(sites=(2, 2), D=3, classes=2, width=32, layers=2, heads=2)
+TOY = Flow(
+  sites=(2, 2),
+  D=3,
+  classes=2,
+  width=32,
+  layers=2,
+  heads=2,
+  label_dropout=0.3,
+)
 
 
 def modes(n, seed):
@@ -431,7 +445,7 @@ def trained():
 def test_a_flow_learns_two_modes(trained):
   variables, losses = trained
   assert losses[0] == pytest.approx(2, abs=0.3)
-  assert losses[-50:].mean() < 0.4
+  assert losses[-50:].mean() < 0.5
   keys = jax.random.split(jax.random.key(3), 200)
   labels = jnp.arange(200, dtype=jnp.int32) % 2
   found = draw(TOY, variables, keys, labels, FlowDrawing(steps=10))
@@ -452,21 +466,6 @@ def test_without_a_class_both_modes_are_drawn(trained):
   assert np.mean(np.abs(place) > 0.5) > 0.8
 
 
-def test_held_out_losses_repeat(trained):
-  view, labels = modes(8, 1)
-  times = jnp.linspace(0.1, 0.9, 8)
-  keys = jax.random.split(jax.random.key(4), 8)
-  found = losses_at(TOY, trained[0], view, labels, times, keys)
-  again = losses_at(TOY, trained[0], view, labels, times, keys)
-  np.testing.assert_array_equal(found, again)
-  rows = np.array([6, 1])
-  own = losses_at(
-    TOY, trained[0], view[rows], labels[rows], times[rows], keys[rows]
-  )
-  np.testing.assert_allclose(own, found[rows], rtol=1e-4)
-  assert np.mean(found) < 1
-
-
 def test_it_has_no_bits():
   assert Flow.EXACT is None
   with pytest.raises(NotImplementedError):
@@ -474,9 +473,9 @@ def test_it_has_no_bits():
 
 
 def test_known_sites_are_refused():
-  known = Known(latents(6), jnp.ones((6, 4, 2), bool))
+  known = Known(latents(8), jnp.ones((8, 4, 2), bool))
   with pytest.raises(InputError, match='complete maps .* masked and ar can'):
-    SMALL.apply(start(SMALL), KEYS, LABELS, FlowDrawing(), known, method='draw')
+    SMALL.apply(start(SMALL), KEYS, LABELS, GUIDED, known, method='draw')
 
 
 @pytest.mark.parametrize(
