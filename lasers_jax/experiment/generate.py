@@ -118,7 +118,8 @@ def prepare(
     )
     read.append(generation.read(model.module, model.variables, batches, mesh))
   if extractor is None:
-    extractor = load_extractor(features, *read[0][1:], data.flip)
+    _, images, labels = read[0]
+    extractor = load_extractor(features, images, labels, data.flip)
   train, held_out = (
     ImageSet(
       latents.reshape(len(latents), -1),

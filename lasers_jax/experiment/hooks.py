@@ -5,7 +5,6 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from lasers_jax.experiment.settings import Experiment
 from lasers_jax.training.state import TrainState
 
 
@@ -16,11 +15,10 @@ class Hooks:
   the run, and the last checkpoint is good.
   """
 
-  def on_start(
-    self, experiment: Experiment, mesh: Mesh, state: TrainState
-  ) -> None:
+  def on_start(self, experiment: Any, mesh: Mesh, state: TrainState) -> None:
     """Receives the state before the first step, drawn or restored.
 
+    The experiment is that of an autoencoder, or of a prior over maps.
     The first step donates its arrays: copy those that you keep.
     """
 

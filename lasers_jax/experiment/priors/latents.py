@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -120,7 +120,7 @@ def _images(
   """Yields images uint8 [b, side, side, 3] and labels [b]."""
   settings = view.model.experiment.data
   batches = data.eval_batches(
-    [source[i] for i in numbers],
+    cast(data.Source, [source[i] for i in numbers]),
     view.model.experiment.evaluation.batch_size,
     view.side,
     resize=settings.resize,

@@ -178,7 +178,7 @@ class TrainedPrior:
     """
     (height, width), side = self.view.sites, self.view.side
     cells = given.reshape(height, side // height, width, side // width)
-    return cells.all(axis=(1, 3))
+    return np.asarray(cells.all(axis=(1, 3)))
 
 
 def load_prior(

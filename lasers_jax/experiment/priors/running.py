@@ -126,7 +126,7 @@ def _losses(prior, mesh, variables, batch, key) -> Array:
   )
 
 
-def _batches(arrays: Mapping[str, np.ndarray], mesh: Mesh):
+def _batches(arrays: Mapping[str, Any], mesh: Mesh):
   """Yields batches of rows of several arrays, and how many rows are real."""
   numbers = np.arange(len(next(iter(arrays.values()))))
   for _, rows, count in batches_of(numbers, mesh):

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -107,7 +108,9 @@ def events_of(
     for collection, parts in variables.items()
     if 'bottleneck' in parts
   }
-  tables = module.bottleneck.apply(own, method='energies')
+  tables = cast(
+    Mapping[str, np.ndarray], module.bottleneck.apply(own, method='energies')
+  )
   sites = module.sites(side, side)
   return Events.of(module.bottleneck, sites, tables, order)
 

@@ -1,7 +1,7 @@
 """The contract of priors over maps."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -32,12 +32,12 @@ class Known(NamedTuple):
   """The sites that are given, when the rest of a map is drawn.
 
   Attributes:
-    view: of all sites; what it holds elsewhere does not matter.
+    view: an array of all sites; what it holds elsewhere does not matter.
     sites: bool [B, H, W], True where the view is given.
   """
 
-  view: Array
-  sites: Array
+  view: Any
+  sites: Any
 
 
 class MapPrior(nn.Module):
