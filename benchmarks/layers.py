@@ -10,7 +10,6 @@ table in Markdown.
 
 import functools
 import statistics
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +57,8 @@ LAYERS = {
 }  # fmt: skip
 
 
-def jax_layer(layer, x: np.ndarray) -> Callable[[], None]:
-  """Builds a function that runs `layer` forwards and backwards."""
+def jax_layer(layer, x: np.ndarray) -> train_step.Step:
+  """Builds a function that runs `layer` forwards and backwards some times."""
   x = jnp.asarray(x.transpose(0, 2, 3, 1))
   variables = jax.jit(layer.init)(jax.random.key(0), x)
   first = x.shape[-1] == 3
@@ -72,20 +71,27 @@ def jax_layer(layer, x: np.ndarray) -> Callable[[], None]:
 
   y = jax.eval_shape(layer.apply, variables, x)
   gradient = jax.random.normal(jax.random.key(1), y.shape)
-  return lambda: jax.block_until_ready(both_ways(variables, x, gradient))
+
+  def run(times: int) -> None:
+    for _ in range(times):
+      results = both_ways(variables, x, gradient)
+    jax.block_until_ready(results)
+
+  return run
 
 
-def torch_layer(layer, x: np.ndarray) -> Callable[[], None]:
-  """Builds a function that runs `layer` forwards and backwards."""
+def torch_layer(layer, x: np.ndarray) -> train_step.Step:
+  """Builds a function that runs `layer` forwards and backwards some times."""
   x = torch.tensor(x, requires_grad=x.shape[1] != 3)
   gradient = torch.randn(layer(x).shape)
 
-  def both_ways():
-    x.grad = None
-    layer.zero_grad()
-    layer(x).backward(gradient)
+  def run(times: int) -> None:
+    for _ in range(times):
+      x.grad = None
+      layer.zero_grad()
+      layer(x).backward(gradient)
 
-  return both_ways
+  return run
 
 
 def main(_) -> None:
