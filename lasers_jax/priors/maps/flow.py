@@ -247,10 +247,25 @@ class Flow(MapPrior):
     positions = jnp.indices((h, w)).reshape(1, 2, h * w).swapaxes(1, 2)
     _, level = self.path(times)
     condition = self.embed_time(waves(level)) + self.embed_class(labels)
+    # Rotary positions are relative: where all is noise, no site knows its own.
     x = self.embed(tokens.reshape(b, h * w, -1))
+    x += place_waves(positions, self.width).astype(self.dtype)
     x = self.transformer(x, positions, None, condition, train)
     output = self.to_output(x.astype(jnp.float32))
     return from_patches(output.reshape(b, h, w, -1), self.patch)
+
+
+def place_waves(positions: Array, width: int) -> Array:
+  """Returns sines and cosines of rows and columns [1, T, 2]: [1, T, width].
+
+  Those of DiT: a quarter of the width each, of wavelengths from 2π to about
+  20,000π.
+  """
+  quarter = width // 4
+  rates = 1e4 ** (-jnp.arange(quarter, dtype=jnp.float32) / quarter)
+  angles = positions[..., None] * rates[None, None, None]
+  waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+  return waves.reshape(*positions.shape[:2], width)
 
 
 def guided(

@@ -360,6 +360,15 @@ def test_the_network_knows_rows_columns_times_and_classes():
   assert np.abs(run(x, 0.5, 5) - found).max() > 0.01
 
 
+def test_sites_know_their_place_where_all_are_alike():
+  variables, x = start(SMALL), jnp.zeros((1, 4, 2, 3))
+  run = jax.jit(functools.partial(SMALL.apply, variables, method='_output'))
+  found = run(x, jnp.ones((1,)), jnp.zeros((1,), jnp.int32))
+  sites = np.asarray(found).reshape(8, 3)
+  apart = np.abs(sites[:, None] - sites[None]).max(axis=-1)
+  assert apart[~np.eye(8, dtype=bool)].min() > 1e-3
+
+
 def test_patches_are_tokens():
   flow = SMALL.clone(patch=2)
   variables = start(flow)
@@ -389,7 +398,9 @@ def test_activations_of_half_the_bits():
 
 
 # Two modes of a class each: +pattern and -pattern, with noise.
-PATTERN = np.array([[1, -1], [-1, 1]])[..., None] * np.array([1.0, 2.0, -1.5])
+PATTERN = np.array([[1.2, 0.4], [0.8, -0.6]])[..., None] * np.array(
+  [1, 2, -1.5]
+)
 TOY = Flow(
   sites=(2, 2),
   D=3,
@@ -412,7 +423,7 @@ def modes(n, seed):
 @pytest.fixture(scope='module')
 def trained():
   view, labels = modes(2048, 0)
-  optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, 300))
+  optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 500))
   init = jax.jit(functools.partial(TOY.init, train=False))
   variables = fit(init(jax.random.key(0), view[:1], labels[:1]), TOY, view)
 
@@ -435,7 +446,7 @@ def trained():
 
   @jax.jit
   def train(params):
-    keys = jax.random.split(jax.random.key(2), 300)
+    keys = jax.random.split(jax.random.key(2), 500)
     return jax.lax.scan(step, (params, optimizer.init(params)), keys)
 
   (params, _), losses = train(variables['params'])
