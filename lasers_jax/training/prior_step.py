@@ -14,19 +14,20 @@ from lasers_jax.training.state import TrainState
 from lasers_jax.training.step import update
 
 
-def fit_statistics(prior: MapPrior, view: np.ndarray) -> Any:
-  """Returns the statistics that a prior has of the training view; {} for none.
+def fit_statistics(
+  prior: MapPrior, view: np.ndarray, quantized: np.ndarray
+) -> Any:
+  """Returns the statistics that a prior has of the training view.
 
   Args:
     view: [n, H, W, ...], some of its rows, on the host.
+    quantized: [n, H, W, D], what the decoder receives of them.
   """
   example = jax.ShapeDtypeStruct((1, *view.shape[1:]), view.dtype)
   shapes = jax.eval_shape(lambda x: _initial(prior, x, 0), example)
-  if 'codebook' not in shapes:
-    return {}
-  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes['codebook'])
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   _, fitted = prior.apply(
-    {'codebook': zeros}, view, method='initialize', mutable=['codebook']
+    zeros, view, quantized, method='initialize', mutable=['codebook']
   )
   return fitted['codebook']
 

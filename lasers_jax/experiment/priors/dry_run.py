@@ -31,14 +31,15 @@ def of_prior(
   experiment = model_settings.from_config(model)
   side, module = experiment.data.side, experiment.model
   sites = module.sites(side, side)
-  given: dict[str, Any] = {'sites': sites, 'classes': classes}
-  shape, dtype = (*sites, module.bottleneck.D), np.dtype(np.float32)
+  width = module.bottleneck.D
+  given: dict[str, Any] = {'sites': sites, 'classes': classes, 'D': width}
+  shape, dtype = (*sites, width), np.dtype(np.float32)
   if run.view == 'codes':
     layout = _events(module, side, run.order).layout
-    given |= {'layout': layout, 'sites': layout.sites}
+    patch = sites[0] // layout.sites[0]
+    width *= patch**2
+    given |= {'layout': layout, 'sites': layout.sites, 'D': width}
     shape, dtype = (*layout.sites, len(layout.sizes)), np.dtype(np.int32)
-  else:
-    given['D'] = module.bottleneck.D
   prior = settings.build_prior(run, **given)
 
   def build(mesh: Mesh) -> loop.Program:

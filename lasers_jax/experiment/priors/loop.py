@@ -113,7 +113,8 @@ def train_prior(
   ):
     state = checkpoints.restore(program.target)
     if state is None:
-      statistics = fit_statistics(prior, found.first)
+      quantized = found.view.by_site(found.view.quantized(found.first))
+      statistics = fit_statistics(prior, found.first, quantized)
       state = program.create(found.first[:1], statistics)
     log_summary(experiment, mesh, state, bits_of(experiment, trained))
     hooks.on_start(experiment, mesh, state)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lasers_jax import inference
+from lasers_jax.bottlenecks.patches import to_patches
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors.settings import PriorExperiment, build_prior
 from lasers_jax.networks.autoencoder import Autoencoder
@@ -63,13 +64,23 @@ class View:
     model = self.model
     return inference.encode_z(model.module, model.variables, images, model.mesh)
 
+  @property
+  def width(self) -> int:
+    """Returns the numbers that the decoder receives for a site of the view."""
+    bottleneck = self.model.module.bottleneck
+    return bottleneck.D * _patch(self.model.module, self.side, self.sites) ** 2
+
+  def by_site(self, quantized: np.ndarray) -> np.ndarray:
+    """Returns what the decoder receives [n, ...] site by site of the view."""
+    patch = _patch(self.model.module, self.side, self.sites)
+    return np.asarray(to_patches(quantized, patch))
+
   def example(self) -> jax.ShapeDtypeStruct:
     """Returns the shape and dtype of the view of one image."""
     if self.name == 'codes':
       planes = len(self.events.layout.sizes)
       return jax.ShapeDtypeStruct((1, *self.sites, planes), np.int32)
-    width = self.model.module.bottleneck.D
-    return jax.ShapeDtypeStruct((1, *self.sites, width), np.float32)
+    return jax.ShapeDtypeStruct((1, *self.sites, self.width), np.float32)
 
   def quantized(self, view: np.ndarray) -> np.ndarray:
     """Returns what the decoder receives of a view: float32 [n, H, W, D]."""
@@ -130,9 +141,12 @@ def view_of(model: TrainedModel, experiment: PriorExperiment) -> View:
 
 def prior_of(experiment: PriorExperiment, view: View, classes: int) -> MapPrior:
   """Builds the module of a run."""
-  given: dict[str, Any] = {'sites': view.sites, 'classes': classes}
+  given: dict[str, Any] = {'classes': classes, 'D': view.width}
   if view.name == 'codes':
     given['layout'] = view.events.layout
-  else:
-    given['D'] = view.model.module.bottleneck.D
-  return build_prior(experiment, **given)
+  return build_prior(experiment, sites=view.sites, **given)
+
+
+def _patch(module: Autoencoder, side: int, sites: tuple[int, int]) -> int:
+  """Returns the side of the patch of latents that is a site of a view."""
+  return module.sites(side, side)[0] // sites[0]

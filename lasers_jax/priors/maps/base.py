@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lasers_jax.core.ranges import Amount, Count, Fraction, Whole, check_fields
@@ -73,7 +74,7 @@ class MapPrior(nn.Module):
     dtype: of activations; parameters, norms, logits and losses are float32.
   """
 
-  GIVEN: ClassVar[tuple[str, ...]] = ('sites', 'classes', 'layout')
+  GIVEN: ClassVar[tuple[str, ...]] = ('sites', 'classes', 'layout', 'D')
   VIEWS: ClassVar[tuple[str, ...]] = ('codes',)
   EXACT: ClassVar[bool | None] = None
   Drawing: ClassVar[type[DrawingSettings]] = DrawingSettings
@@ -116,6 +117,17 @@ class MapPrior(nn.Module):
     """Returns the loss of each image [B], and scalars for the log.
 
     For codes the loss is in bits a site. In training, some labels are dropped.
+    """
+    raise NotImplementedError
+
+  def initialize(self, view: np.ndarray, quantized: np.ndarray) -> None:
+    """Learns statistics of some of the training view; writes `codebook`.
+
+    Computed on the host in float64, so not to be traced.
+
+    Args:
+      view: [n, H, W, ...].
+      quantized: float32 [n, H, W, D], what the decoder receives of it.
     """
     raise NotImplementedError
 

@@ -139,11 +139,9 @@ class Flow(MapPrior):
     """Returns the way from latents to noise."""
     return Straight(self.shift)
 
-  def initialize(self, view: np.ndarray) -> None:
-    """Learns to normalise from latents [n, H, W, D]; writes `codebook`.
-
-    In float64 on the host, so not to be traced; `view` may be memory-mapped.
-    """
+  def initialize(self, view: np.ndarray, quantized: np.ndarray) -> None:
+    """Learns to normalise from latents [n, H, W, D]; writes `codebook`."""
+    del quantized
     mean, covariance = moments(np.asarray(view).reshape(-1, self.D))
     if self.normalise == 'pca':
       variances, axes = np.linalg.eigh(covariance)

@@ -6,6 +6,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from lasers_jax.core.ranges import Decay, Whole
@@ -146,6 +147,8 @@ class TokenPrior(MapPrior):
 
   Attributes:
     layout: of the events.
+    D: width of what the decoder receives for a site of the layout; 0 leaves it
+      unknown.
     depth_layers: residual layers of the depth head.
     smoothing: of labels, over the legal values; in the loss alone.
   """
@@ -153,12 +156,22 @@ class TokenPrior(MapPrior):
   Drawing = choose.TokenDrawing
 
   layout: Layout | None = None
+  D: Whole = 0
   depth_layers: Whole = 2
   smoothing: Decay = 0.0
 
   def setup(self):
     assert self.layout is not None
     self.tables = event_tables(self.layout.sizes, self.width, embedding_init)
+    self.vectors = [
+      self.variable(
+        'codebook', f'vectors_{p}', jnp.zeros, (size, self.D), jnp.float32
+      )
+      for p, size in enumerate(self.layout.sizes)
+    ]
+    self.project = nn.Dense(
+      self.width, use_bias=False, dtype=self.dtype, kernel_init=embedding_init
+    )
     self.labels = nn.Embed(
       self.classes + 1, self.width, embedding_init=embedding_init
     )
@@ -187,10 +200,34 @@ class TokenPrior(MapPrior):
     grid = jnp.indices(self.sites, dtype=jnp.int32)
     return grid.reshape(1, 2, -1).transpose(0, 2, 1)
 
+  def initialize(self, view: np.ndarray, quantized: np.ndarray) -> None:
+    """Learns what each event means for the decoder; writes `codebook`.
+
+    The mean of what the decoder receives where an event is, over sites, in
+    units of its deviation: codes that look alike are then alike from the start.
+
+    Args:
+      view: events [n, H, W, P].
+      quantized: float32 [n, H, W, D].
+    """
+    vectors = quantized.reshape(-1, self.D).astype(np.float64)
+    vectors -= vectors.mean(axis=0)
+    vectors /= max(np.sqrt(np.mean(vectors**2)), 1e-12)
+    for p, home in enumerate(self.vectors):
+      events = view[..., p].ravel()
+      sums = np.zeros(home.value.shape)
+      np.add.at(sums, events, vectors)
+      counts = np.bincount(events, minlength=len(sums))
+      means = sums / np.maximum(counts, 1)[:, None]
+      home.value = jnp.asarray(means, jnp.float32)
+
   def embed(self, events: Array) -> Array:
     """Returns the embedding [..., w] of the events int32 [..., P] of sites."""
-    parts = (table(events[..., p]) for p, table in enumerate(self.tables))
-    return sum(parts)
+    learned = sum(table(events[..., p]) for p, table in enumerate(self.tables))
+    if not self.D:
+      return learned
+    vectors = sum(x.value[events[..., p]] for p, x in enumerate(self.vectors))
+    return learned + self.project(vectors)
 
   def given(self, known: Known | None, b: int) -> tuple[Array, Array]:
     """Returns events int32 [b, T, P], and where they are known: bool [b, T]."""
