@@ -193,7 +193,8 @@ def classes_of(extractor: Extractor, features: np.ndarray) -> np.ndarray:
     features: of its network.
   """
   head = extractor.params['head']
-  logits = features @ np.asarray(head['kernel']) + np.asarray(head['bias'])
+  logits = np.asarray(features) @ np.asarray(head['kernel'])
+  logits += np.asarray(head['bias'])
   return logits.argmax(axis=1)
 
 

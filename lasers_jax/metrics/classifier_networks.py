@@ -64,7 +64,7 @@ class ResidualClassifier(nn.Module):
     x = x + self.residual(x, train)
     for block in self.blocks:
       x = block(_pool(x), train)
-    return x.max(axis=(1, 2))
+    return nn.max_pool(x, x.shape[1:3])[:, 0, 0]
 
   def logits(self, images: Array, train: bool = False) -> Array:
     """Returns the logits of the classes: [B, classes]."""
@@ -128,6 +128,9 @@ def folded(params: Any, statistics: Any) -> Any:
 
 def _pool(x: Array) -> Array:
   """Returns the largest of each 2x2 sites; an odd last site is left out."""
+  # Not x.max(): its gradient divides by how many sites equal the largest, which
+  # is none, and gives NaN, where XLA:CPU computes x twice, rounded otherwise.
   b, h, w, c = x.shape
-  x = x[:, : h // 2 * 2, : w // 2 * 2]
-  return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+  x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+  rows = jnp.maximum(x[:, :, 0], x[:, :, 1])
+  return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])

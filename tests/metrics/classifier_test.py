@@ -12,7 +12,7 @@ import pytest
 
 from lasers_jax.core.arrays import read_arrays
 from lasers_jax.errors import InputError
-from lasers_jax.metrics import classifier
+from lasers_jax.metrics import classifier, classifier_networks
 from lasers_jax.metrics.classifier import (
   NAME,
   RECIPES,
@@ -45,6 +45,14 @@ def extractor(request):
   return train_classifier(*pictures(500, 0), brief(60, request.param))
 
 
+@pytest.fixture(scope='module', autouse=True)
+def narrow():
+  """Makes the residual network cheap."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(classifier_networks, 'CHANNELS', 4)
+    yield
+
+
 def features_of(extractor, images):
   return extractor.module.apply(
     {'params': extractor.params}, extractor.prepare(images)
@@ -64,7 +72,7 @@ def test_it_learns_to_tell_classes_apart(extractor):
 def test_features_see_what_it_tells_apart(extractor):
   images, labels = pictures(400, 1)
   features = features_of(extractor, images)
-  assert features.shape in ((400, WIDTH), (400, 256))
+  assert features.shape in ((400, WIDTH), (400, 4 * 4))
   assert features.dtype == jnp.float32
   sides = [extractor.start() for _ in range(2)]
   half = np.arange(400) < 200
