@@ -84,7 +84,7 @@ def test_features_see_what_it_tells_apart(extractor):
 
 
 def test_features_do_not_depend_on_the_batch(extractor):
-  images, _ = pictures(20, 1)
+  images, _ = pictures(3, 1)
   together = features_of(extractor, images)
   alone = [features_of(extractor, x[None])[0] for x in images]
   np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
@@ -225,7 +225,7 @@ def test_images_choose_the_recipe():
 
 def test_moved_images_are_moved_by_so_much():
   rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (200, 6, 9, 3), np.uint8)
+  images = rng.integers(0, 256, (2000, 6, 9, 3), np.uint8)
   padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), 'reflect')
   places = [
     padded[:, i : i + 6, j : j + 9] for i in range(5) for j in range(5)
