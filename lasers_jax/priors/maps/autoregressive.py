@@ -1,5 +1,7 @@
 """A prior that predicts sites one after the other, in raster order."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -7,6 +9,21 @@ from jax import Array
 from lasers_jax.priors.maps import choose
 from lasers_jax.priors.maps.base import Known
 from lasers_jax.priors.maps.tokens import BIT, TokenPrior
+from lasers_jax.priors.maps.transformer import Cache
+
+
+class Walk(NamedTuple):
+  """Where a walk over the sites of images stands: before one of them.
+
+  Attributes:
+    before: [B, w], embedding of the site before it, or of the class.
+    cache: of the sites before it.
+    left: int32 [B, 2], see `Layout.legal`; None for most codes.
+  """
+
+  before: Array
+  cache: Cache
+  left: Array | None
 
 
 class Autoregressive(TokenPrior):
@@ -52,38 +69,71 @@ class Autoregressive(TokenPrior):
     """A draw [B, H, W, P], and -ln p of what was drawn at each site [B, T]."""
     (t, _), given = self.shape, self.given(known, len(keys))
     labels = self.doubled(labels, drawing)
-    left = self._left_at_start(given)
-    carry = self.labels(labels), self.body.empty_cache(len(labels), t), left
+    numbers = jnp.arange(t)
     steps = (
-      jnp.arange(t),
-      self.positions[0],
-      self.places,
-      drawing.guidance_at(jnp.arange(t, dtype=jnp.float32) / t),
+      numbers,
+      drawing.guidance_at(numbers.astype(jnp.float32) / t),
       *(jnp.moveaxis(a, 1, 0) for a in given),
     )
 
-    def site(self, carry, step):
-      return self._draw_site(keys, drawing, carry, step)
+    def site(self, walk, step):
+      return self._draw_site(keys, drawing, walk, step)
 
     scan = nn.scan(site, variable_broadcast='params', length=t)
-    _, (events, nats) = scan(self, carry, steps)
+    start = self.begin(labels, self._left_at_start(given))
+    _, (events, nats) = scan(self, start, steps)
     events = jnp.moveaxis(events, 0, 1)
     return events.reshape(len(keys), *self.sites, -1), nats.T
 
-  def _draw_site(self, keys, drawing, carry, step):
+  def _draw_site(self, keys, drawing, walk, step):
     """One step of the scan over sites: events [B, P], and -ln p [B]."""
-    before, cache, left = carry
-    j, position, place, guidance, view, is_known = step
-    x = before + place[None]
-    h, cache = self.body.step(x, position, j, cache)
+    j, guidance, view, is_known = step
+    h, walk = self.enter(walk, j)
     keys = choose.fold(keys, j)
-    drawn, nats = self.draw_events(keys, h, guidance, left, drawing)
+    drawn, nats = self.draw_events(keys, h, guidance, walk.left, drawing)
     events = jnp.where(is_known[:, None], view, drawn)
+    return self.advance(walk, events, ~is_known), (events, nats)
+
+  def begin(self, labels: Array, left: Array | None = None) -> Walk:
+    """Returns the walk before the first site.
+
+    Args:
+      labels: int32 [B].
+      left: see `Walk`; None counts all sites.
+    """
+    t, _ = self.shape
+    if left is None and self.layout.kept is not None:
+      left = jnp.tile(jnp.array([self.layout.kept, t]), (len(labels), 1))
+    cache = self.body.empty_cache(len(labels), t)
+    return Walk(self.labels(labels), cache, left)
+
+  def enter(self, walk: Walk, j: Array) -> tuple[Array, Walk]:
+    """Returns the output of the body for site j [B, w], and the walk in it.
+
+    `event_logits` predicts the events of the site from it.
+    """
+    x = walk.before + self.places[j][None]
+    h, cache = self.body.step(x, self.positions[0, j], j, walk.cache)
+    return h, walk._replace(cache=cache)
+
+  def advance(
+    self, walk: Walk, events: Array, counted: Array | bool = True
+  ) -> Walk:
+    """Returns the walk after a site with events int32 [n, P].
+
+    The walk of B = 2n images is of two for each, with the class and without.
+
+    Args:
+      counted: bool [n], whether the site is one of those that `left` counts.
+    """
+    left = walk.left
     if left is not None:
       taken = jnp.stack([events[:, 0], jnp.ones_like(events[:, 0])], axis=-1)
-      left = left - jnp.where(is_known[:, None], 0, taken)
-    both = jnp.concatenate([events, events]) if drawing.guided else events
-    return (self.embed(both), cache, left), (events, nats)
+      left = left - jnp.where(jnp.reshape(counted, (-1, 1)), taken, 0)
+    before = self.embed(events)
+    if len(walk.before) == 2 * len(events):
+      before = jnp.concatenate([before, before])
+    return Walk(before, walk.cache, left)
 
   def _outputs(self, events, labels, train):
     """Of the body, for events [B, T, P]: [B, T, w]."""

@@ -266,18 +266,42 @@ class TokenPrior(MapPrior):
     """
     events = jnp.zeros((len(keys), *h.shape[1:-1], 0), jnp.int32)
     total, nats = h.astype(self.dtype), jnp.zeros(events.shape[:-1])
+    guidance = guidance if drawing.guided else None
     for p in range(len(self.layout.sizes)):
-      if p:
-        last = events[..., p - 1]
-        both = jnp.concatenate([last, last]) if drawing.guided else last
-        total = self.head.add(total, p - 1, both)
-      logits = self.head.logits(total, p)
-      if drawing.guided:
-        logits = choose.guide(logits, guidance)
-      legal = self.layout.legal(p, events, None if p else left)
-      logits = choose.allow(logits, legal)
+      total, logits = self.event_logits(total, events, left, guidance)
       sharp = choose.sharpen(logits, drawing)
       event = choose.pick(choose.fold(keys, p), sharp)
       nats += _cross_entropy(logits, event, 0.0)[0]
       events = jnp.concatenate([events, event[..., None]], axis=-1)
     return events, nats
+
+  def event_logits(
+    self,
+    total: Array,
+    events: Array,
+    left: Array | None,
+    guidance: Array | None = None,
+  ) -> tuple[Array, Array]:
+    """Predicts the next event of sites, of plane p.
+
+    Args:
+      total: [B, ..., w], or [2B, ..., w] where guided: the output of the body
+        for p = 0, then what this method returned for plane p - 1.
+      events: int32 [B, ..., p], those of the planes before.
+      left: [B, ..., 2] or None, see `Layout.legal`.
+      guidance: of the logits; None is no guidance.
+
+    Returns:
+      The total for the next plane, and logits float32 [B, ..., V_p], which are
+      -inf where a value is not legal.
+    """
+    p = events.shape[-1]
+    if p:
+      last = events[..., -1]
+      both = last if guidance is None else jnp.concatenate([last, last])
+      total = self.head.add(total, p - 1, both)
+    logits = self.head.logits(total, p)
+    if guidance is not None:
+      logits = choose.guide(logits, guidance)
+    legal = self.layout.legal(p, events, None if p else left)
+    return total, choose.allow(logits, legal)
