@@ -66,6 +66,14 @@ class RowCoder(Coder, abc.ABC):
         found.append(i)
     return np.array(found, np.int64)
 
+  def one(self, value: int | None, weights: np.ndarray) -> int:
+    """Codes one integer by weights int64 [size]: never one of weight 0."""
+    (legal,) = np.nonzero(weights)
+    given = None
+    if value is not None:
+      given = np.flatnonzero(legal == value)
+    return int(legal[self._integers(given, 1, weights[legal])[0]])
+
   @abc.abstractmethod
   def _row(self, name, shape, row, values, n) -> np.ndarray:
     """Codes n integers by a row of a table of this shape."""

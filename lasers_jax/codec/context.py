@@ -12,7 +12,6 @@ in float64, which adds integers below 2^53 exactly, in whatever order.
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import NamedTuple
 
 import jax
@@ -20,19 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lasers_jax.codec.tables import with_even_fraction
+from lasers_jax.codec.tables import FINE, powers, with_even_fraction
 
 NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1))  # rows, columns
 
 _UNIT = 2**8  # of all numbers in the network
 _HIGHEST = 16  # of a hidden number
 _LARGEST = 2**15  # of a parameter, in units
-_FINE = 2**8  # parts of a bit that logits are rounded to
-_TOP = 2**22  # weight of the most probable symbol
-# 2^-x for a fraction x of a bit: from decimals, which all machines have alike.
-_POWERS = np.array(
-  [int(_TOP * Decimal(2) ** (Decimal(-i) / _FINE)) for i in range(_FINE)]
-)
 
 _WIDTH = 48
 STEPS = 3_000  # of training
@@ -131,10 +124,8 @@ class AutoregressiveMap:
     hidden = net.hidden[plane] + self._heard(where, plane)
     hidden = np.clip(hidden, 0, _HIGHEST * _UNIT).astype(np.float64)
     logits = (hidden @ self._out[:, symbols]).astype(np.int64)
-    logits = (logits + net.bias[symbols]) // (_UNIT**2 // _FINE)
-    below = logits.max(axis=1, keepdims=True) - logits
-    weights = _POWERS[below % _FINE] >> np.minimum(below // _FINE, 60)
-    return with_even_fraction(weights)
+    logits = (logits + net.bias[symbols]) // (_UNIT**2 // FINE)
+    return with_even_fraction(powers(logits))
 
   def _heard(self, where, plane: int) -> np.ndarray:
     rows, columns = where

@@ -2,11 +2,18 @@
 
 import functools
 import itertools
+from decimal import Decimal
 
 import numpy as np
 
 _EVEN = 2**-10  # fraction of a row's weight that all symbols have alike
 _TOTAL = 2**22  # about the sum of a row
+FINE = 2**8  # parts of a bit that logits are rounded to
+_TOP = 2**22  # weight of the most probable symbol, of logits
+# 2^-x for a fraction x of a bit: from decimals, which all machines have alike.
+_POWERS = np.array(
+  [int(_TOP * Decimal(2) ** (Decimal(-i) / FINE)) for i in range(FINE)]
+)
 MOST = 2**32  # of any number in a table: sums of rows are exact in float64
 
 # By name: weights int64 [rows, size]; and the arrays of networks, whose names
@@ -28,6 +35,16 @@ def weigh(counts: np.ndarray) -> np.ndarray:
   fractions = (counts + prior * mean[None]) / (seen + prior)
   fractions = (1 - _EVEN) * fractions + _EVEN / size
   return np.maximum(1, np.rint(_TOTAL * fractions)).astype(np.int64)
+
+
+def powers(logits: np.ndarray) -> np.ndarray:
+  """Returns the powers of two of logits: int64 weights, down to 0.
+
+  Args:
+    logits: int64 [n, size], in units of 1 / FINE bit.
+  """
+  below = logits.max(axis=1, keepdims=True) - logits
+  return _POWERS[below % FINE] >> np.minimum(below // FINE, 60)
 
 
 def with_even_fraction(weights: np.ndarray) -> np.ndarray:

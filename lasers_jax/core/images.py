@@ -59,6 +59,18 @@ def check_images(images, name='images') -> np.ndarray:
   return images.astype(np.float32)
 
 
+def check_one(image) -> np.ndarray:
+  """Returns one image uint8 [h, w, 3] as an array, once it is checked.
+
+  Raises:
+    InputError: it is something else.
+  """
+  image = check_images(image, 'image')
+  if image.ndim != 3 or image.dtype != np.uint8:
+    raise InputError('compress takes one image uint8 [h, w, 3]')
+  return image
+
+
 def _hint(shape: tuple[int, ...]) -> str:
   """Says how an array of a common other shape becomes images."""
   if len(shape) == 2 or (len(shape) in (3, 4) and shape[-1] == 1):

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from importlib import metadata
 
+# Of /proc/cpuinfo: what says the model, and how flags of vectors begin.
+_CPU = 'model name', 'cpu family', 'model', 'CPU implementer', 'CPU part'
+_VECTORS = 'sse', 'ssse', 'avx', 'amx', 'fma', 'f16c', 'asimd', 'sve'
+
 
 def command() -> str:
   """Returns the command line of this process, as one would type it again."""
@@ -54,6 +58,22 @@ def versions(commit: str | None) -> dict[str, str]:
     **{name: _version(name) for name in names},
     'system': f'{platform.system()}, {platform.machine()}',
   }
+
+
+def processor() -> str:
+  """Returns the model of the CPU, and its instructions for vectors."""
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      lines = file.read().partition('\n\n')[0].splitlines()
+  except OSError:  # of Linux alone
+    return f'{platform.machine()} {platform.processor()}'.strip()
+  pairs = (line.partition(':') for line in lines)
+  facts = {key.strip(): value.strip() for key, _, value in pairs}
+  names = [facts[x] for x in _CPU if x in facts] or [platform.machine()]
+  # Other flags come and go with the version of the kernel.
+  flags = facts.get('flags', facts.get('Features', '')).split()
+  vectors = [x for x in sorted(flags) if x.startswith(_VECTORS)]
+  return f'{" ".join(names)} ({" ".join(vectors)})'
 
 
 def _version(package: str) -> str:
