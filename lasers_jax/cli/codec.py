@@ -21,6 +21,13 @@ of their own beside it. Which of them apply depends on the bottleneck:
   entropy   --quantizer_step
   all       --context
 
+  python codec.py encode --prior=runs/photos-ar images/*.png files/
+  python codec.py decode --prior=runs/photos-ar files/*.lz decoded/
+
+codes images by the probabilities of a trained prior `ar` (train_prior.py):
+smaller files, of images of the side that it was trained on, which can be
+decoded only on the same kind of machine: see --prior below.
+
 `curve` takes several values of a flag, joined by commas, and measures all of
 their combinations beside JPEG, WebP and AVIF. The others take one.
 """
@@ -40,11 +47,17 @@ from lasers_jax.experiment.codec_files import (
   decode_files,
   draw_curve,
   encode_files,
+  encode_files_by_prior,
   print_info,
 )
 from lasers_jax.experiment.codecs import choices_of
 from lasers_jax.experiment.loading import load
+from lasers_jax.experiment.priors.model import load_prior
 from lasers_jax.metrics.registry import load_metrics
+
+# Flags of codes that differ from training.
+CHANGES = 'S', 'coefficient_bits', 'residual_norm', 'quantizer_step', 'pursuit'
+CHANGES = (*CHANGES, 'levels', 'context')
 
 
 def main(words: list[str]) -> None:
@@ -54,15 +67,19 @@ def main(words: list[str]) -> None:
   required = {'info': 1, 'curve': 1, 'encode': 2, 'decode': 2}
   if len(files) < required.get(command, len(files) + 1):
     raise InputError(
-      'python codec.py encode|decode --model=WORKDIR FILE ... FOLDER, '
+      'python codec.py encode|decode --model=WORKDIR FILE ... FOLDER (or '
+      '--prior=WORKDIR), '
       'python codec.py curve --model=WORKDIR FILE ... or '
       'python codec.py info FILE ...'
     )
   if command == 'info':
     print_info(files)
     return
+  if given.prior:
+    code_by_prior(given, command, files)
+    return
   if not given.model:
-    raise InputError('--model=WORKDIR is needed')
+    raise InputError('--model=WORKDIR or --prior=WORKDIR is needed')
   fields = {
     'S': given.S,
     'coefficient_bits': given.coefficient_bits,
@@ -87,8 +104,35 @@ def main(words: list[str]) -> None:
     draw_curve(model, files, folder, choices, metrics)
 
 
+def code_by_prior(
+  given: flags.FlagValues, command: str, files: list[str]
+) -> None:
+  """Encodes or decodes files by a prior over maps."""
+  if command == 'curve':
+    raise InputError('curve measures models: leave out --prior')
+  changed = [name for name in CHANGES if given[name].present]
+  if changed:
+    raise InputError(
+      f'--prior is of codes as the model was trained: leave out --{changed[0]}'
+    )
+  model = load(given.model) if given.model else None
+  prior = load_prior(given.prior, model=model)
+  act = encode_files_by_prior if command == 'encode' else decode_files
+  act(prior, files[:-1], files[-1])
+
+
 def define_flags() -> None:
   flags.DEFINE(Path(), 'model', None, 'Workdir or exported model.')
+  flags.DEFINE(
+    Path(),
+    'prior',
+    None,
+    'Workdir of a trained prior ar, by which to encode and decode instead; it '
+    'finds its model where that was in training, or at --model. A file is '
+    'decoded only with the same weights, version of JAX, program and kind of '
+    'device (CPU: model and vector instructions) that encoded it, since a '
+    'prior computes in floats; it is refused elsewhere.',
+  )
   atoms, bits = declared(Lasers, 'S'), declared(Lasers, 'coefficient_bits')
   flags.DEFINE(
     Numbers(atoms | None),

@@ -25,6 +25,7 @@ from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import protocol, rate_distortion
 from lasers_jax.experiment.codecs import AS_TRAINED, Choice
 from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.priors.model import TrainedPrior
 from lasers_jax.metrics.registry import Metrics
 from lasers_jax.report import comparison, rate_distortion_curve
 
@@ -39,12 +40,25 @@ def encode_files(
 ) -> None:
   """Writes the compressed file of each image into a folder; prints totals."""
   targets = _targets(files, folder, ENDING)
-  codec = model.encoder(choice)
+  _encode(targets, model.encoder(choice).encode)
+
+
+def encode_files_by_prior(
+  prior: TrainedPrior, files: list[str], folder: str
+) -> None:
+  """Writes the file of each image by a prior, as `encode_files` does."""
+  _encode(_targets(files, folder, ENDING), prior.compress)
+
+
+def _encode(
+  targets: dict[str, str], encode: Callable[[np.ndarray], bytes]
+) -> None:
+  """Writes what a function makes of images; prints totals."""
   sizes, pixels = [], []
 
   def act(file: str, target: str) -> None:
     image = read_picture(file)
-    data = codec.encode(image)
+    data = encode(image)
     with writing(target), written_whole(target) as output:
       output.write(data)
     sizes.append(len(data))
@@ -52,13 +66,19 @@ def encode_files(
 
   _each(targets, act)
   print(
-    f'{len(files)} images, {sum(sizes)} bytes, '
+    f'{len(targets)} images, {sum(sizes)} bytes, '
     f'{8 * sum(sizes) / sum(pixels):.4g} bits per pixel'
   )
 
 
-def decode_files(model: TrainedModel, files: list[str], folder: str) -> None:
-  """Writes the image of each compressed file into a folder, as PNG."""
+def decode_files(
+  model: TrainedModel | TrainedPrior, files: list[str], folder: str
+) -> None:
+  """Writes the image of each compressed file into a folder, as PNG.
+
+  Args:
+    model: what encoded them.
+  """
   targets = _targets(files, folder, '.png')
 
   def act(file: str, target: str) -> None:

@@ -17,7 +17,7 @@ from lasers_jax.codec.container import unpack
 from lasers_jax.codec.model import ModelCodec
 from lasers_jax.codec.state import State
 from lasers_jax.core import sharding
-from lasers_jax.core.images import check_images
+from lasers_jax.core.images import check_images, check_one
 from lasers_jax.decoders import DEFAULT, SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation.latents import measure_latents
@@ -164,9 +164,7 @@ class TrainedModel:
     Raises:
       InputError: the codec is not fitted yet: call `fit_codec` before.
     """
-    image = check_images(image, 'image')
-    if image.ndim != 3 or image.dtype != np.uint8:
-      raise InputError('compress takes one image uint8 [h, w, 3]')
+    image = check_one(image)
     codec = self._stored_codec(Choice(self.changes, context=context))
     return codec.encode(image)
 

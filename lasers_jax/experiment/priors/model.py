@@ -1,6 +1,8 @@
 """Trained priors: one value that draws, completes and measures images."""
 
 import dataclasses
+import functools
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lasers_jax import inference
+from lasers_jax.codec.coder import range_coder
+from lasers_jax.codec.container import HASH_BYTES
+from lasers_jax.codec.prior_codec import PriorCodec
+from lasers_jax.codec.prior_walk import PriorWalk
 from lasers_jax.core import ranges, sharding
-from lasers_jax.core.images import check_images
+from lasers_jax.core.images import check_images, check_one
 from lasers_jax.errors import InputError, unknown
 from lasers_jax.experiment import sections
 from lasers_jax.experiment.loading import load
@@ -20,6 +26,7 @@ from lasers_jax.experiment.priors import running, settings
 from lasers_jax.experiment.priors.labels import find_class
 from lasers_jax.experiment.priors.settings import PriorExperiment
 from lasers_jax.experiment.priors.views import View, prior_of, view_of
+from lasers_jax.priors.maps.autoregressive import Autoregressive
 from lasers_jax.priors.maps.base import DrawingSettings, Known, MapPrior
 from lasers_jax.training import workdir
 from lasers_jax.training.checkpoint import Checkpoints
@@ -179,6 +186,61 @@ class TrainedPrior:
     (height, width), side = self.view.sites, self.view.side
     cells = given.reshape(height, side // height, width, side // width)
     return np.asarray(cells.all(axis=(1, 3)))
+
+  def compress(self, image: Any) -> bytes:
+    """Returns the file of an image, as `codec.py encode --prior` writes it.
+
+    Its codes are coded by the probabilities that an `ar` prior gives them, and
+    without the class. `decompress` reads it on the same kind of machine.
+
+    Args:
+      image: uint8 [side, side, 3].
+
+    Raises:
+      InputError: the image has another size, or the prior is another one.
+    """
+    image, side = check_one(image), self.view.side
+    if image.shape[:2] != (side, side):
+      raise InputError(
+        f'the image has {image.shape[0]}x{image.shape[1]} pixels, and the '
+        f'prior is of {side}x{side}: crop or resize it before'
+      )
+    return self._codec.write(self.view.of(image[None])[0])
+
+  def decompress(self, data: bytes) -> np.ndarray:
+    """Returns the image of the bytes of a file: uint8 [side, side, 3].
+
+    Raises:
+      InputError: the file is damaged, of another prior, or was written where
+        the prior's numbers have other last bits.
+    """
+    return self.images(self._codec.read(data)[None])[0]
+
+  @functools.cached_property
+  def _codec(self) -> PriorCodec:
+    """Returns what writes and reads files.
+
+    Raises:
+      InputError: the prior gives no probabilities of codes without a class.
+    """
+    prior = self.prior
+    if not isinstance(prior, Autoregressive):
+      raise InputError(
+        f'{self.path} is a prior {self.name}, which gives codes no exact '
+        'probabilities: files need a prior ar'
+      )
+    if prior.classes and not prior.label_dropout:
+      raise InputError(
+        f'{self.path} was trained with prior.label_dropout=0, and codes are '
+        'coded without the class: train a prior with more of it'
+      )
+    range_coder()  # raises where none is installed, before programs compile
+    weights = f'{self.weights} {self.view.model.weights}'
+    return PriorCodec(
+      PriorWalk(prior, self.variables, self.mesh.local_devices[0]),
+      hashlib.sha256(weights.encode()).digest()[:HASH_BYTES],
+      self.view.side,
+    )
 
 
 def load_prior(
