@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 
@@ -50,3 +51,25 @@ def test_variables_of_git_do_not_name_another_checkout(monkeypatch):
   before = provenance.commit()
   monkeypatch.setenv('GIT_DIR', '/no/such')
   assert provenance.commit() == before
+
+
+def processor_of(monkeypatch, text):
+  def opened(*_, **__):
+    if text is None:
+      raise FileNotFoundError
+    return io.StringIO(text)
+
+  monkeypatch.setattr(provenance, 'open', opened, raising=False)
+  return provenance.processor()
+
+
+def test_a_processor_is_its_model_and_its_vectors(monkeypatch):
+  text = 'processor\t: 0\nmodel name\t: Epic\nmodel\t: 2\nflags\t: fpu avx2 sse'
+  found = processor_of(monkeypatch, f'{text}\n\nprocessor\t: 1\nmodel\t: 3\n')
+  assert found == 'Epic 2 (avx2 sse)'
+  # Of another version of the kernel.
+  assert processor_of(monkeypatch, f'{text} ibpb') == found
+  assert processor_of(monkeypatch, f'{text} avx512f') != found
+  arm = 'CPU implementer\t: 0x41\nFeatures\t: fp asimd crc32 sve\n'
+  assert processor_of(monkeypatch, arm) == '0x41 (asimd sve)'
+  assert processor_of(monkeypatch, None)

@@ -16,6 +16,7 @@ from lasers_jax.experiment import codec_files, loop
 from lasers_jax.experiment.priors import loop as prior_loop
 from lasers_jax.experiment.priors import running
 from lasers_jax.experiment.priors.model import load_prior
+from lasers_jax.priors.maps.masked import Masked
 from tests import tiny
 from tests.experiment.priors.conftest import config
 
@@ -48,6 +49,7 @@ def test_sparse_codes_come_back_at_the_bits_of_the_prior(prior):
   check(prior, tiny.images(2))
 
 
+@pytest.mark.slow
 def test_codes_of_a_codebook_do_too(pictures, tmp_path):
   model, path = str(tmp_path / 'vq'), str(tmp_path / 'prior')
   given = tiny.config(pictures, steps=2)
@@ -77,21 +79,15 @@ def test_files_of_other_kinds_are_refused(prior):
     prior.decompress(data[:-1])
 
 
-def test_a_prior_without_exact_bits_writes_no_files(model, tmp_path):
-  path = str(tmp_path / 'run')
-  prior_loop.train_prior(
-    config(steps=1, prior__name='masked'), str(model), path
-  )
-  with pytest.raises(
-    InputError, match='is a prior masked, which gives codes no'
-  ):
-    load_prior(path).compress(tiny.images(1)[0])
-
-
-def test_classes_without_dropout_write_no_files(prior):
-  module = prior.prior.clone(label_dropout=0.0)
+def test_priors_without_probabilities_of_codes_write_no_files(prior):
+  image = tiny.images(1)[0]
+  masked = Masked(sites=prior.prior.sites, layout=prior.prior.layout)
+  config = {'prior': {'name': 'masked'}}
+  with pytest.raises(InputError, match='is a prior masked, which gives codes'):
+    dataclasses.replace(prior, prior=masked, config=config).compress(image)
+  certain = prior.prior.clone(label_dropout=0.0)
   with pytest.raises(InputError, match='trained with prior.label_dropout=0'):
-    dataclasses.replace(prior, prior=module).compress(tiny.images(1)[0])
+    dataclasses.replace(prior, prior=certain).compress(image)
 
 
 def ran(*words, **env):
