@@ -1,4 +1,7 @@
-"""What a compiled program says of itself: collectives, cycles, memory."""
+"""What a compiled program says of itself: collectives, cycles, memory.
+
+A loop that is known to turn n times counts n times.
+"""
 
 import math
 import re
@@ -17,6 +20,13 @@ _COLLECTIVE = re.compile(
 )
 _ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\]')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_NO_CYCLES = 2**63 - 1  # of an operation that the compiler cannot estimate
+_BRANCHES = ('branch_computations', 'true_computation', 'false_computation')
+_CALLS = re.compile(
+  rf'({"|".join(_BRANCHES)}|calls|to_apply|condition|body)='
+  r'({[^}]*}|%[\w.\-]+)'
+)
+_TURNS = re.compile(r'"known_trip_count":{"n":"(\d+)"')
 
 
 class Collective(NamedTuple):
@@ -26,43 +36,104 @@ class Collective(NamedTuple):
     kind: one of `COLLECTIVES`.
     arrays: type and shape of each array that a device has afterwards.
     origin: the operation that it stems from.
+    times: how often it happens.
   """
 
   kind: str
   arrays: list[tuple[str, tuple[int, ...]]]
   origin: str
+  times: int = 1
 
   @property
   def bytes(self) -> int:
+    """Returns the size of the arrays, once."""
     return sum(_size(*array) for array in self.arrays)
 
 
 def collectives(hlo: str) -> list[Collective]:
-  """Returns the collectives of a compiled program; those of a loop once.
+  """Returns the collectives of a compiled program.
 
   Args:
     hlo: its text, as `Compiled.as_text` returns it.
   """
   found: dict[Any, Collective] = {}
-  scattered = None  # arrays that a fused reduce-scatter of TPUs leaves
-  for line in hlo.splitlines():
-    if not line.startswith(' '):
-      fused = re.match(r'%all-reduce-scatter\S* \(.*\) -> (.*) {', line)
-      scattered = _arrays(fused[1]) if fused else None
-    match = _COLLECTIVE.search(line)
-    if not match:
-      continue
-    kind, arrays = match[2], _arrays(match[1])
-    if scattered:
-      kind, arrays = 'reduce-scatter', scattered
-    elif match[3] and kind != 'all-reduce':
-      arrays = _result(arrays)
-    origin = re.search(r'op_name="([^"]*)"', line)
-    # What runs beside a computation stands there several times.
-    channel = re.search(r'channel_id=(\d+)', line)
-    key = (kind, channel[1]) if channel else len(found)
-    found.setdefault(key, Collective(kind, arrays, origin[1] if origin else ''))
+  computations = _computations(hlo)
+  runs = _runs(computations)
+  for name, (head, *lines) in computations.items():
+    # What a fused reduce-scatter of TPUs leaves.
+    fused = re.match(r'%all-reduce-scatter\S* \(.*\) -> (.*) {', head)
+    times, _ = runs.get(name, (1, False))
+    for line in lines:
+      one = _collective(line)
+      if not one:
+        continue
+      if fused:
+        one = one._replace(kind='reduce-scatter', arrays=_arrays(fused[1]))
+      # What runs beside a computation stands there several times.
+      channel = re.search(r'channel_id=(\d+)', line)
+      key = (one.kind, channel[1]) if channel else len(found)
+      known = found.get(key, one)
+      found[key] = known._replace(times=max(known.times, times))
   return list(found.values())
+
+
+def _collective(line: str) -> Collective | None:
+  match = _COLLECTIVE.search(line)
+  if not match:
+    return None
+  kind, arrays = match[2], _arrays(match[1])
+  if match[3] and kind != 'all-reduce':
+    arrays = _result(arrays)
+  origin = re.search(r'op_name="([^"]*)"', line)
+  return Collective(kind, arrays, origin[1] if origin else '')
+
+
+def _computations(hlo: str) -> dict[str, list[str]]:
+  """Returns the lines of each computation, its head first; 'ENTRY' is main."""
+  found: dict[str, list[str]] = {}
+  lines: list[str] = []
+  for line in hlo.splitlines():
+    if not line.startswith(' ') and line.rstrip().endswith('{'):
+      lines = found.setdefault(line.split()[0].removeprefix('%'), [])
+    lines.append(line)
+  return found
+
+
+def _runs(computations: dict[str, list[str]]) -> dict[str, tuple[int, bool]]:
+  """Returns how often computations run, and whether no branch decides it."""
+  found: dict[str, tuple[int, bool]] = {}
+
+  def visit(name: str, run: tuple[int, bool]) -> None:
+    if name in found and found[name] >= run:
+      return
+    found[name] = run
+    for line in computations.get(name, ()):
+      for kind, names in _CALLS.findall(line):
+        turns = _turns(line, computations) if kind == 'body' else 1
+        inside = turns * run[0], run[1] and kind not in _BRANCHES
+        for called in re.findall(r'%([\w.\-]+)', names):
+          visit(called, inside)
+
+  visit('ENTRY', (1, True))
+  return found
+
+
+def _turns(line: str, computations: dict[str, list[str]]) -> int:
+  """Returns how often a loop turns; 1 where nobody knows.
+
+  The compiler for TPUs does not say it, but its loops compare a counter that
+  starts at 0, as that of every scan, to a constant.
+  """
+  known = _TURNS.search(line)
+  if known:
+    return int(known[1])
+  condition = re.search(r'condition=%([\w.\-]+)', line)
+  text = '\n'.join(computations.get(condition[1], ())) if condition else ''
+  root = re.search(r'ROOT .* compare\(\S+, (%[\w.\-]+)\), direction=LT', text)
+  last = root and re.search(
+    rf'{re.escape(root[1])} = \S+ constant\((\d+)', text
+  )
+  return int(last[1]) if last else 1
 
 
 def _arrays(types: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -89,20 +160,21 @@ def _size(kind: str, shape: tuple[int, ...]) -> int:
 def estimated_cycles(hlo: str) -> tuple[int, int] | None:
   """Returns the cycles that the compiler for TPUs expects of a program.
 
-  They are those of the main computation, and those of all others together, as
-  of branches that are seldom taken. None where the compiler does not say.
+  They are those of what always runs, and those of all branches together, of
+  which many are seldom taken. None where the compiler does not say.
   """
-  main = others = 0
-  inside = False
-  for line in hlo.splitlines():
-    if not line.startswith(' ') and line.rstrip().endswith('{'):
-      inside = line.startswith('ENTRY')
-    match = _CYCLES.search(line)
-    if match and inside:
-      main += int(match[1])
-    elif match:
-      others += int(match[1])
-  return (main, others) if main else None
+  main = branches = 0
+  computations = _computations(hlo)
+  runs = _runs(computations)
+  for name, lines in computations.items():
+    times, always = runs.get(name, (1, False))
+    found = (int(x) for line in lines for x in _CYCLES.findall(line))
+    cycles = times * sum(x for x in found if x != _NO_CYCLES)
+    if always:
+      main += cycles
+    else:
+      branches += cycles
+  return (main, branches) if main else None
 
 
 class Memory(NamedTuple):

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from lasers_jax.core import machines, programs, sharding
+from lasers_jax.core.flops import count_flops
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import loop, settings
 from lasers_jax.training.objective import make_objective
@@ -37,10 +38,10 @@ class Estimate:
     total_bytes: all that is needed.
     memory: bytes that a program may use.
     too_large: why the compiler gave up; '' where it did not.
-    flops: operations of a step.
+    flops: operations of the products and convolutions of a step.
     seconds_at_peak: the time of a step if every operation ran at the peak.
     seconds_by_cycles: the time of a step that the compiler for TPUs expects.
-    seconds_of_branches: the same of what seldom runs, as a revival of atoms.
+    seconds_of_branches: the same of all branches, of which some seldom run.
     collectives: kind -> how many, and their bytes together.
     compile_seconds: of the processor.
     compile_bytes: the most that this process held so far.
@@ -106,13 +107,13 @@ class Task(NamedTuple):
     run: has the settings `mesh` and `batch_size`.
     check: raises InputError where a mesh does not suit.
     build: returns the functions of the run on a mesh.
-    lower: traces the step of these functions; its arguments may be shapes.
+    trace: traces the step of these functions; its arguments may be shapes.
   """
 
   run: Any
   check: Callable[[Mesh], None]
   build: Callable[[Mesh], loop.Program]
-  lower: Callable[[loop.Program, Mesh], jax.stages.Lowered]
+  trace: Callable[[loop.Program, Mesh], jax.stages.Traced]
 
 
 def of_model(config: Mapping[str, Any]) -> Task:
@@ -121,19 +122,19 @@ def of_model(config: Mapping[str, Any]) -> Task:
   objective, params = make_objective(experiment.model, experiment.loss)
   objective.check_weights(experiment.data.side)
 
-  def lower(program: loop.Program, mesh: Mesh) -> jax.stages.Lowered:
+  def trace(program: loop.Program, mesh: Mesh) -> jax.stages.Traced:
     everywhere = sharding.replicated(mesh)
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
       params,
     )
-    return loop.lower_step(experiment, mesh, program, shapes)
+    return loop.trace_step(experiment, mesh, program, shapes)
 
   return Task(
     experiment,
     lambda mesh: loop.check_sizes(experiment, mesh),
     lambda mesh: loop.build_program(experiment, objective, mesh),
-    lower,
+    trace,
   )
 
 
@@ -157,14 +158,17 @@ def arrange(task: Task, machine: machines.Machine) -> Mesh:
   return mesh
 
 
-def lower(task: Task, mesh: Mesh) -> jax.stages.Lowered:
+def trace(task: Task, mesh: Mesh) -> jax.stages.Traced:
   """Traces the step of a run for a mesh of devices that need not be there."""
-  return task.lower(task.build(mesh), mesh)
+  return task.trace(task.build(mesh), mesh)
 
 
 def _estimate(task: Task, machine: machines.Machine, mesh: Mesh) -> Estimate:
   """Compiles the step of a run for a machine, and reads what it needs."""
-  state = task.build(mesh).target
+  started = time.process_time()
+  state, traced = task.build(mesh).target, trace(task, mesh)
+  platform = mesh.devices.flat[0].platform
+  flops = count_flops(traced.jaxpr, platform) / mesh.size
   known = Estimate(
     machine=machine.name,
     device=machine.devices[0].device_kind,
@@ -176,21 +180,18 @@ def _estimate(task: Task, machine: machines.Machine, mesh: Mesh) -> Estimate:
     parameter_bytes=sharding.bytes_per_device(state.params),
     state_bytes=sharding.bytes_per_device(state),
     memory=machine.chip.memory,
+    flops=flops,
+    seconds_at_peak=machine.chip.flops and flops / machine.chip.flops,
   )
-  started = time.process_time()
   try:
-    compiled = lower(task, mesh).compile(dict(machine.options))
+    compiled = traced.lower().compile(dict(machine.options))
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return dataclasses.replace(known, too_large=_reason(error))
-  cost = compiled.cost_analysis()
-  flops = cost['flops'] if cost else _count_flops(task) / mesh.size
   return dataclasses.replace(
     known,
     **_read(compiled, machine.chip),
-    flops=flops,
-    seconds_at_peak=machine.chip.flops and flops / machine.chip.flops,
     compile_seconds=round(time.process_time() - started, 1),
     compile_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
   )
@@ -201,8 +202,8 @@ def _read(compiled: Any, chip: machines.Chip) -> dict[str, Any]:
   memory, text = programs.memory(compiled), compiled.as_text()
   count, size = collections.Counter(), collections.Counter()
   for one in programs.collectives(text):
-    count[one.kind] += 1
-    size[one.kind] += one.bytes
+    count[one.kind] += one.times
+    size[one.kind] += one.times * one.bytes
   fields = {
     'argument_bytes': memory.arguments,
     'temporary_bytes': memory.temporaries,
@@ -218,17 +219,6 @@ def _read(compiled: Any, chip: machines.Chip) -> dict[str, Any]:
     fields['seconds_by_cycles'] = cycles[0] / chip.clock
     fields['seconds_of_branches'] = cycles[1] / chip.clock
   return fields
-
-
-def _count_flops(task: Task) -> float:
-  """Returns the FLOPs of a step on all devices, as a CPU would compute it.
-
-  For compilers that do not count them.
-  """
-  mesh = sharding.make_mesh(1, devices=jax.devices('cpu'))
-  cost = lower(task, mesh).cost_analysis()
-  assert cost is not None  # on a CPU
-  return cost['flops']
 
 
 def _reason(error: Exception) -> str:

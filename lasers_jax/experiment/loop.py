@@ -108,8 +108,8 @@ def train_and_evaluate(
     if int(state.step) < experiment.steps:
       # Before the loop, where a request to stop is met at once: there is
       # nothing new to save.
-      lowered = lower_step(experiment, mesh, program, perceptual_params)
-      step = lowered.compile()
+      traced = trace_step(experiment, mesh, program, perceptual_params)
+      step = traced.lower().compile()
       stepping = Stepping(
         experiment,
         path,
@@ -191,12 +191,12 @@ def build_program(
   )
 
 
-def lower_step(
+def trace_step(
   experiment: settings.Experiment,
   mesh: Mesh,
   program: Program,
   perceptual_params: Any,
-) -> jax.stages.Lowered:
+) -> jax.stages.Traced:
   """Traces the step of a run; `perceptual_params` may be shapes."""
   side = experiment.data.side
   images = jax.ShapeDtypeStruct(
@@ -204,7 +204,7 @@ def lower_step(
     np.uint8,
     sharding=sharding.batch_sharding(mesh),
   )
-  return program.step.lower(program.target, images, perceptual_params)
+  return program.step.trace(program.target, images, perceptual_params)
 
 
 def check_sizes(experiment: settings.Experiment, mesh: Mesh) -> None:

@@ -9,7 +9,7 @@ import types
 import jax
 import pytest
 
-from lasers_jax.cli import train
+from lasers_jax.cli import dry_run as command
 from lasers_jax.core import machines, sharding
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import dry_run, loop, settings
@@ -89,7 +89,7 @@ def test_a_step_that_is_too_large_is_said_on_one_line(
   monkeypatch.setattr(machines, '_attached', lambda device: chip)
   file = tmp_path / 'found.json'
   with pytest.raises(InputError) as error:
-    train.estimate(config, ['here'], str(file))
+    command.estimate(lambda: dry_run.of_model(config), ['here'], str(file))
   (found,) = json.loads(file.read_text())
   size = f'{found["total_bytes"] / 2**20:.3g} MiB of 0.125 MiB a device'
   assert str(error.value) == (
@@ -111,7 +111,7 @@ def test_a_compiler_that_gives_up_is_quoted(monkeypatch, config):
     raise jax.errors.JaxRuntimeError(words)
 
   lowered = types.SimpleNamespace(compile=compile_nothing)
-  monkeypatch.setattr(dry_run, 'lower', lambda *given: lowered)
+  monkeypatch.setattr(jax.stages.Traced, 'lower', lambda traced: lowered)
   (found,) = dry_run.dry_run(config, ['here'])
   assert not found.fits
   assert estimates.failure(found).startswith(
@@ -135,7 +135,7 @@ machine = machines.describe('v5e:2x2')
 def compile(found):
   task = dry_run.of_model(found)
   mesh = dry_run.arrange(task, machine)
-  compiled = dry_run.lower(task, mesh).compile()
+  compiled = dry_run.trace(task, mesh).lower().compile()
   text = compiled.as_text()
   return {
     'collectives': [

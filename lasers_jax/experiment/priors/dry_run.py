@@ -46,7 +46,7 @@ def of_prior(
     first = jax.ShapeDtypeStruct((1, *shape), dtype)
     return build_program(run, prior, first, mesh)
 
-  def lower(program: loop.Program, mesh: Mesh) -> jax.stages.Lowered:
+  def trace(program: loop.Program, mesh: Mesh) -> jax.stages.Traced:
     rows = sharding.batch_sharding(mesh)
     batch = {
       'view': jax.ShapeDtypeStruct(
@@ -54,13 +54,13 @@ def of_prior(
       ),
       'label': jax.ShapeDtypeStruct((run.batch_size,), np.int32, sharding=rows),
     }
-    return program.step.lower(program.target, batch)
+    return program.step.trace(program.target, batch)
 
   return Task(
     run,
     lambda mesh: sharding.check_batch(run.batch_size, mesh, 'batch_size'),
     build,
-    lower,
+    trace,
   )
 
 
