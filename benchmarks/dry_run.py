@@ -4,7 +4,7 @@
   python benchmarks/dry_run.py 'cifar10:lasers v5e:4x4'   # rows by name
   python benchmarks/dry_run.py --list                     # what is missing
 
-Each row is one call of train.py --dry_run in a process of its own, and is kept
+Each row is one call of train.py or train_prior.py with --dry_run in a process of its own, and is kept
 as soon as it is done, with its command and commit; rows that are there are not
 made again: delete them from the file to have them made. Needs the compilers:
 pip install 'lasers_jax[tpu,cuda]'. Of 256 pixels, a row takes 5 to 12 minutes
@@ -37,7 +37,8 @@ MACHINES = {  # and the devices of each
 class Run(NamedTuple):
   """A config, its flags, the images of a device, and where it is compiled.
 
-  Without images of a device the batch is that of the config.
+  Without images of a device the batch is that of the config. A prior has a
+  model, with 1,000 classes.
   """
 
   config: str
@@ -45,8 +46,26 @@ class Run(NamedTuple):
   flags: tuple[str, ...] = ()
   fsdp: int = 1
   machines: tuple[str, ...] = tuple(MACHINES)
+  model: str = ''
+  remat: bool = False
 
 
+AR = Run(
+  'prior:ar+L',
+  flags=('--config.batch_size=256',),
+  machines=('h100:8', 'v5e:16x16'),
+  model='imagenet256:vq+gan',
+)
+FLOW = Run(
+  'prior:flow+XL',
+  flags=(
+    '--config.batch_size=1024',
+    '--config.view=quantized',
+    '--config.prior.patch=2',
+  ),
+  machines=('h100:8', 'v5e:16x16'),
+  model='imagenet256:kl+gan',
+)
 RUNS = (
   Run('cifar10:lasers', 32),
   Run('folder:lasers', 8, AT_256),
@@ -70,18 +89,26 @@ RUNS = (
       'none+swycc',
     )
   ),
+  AR,
+  AR._replace(fsdp=8, machines=('v5e:16x16',)),
+  FLOW._replace(fsdp=8, machines=('v5e:16x16',)),
+  FLOW._replace(fsdp=8, remat=True, machines=('v5e:16x16',)),
+  FLOW._replace(remat=True, machines=('h100:8',)),
 )
 
 
 def commands() -> dict[str, list[str]]:
-  """Returns the flags of each row by its name, the most wanted first."""
+  """Returns the command of each row by its name, the most wanted first."""
   found = {}
   for machine, devices in MACHINES.items():
     for run in RUNS:
       if machine not in run.machines:
         continue
       name = f'{run.config} {machine}'
-      words = [f'--config={run.config}', *run.flags]
+      program = 'train_prior.py' if run.model else 'train.py'
+      words = [program, f'--config={run.config}', *run.flags]
+      if run.model:
+        words += [f'--model={run.model}', '--classes=1000']
       if run.images:
         batch = run.images * devices
         words.append(f'--config.batch_size={batch}')
@@ -89,6 +116,9 @@ def commands() -> dict[str, list[str]]:
       if run.fsdp > 1:
         name += f' fsdp={run.fsdp}'
         words.append(f'--config.mesh.fsdp={run.fsdp}')
+      if run.remat:
+        name += ' remat'
+        words.append('--config.prior.remat=True')
       found[name] = [*words, f'--dry_run={machine}']
   return found
 
@@ -98,7 +128,7 @@ def compile_row(name: str, words: list[str]) -> dict | None:
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / 'row.json'
     done = subprocess.run(
-      [sys.executable, 'train.py', *words, f'--dry_run_file={path}'],
+      [sys.executable, *words, f'--dry_run_file={path}'],
       cwd=ROOT,
       capture_output=True,
       text=True,
@@ -108,7 +138,7 @@ def compile_row(name: str, words: list[str]) -> dict | None:
       print(done.stderr[-2000:], file=sys.stderr, flush=True)
       return None
     (estimate,) = json.loads(path.read_text())
-  command = f'python train.py {" ".join(words)}'
+  command = f'python {" ".join(words)}'
   return {
     'name': name,
     'command': command,
