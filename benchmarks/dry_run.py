@@ -4,11 +4,11 @@
   python benchmarks/dry_run.py 'cifar10:lasers v5e:4x4'   # rows by name
   python benchmarks/dry_run.py --list                     # what is missing
 
-Each row is one call of train.py or train_prior.py with --dry_run in a process of its own, and is kept
-as soon as it is done, with its command and commit; rows that are there are not
-made again: delete them from the file to have them made. Needs the compilers:
-pip install 'lasers_jax[tpu,cuda]'. Of 256 pixels, a row takes 5 to 12 minutes
-of one core and up to 13 GiB.
+Each row is one call of train.py or train_prior.py with --dry_run, in a process
+of its own, and is kept as soon as it is done, with its command and commit; rows
+that are there are not made again: delete them from the file to have them made.
+Needs the compilers: pip install 'lasers_jax[tpu,cuda]'. Of 256 pixels, a row
+takes 5 to 12 minutes of one core and up to 13 GiB.
 """
 
 import json

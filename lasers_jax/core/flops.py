@@ -60,7 +60,8 @@ def _of_equation(equation: Any, platform: str) -> int:
   if name == 'scan':
     times = given['length']
   elif name == 'shard_map':  # written for one device
-    times = math.prod(given['mesh'].shape[x] for x in given['manual_axes'])
+    axes = given['newly_manual_axes']
+    times = math.prod(given['mesh'].shape[x] for x in axes)
   return times * sum(inner)
 
 

@@ -130,6 +130,77 @@ ENTRY %main (p: f32[4]) -> f32[4] {
   assert programs.estimated_cycles(SYNCHRONOUS) is None
 
 
+# A loop of 4 turns, as the compiler for GPUs says, with one of 3, as that for
+# TPUs writes it, and a loop in a branch.
+LOOPS = """
+%inside (p: s32[]) -> pred[] {
+  %n.1 = s32[]{:T(128)} constant(3)
+  ROOT %lt.1 = pred[]{:T(512)} compare(%p, %n.1), direction=LT
+}
+
+%inner (p: f32[4]) -> f32[4] {
+  %r.1 = f32[4]{0} all-reduce(%p), channel_id=1
+  %a = f32[4] add(%p, %p), backend_config={"estimated_cycles":"10"}
+}
+
+%outside (p: s32[]) -> pred[] {
+  ROOT %call = pred[] fusion(%p), kind=kLoop, calls=%compare
+}
+
+%outer (p: f32[4]) -> f32[4] {
+  %w.1 = f32[4] while(%p), condition=%inside, body=%inner
+  %r.2 = f32[4]{0} all-reduce(%p), channel_id=2
+  %b = f32[4] add(%p, %p), backend_config={"estimated_cycles":"100"}
+}
+
+%seldom (p: f32[4]) -> f32[4] {
+  %w.2 = f32[4] while(%p), condition=%far, body=%rare
+  %c = f32[4] sort(%p), backend_config={"estimated_cycles":"\
+9223372036854775807"}
+}
+
+%far (p: s32[]) -> pred[] {
+  ROOT %ne = pred[] compare(%p, %n), direction=NE
+}
+
+%rare (p: f32[4]) -> f32[4] {
+  %d = f32[4] add(%p, %p), backend_config={"estimated_cycles":"7"}
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %w.3 = f32[4] while(%p), condition=%outside, body=%outer, \
+backend_config={"known_trip_count":{"n":"4"},"x":[]}
+  %if = f32[4] conditional(%p, %p), branch_computations={%seldom, %other}
+  %r.3 = f32[4]{0} all-reduce(%p), channel_id=3
+  %e = f32[4] add(%p, %p), backend_config={"estimated_cycles":"1000"}
+}
+"""
+
+
+def test_each_turn_of_a_loop_counts():
+  times = [x.times for x in programs.collectives(LOOPS)]
+  assert times == [12, 4, 1]
+  # Nobody knows when the loop of the branch ends, and what its sort takes.
+  assert programs.estimated_cycles(LOOPS) == (1000 + 400 + 120, 7)
+
+
+def test_turns_of_a_real_loop():
+  mesh = sharding.make_mesh(data=8)
+  x = jax.ShapeDtypeStruct(
+    (16, 16), jnp.float32, sharding=sharding.batch_sharding(mesh)
+  )
+
+  def f(x):
+    def turn(total, _):
+      return total + jnp.sum(jnp.sin(total * x)), None
+
+    return jax.lax.scan(turn, 0.0, length=5)[0]
+
+  text = jax.jit(f).lower(x).compile().as_text()
+  (found,) = programs.collectives(text)
+  assert (found.kind, found.times, found.bytes) == ('all-reduce', 5, 4)
+
+
 def test_what_is_changed_in_place_counts_once():
   sizes = types.SimpleNamespace(
     argument_size_in_bytes=100,

@@ -149,7 +149,17 @@ def compile(found):
 
 whole = config('cifar10:lasers', batch_size=48, evaluation__batch_size=48)
 split = tiny.config('nowhere', mesh__fsdp=2, network__channels=128)
-json.dump([compile(whole), compile(split)], sys.stdout)
+
+def turns(n):
+  x = jax.ShapeDtypeStruct((1024, 1024), jax.numpy.float32)
+  mesh = jax.sharding.Mesh(machine.devices[:1], 'x')
+  place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  f = lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, length=n)[0]
+  compiled = jax.jit(f, in_shardings=place).lower(x).compile()
+  return programs.estimated_cycles(compiled.as_text())[0]
+
+loops = turns(100), turns(200)
+json.dump([compile(whole), compile(split), loops], sys.stdout)
 """
 
 
@@ -171,7 +181,7 @@ def compiled():
 
 @pytest.mark.slow
 def test_the_step_for_tpus_gathers_nothing_large(compiled):
-  whole, _ = compiled
+  whole, *_ = compiled
   assert not whole['double']
   assert 0 < whole['bytes'] < whole['room']
   assert whole['cycles'] > 0
@@ -189,7 +199,7 @@ def test_the_step_for_tpus_gathers_nothing_large(compiled):
 
 @pytest.mark.slow
 def test_gradients_on_tpus_go_where_their_parameters_are(compiled):
-  _, split = compiled
+  _, split, _ = compiled
   kinds = {x[0] for x in split['collectives']}
   assert 'reduce-scatter' in kinds
   summed = [
@@ -201,3 +211,11 @@ def test_gradients_on_tpus_go_where_their_parameters_are(compiled):
   # A kernel of 3 × 3 × 128 × 128 is never summed whole.
   assert [3, 3, 128, 128] not in summed
   assert [2, 2, 128, 2, 2, 128] not in summed
+
+
+@pytest.mark.slow
+def test_cycles_on_tpus_grow_with_the_turns_of_a_loop(compiled):
+  *_, (once, twice) = compiled
+  # Of 100 products of 2 · 1024³, at 4 · 2 · 128² in a cycle.
+  assert twice - once > 100 * 2 * 1024**3 / (4 * 2 * 128**2)
+  assert twice == pytest.approx(2 * once, rel=0.02)
