@@ -30,7 +30,7 @@ SIZES = {
 def get_config(argument: str = 'ar') -> ConfigDict:
   name, _, size = argument.partition('+')
   width, layers, heads = SIZES[size or 'tiny']
-  steps = 4_000
+  steps, peak = 4_000, 1e-3 if name == 'flow' else 2e-3
   config = {
     'steps': steps,
     'batch_size': 64,
@@ -38,7 +38,7 @@ def get_config(argument: str = 'ar') -> ConfigDict:
     'prior': {'name': name, 'width': width, 'layers': layers, 'heads': heads},
     'optimizer': {
       'name': 'adamw',
-      'learning_rate': 1e-3 * math.sqrt(256 / width),
+      'learning_rate': peak * math.sqrt(256 / width),
       'warmup': steps // 20,
       'b2': 0.95,
       'weight_decay': 0.0 if name == 'flow' else 0.05,

@@ -10,6 +10,7 @@ import pytest
 
 from lasers_jax.bottlenecks import BOTTLENECKS
 from lasers_jax.experiment import settings
+from lasers_jax.experiment.priors import settings as prior_settings
 from lasers_jax.training.adversarial import make_adversary
 from lasers_jax.training.objective import make_objective
 from lasers_jax.training.optimizer import make_optimizer
@@ -25,7 +26,7 @@ AUTOENCODERS = ('ae', 'vae', 'beta_vae', 'wae', 'info_vae', 'rae')
 CONFIGS = sorted(
   path.stem
   for path in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')
-  if path.stem not in VECTORS
+  if path.stem not in (*VECTORS, 'prior')  # of a run of another kind
 )
 
 
@@ -138,3 +139,12 @@ def test_what_is_none_takes_an_integer():
   one.bottleneck.value_bits = 2  # as --config.bottleneck.value_bits=2 does
   assert one.to_dict()['bottleneck']['value_bits'] == 2
   assert other.to_dict()['bottleneck']['value_bits'] is None
+
+
+@pytest.mark.parametrize('name', ['ar', 'masked', 'flow'])
+@pytest.mark.parametrize('size', ['', '+small', '+XL'])
+def test_configs_of_priors_build(name, size):
+  config = get_config('prior', f'{name}{size}').to_dict()
+  run = prior_settings.from_config(config)
+  module = prior_settings.build_prior(run, sites=(8, 8), classes=10, D=16)
+  assert module.width == {'': 128, '+small': 256, '+XL': 1152}[size]

