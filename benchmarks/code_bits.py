@@ -11,7 +11,8 @@ images:
   position   a table for each plane and site
   context    the codec's context model of four neighbours (ideal lengths)
   ar         an autoregressive prior, without the class
-  ar_class   the same, given the class; log2(classes) / pixels more pays for it
+  ar_class   the same, given the class; ar_class_paid pays log2(classes) / pixels
+             for it
 
 The prior is trained in RUNS/NAME-ORDER and goes on where it stopped. Weights of
 tables and networks are not counted. Rows that the file has are kept.
@@ -109,10 +110,14 @@ def measure_row(path: str, words: Any) -> dict[str, Any]:
   }
   test = coded[splits.test]
   events = [coded[x]['view'] for x in (splits.train, splits.test)]
-  found = measure(prior.prior, prior.variables, test, prior.mesh, pixels)
-  seen = {
+  seen = {  # does it know them by heart?
     x: y[:2_000] for x, y in coded[splits.train].items()
-  }  # does it know them by heart?
+  }
+  found, known = (
+    measure(prior.prior, prior.variables, rows, prior.mesh, pixels)[0]
+    for rows in (test, seen)
+  )
+  bits = found['bits_per_pixel']
   source = model.open_split(splits.test)
   some = [source[i]['image'] for i in range(min(CONTEXT_IMAGES, len(source)))]
   results = storage.read_text(os.path.join(path, 'results.json'))
@@ -126,12 +131,10 @@ def measure_row(path: str, words: Any) -> dict[str, Any]:
     'position': table_bits(*events, by_site=True) / pixels,
     'context': context_bits(model, np.stack(some)) / pixels,
     'ar': found['unconditional'],
-    'ar_class': found['bits_per_pixel'],
-    'ar_class_paid': found['with_class'],
-    'planes': found['planes'],
-    'train': measure(prior.prior, prior.variables, seen, prior.mesh, pixels)[
-      'bits_per_pixel'
-    ],
+    'ar_class': bits['given_class']['mean'],
+    'ar_class_paid': bits['with_class'],
+    'by_plane': bits['by_plane'],
+    'seen': known['bits_per_pixel']['given_class']['mean'],
     'steps': prior.step,
     'prior': prior.weights,
   }
