@@ -11,8 +11,8 @@ images:
   position   a table for each plane and site
   context    the codec's context model of four neighbours (ideal lengths)
   ar         an autoregressive prior, without the class
-  ar_class   the same, given the class; ar_class_paid pays log2(classes) / pixels
-             for it
+  ar_class   the same, given the class; ar_class_paid has log2(classes) / pixels
+             more
 
 The prior is trained in RUNS/NAME-ORDER and goes on where it stopped. Weights of
 tables and networks are not counted. Rows that the file has are kept.

@@ -137,7 +137,9 @@ class Masked(TokenPrior):
       events = jnp.where((now & ~seen)[..., None], drawn, events)
       return (events, now), None
 
-    scan = nn.scan(step, variable_broadcast=('params', 'codebook'), length=steps)
+    scan = nn.scan(
+      step, variable_broadcast=('params', 'codebook'), length=steps
+    )
     (events, _), _ = scan(self, (events, seen), jnp.arange(steps))
     return events.reshape(len(keys), *self.sites, p)
 
