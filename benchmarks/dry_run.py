@@ -47,9 +47,10 @@ class Run(NamedTuple):
   fsdp: int = 1
   machines: tuple[str, ...] = tuple(MACHINES)
   model: str = ''
-  remat: bool = False
+  settings: tuple[str, ...] = ()  # of the prior
 
 
+BFLOAT16, REMAT = 'dtype=bfloat16', 'remat=True'
 AR = Run(
   'prior:ar+L',
   flags=('--config.batch_size=256',),
@@ -90,10 +91,13 @@ RUNS = (
     )
   ),
   AR,
-  AR._replace(fsdp=8, machines=('v5e:16x16',)),
   FLOW._replace(fsdp=8, machines=('v5e:16x16',)),
-  FLOW._replace(fsdp=8, remat=True, machines=('v5e:16x16',)),
-  FLOW._replace(remat=True, machines=('h100:8',)),
+  FLOW._replace(fsdp=8, settings=(REMAT,), machines=('v5e:16x16',)),
+  FLOW._replace(settings=(REMAT,), machines=('h100:8',)),
+  AR._replace(settings=(BFLOAT16,), machines=('h100:8',)),
+  AR._replace(fsdp=8, settings=(BFLOAT16,), machines=('v5e:16x16',)),
+  FLOW._replace(settings=(REMAT, BFLOAT16), machines=('h100:8',)),
+  FLOW._replace(fsdp=8, settings=(REMAT, BFLOAT16), machines=('v5e:16x16',)),
 )
 
 
@@ -116,9 +120,9 @@ def commands() -> dict[str, list[str]]:
       if run.fsdp > 1:
         name += f' fsdp={run.fsdp}'
         words.append(f'--config.mesh.fsdp={run.fsdp}')
-      if run.remat:
-        name += ' remat'
-        words.append('--config.prior.remat=True')
+      for setting in run.settings:
+        name += f' {setting}'
+        words.append(f'--config.prior.{setting}')
       found[name] = [*words, f'--dry_run={machine}']
   return found
 

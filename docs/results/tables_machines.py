@@ -36,6 +36,7 @@ def _of_prior(row: Row) -> Row:
   hours = steps * (seconds or at_peak) / 3600
   return {
     **_said(row),
+    'config': row['name'].replace(f' {row["machine"]}', ''),
     'share': seconds and f'{at_peak / seconds:.0%}',
     'hours': f'{"" if seconds else "> "}{hours:.1f}',
   }
@@ -51,8 +52,7 @@ def _said(row: Row) -> Row:
   return {
     **row,
     'config': row['name'].removeprefix(_RECIPES).split()[0]
-    + (f' fsdp={fsdp}' if fsdp > 1 else '')
-    + (' remat' if row['name'].endswith(' remat') else ''),
+    + (f' fsdp={fsdp}' if fsdp > 1 else ''),
     'images': row['batch_size'] // ways,
     'parts': f'{parts} {room}',
     'needed': f'{_gib(row["total_bytes"])} {room}',
