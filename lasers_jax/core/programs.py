@@ -21,10 +21,10 @@ _COLLECTIVE = re.compile(
 _ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\]')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _NO_CYCLES = 2**63 - 1  # of an operation that the compiler cannot estimate
-_BRANCHES = ('branch_computations', 'true_computation', 'false_computation')
+_LOOPS = ('body', 'condition')
 _CALLS = re.compile(
-  rf'({"|".join(_BRANCHES)}|calls|to_apply|condition|body)='
-  r'({[^}]*}|%[\w.\-]+)'
+  rf'({"|".join(_LOOPS)}|calls|to_apply|branch_computations|'
+  r'true_computation|false_computation)=({[^}]*}|%[\w.\-]+)'
 )
 _TURNS = re.compile(r'"known_trip_count":{"n":"(\d+)"')
 
@@ -100,7 +100,11 @@ def _computations(hlo: str) -> dict[str, list[str]]:
 
 
 def _runs(computations: dict[str, list[str]]) -> dict[str, tuple[int, bool]]:
-  """Returns how often computations run, and whether no branch decides it."""
+  """Returns how often computations run, and if they are of the main program.
+
+  Those are its loops, but no branch, and not what runs beside it. The cycles of
+  a fusion stand where it is called.
+  """
   found: dict[str, tuple[int, bool]] = {}
 
   def visit(name: str, run: tuple[int, bool]) -> None:
@@ -110,7 +114,7 @@ def _runs(computations: dict[str, list[str]]) -> dict[str, tuple[int, bool]]:
     for line in computations.get(name, ()):
       for kind, names in _CALLS.findall(line):
         turns = _turns(line, computations) if kind == 'body' else 1
-        inside = turns * run[0], run[1] and kind not in _BRANCHES
+        inside = turns * run[0], run[1] and kind in _LOOPS
         for called in re.findall(r'%([\w.\-]+)', names):
           visit(called, inside)
 
@@ -160,21 +164,22 @@ def _size(kind: str, shape: tuple[int, ...]) -> int:
 def estimated_cycles(hlo: str) -> tuple[int, int] | None:
   """Returns the cycles that the compiler for TPUs expects of a program.
 
-  They are those of what always runs, and those of all branches together, of
-  which many are seldom taken. None where the compiler does not say.
+  They are those of the main computation with its loops, and those of all others
+  together, as of branches that are seldom taken. None where the compiler does
+  not say.
   """
-  main = branches = 0
+  main = others = 0
   computations = _computations(hlo)
   runs = _runs(computations)
   for name, lines in computations.items():
-    times, always = runs.get(name, (1, False))
+    times, inside = runs.get(name, (1, False))
     found = (int(x) for line in lines for x in _CYCLES.findall(line))
     cycles = times * sum(x for x in found if x != _NO_CYCLES)
-    if always:
+    if inside:
       main += cycles
     else:
-      branches += cycles
-  return (main, branches) if main else None
+      others += cycles
+  return (main, others) if main else None
 
 
 class Memory(NamedTuple):

@@ -41,7 +41,7 @@ class Estimate:
     flops: operations of the products and convolutions of a step.
     seconds_at_peak: the time of a step if every operation ran at the peak.
     seconds_by_cycles: the time of a step that the compiler for TPUs expects.
-    seconds_of_branches: the same of all branches, of which some seldom run.
+    seconds_of_branches: the same of what seldom runs, as a revival of atoms.
     collectives: kind -> how many, and their bytes together.
     compile_seconds: of the processor.
     compile_bytes: the most that this process held so far.
