@@ -26,6 +26,7 @@ NAMES = {
   'config',
   'evaluate',
   'load',
+  'load_prior',
   'priors',
   'train',
 }

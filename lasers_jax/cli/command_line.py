@@ -34,7 +34,9 @@ class _Refused(Exception):
 class _Config(flags.ArgumentParser):
   """Reads FILE or FILE:ARGUMENT; `with_defaults` fills in the rest."""
 
-  def __init__(self, with_defaults: Callable[..., dict]):
+  def __init__(
+    self, with_defaults: Callable[..., dict] = settings.with_defaults
+  ):
     self._with_defaults = with_defaults
 
   def parse(self, text: str) -> ConfigDict:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from importlib import metadata
 
+from lasers_jax.core import storage
+
 # Of /proc/cpuinfo: what says the model, and how flags of vectors begin.
 _CPU = 'model name', 'cpu family', 'model', 'CPU implementer', 'CPU part'
 _VECTORS = 'sse', 'ssse', 'avx', 'amx', 'fma', 'f16c', 'asimd', 'sve'
@@ -63,8 +65,8 @@ def versions(commit: str | None) -> dict[str, str]:
 def processor() -> str:
   """Returns the model of the CPU, and its instructions for vectors."""
   try:
-    with open('/proc/cpuinfo', encoding='utf-8') as file:
-      lines = file.read().partition('\n\n')[0].splitlines()
+    text = storage.read_text('/proc/cpuinfo')
+    lines = text.partition('\n\n')[0].splitlines()
   except OSError:  # of Linux alone
     return f'{platform.machine()} {platform.processor()}'.strip()
   pairs = (line.partition(':') for line in lines)

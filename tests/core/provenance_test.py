@@ -1,4 +1,3 @@
-import io
 import os
 import subprocess
 
@@ -54,12 +53,12 @@ def test_variables_of_git_do_not_name_another_checkout(monkeypatch):
 
 
 def processor_of(monkeypatch, text):
-  def opened(*_, **__):
+  def read(_):
     if text is None:
       raise FileNotFoundError
-    return io.StringIO(text)
+    return text
 
-  monkeypatch.setattr(provenance, 'open', opened, raising=False)
+  monkeypatch.setattr(provenance.storage, 'read_text', read)
   return provenance.processor()
 
 

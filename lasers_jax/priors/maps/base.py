@@ -120,14 +120,17 @@ class MapPrior(nn.Module):
     """
     raise NotImplementedError
 
-  def initialize(self, view: np.ndarray, quantized: np.ndarray) -> None:
+  def initialize(
+    self, view: np.ndarray, quantized: np.ndarray | None = None
+  ) -> None:
     """Learns statistics of some of the training view; writes `codebook`.
 
     Computed on the host in float64, so not to be traced.
 
     Args:
       view: [n, H, W, ...].
-      quantized: float32 [n, H, W, D], what the decoder receives of it.
+      quantized: float32 [n, H, W, D], what the decoder receives of it; for
+        priors of codes.
     """
     raise NotImplementedError
 

@@ -139,7 +139,9 @@ class Flow(MapPrior):
     """Returns the way from latents to noise."""
     return Straight(self.shift)
 
-  def initialize(self, view: np.ndarray, quantized: np.ndarray) -> None:
+  def initialize(
+    self, view: np.ndarray, quantized: np.ndarray | None = None
+  ) -> None:
     """Learns to normalise from latents [n, H, W, D]; writes `codebook`."""
     del quantized
     mean, covariance = moments(np.asarray(view).reshape(-1, self.D))

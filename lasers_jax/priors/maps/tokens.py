@@ -201,7 +201,9 @@ class TokenPrior(MapPrior):
     grid = jnp.indices(self.sites, dtype=jnp.int32)
     return grid.reshape(1, 2, -1).transpose(0, 2, 1)
 
-  def initialize(self, view: np.ndarray, quantized: np.ndarray) -> None:
+  def initialize(
+    self, view: np.ndarray, quantized: np.ndarray | None = None
+  ) -> None:
     """Learns what each event means for the decoder; writes `codebook`.
 
     The mean of what the decoder receives where an event is, over sites, in
@@ -211,6 +213,7 @@ class TokenPrior(MapPrior):
       view: events [n, H, W, P].
       quantized: float32 [n, H, W, D].
     """
+    assert quantized is not None
     vectors = quantized.reshape(-1, self.D).astype(np.float64)
     vectors -= vectors.mean(axis=0)
     vectors /= max(np.sqrt(np.mean(vectors**2)), 1e-12)

@@ -56,8 +56,8 @@ def test_files_are_written_beside_the_prior(prior, row, run):
   for title in 'Draws by class', 'Bits by site', 'Half an image completed':
     assert title in page
   for kind in 'classes', 'guidance', 'nearest', 'bits', 'completions':
-    picture = np.asarray(Image.open(folder / f'ar-{kind}.png'))
-    assert picture.std() > 0
+    with Image.open(folder / f'ar-{kind}.png') as picture:
+      assert np.asarray(picture).std() > 0
 
 
 def test_settings_of_drawing_name_the_files(prior):
@@ -90,7 +90,8 @@ def test_completions_of_files(prior, tmp_path):
   output = tmp_path / 'out.png'
   classes = ['cats', 'dogs']
   generate.complete_files(prior, files, 'top', classes, 0, str(output))
-  assert Image.open(output).size[0] > 2 * tiny.SIDE
+  with Image.open(output) as figure:
+    assert figure.size[0] > 2 * tiny.SIDE
   with pytest.raises(InputError, match='1 classes for 2 images'):
     generate.complete_files(prior, files, 'top', ['cats'], 0, str(output))
   (tmp_path / 'bad.png').write_bytes(b'no')
