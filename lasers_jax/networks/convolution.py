@@ -1,9 +1,9 @@
 """Forms of a convolution by direction, shape and platform.
 
-Forwards, and in its gradient of the input, XLA:CPU runs a convolution of stride
-1 at the speed of a matrix product. Its gradient of the kernel is slower than a
-product with the windows of the narrower side, and products run at their full
-speed if the narrower factor is the one that is read across the rows.
+Forwards, XLA:CPU runs a convolution at the speed of a matrix product. Its
+gradient of the kernel is slow: a product that reads its wide factor, the
+windows of the input, across the rows. Here both gradients are products with the
+windows of the output's gradient, read along the rows.
 """
 
 import functools
@@ -19,33 +19,27 @@ _MAX_WINDOWS = 2**26
 DIMENSIONS = 'NHWC', 'HWIO', 'NHWC'
 
 
-def by_platform(
-  default: Callable, cpu: Callable, gradients: Callable
-) -> Callable:
-  """Returns `default`, a function of (x, kernel), with other forms on a CPU.
+def with_gradient(act: Callable, cpu: Callable) -> Callable:
+  """Returns `act`, a function of (x, kernel), whose gradients have two forms.
 
-  There it is `cpu`, and `gradients` of (x, kernel, gradient) returns those of x
-  and of the kernel. The result is differentiable in reverse mode alone.
+  On a CPU they are those of `cpu`, the same function in another form. The
+  result is differentiable in reverse mode alone.
   """
+
+  def gradients(form: Callable) -> Callable:
+    return lambda x, kernel, gradient: jax.vjp(form, x, kernel)[1](gradient)
 
   @jax.custom_vjp
   def run(x, kernel):
-    if cpu is default:
-      return default(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+    return act(x, kernel)
 
   def back(inputs, gradient):
     return lax.platform_dependent(
-      *inputs, gradient, cpu=gradients, default=gradients_of(default)
+      *inputs, gradient, cpu=gradients(cpu), default=gradients(act)
     )
 
-  run.defvjp(lambda *inputs: (run(*inputs), inputs), back)
+  run.defvjp(lambda *inputs: (act(*inputs), inputs), back)
   return run
-
-
-def gradients_of(act: Callable) -> Callable:
-  """Returns the function of (x, kernel, gradient) that differentiates `act`."""
-  return lambda x, kernel, gradient: jax.vjp(act, x, kernel)[1](gradient)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -73,12 +67,12 @@ def _forwards(x, kernel, padding):
 
 
 def _backwards(padding, inputs, gradient):
-  x, kernel = inputs
-  k, _, c, o = kernel.shape
-  plain = gradients_of(functools.partial(_convolve, padding=padding))
-  # The narrower side has the smaller windows.
-  form, side = (_by_windows_of_x, x) if c < o else (_by_windows, gradient)
-  if not windows_fit(k * k * side.nbytes):
+  def plain(x, kernel, gradient):
+    _, back = jax.vjp(functools.partial(_convolve, padding=padding), x, kernel)
+    return back(gradient)
+
+  form = _form_on_a_cpu(*inputs, gradient)
+  if form is None:
     return plain(*inputs, gradient)
   return lax.platform_dependent(
     *inputs,
@@ -91,9 +85,13 @@ def _backwards(padding, inputs, gradient):
 convolve.defvjp(_forwards, _backwards)
 
 
-def windows_fit(size: int) -> bool:
-  """Returns whether windows of so many bytes may be made."""
-  return size <= _MAX_WINDOWS
+def _form_on_a_cpu(x, kernel, gradient) -> Callable | None:
+  """Returns the fastest form of the gradients; None stands for XLA's own."""
+  k, _, c, o = kernel.shape
+  # The narrower side has the smaller windows. As x is the factor that a product
+  # reads across the rows, its windows pay only if they are less than half.
+  form, side = (_by_windows_of_x, x) if o > 2 * c else (_by_windows, gradient)
+  return form if k * k * side.nbytes <= _MAX_WINDOWS else None
 
 
 def _by_windows(x, kernel, gradient, padding):
@@ -102,7 +100,7 @@ def _by_windows(x, kernel, gradient, padding):
   windows = _windows(gradient, k, k - 1 - padding)
   # Seen from the input, the kernel is turned around.
   turned = kernel[::-1, ::-1].swapaxes(2, 3).reshape(k * k * o, c)
-  of_kernel = product_over_sites(x, windows)
+  of_kernel = _product_over_sites(x, windows)
   of_kernel = of_kernel.reshape(c, k, k, o)[:, ::-1, ::-1]
   return windows @ turned, of_kernel.transpose(1, 2, 0, 3)
 
@@ -111,19 +109,16 @@ def _by_windows_of_x(x, kernel, gradient, padding):
   """Returns the gradients of x and of the kernel by windows of `x`."""
   _, back = jax.vjp(lambda x: _convolve(x, kernel, padding), x)
   windows = _windows(x, kernel.shape[0], padding)
-  of_kernel = product_over_sites(windows, gradient).reshape(kernel.shape)
+  of_kernel = _product_over_sites(windows, gradient).reshape(kernel.shape)
   return *back(gradient), of_kernel
 
 
-def product_over_sites(a: jax.Array, b: jax.Array) -> jax.Array:
+def _product_over_sites(a, b):
   """Sums outer products over the sites: [..., C], [..., O] -> [C, O].
 
-  With the sites in one dimension XLA reads them where they lie. With several,
-  it transposes `a` first, element by element.
+  With the sites in one dimension XLA reads `a` where it lies. With several, it
+  transposes `a` first, element by element.
   """
-  if a.shape[-1] > b.shape[-1]:  # the first factor is read across the rows
-    # Without the barrier XLA turns the product around again.
-    return lax.optimization_barrier(product_over_sites(b, a)).T
   a, b = (sites.reshape(-1, sites.shape[-1]) for sites in (a, b))
   return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 

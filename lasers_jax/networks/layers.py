@@ -1,12 +1,11 @@
 """Layers that halve or double the side: 4x4 convolutions of stride 2.
 
-XLA:CPU is slow at the gradients of strided convolutions and at transposed ones,
-and takes other forms of them. Backwards they are products with windows, or,
-where the windows are too large, blocks: grouped into 2x2 blocks (space to
-depth), a 4x4 convolution of stride 2 is a 2x2 convolution of stride 1 over four
-times as many channels, with the same weights; the transposed one is a 2x2
-convolution to four times as many channels and then depth to space. On TPUs the
-blocks cost twice as much as the strides, by their compiler's count of cycles.
+XLA:CPU is slow at the gradients of strided convolutions, and takes another form
+of them. Grouped into 2x2 blocks (space to depth), a 4x4 convolution of stride 2
+is a 2x2 convolution of stride 1 over four times as many channels, with the same
+weights; the transposed one is a 2x2 convolution to four times as many channels
+and then depth to space. On TPUs the blocks cost twice as much as the strides,
+by their compiler's count of cycles.
 """
 
 import jax
@@ -18,11 +17,8 @@ from jax import lax
 from lasers_jax.errors import InputError
 from lasers_jax.networks.convolution import (
   DIMENSIONS,
-  by_platform,
   convolve,
-  gradients_of,
-  product_over_sites,
-  windows_fit,
+  with_gradient,
 )
 
 # Variance 1/fan_in, zero biases. A third of it, PyTorch's rule, trains slower:
@@ -31,9 +27,6 @@ kernel_init = nn.initializers.lecun_uniform()
 zeros = nn.initializers.zeros
 # In a transposed 4x4 convolution a pixel is the sum of only 2x2 taps.
 up_kernel_init = nn.initializers.variance_scaling(4.0, 'fan_in', 'uniform')
-
-# A transposed convolution to fewer channels than this is one of dilated input.
-_NARROW = 16
 
 
 def space_to_depth(x: jax.Array, f: int = 2) -> jax.Array:
@@ -62,35 +55,13 @@ def down_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
   `kernel` is [4, 4, C, O]; the same numbers as a strided cross-correlation.
   """
-  if windows_fit(4 * x.nbytes):
-    gradients = _down_gradients
-  else:
-    gradients = gradients_of(_down_by_blocks)
-  return by_platform(_down_strided, _down_strided, gradients)(x, kernel)
+  return with_gradient(_down_strided, _down_by_blocks)(x, kernel)
 
 
 def _down_strided(x, kernel):
   return lax.conv_general_dilated(
     x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=DIMENSIONS
   )
-
-
-def _down_gradients(x, kernel, gradient):
-  """Returns the gradients of x and of the kernel by windows of x."""
-  of_x = _up_on_a_cpu(gradient, kernel.swapaxes(2, 3))
-  of_kernel = product_over_sites(_windows(x), gradient)
-  return of_x, of_kernel.reshape(kernel.shape)
-
-
-def _windows(x):
-  """Joins the 4x4 window of each site: [B, 2H, 2W, C] -> [B, H, W, 16C]."""
-  b, h, w, c = x.shape
-  pairs = _padded(x).reshape(b, h + 2, w // 2 + 1, 2 * c)
-  rows = jnp.concatenate([pairs[:, :, :-1], pairs[:, :, 1:]], axis=-1)
-  rows = rows.reshape(b, h // 2 + 1, 2, w // 2, 4 * c)
-  upper, lower = rows[:, :-1], rows[:, 1:]
-  corners = [upper[:, :, 0], upper[:, :, 1], lower[:, :, 0], lower[:, :, 1]]
-  return jnp.concatenate(corners, axis=-1)
 
 
 def _down_by_blocks(x, kernel):
@@ -108,12 +79,7 @@ def up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   x[m, n] @ kernel[i, j] to the pixel (2m + i - 1, 2n + j - 1), as in
   torch.nn.ConvTranspose2d.
   """
-  # A window of the result for each site of x.
-  if windows_fit(16 * x.size * kernel.shape[-1] // x.shape[-1] * x.itemsize):
-    gradients = _up_gradients
-  else:
-    gradients = gradients_of(_up_by_blocks)
-  return by_platform(_up_dilated, _up_on_a_cpu, gradients)(x, kernel)
+  return with_gradient(_up_dilated, _up_by_blocks)(x, kernel)
 
 
 def _up_dilated(x, kernel):
@@ -125,35 +91,6 @@ def _up_dilated(x, kernel):
     lhs_dilation=(2, 2),
     dimension_numbers=DIMENSIONS,
   )
-
-
-def _up_on_a_cpu(x, kernel):
-  """Computes `up_conv` in the form that is the faster one on a CPU."""
-  narrow = kernel.shape[-1] < _NARROW
-  return _up_dilated(x, kernel) if narrow else _up_by_phases(x, kernel)
-
-
-def _up_by_phases(x, kernel):
-  """Computes even and odd rows and columns each by a 2x2 convolution."""
-  sides = {0: (0, 1), 1: (1, 0)}  # where zeros stand
-
-  def phase(i, j):
-    taps = kernel[i::2, j::2][::-1, ::-1]
-    return lax.conv_general_dilated(
-      x, taps, (1, 1), [sides[i], sides[j]], dimension_numbers=DIMENSIONS
-    )
-
-  phases = [phase(i, j) for i in (1, 0) for j in (1, 0)]
-  return depth_to_space(jnp.concatenate(phases, axis=-1))
-
-
-def _up_gradients(x, kernel, gradient):
-  """Returns the gradients of x and of the kernel by windows of `gradient`."""
-  c, o = kernel.shape[2:]
-  windows = _windows(gradient)
-  of_x = windows @ kernel.swapaxes(2, 3).reshape(16 * o, c)
-  of_kernel = product_over_sites(windows, x).reshape(4, 4, o, c)
-  return of_x, of_kernel.swapaxes(2, 3)
 
 
 def _up_by_blocks(x, kernel):
