@@ -70,6 +70,8 @@ def test_a_result_file_states_its_protocol(path):
   if isinstance(results, dict) and 'rows' in results:
     if 'transcribed' in results:
       assert re.search(r'recorded on 20\d\d-\d\d-\d\d', results['transcribed'])
+    elif 'command' in results:  # of `benchmarks/record.py`: all rows alike
+      assert 'commit ' in results['versions']['lasers_jax']
     else:
       assert all(row['commit'] and row['command'] for row in results['rows'])
     assert results['protocol']
