@@ -27,6 +27,7 @@ at 40 % of the peak on H100, without waiting for images or other devices.
   vq+gan      h100:8     21.9 of 59.3 GiB       108 ms a step       6.0 hours
   lasers+gan  v5e:16x16   3.6 of 15.8 GiB        70 ms a step       1.0 hours
   lasers+gan  h100:8     24.3 of 59.3 GiB       107 ms a step       1.5 hours
+  kl+gan      v5e:16x16   3.8 of 15.8 GiB        84 ms a step       4.7 hours
   kl+gan      h100:8     28.1 of 59.3 GiB       214 ms a step        12 hours
   ibq+gan     h100:8     37.0 of 59.3 GiB       192 ms a step        88 hours
   none+gan    h100:8     35.9 of 59.3 GiB       126 ms a step        35 hours
