@@ -205,6 +205,22 @@ TABLES = {
     ),
     single,
   ),
+  'code-bits': Table(
+    'code-bits',
+    (
+      Column('model', 'model', code),
+      Column('order', 'order'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+      Column('fixed', 'fixed', 'g'),
+      Column('table', 'table', '.4f'),
+      Column('position', 'position', '.4f'),
+      Column('context', 'context', '.4f'),
+      Column('ar', 'ar', '.4f'),
+      Column('given the class', 'ar_class', '.4f'),
+      Column('paid', 'ar_class_paid', '.4f'),
+      Column('seen', 'seen', '.4f'),
+    ),
+  ),
   'sparse-codes': Table(
     'sparse-codes',
     (
