@@ -105,7 +105,9 @@ def measure_row(path: str, words: Any) -> dict[str, Any]:
   prior = train(path, words, run)
   splits, pixels = model.experiment.data, model.experiment.data.side**2
   coded = {
-    split: latents.code_split(prior.view, split, run, mirrored)
+    split: latents.code_split(
+      prior.view, model.open_split(split), run, mirrored
+    )
     for split, mirrored in ((splits.train, splits.flip), (splits.test, False))
   }
   test = coded[splits.test]

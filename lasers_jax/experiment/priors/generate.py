@@ -4,13 +4,13 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from lasers_jax import data
+from lasers_jax import data, inference
 from lasers_jax.core import provenance
 from lasers_jax.core.images import save_png
 from lasers_jax.core.storage import as_json, check_folder, write_text
@@ -103,7 +103,7 @@ def measure(
   subject = generate.prepare(model, features, None)
   labels = prior.balanced_labels(n)
   logging.info('drawing %d images', n)
-  prior.draw(labels[:1], seed)  # compiles
+  prior.draw(labels[: inference.BATCH], seed)  # compiles
   started = time.perf_counter()
   views = prior.draw(labels, seed)
   seconds = (time.perf_counter() - started) / n
@@ -118,7 +118,8 @@ def measure(
   again_features = generation.features_of(
     subject.real.extractor, again, model.mesh
   )
-  test = latents.code_split(prior.view, data.test, prior.path, mirrored=False)
+  source = model.open_split(data.test)
+  test = latents.code_split(prior.view, source, prior.path, mirrored=False)
   test['label'] = labels_for(test['label'], prior.names, data.test)
   measured, bits = measuring.measure(
     prior.prior, prior.variables, test, prior.mesh, pixels
@@ -150,15 +151,22 @@ def measure(
       'real': (held_out.features, test['label']),
       'reconstructions': (again_features, test['label']),
     }
-    row['class_accuracy'] = {
-      name: conditional.class_accuracy(
-        classifier.classes_of(subject.real.extractor, own),
-        asked,
-        len(prior.names),
-      )
-      for name, (own, asked) in sets.items()
-    }
+    row['class_accuracy'] = _accuracies(sets, subject, len(prior.names))
   return row, Found(images, subject, test, bits)
+
+
+def _accuracies(
+  sets: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  subject: generate.Subject,
+  classes: int,
+) -> dict[str, Any]:
+  """Returns the class accuracy of features and the classes asked for."""
+  return {
+    name: conditional.class_accuracy(
+      classifier.classes_of(subject.real.extractor, own), asked, classes
+    )
+    for name, (own, asked) in sets.items()
+  }
 
 
 def describe(prior: TrainedPrior, n: int, seed: int) -> dict[str, Any]:
@@ -229,7 +237,7 @@ def pictures(
     'classes': prior_figures.by_class(each, names),
     'nearest': prior_figures.beside_nearest(shown, train[nearest]),
   }
-  if prior.names:
+  if prior.names and prior.prior.label_dropout:
     labels = prior.balanced_labels(EACH)
     draws = [
       prior.images(prior.with_drawing(guidance=g).draw(labels, seed))

@@ -6,6 +6,8 @@ import numpy as np
 
 from lasers_jax.errors import InputError, nearest
 
+CLASSES = 'classes'  # the key of their names, beside the fingerprints of data
+
 
 def classes_of(
   labels: np.ndarray, names: Sequence[str] | None

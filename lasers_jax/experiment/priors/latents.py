@@ -35,7 +35,7 @@ def local(model: TrainedModel) -> TrainedModel:
 
 
 def code_split(
-  view: View, split: str, workdir: str, mirrored: bool
+  view: View, source: data.Source, workdir: str, mirrored: bool
 ) -> dict[str, np.ndarray]:
   """Returns the view and the labels of the images of a split.
 
@@ -45,7 +45,7 @@ def code_split(
 
   Args:
     view: of a model on this process's devices; see `local`.
-    split: its name in the model's data.
+    source: of the images.
     workdir: of the prior.
     mirrored: whether the mirror image of each image is coded, too. It is a row
       of its own, since the code of a mirror image is not the mirrored code.
@@ -55,9 +55,8 @@ def code_split(
     float32, and `label` int32 [n], -1 without one.
 
   Raises:
-    InputError: the images cannot be opened, or the files are of other codes.
+    InputError: the files are damaged, or of other codes.
   """
-  source = view.model.open_split(split)
   folder = os.path.join(workdir, FOLDER, _name(view, source, mirrored))
   storage.make_folder(folder)
   files = [
@@ -67,13 +66,13 @@ def code_split(
   known = set(storage.names(folder))
   missing = [x for x in files if os.path.basename(x) not in known]
   if missing:
-    logging.info('%s: coding %d images', split, len(source))
+    logging.info('%s: coding %d images', source.split, len(source))
   for file in missing[jax.process_index() :: jax.process_count()]:
     start = files.index(file) * IMAGES
     numbers = range(start, min(start + IMAGES, len(source)))
     write_arrays(file, _code(view, source, numbers, mirrored))
   if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(f'codes of {split}')
+    multihost_utils.sync_global_devices(f'codes of {source.split}')
   found = [_read(file) for file in files]
   if not missing:
     _compare(view, source, found[0], mirrored, folder)

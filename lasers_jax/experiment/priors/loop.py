@@ -21,7 +21,7 @@ from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.loop import Program, log_summary
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors import measuring, running, settings
-from lasers_jax.experiment.priors.labels import classes_of, labels_for
+from lasers_jax.experiment.priors.labels import CLASSES, classes_of, labels_for
 from lasers_jax.experiment.priors.latents import (
   CodedBatches,
   code_split,
@@ -164,10 +164,11 @@ def open_data(
   """Codes the images that the prior is trained on and validated with."""
   view, splits = view_of(model, experiment), model.experiment.data
   source = model.open_split(splits.train)
+  held_out = model.open_split(splits.validation)
   seed, size = experiment.seed, experiment.batch_size
   batches: Batches
   if experiment.cache == 'disk':
-    rows = code_split(view, splits.train, path, splits.flip)
+    rows = code_split(view, source, path, splits.flip)
     rows['label'], names = classes_of(rows['label'], source.classes)
     spread = np.linspace(0, len(rows['view']) - 1, FITTED_TO).astype(int)
     first = rows['view'][np.unique(spread)]
@@ -180,12 +181,18 @@ def open_data(
     _, names = classes_of(labels, source.classes)
     batches = CodedBatches(view, pipeline)
     first = batches.batch(0)['view']
-  held_out = code_split(view, splits.validation, path, mirrored=False)
-  held_out = {x: y[: experiment.validation_images] for x, y in held_out.items()}
-  held_out['label'] = labels_for(held_out['label'], names, splits.validation)
-  # The names are kept with the images, for draws that need no data.
-  fingerprints = {**splits.fingerprints(path), 'classes': {'names': names}}
-  return Data(view, batches, first, held_out, names, fingerprints)
+  coded = code_split(view, held_out, path, mirrored=False)
+  validation = {x: y[: experiment.validation_images] for x, y in coded.items()}
+  validation['label'] = labels_for(
+    validation['label'], names, splits.validation
+  )
+  fingerprints = {
+    splits.train: source.fingerprint,
+    splits.validation: held_out.fingerprint,
+    # For draws that need no data.
+    CLASSES: {'names': names},
+  }
+  return Data(view, batches, first, validation, names, fingerprints)
 
 
 def build_program(

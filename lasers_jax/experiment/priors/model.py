@@ -23,7 +23,7 @@ from lasers_jax.experiment import sections
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors import running, settings
-from lasers_jax.experiment.priors.labels import find_class
+from lasers_jax.experiment.priors.labels import CLASSES, find_class
 from lasers_jax.experiment.priors.settings import PriorExperiment
 from lasers_jax.experiment.priors.views import View, prior_of, view_of
 from lasers_jax.priors.maps.autoregressive import Autoregressive
@@ -33,8 +33,6 @@ from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.prior_step import prior_state_shapes
 from lasers_jax.training.state import evaluation_variables
-
-NAMES = 'classes'  # the key of a config with the names of the classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,7 +264,7 @@ def load_prior(
   model = model or load(stage_one.path)
   check_model(model, stage_one.weights, path)
   view = view_of(model, experiment)
-  known = workdir.load_fingerprints(path).get(NAMES, {})
+  known = workdir.load_fingerprints(path).get(CLASSES, {})
   names = known.get('names', [])
   prior = prior_of(experiment, view, len(names))
   variables, step = _restore(experiment, prior, view, path, checkpoint, model)

@@ -79,7 +79,6 @@ _SECTIONS = {
   'stage_one': StageOne,
 }
 _CHOICES = {'view': VIEWS, 'order': ORDERS, 'cache': CACHES}
-_BUILT = 'kind', 'fields'
 
 
 def from_config(config: Mapping[str, Any]) -> PriorExperiment:
