@@ -133,6 +133,11 @@ def define_flags() -> None:
     'device (CPU: model and vector instructions) that encoded it, since a '
     'prior computes in floats; it is refused elsewhere.',
   )
+  _define_changes()
+
+
+def _define_changes() -> None:
+  """Defines what an encoder may change of a trained model, and the rest."""
   atoms, bits = declared(Lasers, 'S'), declared(Lasers, 'coefficient_bits')
   flags.DEFINE(
     Numbers(atoms | None),

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import jax
@@ -17,6 +17,7 @@ from lasers_jax.core import sharding, storage
 from lasers_jax.core.arrays import read_arrays, write_arrays
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.priors.labels import labels_for
 from lasers_jax.experiment.priors.views import View
 
 FOLDER = 'latents'
@@ -166,8 +167,10 @@ def _compare(
 class CodedBatches:
   """Batches of the training images of a model, coded when they are due."""
 
-  def __init__(self, view: View, pipeline: data.TrainPipeline):
-    self._view, self._pipeline = view, pipeline
+  def __init__(
+    self, view: View, pipeline: data.TrainPipeline, names: Sequence[str]
+  ):
+    self._view, self._pipeline, self._names = view, pipeline, names
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
     """Returns this process's rows of the batch at `step`: `view`, `label`."""
@@ -178,4 +181,5 @@ class CodedBatches:
     return map(self._coded, self._pipeline.iterate(start_step))
 
   def _coded(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {'view': self._view.of(batch['image']), 'label': batch['label']}
+    labels = labels_for(batch['label'], self._names, 'train')
+    return {'view': self._view.of(batch['image']), 'label': labels}

@@ -179,7 +179,7 @@ def open_data(
     pipeline = splits.train_pipeline(size, seed, path)
     labels = np.array([source[i]['label'] for i in range(len(source))])
     _, names = classes_of(labels, source.classes)
-    batches = CodedBatches(view, pipeline)
+    batches = CodedBatches(view, pipeline, names)
     first = batches.batch(0)['view']
   coded = code_split(view, held_out, path, mirrored=False)
   validation = {x: y[: experiment.validation_images] for x, y in coded.items()}
