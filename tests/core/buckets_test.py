@@ -81,6 +81,16 @@ def test_any_part_of_a_file_can_be_read(root):
       assert opened.read() == data
 
 
+@pytest.mark.parametrize('end', [b'\r', b'\n', b'\r\n', b'\n\r', b'\n--', b''])
+def test_any_bytes_come_back(root, end):
+  """Also where an upload ends with what might end one of its parts."""
+  file = os.path.join(root, f'{end.hex()}.bin')
+  for content in end, b'a' + end, end + b'a' + end:
+    with storage.written_whole(file) as writer:
+      writer.write(content)
+    assert storage.read_bytes(file) == content
+
+
 @pytest.mark.parametrize('name', ['ä b', 'a+b&c=d', '%25 100%', "it's", 'a#'])
 def test_names_come_back(root, name):
   file = os.path.join(root, name)
