@@ -10,7 +10,7 @@ The argument names the prior and, after a plus sign, its size:
 
 Sizes (width x layers) are tiny 128 x 4, small 256 x 6, S 384 x 12, B 768 x 12,
 L 1024 x 24 and XL 1152 x 28, as in flow+S. The optimizer's settings are those
-that published recipes share; see docs/priors.md.
+that published recipes share; see docs/map_priors.md.
 """
 
 import math
