@@ -30,21 +30,20 @@ def measure(
     `bits_per_site`. For latents: `loss`, the mean loss. And the bits of each
     event, [n, H, W, P], or None.
   """
+  each = running.measure(prior, variables, rows, mesh)
   if prior.EXACT is None:
-    each = running.losses(prior, variables, rows, mesh)
     return {'loss': float(each.mean()), 'images': len(each)}, None
-  bits = running.bits(prior, variables, rows, mesh)
   found = {
-    'bits_per_pixel': bits_per_pixel(bits, pixels, prior.classes, prior.EXACT),
-    'bits_per_site': float(bits.sum(axis=3, dtype=np.float64).mean()),
-    'images': len(bits),
+    'bits_per_pixel': bits_per_pixel(each, pixels, prior.classes, prior.EXACT),
+    'bits_per_site': float(each.sum(axis=3, dtype=np.float64).mean()),
+    'images': len(each),
   }
   if prior.classes:
-    none = {**rows, 'label': np.full(len(bits), prior.classes)}
-    plain = running.bits(prior, variables, none, mesh)
+    none = {**rows, 'label': np.full(len(each), prior.classes)}
+    plain = running.measure(prior, variables, none, mesh)
     plain = bits_per_pixel(plain, pixels, 0, prior.EXACT)
     found['unconditional'] = plain['given_class']['mean']
-  return found, bits
+  return found, each
 
 
 def scalars(found: Mapping[str, Any]) -> dict[str, float]:

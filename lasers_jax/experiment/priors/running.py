@@ -47,9 +47,7 @@ def draw(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _draw(prior, mesh, drawing, variables, seed, batch) -> Array:
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(
-    jax.random.key(seed), batch['index']
-  )
+  keys = _keys(seed, batch['index'])
   known = None
   if 'known_view' in batch:
     known = Known(as_view(batch['known_view']), batch['known_sites'])
@@ -59,7 +57,7 @@ def _draw(prior, mesh, drawing, variables, seed, batch) -> Array:
   return jax.lax.with_sharding_constraint(view, replicated(mesh))
 
 
-def bits(
+def measure(
   prior: MapPrior,
   variables: Any,
   rows: Mapping[str, np.ndarray],
@@ -68,62 +66,43 @@ def bits(
 ) -> np.ndarray:
   """Returns the bits of each event, or what bounds them: [n, H, W, P].
 
-  Args:
-    rows: `view` [n, H, W, P] and `label` [n].
-    seed: of a bound that is estimated by draws.
-  """
-  return _each(_bits, prior, variables, rows, mesh, seed)
-
-
-def losses(
-  prior: MapPrior,
-  variables: Any,
-  rows: Mapping[str, np.ndarray],
-  mesh: Mesh,
-  seed: int = 0,
-) -> np.ndarray:
-  """Returns the loss of each row without dropout: [n].
+  Of a prior without bits, the loss of each row without dropout: [n].
 
   Args:
-    seed: of the random numbers of the loss.
+    rows: `view` [n, H, W, ...] and `label` [n].
+    seed: of the random numbers of a bound or a loss; those of row i are a
+      function of it and i alone.
   """
-  return _each(_losses, prior, variables, rows, mesh, seed)
-
-
-def _each(act, prior, variables, rows, mesh, seed) -> np.ndarray:
-  given = {'view': rows['view'], 'label': rows['label'].astype(np.int32)}
+  given = {
+    'view': rows['view'],
+    'label': rows['label'].astype(np.int32),
+    'index': np.arange(len(rows['view']), dtype=np.int32),
+  }
   found = []
-  for number, (batch, count) in enumerate(_batches(given, mesh)):
-    key = jax.random.fold_in(jax.random.key(seed), number)
-    value = act(prior, mesh, variables, put_batch(batch, mesh), key)
+  for batch, count in _batches(given, mesh):
+    value = _measure(prior, mesh, variables, seed, put_batch(batch, mesh))
     found.append(np.asarray(value)[:count])
   return np.concatenate(found)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _bits(prior, mesh, variables, batch, key) -> Array:
-  found = prior.apply(
-    variables,
-    as_view(batch['view']),
-    batch['label'],
-    method='bits',
-    rngs={'prior': key},
-  )
+def _measure(prior, mesh, variables, seed, batch) -> Array:
+  def one(view, label, key):
+    """A batch of one, so that its random numbers are of this key alone."""
+    rows, rngs = (view[None], label[None]), {'prior': key}
+    if prior.EXACT is None:
+      losses, _ = prior.apply(variables, *rows, train=False, rngs=rngs)
+      return losses[0].astype(jnp.float32)
+    return prior.apply(variables, *rows, method='bits', rngs=rngs)[0]
+
+  keys = _keys(seed, batch['index'])
+  found = jax.vmap(one)(as_view(batch['view']), batch['label'], keys)
   return jax.lax.with_sharding_constraint(found, replicated(mesh))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _losses(prior, mesh, variables, batch, key) -> Array:
-  found, _ = prior.apply(
-    variables,
-    as_view(batch['view']),
-    batch['label'],
-    train=False,
-    rngs={'prior': key},
-  )
-  return jax.lax.with_sharding_constraint(
-    found.astype(jnp.float32), replicated(mesh)
-  )
+def _keys(seed: Array, indices: Array) -> Array:
+  """Returns the key of each image."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
 
 
 def _batches(arrays: Mapping[str, Any], mesh: Mesh):

@@ -35,7 +35,7 @@ def check(prior, images):
   views = prior.view.of(images)
   none = np.full(len(views), prior.prior.classes)
   rows = {'view': views, 'label': none}
-  bits = running.bits(prior.prior, prior.variables, rows, prior.mesh)
+  bits = running.measure(prior.prior, prior.variables, rows, prior.mesh)
   expected = prior.images(views)
   for i, image in enumerate(images):
     data = prior.compress(image)
