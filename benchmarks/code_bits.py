@@ -116,7 +116,7 @@ def measure_row(path: str, words: Any) -> dict[str, Any]:
     x: y[:2_000] for x, y in coded[splits.train].items()
   }
   found, known = (
-    measure(prior.prior, prior.variables, rows, prior.mesh, pixels)[0]
+    measure(prior.prior, prior.variables, rows, prior.mesh, pixels)
     for rows in (test, seen)
   )
   bits = found['bits_per_pixel']

@@ -31,9 +31,13 @@ FIGURES = {
   ),
   'bits': (
     'Bits by site',
-    'What the prior pays for the code of each site of real images.',
+    'What the prior pays for the code of each site of real images; of a bound '
+    'that is sampled, the mean over samples.',
   ),
-  'unmasking': ('An image as it is drawn', 'Grey sites are still unknown.'),
+  'unmasking': (
+    'An image as it is drawn',
+    'Step by step, from left to right; grey sites are still masked.',
+  ),
   'completions': (
     'Half an image completed',
     'The sites of the given half are known; the others are drawn.',

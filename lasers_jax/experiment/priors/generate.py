@@ -19,10 +19,11 @@ from lasers_jax.evaluation import conditional, generation
 from lasers_jax.evaluation.generation import ImageSet
 from lasers_jax.experiment import generate
 from lasers_jax.experiment.codec_files import read_picture
-from lasers_jax.experiment.priors import latents, measuring
-from lasers_jax.experiment.priors.labels import labels_for
+from lasers_jax.experiment.priors import latents, measuring, running
+from lasers_jax.experiment.priors.labels import labels_for, shown_classes
 from lasers_jax.experiment.priors.model import TrainedPrior
 from lasers_jax.metrics import classifier
+from lasers_jax.priors.maps.masked import Masked
 from lasers_jax.report import prior_figures
 from lasers_jax.training.metric_lines import read_metrics
 
@@ -30,6 +31,7 @@ FOLDER = 'samples'
 EACH = 8  # draws of a class in a picture
 STRENGTHS = 1.0, 1.5, 3.0, 6.0  # of guidance in a picture
 ROWS = 4  # completions of an image
+BOUNDS = 64  # samples of a bound of bits, of which a picture has the mean
 
 
 # The pixels of a square image that are given, of rows and columns in [0, 1).
@@ -48,13 +50,11 @@ class Found(NamedTuple):
     images: drawn, uint8 [n, h, w, 3].
     subject: of the model.
     test: `view` and `label` of the test split.
-    bits: of its events, [m, H, W, P]; None without any.
   """
 
   images: np.ndarray
   subject: generate.Subject
   test: dict[str, np.ndarray]
-  bits: np.ndarray | None
 
 
 def sample_prior(
@@ -121,7 +121,7 @@ def measure(
   source = model.open_split(data.test)
   test = latents.code_split(prior.view, source, prior.path, mirrored=False)
   test['label'] = labels_for(test['label'], prior.names, data.test)
-  measured, bits = measuring.measure(
+  measured = measuring.measure(
     prior.prior, prior.variables, test, prior.mesh, pixels
   )
   row = {
@@ -152,7 +152,7 @@ def measure(
       'reconstructions': (again_features, test['label']),
     }
     row['class_accuracy'] = _accuracies(sets, subject, len(prior.names))
-  return row, Found(images, subject, test, bits)
+  return row, Found(images, subject, test)
 
 
 def _accuracies(
@@ -228,13 +228,14 @@ def pictures(
   prior: TrainedPrior, found: Found, seed: int
 ) -> dict[str, np.ndarray]:
   """Draws the pictures of a report, by the keys of prior_document.FIGURES."""
-  names = list(prior.names) or ['draws']
-  each = [found.images[i :: len(names)][:EACH] for i in range(len(names))]
+  names, count = list(prior.names) or ['draws'], len(found.images)
+  classes = [i for i in shown_classes(names) if i < count]
+  each = [found.images[i :: len(names)][:EACH] for i in classes]
   shown = found.images[:EACH]
   train = found.subject.real.train.images
   _, nearest = generation.nearest_images(shown, train)
   figures = {
-    'classes': prior_figures.by_class(each, names),
+    'classes': prior_figures.by_class(each, [names[i] for i in classes]),
     'nearest': prior_figures.beside_nearest(shown, train[nearest]),
   }
   if prior.names and prior.prior.label_dropout:
@@ -245,14 +246,42 @@ def pictures(
     ]
     figures['guidance'] = prior_figures.by_guidance(draws, STRENGTHS)
   real = found.subject.real.held_out.images[:EACH]
-  if found.bits is not None:
-    of_sites = found.bits[:EACH].sum(axis=-1)
-    figures['bits'] = prior_figures.bits_of_sites(real, of_sites)
+  if prior.prior.EXACT is not None:
+    bits = bits_of_sites(prior, found.test)
+    figures['bits'] = prior_figures.bits_of_sites(real, bits)
+  if isinstance(prior.prior, Masked):
+    figures['unmasking'] = unmask(prior, seed)
   if prior.can_complete:
     figures['completions'] = complete(
       prior, real, 'left', found.test['label'][:EACH], seed
     )
   return figures
+
+
+def bits_of_sites(
+  prior: TrainedPrior, test: Mapping[str, np.ndarray]
+) -> np.ndarray:
+  """Returns the bits of the sites of a few images: [n, H, W].
+
+  A sample of a bound has bits of some of the sites alone: of these, the mean.
+  """
+  rows = {name: x[:EACH] for name, x in test.items()}
+  samples = [
+    running.measure(prior.prior, prior.variables, rows, prior.mesh, i)
+    for i in range(1 if prior.prior.EXACT else BOUNDS)
+  ]
+  return np.mean(samples, axis=0).sum(axis=-1)
+
+
+def unmask(prior: TrainedPrior, seed: int) -> np.ndarray:
+  """Draws a figure of an image as its sites are drawn, a few at a time."""
+  label = prior.balanced_labels(1)[0]
+  views, seen = running.draw_steps(
+    prior.prior, prior.variables, label, prior.drawing, seed
+  )
+  steps = np.unique(np.linspace(0, len(views) - 1, EACH).round().astype(int))
+  images = prior.images(views[steps])
+  return prior_figures.unmasking(images, seen[steps], (steps + 1).tolist())
 
 
 def complete(

@@ -7,6 +7,7 @@ import numpy as np
 from lasers_jax.errors import InputError, nearest
 
 CLASSES = 'classes'  # the key of their names, beside the fingerprints of data
+SHOWN = 16  # classes of a picture, at most
 
 
 def classes_of(
@@ -47,6 +48,15 @@ def labels_for(
       f'prior knows the {count} classes of the training images'
     )
   return np.where(labels < 0, count, labels)
+
+
+def shown_classes(names: Sequence[str]) -> list[int]:
+  """Returns the numbers of the classes that a picture has room for.
+
+  They are evenly spread. Without classes it is 0, which is "no class".
+  """
+  numbers = np.linspace(0, max(len(names) - 1, 0), SHOWN)
+  return np.unique(numbers.astype(int)).tolist()
 
 
 def find_class(word: str, names: Sequence[str]) -> int:

@@ -21,7 +21,12 @@ from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.loop import Program, log_summary
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors import measuring, running, settings
-from lasers_jax.experiment.priors.labels import CLASSES, classes_of, labels_for
+from lasers_jax.experiment.priors.labels import (
+  CLASSES,
+  classes_of,
+  labels_for,
+  shown_classes,
+)
 from lasers_jax.experiment.priors.latents import (
   CodedBatches,
   code_split,
@@ -235,7 +240,7 @@ def validate(
   """
   started, step = time.time(), int(state.step)
   variables = evaluation_variables(state)
-  results, _ = measuring.measure(
+  results = measuring.measure(
     work.prior,
     variables,
     work.data.validation,
@@ -260,10 +265,11 @@ def validate(
 def write_draws(
   work: Work, variables: Any, step: int, monitor: Monitor
 ) -> None:
-  """Writes images drawn for each class to a file and the log."""
+  """Writes images drawn for classes to a file and the log."""
   prior, experiment = work.prior, work.experiment
   each, names = experiment.evaluation.pictures, work.data.names
-  labels = np.repeat(np.arange(max(len(names), 1)), each)
+  shown = shown_classes(names)
+  labels = np.repeat(shown, each)
   views = running.draw(
     prior, variables, labels, experiment.drawing, experiment.seed, work.mesh
   )
@@ -271,7 +277,7 @@ def write_draws(
   if jax.process_index():
     return
   rows = [images[i : i + each] for i in range(0, len(images), each)]
-  figure = grids.grid(rows, names or None)
+  figure = grids.grid(rows, [names[i] for i in shown] if names else None)
   folder = os.path.join(work.path, 'pictures')
   make_folder(folder)
   save_png(os.path.join(folder, f'{step}.png'), figure)

@@ -17,7 +17,7 @@ def measure(
   rows: Mapping[str, np.ndarray],
   mesh: Mesh,
   pixels: int,
-) -> tuple[dict[str, Any], np.ndarray | None]:
+) -> dict[str, Any]:
   """Measures a prior on rows of a view.
 
   Args:
@@ -27,12 +27,11 @@ def measure(
   Returns:
     For codes: `bits_per_pixel` (see `conditional.bits_per_pixel`);
     `unconditional`, the mean without the class, where there are any; and
-    `bits_per_site`. For latents: `loss`, the mean loss. And the bits of each
-    event, [n, H, W, P], or None.
+    `bits_per_site`. For latents: `loss`, the mean loss.
   """
   each = running.measure(prior, variables, rows, mesh)
   if prior.EXACT is None:
-    return {'loss': float(each.mean()), 'images': len(each)}, None
+    return {'loss': float(each.mean()), 'images': len(each)}
   found = {
     'bits_per_pixel': bits_per_pixel(each, pixels, prior.classes, prior.EXACT),
     'bits_per_site': float(each.sum(axis=3, dtype=np.float64).mean()),
@@ -43,7 +42,7 @@ def measure(
     plain = running.measure(prior, variables, none, mesh)
     plain = bits_per_pixel(plain, pixels, 0, prior.EXACT)
     found['unconditional'] = plain['given_class']['mean']
-  return found, each
+  return found
 
 
 def scalars(found: Mapping[str, Any]) -> dict[str, float]:

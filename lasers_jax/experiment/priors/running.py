@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from lasers_jax.core.sharding import put_batch, replicated
 from lasers_jax.inference import batches_of
 from lasers_jax.priors.maps.base import DrawingSettings, Known, MapPrior
+from lasers_jax.priors.maps.masked import Masked, MaskedDrawing
 from lasers_jax.training.prior_step import as_view
 
 
@@ -55,6 +56,28 @@ def _draw(prior, mesh, drawing, variables, seed, batch) -> Array:
     variables, keys, batch['label'], drawing, known, method='draw'
   )
   return jax.lax.with_sharding_constraint(view, replicated(mesh))
+
+
+def draw_steps(
+  prior: Masked, variables: Any, label: int, drawing: MaskedDrawing, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws as `draw` draws its first view, and shows each of n steps.
+
+  Returns:
+    views [n, H, W, P], and the sites that were drawn by then: bool [n, H, W];
+    see `Masked.draw_steps`.
+  """
+  labels = np.full(1, label, np.int32)
+  views, seen = jax.device_get(
+    _draw_steps(prior, drawing, variables, seed, labels)
+  )
+  return views[:, 0], seen[:, 0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw_steps(prior, drawing, variables, seed, labels):
+  keys = _keys(seed, jnp.zeros(1, jnp.int32))
+  return prior.apply(variables, keys, labels, drawing, method='draw_steps')
 
 
 def measure(

@@ -114,6 +114,22 @@ class Masked(TokenPrior):
 
     Sites that are known are seen from the first step on.
     """
+    return self.draw_steps(keys, labels, drawing, known)[0][-1]
+
+  def draw_steps(
+    self,
+    keys: Array,
+    labels: Array,
+    drawing: MaskedDrawing,
+    known: Known | None = None,
+  ) -> tuple[Array, Array]:
+    """Draws as `draw` does, and returns what each of n steps had drawn.
+
+    Returns:
+      events: int32 [n, B, H, W, P]. Sites that are still masked after a step
+        have what it drew for them, and another one draws anew.
+      seen: bool [n, B, H, W], False where a site is still masked.
+    """
     (t, p), (events, seen) = self.shape, self.given(known, len(keys))
     steps = min(drawing.steps, t)
     unknown = jnp.sum(~seen, axis=1)
@@ -134,14 +150,16 @@ class Masked(TokenPrior):
         order = nats - noise * _gumbel(choose.fold(step_keys, p), t)
       order = jnp.where(seen, -jnp.inf, order)
       now = _first(order, t - masked_after(i + 1, steps, unknown))
-      events = jnp.where((now & ~seen)[..., None], drawn, events)
-      return (events, now), None
+      # Of masked sites, only what the step draws is of any meaning.
+      events = jnp.where(seen[..., None], events, drawn)
+      return (events, now), (events, now)
 
     scan = nn.scan(
       step, variable_broadcast=('params', 'codebook'), length=steps
     )
-    (events, _), _ = scan(self, (events, seen), jnp.arange(steps))
-    return events.reshape(len(keys), *self.sites, p)
+    _, (events, seen) = scan(self, (events, seen), jnp.arange(steps))
+    shape = steps, len(keys), *self.sites
+    return events.reshape(*shape, p), seen.reshape(shape)
 
   def _draw_sites(self, keys, labels, guidance, carry, drawing):
     """Events [B, T, P] of all sites, and -ln p of each site [B, T]."""

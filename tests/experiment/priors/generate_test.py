@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import types
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.priors import generate
 from lasers_jax.experiment.priors.model import load_prior
 from lasers_jax.metrics import classifier
-from lasers_jax.report import generation_table
+from lasers_jax.priors.maps.masked import Masked, MaskedDrawing
+from lasers_jax.report import generation_table, prior_figures
+from lasers_jax.training import prior_step
 from tests import tiny
 
 N = 12
@@ -55,9 +60,50 @@ def test_files_are_written_beside_the_prior(prior, row, run):
   page = (folder / 'ar.html').read_text()
   for title in 'Draws by class', 'Bits by site', 'Half an image completed':
     assert title in page
-  for kind in 'classes', 'guidance', 'nearest', 'bits', 'completions':
-    with Image.open(folder / f'ar-{kind}.png') as picture:
+  kinds = 'classes', 'guidance', 'nearest', 'bits', 'completions'
+  pictures = {x.name for x in folder.glob('*.png')}
+  assert pictures == {f'ar-{kind}.png' for kind in kinds}
+  for name in pictures:
+    with Image.open(folder / name) as picture:
       assert np.asarray(picture).std() > 0
+
+
+def test_a_masked_prior_shows_an_image_as_it_is_drawn(prior, monkeypatch):
+  monkeypatch.setattr(generate, 'complete', lambda *_: None)
+  monkeypatch.setattr(generate, 'BOUNDS', 16)
+  fields = {x: getattr(prior.prior, x) for x in ('sites', 'layout', 'D')}
+  model = Masked(classes=2, width=16, layers=1, heads=2, **fields)
+  model = model.clone(label_dropout=0.0)
+  images = tiny.images(8)
+  views = prior.view.of(images)
+  initial = jax.jit(prior_step._initial, static_argnums=0)
+  masked = dataclasses.replace(
+    prior,
+    prior=model,
+    variables=initial(model, views[:1], 0),
+    mesh=sharding.make_mesh(devices=jax.devices()[:1]),
+    drawing=MaskedDrawing(steps=12),
+  )
+  real = types.SimpleNamespace(images=images)
+  subject = types.SimpleNamespace(
+    real=types.SimpleNamespace(train=real, held_out=real)
+  )
+  test = {'view': views, 'label': np.zeros(8, np.int32)}
+  found = generate.Found(images, subject, test)
+  figures = generate.pictures(masked, found, seed=0)
+  assert list(figures) == [
+    'classes', 'nearest', 'bits', 'unmasking', 'completions'
+  ]  # fmt: skip
+  # Of 8 of 12 steps, less and less is grey; the last one is the draw.
+  scale = 6 * tiny.SIDE
+  strip = figures['unmasking'][4 : 4 + scale, -8 * (scale + 4) :]
+  steps = [strip[:, i * (scale + 4) :][:, :scale] for i in range(8)]
+  grey = [np.all(x == prior_figures.UNKNOWN, axis=-1).mean() for x in steps]
+  assert np.all(np.diff(grey) < 0)
+  draw = masked.images(masked.draw(masked.balanced_labels(1)))[0]
+  np.testing.assert_array_equal(steps[-1], draw.repeat(6, 0).repeat(6, 1))
+  # A sample of the bound has bits of some sites alone, their mean of all.
+  assert np.all(generate.bits_of_sites(masked, test) > 0)
 
 
 def test_settings_of_drawing_name_the_files(prior):

@@ -215,6 +215,22 @@ def test_each_step_draws_and_all_sites_are_drawn():
   assert late.tolist() == [92, 70, 38, 0]
 
 
+@pytest.mark.parametrize('order', masked.ORDERS)
+def test_steps_lead_to_the_draw(order):
+  drawing = MaskedDrawing(steps=2, order=order)
+  model, variables = small.prior(Masked, LAYOUT)
+  keys, labels = jax.random.split(jax.random.key(3), 7), jnp.ones(7, jnp.int32)
+  events, seen = jax.jit(
+    lambda: model.apply(variables, keys, labels, drawing, method='draw_steps')
+  )()
+  assert events.shape == (2, 7, 1, T, 2)
+  np.testing.assert_array_equal(events[-1], _draw(drawing)(keys, labels, None))
+  assert np.all(seen[0].sum(axis=(1, 2)) == 1)  # the cosine leaves two of three
+  assert np.all(seen[1])
+  # What has been seen stays.
+  np.testing.assert_array_equal(events[1][seen[0]], events[0][seen[0]])
+
+
 @pytest.mark.parametrize(
   'height, width', [(1, 1), (1, 7), (7, 1), (3, 5), (8, 8), (16, 16), (64, 48)]
 )
