@@ -1,7 +1,7 @@
 """Where arrays live: one mesh, `data` × `fsdp` × `model`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,8 @@ def make_mesh(
   Args:
     data: devices along which batches are split; -1 takes all that are left.
     fsdp: devices along which batches and parameters are split.
-    model: devices along which the atoms of the dictionary are split.
+    model: devices along which the atoms of the dictionary, or the values of
+      the events of a prior, are split.
     devices: those of all processes, attached or only described (see
       `machines.describe`); None takes the attached ones.
 
@@ -121,35 +122,48 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   }
 
 
-def state_shardings(state, mesh: Mesh, atoms: int):
+def state_shardings(
+  state,
+  mesh: Mesh,
+  atoms: int = 0,
+  values: Callable[[Sequence[str]], Sequence[int]] = lambda names: (),
+):
   """Chooses where each array of a state lives.
 
   In the bottleneck, the first axis of length `atoms` (K) is split along
-  `model`; elsewhere, the longest axis along `fsdp`. Arrays that are small, or
-  that the mesh does not divide, are copied. Optimizer states and averages go
-  where their parameters go, since they have the same paths and shapes.
+  `model`. Elsewhere, of large arrays, so is the axis of `values`, and the
+  longest of the others along `fsdp`. What the mesh does not divide is copied.
+  Optimizer states and averages go where their parameters go, since they have
+  the same paths and shapes.
 
   Args:
     state: a pytree of arrays or of their shapes.
     mesh: see `make_mesh`.
     atoms: K, the atoms of the bottleneck.
+    values: `MapPrior.value_axes`, of a prior.
 
   Returns:
     A pytree of NamedSharding.
   """
 
   def sharding(path, leaf) -> NamedSharding:
-    inside = any(getattr(p, 'key', None) == 'bottleneck' for p in path)
-    axis, name = None, 'model' if inside else 'fsdp'
-    if inside and atoms in leaf.shape:
-      axis = leaf.shape.index(atoms)
-    elif not inside and math.prod(leaf.shape) >= _SMALLEST_SPLIT:
-      ways = mesh.shape[name]
-      divided = [n for n in leaf.shape if n % ways == 0]
-      axis = leaf.shape.index(max(divided)) if divided else None
-    if axis is None or leaf.shape[axis] % mesh.shape[name]:
-      return replicated(mesh)
-    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, name))
+    names = [getattr(p, 'key', '') for p in path]
+    shape, places = leaf.shape, [None] * len(leaf.shape)
+
+    def split(name: str, axes: Sequence[int]) -> None:
+      """Splits the longest of some axes that a mesh axis divides."""
+      fit = [i for i in axes if shape[i] % mesh.shape[name] == 0]
+      if fit and mesh.shape[name] > 1:
+        places[max(fit, key=lambda i: shape[i])] = name
+
+    if 'bottleneck' in names:
+      split('model', [i for i, n in enumerate(shape) if n == atoms][:1])
+    elif math.prod(shape) >= _SMALLEST_SPLIT:
+      split('model', values(names))
+      split('fsdp', [i for i, x in enumerate(places) if x is None])
+    while places and places[-1] is None:
+      places.pop()
+    return NamedSharding(mesh, PartitionSpec(*places))
 
   return jax.tree_util.tree_map_with_path(sharding, state)
 

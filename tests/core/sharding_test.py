@@ -8,7 +8,10 @@ from jax.sharding import PartitionSpec as P
 from lasers_jax.core import machines, sharding
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
+from lasers_jax.priors.maps import Autoregressive
+from lasers_jax.priors.maps.layout import Layout
 from lasers_jax.training.optimizer import make_optimizer
+from lasers_jax.training.prior_step import prior_state_shapes
 from lasers_jax.training.state import state_shapes
 from tests import tiny
 
@@ -57,6 +60,43 @@ def test_moments_and_averages_go_where_their_parameters_go(places):
       same = [place for path, place in places.items() if path.endswith(name)]
       # The parameter, two moments, the average.
       assert same == [place] * 4, name
+
+
+def test_values_of_events_are_split_along_model():
+  run = settings.from_config(tiny.config('unused'))
+  fields = {'width': 64, 'heads': 2, 'layers': 1, 'D': 32}
+  prior = Autoregressive(
+    sites=(2, 2), layout=Layout((2, 2), (256, 64, 30)), **fields
+  )
+  optimizer = make_optimizer(run.optimizer, run.steps)
+  view = jax.ShapeDtypeStruct((1, 2, 2, 3), np.int32)
+  shapes = prior_state_shapes(prior, optimizer, view)
+
+  def places(**axes):
+    mesh = sharding.make_mesh(**axes)
+    tree = sharding.state_shardings(shapes, mesh, values=prior.value_axes)
+    return {
+      jax.tree_util.keystr(path): place.spec
+      for path, place in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+  found = places(data=2, fsdp=2, model=2)
+  for name, place in {
+    ".params['tables_0']['embedding']": P('model', 'fsdp'),
+    ".params['head']['tables_0']['embedding']": P('model', 'fsdp'),
+    ".params['head']['outs_0']['kernel']": P('fsdp', 'model'),
+    # As many values as the width: the axis is that of the values.
+    ".params['head']['outs_1']['kernel']": P('fsdp', 'model'),
+    ".params['head']['outs_2']['kernel']": P(),  # small
+    ".codebook['vectors_0']": P('model', 'fsdp'),
+    ".params['head']['mlps_0']['up']['kernel']": P(None, 'fsdp'),
+  }.items():
+    assert found[name] == place, name
+    # Moments and averages, too.
+    copies = [x for path, x in found.items() if path.endswith(name[7:])]
+    assert set(copies) == {place}
+    assert len(copies) >= (4 if name.startswith('.params') else 1)
+  assert places(fsdp=2)[".params['tables_0']['embedding']"] == P('fsdp')
 
 
 def test_arrays_are_really_split(mesh):

@@ -210,7 +210,7 @@ def build_program(
   """
   optimizer = make_optimizer(experiment.optimizer, experiment.steps)
   shapes = prior_state_shapes(prior, optimizer, first)
-  places = sharding.state_shardings(shapes, mesh, atoms=0)
+  places = sharding.state_shardings(shapes, mesh, values=prior.value_axes)
   rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
   def create(view, statistics):

@@ -1,6 +1,7 @@
 """The contract of priors over maps."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -119,6 +120,20 @@ class MapPrior(nn.Module):
     For codes the loss is in bits a site. In training, some labels are dropped.
     """
     raise NotImplementedError
+
+  def value_axes(self, names: Sequence[str]) -> Sequence[int]:
+    """Says which axis of an array has the values of an event.
+
+    It is split along the mesh axis `model`.
+
+    Args:
+      names: of the path of the array.
+
+    Returns:
+      The number of the axis, if there is one.
+    """
+    del names
+    return ()
 
   def initialize(
     self, view: np.ndarray, quantized: np.ndarray | None = None

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,9 @@ embedding_init = nn.initializers.normal(0.02)
 # 0.02 the second plane of a Markov chain is at 5.0 bits after 150 steps, with
 # this at 3.1, of 2.6 in all.
 own_init = nn.initializers.normal(1.0)
+
+# Of arrays of each plane, by their names, the axis of its values.
+VALUE_AXES = {'tables': 0, 'vectors': 0, 'outs': 1}
 
 
 def event_tables(
@@ -189,6 +193,11 @@ class TokenPrior(MapPrior):
     self.head = DepthHead(
       self.layout, self.width, self.depth_layers, self.dropout, self.dtype
     )
+
+  def value_axes(self, names: Sequence[str]) -> Sequence[int]:
+    """Says which axis of an array has the values of an event."""
+    kinds = [name.rpartition('_')[0] for name in names]
+    return [VALUE_AXES[kind] for kind in kinds if kind in VALUE_AXES]
 
   @property
   def shape(self) -> tuple[int, int]:

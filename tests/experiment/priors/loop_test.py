@@ -32,9 +32,15 @@ def test_stopping_and_resuming_changes_no_bit(model, run, tmp_path):
   tiny.assert_identical(tiny.on_host(state), run.state)
 
 
-@pytest.mark.parametrize('mesh', [{'data': 1}, {'data': 2, 'fsdp': 4}])
+@pytest.mark.parametrize(
+  'mesh', [{'data': 1}, {'data': 2, 'fsdp': 2, 'model': 2}]
+)
 def test_any_mesh_gives_the_same_numbers(model, run, tmp_path, mesh):
   state = loop.train_prior(config(mesh=mesh), str(model), str(tmp_path / 'run'))
+  kernel = state.params['head']['outs_0']['kernel']  # [16, 4096]
+  (shape,) = {x.data.shape for x in kernel.addressable_shards}
+  ways = mesh.get('fsdp', 1) * mesh.get('model', 1)
+  assert np.prod(shape) * ways == kernel.size
   found = tiny.on_host(state)
   assert found.keys() == run.state.keys()
   for name, value in found.items():
