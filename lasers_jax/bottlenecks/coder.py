@@ -93,6 +93,20 @@ class Coder(Protocol):
   def subset(self, values: np.ndarray | None, m: int, n: int) -> np.ndarray:
     """Codes a choice of m of n, all alike probable: int64 [m], ascending."""
 
+  def channels(
+    self,
+    name: str,
+    codes: np.ndarray | None,
+    sites: Sites,
+    size: int,
+    count: int,
+  ) -> np.ndarray:
+    """Codes planes of as many values, each those of a channel in their order.
+
+    No channel comes before another by its meaning.
+    """
+    return self.planes(name, codes, sites, [size] * count)
+
   def distinct(
     self,
     name: str,

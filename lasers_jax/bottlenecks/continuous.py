@@ -23,7 +23,7 @@ from lasers_jax.bottlenecks.base import (
   site_mean,
   use_stats,
 )
-from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_planes
+from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.rates import Asked, Fields, channel_bits
 from lasers_jax.coding.scalar import (
@@ -103,8 +103,8 @@ class Numbers(Bottleneck):
   ) -> np.ndarray:
     if self.value_bits is None:
       return super().transfer(coder, sites, codes, name)
-    sizes = [self._level_count] * self.D
-    return transfer_planes(coder, name, codes, sites, sizes)
+    found = coder.channels(name, codes, sites, self._level_count, self.D)
+    return found.astype(np.int32)
 
   def initialize(self, z: Array) -> None:
     """Fits the levels to a first batch."""

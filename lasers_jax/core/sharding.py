@@ -148,7 +148,8 @@ def state_shardings(
 
   def sharding(path, leaf) -> NamedSharding:
     names = [getattr(p, 'key', '') for p in path]
-    shape, places = leaf.shape, [None] * len(leaf.shape)
+    shape = leaf.shape
+    places: list[str | None] = [None] * len(shape)
 
     def split(name: str, axes: Sequence[int]) -> None:
       """Splits the longest of some axes that a mesh axis divides."""

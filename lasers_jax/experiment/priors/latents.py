@@ -42,7 +42,8 @@ def code_split(
 
   They are coded where the workdir does not hold them yet: files of 4,096
   images, shared by the processes, each written whole, so that a run that was
-  stopped goes on. Images are cropped to the centre.
+  stopped goes on. Images are cropped to the centre. The planes of events are
+  in files as the code has them.
 
   Args:
     view: of a model on this process's devices; see `local`.
@@ -58,6 +59,7 @@ def code_split(
   Raises:
     InputError: the files are damaged, or of other codes.
   """
+  arranged, view = view.arranged, dataclasses.replace(view, planes=None)
   folder = os.path.join(workdir, FOLDER, _name(view, source, mirrored))
   storage.make_folder(folder)
   files = [
@@ -77,7 +79,8 @@ def code_split(
   found = [_read(file) for file in files]
   if not missing:
     _compare(view, source, found[0], mirrored, folder)
-  return {x: np.concatenate([part[x] for part in found]) for x in found[0]}
+  rows = {x: np.concatenate([part[x] for part in found]) for x in found[0]}
+  return {**rows, 'view': arranged(rows['view'])}
 
 
 def _name(view: View, source: data.Source, mirrored: bool) -> str:

@@ -4,16 +4,18 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lasers_jax.core import sharding
 from lasers_jax.core.images import save_png
 from lasers_jax.core.storage import make_folder
+from lasers_jax.data import Source
 from lasers_jax.data.rows import RowBatches
 from lasers_jax.errors import InputError, optional
 from lasers_jax.experiment.hooks import Hooks
@@ -33,7 +35,14 @@ from lasers_jax.experiment.priors.latents import (
   local,
 )
 from lasers_jax.experiment.priors.settings import PriorExperiment
-from lasers_jax.experiment.priors.views import View, prior_of, view_of
+from lasers_jax.experiment.priors.views import (
+  PLANES,
+  View,
+  by_variance,
+  prior_of,
+  view_of,
+  with_planes,
+)
 from lasers_jax.experiment.stepping import Batches, Stepping, take_steps
 from lasers_jax.priors.maps.base import MapPrior
 from lasers_jax.report import grids
@@ -170,22 +179,10 @@ def open_data(
   view, splits = view_of(model, experiment), model.experiment.data
   source = model.open_split(splits.train)
   held_out = model.open_split(splits.validation)
-  seed, size = experiment.seed, experiment.batch_size
-  batches: Batches
-  if experiment.cache == 'disk':
-    rows = code_split(view, source, path, splits.flip)
-    rows['label'], names = classes_of(rows['label'], source.classes)
-    spread = np.linspace(0, len(rows['view']) - 1, FITTED_TO).astype(int)
-    first = rows['view'][np.unique(spread)]
-    batches = RowBatches(
-      rows, size, seed, jax.process_index(), jax.process_count()
-    )
-  else:
-    pipeline = splits.train_pipeline(size, seed, path)
-    labels = np.array([source[i]['label'] for i in range(len(source))])
-    _, names = classes_of(labels, source.classes)
-    batches = CodedBatches(view, pipeline, names)
-    first = batches.batch(0)['view']
+  open_training = _coded_once if experiment.cache == 'disk' else _coded_when_due
+  batches, first, names = open_training(view, source, experiment, path)
+  known = workdir.load_fingerprints(path)  # of a run that goes on
+  view = with_planes(view, known) if known else by_variance(view, first)
   coded = code_split(view, held_out, path, mirrored=False)
   validation = {x: y[: experiment.validation_images] for x, y in coded.items()}
   validation['label'] = labels_for(
@@ -197,7 +194,52 @@ def open_data(
     # For draws that need no data.
     CLASSES: {'names': names},
   }
-  return Data(view, batches, first, validation, names, fingerprints)
+  if view.planes:
+    fingerprints[PLANES] = {'order': list(view.planes)}
+  return Data(
+    view,
+    batches(view),
+    view.arranged(first),
+    validation,
+    names,
+    fingerprints,
+  )
+
+
+# Batches of a view, of which planes may be in another order than in the code;
+# rows of it, as the code has them, the same in all processes; and the classes.
+_Training = tuple[Callable[[View], Batches], np.ndarray, list[str]]
+
+
+def _coded_once(
+  view: View, source: Source, experiment: PriorExperiment, path: str
+) -> _Training:
+  flip = view.model.experiment.data.flip
+  rows = code_split(view, source, path, flip)
+  rows['label'], names = classes_of(rows['label'], source.classes)
+  spread = np.linspace(0, len(rows['view']) - 1, FITTED_TO).astype(int)
+
+  def batches(view: View) -> Batches:
+    arrays = {**rows, 'view': view.arranged(rows['view'])}
+    process = jax.process_index(), jax.process_count()
+    return RowBatches(arrays, experiment.batch_size, experiment.seed, *process)
+
+  return batches, rows['view'][np.unique(spread)], names
+
+
+def _coded_when_due(
+  view: View, source: Source, experiment: PriorExperiment, path: str
+) -> _Training:
+  splits = view.model.experiment.data
+  pipeline = splits.train_pipeline(experiment.batch_size, experiment.seed, path)
+  labels = np.array([source[i]['label'] for i in range(len(source))])
+  _, names = classes_of(labels, source.classes)
+
+  def batches(view: View) -> Batches:
+    return CodedBatches(view, pipeline, names)
+
+  first = batches(view).batch(0)['view']
+  return batches, multihost_utils.process_allgather(first, tiled=True), names
 
 
 def build_program(

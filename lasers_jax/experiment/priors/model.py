@@ -25,7 +25,12 @@ from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors import running, settings
 from lasers_jax.experiment.priors.labels import CLASSES, find_class
 from lasers_jax.experiment.priors.settings import PriorExperiment
-from lasers_jax.experiment.priors.views import View, prior_of, view_of
+from lasers_jax.experiment.priors.views import (
+  View,
+  prior_of,
+  view_of,
+  with_planes,
+)
 from lasers_jax.priors.maps.autoregressive import Autoregressive
 from lasers_jax.priors.maps.base import DrawingSettings, Known, MapPrior
 from lasers_jax.training import workdir
@@ -263,9 +268,9 @@ def load_prior(
   stage_one = experiment.stage_one
   model = model or load(stage_one.path)
   check_model(model, stage_one.weights, path)
-  view = view_of(model, experiment)
-  known = workdir.load_fingerprints(path).get(CLASSES, {})
-  names = known.get('names', [])
+  known = workdir.load_fingerprints(path)
+  view = with_planes(view_of(model, experiment), known)
+  names = known.get(CLASSES, {}).get('names', [])
   prior = prior_of(experiment, view, len(names))
   variables, step = _restore(experiment, prior, view, path, checkpoint, model)
   return TrainedPrior(

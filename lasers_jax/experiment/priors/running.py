@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from lasers_jax.core.sharding import put_batch, replicated
 from lasers_jax.inference import batches_of
 from lasers_jax.priors.maps.base import DrawingSettings, Known, MapPrior
-from lasers_jax.priors.maps.masked import Masked, MaskedDrawing
 from lasers_jax.training.prior_step import as_view
 
 
@@ -59,9 +58,16 @@ def _draw(prior, mesh, drawing, variables, seed, batch) -> Array:
 
 
 def draw_steps(
-  prior: Masked, variables: Any, label: int, drawing: MaskedDrawing, seed: int
+  prior: MapPrior,
+  variables: Any,
+  label: int,
+  drawing: DrawingSettings,
+  seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws as `draw` draws its first view, and shows each of n steps.
+
+  Args:
+    prior: a `Masked`.
 
   Returns:
     views [n, H, W, P], and the sites that were drawn by then: bool [n, H, W];

@@ -42,7 +42,8 @@ class PriorExperiment:
     view: what is modelled: 'codes', or for a flow `z`, the output of the
       encoder, or `quantized`, what the decoder receives.
     order: of the members of a sparse code: 'energy' puts the strongest first,
-      'atoms' is by their numbers, 'random' one fixed order of all.
+      and of integers of channels those of the largest variance in training
+      images; 'atoms' is by their numbers, 'random' one fixed order of all.
     cache: 'disk' codes the training images once, centre crops and their mirror
       images, into the workdir; 'none' codes each batch when it is due, with
       the augmentation of the model's training.

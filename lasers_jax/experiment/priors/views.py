@@ -17,6 +17,8 @@ from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.priors.maps.base import MapPrior
 from lasers_jax.priors.maps.events import Events
 
+PLANES = 'planes'  # the key of their order, beside the fingerprints of data
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
@@ -27,12 +29,14 @@ class View:
     name: 'codes', 'z' or 'quantized'.
     side: of the square images.
     order: of the events of sparse codes.
+    planes: of `Events`; None takes them as the code has them.
   """
 
   model: TrainedModel
   name: str
   side: int
   order: str = 'energy'
+  planes: tuple[int, ...] | None = None
 
   @functools.cached_property
   def events(self) -> Events:
@@ -42,7 +46,9 @@ class View:
       InputError: they have none.
     """
     module = self.model.module
-    return events_of(module, self.model.variables, self.side, self.order)
+    found = events_of(module, self.model.variables, self.side, self.order)
+    planes = self.planes or found.planes
+    return dataclasses.replace(found, planes=planes)
 
   @property
   def sites(self) -> tuple[int, int]:
@@ -64,6 +70,10 @@ class View:
       return self.model.latents(images)
     model = self.model
     return inference.encode_z(model.module, model.variables, images, model.mesh)
+
+  def arranged(self, stored: np.ndarray) -> np.ndarray:
+    """Returns a view in order, of one whose planes are as the code has them."""
+    return stored if self.planes is None else stored[..., self.planes]
 
   @property
   def width(self) -> int:
@@ -138,6 +148,25 @@ def view_of(model: TrainedModel, experiment: PriorExperiment) -> View:
   if experiment.view == 'codes':
     view.events  # noqa: B018  raises where there are none
   return view
+
+
+def with_planes(view: View, known: Mapping[str, Any]) -> View:
+  """Returns a view of the planes that a workdir has in its data.json."""
+  planes = known.get(PLANES, {}).get('order')
+  return dataclasses.replace(view, planes=planes and tuple(planes))
+
+
+def by_variance(view: View, first: np.ndarray) -> View:
+  """Returns a view whose channels come in falling variance, by its `order`.
+
+  Args:
+    first: rows of the training view, of planes as the code has them.
+  """
+  if view.name != 'codes' or view.order != 'energy':
+    return view
+  planes = view.events.by_variance(first)
+  changed = planes != view.events.planes
+  return dataclasses.replace(view, planes=planes if changed else None)
 
 
 def prior_of(experiment: PriorExperiment, view: View, classes: int) -> MapPrior:

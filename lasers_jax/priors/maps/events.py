@@ -37,12 +37,17 @@ class Events:
     latent_sites: H and W of the latent; the grid of codes is `layout.sites`.
     layout: of the planes.
     orders: of the pairs of each set.
+    channels: groups of planes that are integers of channels, of one size each.
+    planes: which plane of the code each plane of events is; those of a group
+      of `channels` may come in any order.
   """
 
   bottleneck: Bottleneck
   latent_sites: Sites
   layout: Layout
   orders: Orders
+  channels: tuple[tuple[int, ...], ...]
+  planes: tuple[int, ...]
 
   @classmethod
   def of(
@@ -78,7 +83,27 @@ class Events:
     orders = find_orders(tables or {}, order, seed)
     finder = _Finder(orders, latent_sites)
     bottleneck.transfer(finder, latent_sites)
-    return cls(bottleneck, latent_sites, finder.layout(), orders)
+    layout, channels = finder.layout(), tuple(finder.channel_planes)
+    stored = tuple(range(len(layout.sizes)))
+    return cls(bottleneck, latent_sites, layout, orders, channels, stored)
+
+  def by_variance(self, events: np.ndarray) -> tuple[int, ...]:
+    """Returns `planes` by which channels come in falling variance.
+
+    Args:
+      events: int [n, H, W, P], of training images, by these planes.
+    """
+    rows = np.asarray(events).reshape(-1, len(self.planes)).astype(np.int64)
+    if self.layout.kept is not None:
+      rows = rows[rows[:, 0] == 1]  # the others have no integers
+    # Integers without a bound: the order is the same on any machine.
+    sums, squares = (
+      np.sum(rows**power, axis=0).astype(object) for power in (1, 2)
+    )
+    spread, found = len(rows) * squares - sums**2, np.array(self.planes)
+    for group in map(list, self.channels):
+      found[group] = found[group][np.argsort(-spread[group], kind='stable')]
+    return tuple(found.tolist())
 
   def record(self, codes: Any) -> np.ndarray:
     """Returns the events of one image: int32 [H, W, P]."""
@@ -91,6 +116,10 @@ class Events:
 
   def record_batch(self, codes: Any) -> np.ndarray:
     """Returns the events of codes with a leading B: int32 [B, H, W, P]."""
+    return np.take(self._record_stored(codes), self.planes, axis=-1)
+
+  def _record_stored(self, codes: Any) -> np.ndarray:
+    """Returns the planes as the code has them."""
     codes = jax.tree.map(np.asarray, codes)
     count = len(jax.tree.leaves(codes)[0])
     if self.layout.kept is not None:
@@ -104,6 +133,7 @@ class Events:
   def play_batch(self, events: np.ndarray) -> Any:
     """Returns codes with a leading B, of events [B, H, W, P]."""
     events, count = np.asarray(events), len(events)
+    events = np.take(events, np.argsort(self.planes), axis=-1)
     if self.layout.kept is not None:
       each = [self._play(x, self.latent_sites) for x in events]
       return jax.tree.map(lambda *x: np.stack(x), *each)
@@ -126,7 +156,7 @@ class _EventCoder(Coder, abc.ABC):
   def __init__(self, orders: Orders, latent_sites: Sites):
     self._orders, self._latent_sites = orders, latent_sites
     self._sites, self._sizes = latent_sites, []
-    self._sets, self._distinct = [], []
+    self._sets, self._distinct, self.channel_planes = [], [], []
     self._kept, self._positions = None, None
 
   def layout(self) -> Layout:
@@ -141,6 +171,11 @@ class _EventCoder(Coder, abc.ABC):
     ]
     return np.stack(found, axis=-1).astype(np.int64)
 
+  def channels(self, name, codes, sites, size, count):
+    first = len(self._sizes)
+    self.channel_planes.append(tuple(range(first, first + count)))
+    return self.planes(name, codes, sites, [size] * count)
+
   def distinct(self, name, codes, sites, sizes):
     first = len(self._sizes)
     self._distinct.append(tuple(range(first, first + len(sizes))))
@@ -148,7 +183,7 @@ class _EventCoder(Coder, abc.ABC):
 
   def numbers(self, name, codes, sites, limit, count):
     codes = None if codes is None else codes + limit
-    return self.planes(name, codes, sites, [2 * limit + 1] * count) - limit
+    return self.channels(name, codes, sites, 2 * limit + 1, count) - limit
 
   def pairs(self, name, codes, sites, shape, counted):
     s, k, levels = shape

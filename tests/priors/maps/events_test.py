@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,12 @@ MORE = {
     'inner': {**SPARSE, **ROUNDED, 'coefficient_bits': 1},
   },
   'mqvae-kept': {**ROWS['mqvae'], 'inner': ROWS['scq-kept']},
+  'mqvae-lattice': {**ROWS['mqvae'], 'inner': ROWS['lattice']},
+  'product-entropy': {
+    'name': 'product',
+    'groups': 2,
+    'inner': {'name': 'entropy', 'D': 4},
+  },
   'fsq-one-each': {'name': 'fsq', 'levels': (9, 8, 8, 8, 8, 8)},
   'bsq-32': {'name': 'bsq', 'bits': 32},
 }
@@ -179,6 +187,51 @@ def test_layouts_are_as_the_codes_are():
   assert sizes('counts') == (4, 32, 32, 32)
   assert sizes('apart') == (16, 4096) * 2
   assert sizes('mqvae') == (2, 16)
+
+
+CHANNELS = {
+  'lattice': [range(8)],
+  'entropy': [range(8)],
+  'entropy-widest': [range(8)],
+  'kl-rounded': [range(8)],
+  'none-rounded': [range(8)],
+  'mqvae-lattice': [range(1, 9)],
+  'product-entropy': [range(4), range(4, 8)],
+}
+
+
+@pytest.mark.parametrize('name', CHANNELS)
+def test_integers_come_in_falling_variance(name):
+  sites, codes = drawn_codes(build(**KINDS[name]))
+  stored = Events.of(build(**KINDS[name]), sites)
+  assert stored.channels == tuple(map(tuple, CHANNELS[name]))
+  values, rng = stored.record_batch(codes), np.random.default_rng(0)
+  kept = values[..., 0] == 1 if stored.layout.kept else values[..., 0] >= 0
+  for group in stored.channels:
+    # Few values for some channels, and more for others; one is constant.
+    ways = rng.permutation(len(group))[: len(group)] + 1
+    values[..., group] %= np.minimum(ways, stored.layout.sizes[-1])
+  # Sites that are not kept are 0 and would change the variance.
+  values[kept] += np.array(stored.layout.sizes) - 1 - values[kept].max(axis=0)
+  codes = stored.play_batch(values)
+  planes = stored.by_variance(values)
+  assert planes != stored.planes
+  events = dataclasses.replace(stored, planes=planes)
+  found = assert_round_trip(events, codes)
+  assert_legal(events.layout, found)
+  for group in stored.channels:
+    assert sorted(planes[i] for i in group) == list(group)
+    spread = found[kept][:, group].var(axis=0)
+    assert np.all(np.diff(spread) <= 1e-9)
+    assert spread[0] > spread[-1]
+  assert events.by_variance(found) == planes
+
+
+def test_all_other_planes_stay_where_they_are():
+  for name in set(DISCRETE) - set(CHANNELS):
+    events = Events.of(build(**KINDS[name]), (4, 4))
+    assert not events.channels
+    assert events.planes == tuple(range(len(events.layout.sizes)))
 
 
 @pytest.mark.parametrize('name', ['counts', 'apart-counts', 'residual-lasers'])
