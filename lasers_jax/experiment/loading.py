@@ -71,6 +71,11 @@ def find(path: str) -> str:
 
 def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
   config = workdir.load_config(path)
+  if 'stage_one' in config:
+    raise InputError(
+      f'{path} is a prior and no model: name the model that it is of, '
+      f'{config["stage_one"].get("path")}; `load_prior` and --prior read priors'
+    )
   experiment = settings.from_config(config)
   mesh = experiment.evaluation_mesh()
   state = restore(experiment, path, checkpoint, mesh)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from lasers_jax.core import sharding
+from lasers_jax.core import sharding, storage
 from lasers_jax.core.images import save_png
 from lasers_jax.core.storage import make_folder
 from lasers_jax.data import Source
@@ -111,6 +111,8 @@ def train_prior(
     TrainingError: the loss is not finite.
   """
   path, hooks = workdir.locate(path), hooks or Hooks()
+  if storage.exists(os.path.join(path, workdir.CONFIG)):
+    settings.load_config(path)
   trained = load(model)
   config = with_stage_one(config, trained)
   experiment = settings.from_config(config)

@@ -132,7 +132,18 @@ class TrainedPrior:
     indices: np.ndarray | None = None,
     known: Known | None = None,
   ) -> np.ndarray:
-    """Draws views: NumPy [n, H, W, ...]; see `running.draw`."""
+    """Draws views: NumPy [n, H, W, ...]; see `running.draw`.
+
+    Raises:
+      InputError: a label is of no class.
+    """
+    labels, classes = np.asarray(labels), self.prior.classes
+    integers = labels.ndim == 1 and labels.dtype.kind in 'iu'
+    if not integers or not np.all((labels >= 0) & (labels <= classes)):
+      raise InputError(
+        f'labels must be a list of integers from 0 to {classes}, where '
+        f'{classes} is no class (see `labels`): {np.ravel(labels)[:4].tolist()}'
+      )
     return running.draw(
       self.prior,
       self.variables,
@@ -172,6 +183,8 @@ class TrainedPrior:
         f'the prior draws images of {side}x{side} pixels, not '
         f'{images.shape[1]}x{images.shape[2]}'
       )
+    if len(images) != len(labels):
+      raise InputError(f'{len(labels)} labels for {len(images)} images')
     grey = np.array(128 if images.dtype == np.uint8 else 0.5, images.dtype)
     seen = np.where(given[..., None], images, grey)
     sites = self.known_sites(given)
@@ -263,7 +276,7 @@ def load_prior(
       weights than in training.
   """
   path = workdir.locate(os.fspath(path))
-  config = workdir.load_config(path)
+  config = settings.load_config(path)
   experiment = settings.from_config(config)
   stage_one = experiment.stage_one
   model = model or load(stage_one.path)

@@ -11,6 +11,7 @@ from lasers_jax.experiment.settings import EvaluationSettings, MeshSettings
 from lasers_jax.priors.maps import MAP_PRIORS
 from lasers_jax.priors.maps.base import DrawingSettings, MapPrior
 from lasers_jax.priors.maps.events import ORDERS
+from lasers_jax.training import workdir
 from lasers_jax.training.optimizer import OptimizerSettings
 
 VIEWS = 'codes', 'z', 'quantized'
@@ -112,6 +113,21 @@ def from_config(config: Mapping[str, Any]) -> PriorExperiment:
       f'which models {" or ".join(kind.VIEWS)}'
     )
   return found
+
+
+def load_config(path: str) -> dict:
+  """Reads the config of the workdir of a prior.
+
+  Raises:
+    InputError: there is none, or it is of a model.
+  """
+  config = workdir.load_config(path)
+  if 'stage_one' not in config:
+    raise InputError(
+      f'{path} is a model and no prior: train one over it, in a workdir of its '
+      'own (train_prior.py --model)'
+    )
+  return config
 
 
 def with_defaults(

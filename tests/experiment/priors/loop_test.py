@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lasers_jax.errors import InputError
+from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.priors import loop
 from lasers_jax.experiment.priors.model import load_prior
 from lasers_jax.priors.maps.base import Known
@@ -158,6 +159,40 @@ def test_a_model_of_other_weights_is_refused(run, model, tmp_path):
 def test_a_class_that_is_not_there_is_one_line(run, word):
   with pytest.raises(InputError, match='the classes are cats, dogs'):
     load_prior(run.workdir).labels([word])
+
+
+@pytest.mark.parametrize('labels', [[2, 3], [-1], [0.0], ['cats'], 0])
+def test_labels_that_are_no_classes_are_one_line(run, labels):
+  with pytest.raises(InputError, match='from 0 to 2, where 2 is no class'):
+    load_prior(run.workdir).draw(labels)
+
+
+def test_a_label_each_is_needed(run):
+  given = np.ones((tiny.SIDE, tiny.SIDE), bool)
+  with pytest.raises(InputError, match='1 labels for 2 images'):
+    load_prior(run.workdir).complete(tiny.images(2), given, np.array([0]))
+
+
+def test_models_and_priors_are_told_apart(run, model, tmp_path):
+  with pytest.raises(InputError) as error:
+    load(run.workdir)
+  assert str(error.value) == (
+    f'{run.workdir} is a prior and no model: name the model that it is of, '
+    f'{model}; `load_prior` and --prior read priors'
+  )
+  with pytest.raises(InputError, match='is a prior and no model'):
+    loop.train_prior(config(), str(run.workdir), str(tmp_path / 'run'))
+  for act in (
+    lambda: load_prior(model),
+    lambda: loop.train_prior(config(), str(model), str(model)),
+  ):
+    with pytest.raises(InputError) as error:
+      act()
+    assert str(error.value) == (
+      f'{model} is a model and no prior: train one over it, in a workdir of '
+      'its own (train_prior.py --model)'
+    )
+  assert not (model / 'latents').exists()
 
 
 def test_guidance_needs_labels(tiny_run, tmp_path):
