@@ -1,5 +1,6 @@
-"""The order of the planes of a view: found once, and kept with the prior."""
+"""Views of images, their files, and the order of their planes."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,8 +10,9 @@ import pytest
 from lasers_jax.core import sharding
 from lasers_jax.experiment import settings as model_settings
 from lasers_jax.experiment.model import TrainedModel
-from lasers_jax.experiment.priors import loop, settings
+from lasers_jax.experiment.priors import latents, loop, settings
 from lasers_jax.experiment.priors import model as prior_model
+from lasers_jax.experiment.priors.views import View
 from lasers_jax.training import workdir
 from tests import tiny
 from tests.experiment.priors.conftest import config
@@ -96,3 +98,50 @@ def test_codes_that_are_due_have_the_order_of_the_first(integers, tmp_path):
   stored = open_data(integers, tmp_path / 'other', cache='none', order='atoms')
   assert_arranged(found, stored, found.view.planes)
   assert found.view.events.by_variance(found.first) == found.view.planes
+
+
+@pytest.mark.parametrize('name', ['codes', 'z', 'quantized'])
+def test_a_view_leads_back_to_the_reconstruction(integers, name):
+  view = View(integers, name, tiny.SIDE)
+  images = tiny.images(3)
+  found = view.images(view.of(images))
+  expected = integers.reconstruct(images)
+  # Scaled once, and rounded alike: of z the bottleneck is the decoder's part.
+  np.testing.assert_allclose(found.astype(int), expected, atol=1)
+  assert np.mean(found != expected) < 1e-3
+  np.testing.assert_array_equal(
+    view.quantized(view.of(images)), integers.latents(images)
+  )
+
+
+def test_a_mirror_image_is_coded_itself(integers, tmp_path):
+  view = View(integers, 'codes', tiny.SIDE)
+  source = integers.open_split('train')
+  rows = latents.code_split(view, source, str(tmp_path), mirrored=True)
+  batches = latents._images(view, source, range(len(source)))
+  images, labels = map(np.concatenate, zip(*batches, strict=True))
+  np.testing.assert_array_equal(rows['label'], np.repeat(labels, 2))
+  np.testing.assert_array_equal(rows['view'][::2], view.of(images))
+  mirrored = view.of(images[:, :, ::-1])
+  np.testing.assert_array_equal(rows['view'][1::2], mirrored)
+  assert np.any(mirrored != view.of(images)[:, :, ::-1])
+
+
+def test_codes_are_kept_by_all_that_they_depend_on(integers):
+  view, train = View(integers, 'codes', tiny.SIDE), integers.open_split('train')
+  drawn = jax.tree.map(lambda x: x + 1, integers.variables)
+  other = dataclasses.replace(integers, variables=drawn)
+  views = [
+    view,
+    dataclasses.replace(view, model=other),
+    dataclasses.replace(view, name='z'),
+    dataclasses.replace(view, order='atoms'),
+    dataclasses.replace(view, side=8),
+  ]
+  names = [latents._name(x, train, False) for x in views]
+  names.append(latents._name(view, train, True))
+  names.append(latents._name(view, integers.open_split('test'), False))
+  assert len(set(names)) == len(names) == 7
+  assert (
+    latents._name(View(integers, 'codes', tiny.SIDE), train, False) in names
+  )
