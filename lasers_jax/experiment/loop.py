@@ -30,7 +30,6 @@ from lasers_jax.training.state import (
   TrainState,
   create_train_state,
   evaluation_variables,
-  state_shapes,
 )
 from lasers_jax.training.step import make_train_step
 from lasers_jax.training.stop import StopRequests
@@ -166,15 +165,16 @@ def build_program(
   """Builds the functions of a run on a mesh; nothing is computed yet."""
   model = experiment.model
   optimizer, adversary = settings.build_learners(experiment)
-  # Shapes first, so that each array is created in its place.
-  shapes = state_shapes(model, optimizer, experiment.data.side, adversary)
-  places = sharding.state_shardings(shapes, mesh, model.bottleneck.K)
 
   def create(images):
     return create_train_state(
       model, optimizer, to_float(images), experiment.seed, adversary
     )
 
+  # Shapes first, so that each array is created in its place; of whole batches,
+  # so that the start of a run is traced once.
+  shapes = jax.eval_shape(create, batch_shape(experiment, mesh))
+  places = sharding.state_shardings(shapes, mesh, model.bottleneck.K)
   step = make_train_step(
     objective, optimizer, experiment.optimizer.ema, adversary
   )
@@ -198,13 +198,20 @@ def trace_step(
   perceptual_params: Any,
 ) -> jax.stages.Traced:
   """Traces the step of a run; `perceptual_params` may be shapes."""
+  images = batch_shape(experiment, mesh)
+  return program.step.trace(program.target, images, perceptual_params)
+
+
+def batch_shape(
+  experiment: settings.Experiment, mesh: Mesh
+) -> jax.ShapeDtypeStruct:
+  """Returns the shape of the images of a step, uint8, and where they live."""
   side = experiment.data.side
-  images = jax.ShapeDtypeStruct(
+  return jax.ShapeDtypeStruct(
     (experiment.batch_size, side, side, 3),
     np.uint8,
     sharding=sharding.batch_sharding(mesh),
   )
-  return program.step.trace(program.target, images, perceptual_params)
 
 
 def check_sizes(experiment: settings.Experiment, mesh: Mesh) -> None:
