@@ -1,4 +1,7 @@
-"""Two and four processes, of eight devices in all, against one of eight."""
+"""Two and four processes, of eight devices in all, against one of eight.
+
+What is set by hand: tests/core/distributed_test.py.
+"""
 
 import json
 import re
@@ -15,14 +18,6 @@ from tests import tiny
 from tests.core.metadata import VM, metadata_server
 
 pytestmark = pytest.mark.slow
-
-
-def by_hand(count, i, port):
-  return dict(
-    JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
-    JAX_NUM_PROCESSES=str(count),
-    JAX_PROCESS_ID=str(i),
-  )
 
 
 def slurm(count, i, port):
@@ -112,62 +107,58 @@ def finish(processes, code=0):
 
 @pytest.fixture(scope='module')
 def elastic_run(pictures, tmp_path_factory):
-  """A run of four processes, of two, and of four again.
+  """A run of two processes, of four, and of this one.
 
-  The first four are of Slurm, and one of them is asked to stop; the two are of
-  Open MPI, and both are; the last four, of two TPU slices, end the run.
+  The first two are of Open MPI, and both are asked to stop; the four are of
+  two TPU slices, and one is. This one ends the run.
   """
   workdir = tmp_path_factory.mktemp('elastic') / 'run'
 
-  def train(count, launcher, asked=(), until=0, steps=tiny.ENDLESS, **changes):
-    flags = tiny.train_flags(pictures, workdir, steps=steps, **changes)
+  def train(count, launcher, asked, until, **changes):
+    flags = tiny.train_flags(pictures, workdir, steps=tiny.ENDLESS, **changes)
     processes = start(count, launcher, 'train.py', *flags)
-    if asked:
-      tiny.wait_for(
-        lambda: max(tiny.checkpoints(workdir), default=0) >= until,
-        processes[0],
-      )
-      for i in asked:
-        processes[i].send_signal(signal.SIGTERM)
-    said = finish(processes, program.STOPPED if asked else 0)
+    tiny.wait_for(
+      lambda: max(tiny.checkpoints(workdir), default=0) >= until, processes[0]
+    )
+    for i in asked:
+      processes[i].send_signal(signal.SIGTERM)
+    said = finish(processes, program.STOPPED)
     return tiny.checkpoints(workdir)[-1], [log for _, log in said]
 
-  four = train(4, slurm, [2], until=8, evaluate_every=6)
-  two = train(
-    2, open_mpi, [0, 1], until=four[0] + 3, mesh__fsdp=2, mesh__model=2
+  two = train(2, open_mpi, [0, 1], until=8, evaluate_every=6)
+  four = train(
+    4, gke_slices, [2], until=two[0] + 3, mesh__fsdp=2, mesh__model=2
   )
-  end = two[0] + 3
-  again = train(4, gke_slices, steps=end)
-  assert again[0] == end
-  return types.SimpleNamespace(
-    workdir=workdir, four=four, two=two, again=again, last=end
-  )
+  end = four[0] + 3
+  loop.train_and_evaluate(tiny.config(pictures, steps=end), str(workdir))
+  return types.SimpleNamespace(workdir=workdir, two=two, four=four, last=end)
+
+
+def assert_places(logs):
+  """Each process says which it is of how many."""
+  for i, log in enumerate(logs):
+    devices = f'{8 // len(logs)} of 8 devices (cpu)'
+    assert f'process {i} of {len(logs)}: {devices}, process 0 at ' in log
+    # JAX alone would take GPU 0 of a node, since its task has the index 0.
+    assert 'GPUs left to JAX: all' in log
 
 
 def test_each_process_says_which_it_is(elastic_run):
-  for (_, logs), count in (
-    (elastic_run.four, 4),
-    (elastic_run.two, 2),
-    (elastic_run.again, 4),
-  ):
-    for i, log in enumerate(logs):
-      devices = f'{8 // count} of 8 devices (cpu)'
-      assert f'process {i} of {count}: {devices}, process 0 at ' in log
-      # JAX alone would take GPU 0 of a node, since its task has the index 0.
-      assert 'GPUs left to JAX: all' in log
-  assert 'processes  2' in elastic_run.two[1][0]
-  assert 'mesh       data=2 × fsdp=2 × model=2' in elastic_run.two[1][0]
+  for _, logs in elastic_run.two, elastic_run.four:
+    assert_places(logs)
+  assert 'processes  4' in elastic_run.four[1][0]
+  assert 'mesh       data=2 × fsdp=2 × model=2' in elastic_run.four[1][0]
 
 
 def test_asking_one_or_all_stops_all_at_one_step(elastic_run):
-  for last, logs in elastic_run.four, elastic_run.two:
+  for last, logs in elastic_run.two, elastic_run.four:
     for log in logs:
       assert f'asked to stop: saved step {last}' in log
   steps = [x['step'] for x in tiny.metrics(elastic_run.workdir) if 'loss' in x]
   assert steps == list(range(1, elastic_run.last + 1))
 
 
-def test_four_processes_two_and_four_train_as_one(
+def test_two_processes_four_and_one_train_as_one(
   elastic_run, pictures, tmp_path
 ):
   config = tiny.config(pictures, steps=elastic_run.last, checkpoint_every=0)
@@ -180,7 +171,7 @@ def test_four_processes_two_and_four_train_as_one(
 
 
 def test_the_first_process_alone_checks_pictures(elastic_run):
-  first, *others = elastic_run.four[1]
+  first, *others = elastic_run.two[1]
   assert 'no folder for validation: a tenth each of train is held out' in first
   assert 'held out' not in ''.join(others)
   assert (elastic_run.workdir / 'checked.npy').exists()
@@ -188,9 +179,9 @@ def test_the_first_process_alone_checks_pictures(elastic_run):
 
 def test_two_processes_say_the_same_of_data(tmp_path):
   flags = tiny.train_flags(tmp_path / 'none', tmp_path / 'run')
-  for process in start(2, by_hand, 'train.py', *flags):
-    _, log = process.communicate(timeout=240)
-    assert process.returncode == 2, log
+  logs = [log for _, log in finish(start(2, slurm, 'train.py', *flags), 2)]
+  assert_places(logs)
+  for log in logs:
     assert f"error: there is no folder '{tmp_path}/none'" in log
     assert 'Traceback' not in log
 
