@@ -46,6 +46,12 @@ def model(**options):
   return DictionaryLearning(K, S, **options)
 
 
+def small():
+  """Signals [50, 8], and an estimator of 12 atoms that is not yet fitted."""
+  X = np.random.default_rng(0).standard_normal((50, 8))
+  return X, DictionaryLearning(12, 2, batch_size=50, max_iter=1, random_state=0)
+
+
 @pytest.fixture(scope='module')
 def fitted(X):
   """An estimator that tests look at, and do not change."""
@@ -338,8 +344,7 @@ def test_signals_of_any_scale_are_learned(X, scale):
   ],
 )
 def test_learning_goes_on_as_it_began_or_not_at_all(change, message):
-  X = np.random.default_rng(0).standard_normal((50, 8))
-  estimator = DictionaryLearning(12, 2, batch_size=50, random_state=0)
+  X, estimator = small()
   estimator.partial_fit(X)
   before = estimator.components_.copy()
   with pytest.raises(InputError, match=message):
@@ -348,10 +353,7 @@ def test_learning_goes_on_as_it_began_or_not_at_all(change, message):
 
 
 def test_another_method_starts_anew_by_fit_and_is_no_matter_to_a_file(tmp_path):
-  X = np.random.default_rng(0).standard_normal((50, 8))
-  estimator = DictionaryLearning(
-    12, 2, batch_size=50, max_iter=1, random_state=0
-  )
+  X, estimator = small()
   estimator.partial_fit(X).set_params(method='gradient')
   estimator.save(tmp_path / 'file.npz')
   loaded = DictionaryLearning.load(tmp_path / 'file.npz')
@@ -365,28 +367,23 @@ def test_another_method_starts_anew_by_fit_and_is_no_matter_to_a_file(tmp_path):
 @pytest.mark.parametrize('method', ['fit', 'partial_fit', 'transform'])
 @pytest.mark.parametrize('value', [1e39, -1e300])
 def test_numbers_beyond_float32_are_refused(method, value):
-  X = np.random.default_rng(0).standard_normal((50, 8))
-  estimator = DictionaryLearning(
-    12, 2, batch_size=50, max_iter=1, random_state=0
-  ).fit(X)
+  X, estimator = small()
+  estimator.fit(X)
   X[7, 3] = value
   with pytest.raises(ValueError, match='too large for float32'):
     getattr(estimator, method)(X)
 
 
 def test_codes_beyond_float32_are_added_up_in_their_own_type():
-  X = np.random.default_rng(0).standard_normal((50, 8))
-  estimator = DictionaryLearning(
-    12, 2, batch_size=50, max_iter=1, random_state=0
-  ).fit(X)
+  X, estimator = small()
+  estimator.fit(X)
   signals = estimator.inverse_transform(np.full((1, 12), 1e39))
   expected = 1e39 * np.sum(np.float64(estimator.components_), axis=0)
   np.testing.assert_allclose(signals[0], expected)
 
 
 def test_a_file_without_a_unit_goes_on_in_its_own(tmp_path):
-  X = np.random.default_rng(0).standard_normal((50, 8))
-  estimator = DictionaryLearning(12, 2, batch_size=50, random_state=0)
+  X, estimator = small()
   estimator.partial_fit(X)
   file = tmp_path / 'file.npz'
   estimator.save(file)

@@ -1,15 +1,12 @@
 import collections
 import itertools
 import os
-import pathlib
 import pickle
 import signal
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from lasers_jax.core.padding import padded_side
 from lasers_jax.data import (
   Remembered,
   TrainPipeline,
@@ -20,37 +17,7 @@ from lasers_jax.data import (
   resize_shorter,
 )
 from lasers_jax.errors import InputError, TrainingError
-from tests.data.made import noise, save
-
-_DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
-
-
-class _Pictures:
-  """Pictures in memory; pixel (y, x) of number i is (i, y, x)."""
-
-  def __init__(self, shapes):
-    self.name, self.split, self.classes = 'drawn', 'train', None
-    self.shapes = shapes
-    self.reads = collections.Counter()
-
-  def __len__(self):
-    return len(self.shapes)
-
-  def __getitem__(self, index):
-    self.reads[index] += 1
-    image = np.empty((*self.shapes[index], 3), np.uint8)
-    image[..., 0] = index
-    image[..., 1] = np.arange(image.shape[0])[:, None]
-    image[..., 2] = np.arange(image.shape[1])
-    return {'image': image, 'label': index}
-
-
-def _equal(a, b):
-  assert a.keys() == b.keys()
-  for key in a:
-    np.testing.assert_array_equal(a[key], b[key])
-    assert a[key].dtype == b[key].dtype
-
+from tests.data.made import Numbered, assert_equal, noise, save
 
 # Preparation of one picture
 
@@ -80,7 +47,7 @@ def test_resize_is_antialiased():
 
 
 def test_center_crop():
-  image = _Pictures([(7, 4)])[0]['image']
+  image = Numbered([(7, 4)])[0]['image']
   crop = center_crop(image, 4)
   assert crop.shape == (4, 4, 3)
   assert crop[0, 0, 1] == 1
@@ -90,7 +57,7 @@ def test_center_crop():
 
 
 def test_random_crop_reaches_every_place_equally():
-  image = _Pictures([(6, 5)])[0]['image']
+  image = Numbered([(6, 5)])[0]['image']
   rng = np.random.default_rng(0)
   places = collections.Counter()
   for _ in range(600):
@@ -108,7 +75,7 @@ def test_random_crop_reaches_every_place_equally():
 
 @pytest.fixture(scope='module')
 def pictures():
-  return _Pictures([(12 + i % 3, 14) for i in range(24)])
+  return Numbered([(12 + i % 3, 14) for i in range(24)])
 
 
 def _pipeline(pictures, **changes):
@@ -128,7 +95,7 @@ def test_batch_has_the_shape_and_types(pictures):
 def test_batch_is_a_function_of_seed_and_step(pictures):
   first, second = _pipeline(pictures), _pipeline(pictures)
   for step in (7, 0, 1000003, 7):
-    _equal(first.batch(step), second.batch(step))
+    assert_equal(first.batch(step), second.batch(step))
   other = _pipeline(pictures, seed=4)
   assert (first.batch(0)['label'] != other.batch(0)['label']).any()
 
@@ -139,7 +106,7 @@ def test_iterate_resumes_at_any_step(pictures, start):
   for step, batch in enumerate(
     itertools.islice(pipeline.iterate(start), 7), start
   ):
-    _equal(batch, pipeline.batch(step))
+    assert_equal(batch, pipeline.batch(step))
 
 
 @pytest.mark.parametrize('count', [2, 4])
@@ -152,7 +119,7 @@ def test_processes_together_make_the_same_batch(pictures, count):
   for step in (0, 1, 5):
     rows = [part.batch(step) for part in parts]
     together = {key: np.concatenate([r[key] for r in rows]) for key in rows[0]}
-    _equal(together, whole.batch(step))
+    assert_equal(together, whole.batch(step))
 
 
 def test_each_epoch_has_every_picture_once_in_another_order(pictures):
@@ -195,16 +162,16 @@ def test_flip_can_be_left_out(pictures):
 
 @pytest.mark.parametrize('count', [1, 3])
 def test_sets_smaller_than_a_batch(count):
-  batch = TrainPipeline(_Pictures([(9, 9)] * count), 16, 8).batch(2)
+  batch = TrainPipeline(Numbered([(9, 9)] * count), 16, 8).batch(2)
   assert batch['image'].shape == (16, 8, 8, 3)
   assert set(batch['label']) == set(range(count))
 
 
 def test_resize_comes_before_the_crop_and_small_pictures_grow():
-  resized = TrainPipeline(_Pictures([(40, 60)]), 4, 8, resize=8).batch(0)
+  resized = TrainPipeline(Numbered([(40, 60)]), 4, 8, resize=8).batch(0)
   # The shorter side is all there: rows 0 to 39 in 8 steps.
   assert np.ptp(resized['image'][:, :, 0, 1].astype(int), axis=1).min() > 30
-  grown = TrainPipeline(_Pictures([(4, 6)]), 4, 8).batch(0)
+  grown = TrainPipeline(Numbered([(4, 6)]), 4, 8).batch(0)
   assert grown['image'].shape == (4, 8, 8, 3)
 
 
@@ -226,7 +193,7 @@ def test_sizes_that_do_not_fit(pictures, changes, message):
 
 def test_an_empty_split():
   with pytest.raises(InputError, match="'train' of drawn is empty"):
-    TrainPipeline(_Pictures([]), 4, 8)
+    TrainPipeline(Numbered([]), 4, 8)
 
 
 # What goes wrong on the way
@@ -265,7 +232,7 @@ def test_a_picture_that_goes_is_named_by_worker_processes(folder):
       next(batches)
 
 
-class _Deadly(_Pictures):
+class _Deadly(Numbered):
   def __getitem__(self, index):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -284,7 +251,7 @@ def test_a_worker_process_that_was_killed_is_said():
 
 
 def test_remembered_reads_once_within_its_budget():
-  pictures = _Pictures([(4, 4)] * 3)
+  pictures = Numbered([(4, 4)] * 3)
   source = Remembered(pictures, lambda image: image[:2], budget=2 * 24)
   for _ in range(3):
     for i in range(3):
@@ -298,104 +265,12 @@ def test_remembered_reads_once_within_its_budget():
 
 
 def test_remembered_is_copied_empty():
-  source = Remembered(_Pictures([(4, 4)]), resize_to_two)
+  source = Remembered(Numbered([(4, 4)]), resize_to_two)
   source[0]
   copy = pickle.loads(pickle.dumps(source))
-  _equal({'image': copy[0]['image']}, {'image': source[0]['image']})
+  assert_equal({'image': copy[0]['image']}, {'image': source[0]['image']})
   assert copy._kept is not source._kept
 
 
 def resize_to_two(image):
   return resize_shorter(image, 2)
-
-
-# Evaluation
-
-
-@pytest.mark.parametrize(('count', 'batch_size'), [(7, 3), (6, 3), (2, 5)])
-def test_evaluation_covers_each_picture_once(count, batch_size):
-  pictures = _Pictures([(9 + i, 12) for i in range(count)])
-  batches = list(eval_batches(pictures, batch_size, 8))
-  assert len(batches) == -(-count // batch_size)
-  index = np.concatenate([batch['index'] for batch in batches])
-  mask = np.concatenate([batch['mask'] for batch in batches])
-  np.testing.assert_array_equal(index[mask], np.arange(count))
-  assert (index[~mask] == -1).all()
-  assert mask.dtype == bool
-  for batch in batches:
-    assert batch['image'].shape == (batch_size, 8, 8, 3)
-    assert batch['image'].dtype == np.uint8
-    assert (batch['height'] == 8).all()
-    assert (batch['width'] == 8).all()
-    np.testing.assert_array_equal(batch['label'], batch['index'])
-    for image, i, real in zip(
-      batch['image'], batch['index'], batch['mask'], strict=True
-    ):
-      expected = center_crop(pictures[i]['image'], 8) if real else 0
-      np.testing.assert_array_equal(image, np.broadcast_to(expected, (8, 8, 3)))
-
-
-@pytest.mark.parametrize('size', [8, None])
-def test_evaluation_is_shared_by_processes(size):
-  pictures = _Pictures([(9 + i % 3, 12) for i in range(10)])
-  whole = list(eval_batches(pictures, 4, size))
-  parts = [
-    list(eval_batches(pictures, 4, size, process_index=i, process_count=2))
-    for i in range(2)
-  ]
-  for batch, *rows in zip(whole, *parts, strict=True):
-    assert all(len(part['index']) == 2 for part in rows)
-    together = {key: np.concatenate([r[key] for r in rows]) for key in batch}
-    _equal(together, batch)
-
-
-def test_whole_pictures_are_padded_by_their_edge():
-  shapes = [(9, 12), (12, 9), (10, 11), (12, 12), (16, 12), (9, 12)]
-  pictures = _Pictures(shapes)
-  batches = list(eval_batches(pictures, 2, None, pad_multiple=4))
-  seen = []
-  for batch in batches:
-    assert len(batch['image']) == 2
-    for row in np.flatnonzero(batch['mask']):
-      i, height, width = (batch[k][row] for k in ('index', 'height', 'width'))
-      seen.append(i)
-      assert (height, width) == shapes[i]
-      image = batch['image'][row]
-      np.testing.assert_array_equal(
-        image[:height, :width], pictures[i]['image']
-      )
-      assert (image[height:] == image[height - 1]).all()
-      assert (image[:, width:] == image[:, width - 1 : width]).all()
-      sides = (padded_side(side, 4) for side in shapes[i])
-      assert image.shape == (*sides, 3)
-  assert sorted(seen) == list(range(6))
-  # To 12 x 12 but for one of 16 x 12; of the five, one fills it, and is alone.
-  assert len(batches) == 4
-
-
-def test_training_and_evaluation_prepare_alike():
-  pictures = _Pictures([(30, 20)])
-  trained = TrainPipeline(pictures, 64, 10, resize=10, flip=False).batch(0)
-  (evaluated,) = eval_batches(pictures, 1, None, resize=10)
-  (height,), (width,) = evaluated['height'], evaluated['width']
-  whole = evaluated['image'][0, :height, :width]
-  assert whole.shape == (15, 10, 3)
-  crops = {whole[t : t + 10].tobytes() for t in range(6)}
-  assert {image.tobytes() for image in trained['image']} == crops
-
-
-@pytest.mark.skipif(
-  not _DATA.is_dir(), reason='no data folder beside the checkout'
-)
-def test_kodak_is_evaluated_whole():
-  source = open_source(f'folder:{_DATA}/kodak', 'all')
-  batches = list(eval_batches(source, 6, None, pad_multiple=8))
-  shapes = {batch['image'].shape for batch in batches}
-  assert shapes == {(6, 512, 768, 3), (6, 768, 512, 3)}
-  index = np.concatenate([b['index'][b['mask']] for b in batches])
-  assert sorted(index) == list(range(24))
-  first = next(b for b in batches if 0 in b['index'])
-  expected = np.asarray(Image.open(source.paths[0]).convert('RGB'))
-  np.testing.assert_array_equal(
-    first['image'][list(first['index']).index(0)], expected
-  )
