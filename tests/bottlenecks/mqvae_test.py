@@ -137,7 +137,7 @@ def gradients(variables, z, c):
     latent = forward({**variables, 'params': params}, z, train=True)
     return jnp.sum(latent.quantized * c)
 
-  return jax.grad(total, (0, 1))(variables['params'], z)
+  return jax.jit(jax.grad(total, (0, 1)))(variables['params'], z)
 
 
 def test_everything_learns_from_the_decoder(gradients):

@@ -22,7 +22,7 @@ def images(side, n=2):
 def test_logits_are_of_single_images(name):
   module = DISCRIMINATORS[name](channels=8, num_downsamples=1)
   x = images(16)
-  variables = module.init(jax.random.key(0), x)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
   apply = jax.jit(module.apply)
   logits = apply(variables, x)
   assert logits.ndim == 3
@@ -38,9 +38,11 @@ def test_the_patch_that_a_logit_sees(num_downsamples, side, patch):
   """16 and 34 pixels, as P. Isola et al. count them (70 with three)."""
   module = PatchGAN(channels=4, num_downsamples=num_downsamples)
   x = jnp.asarray(images(side, 1))
-  variables = module.init(jax.random.key(0), x)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
 
-  def middle(x):
+  @jax.jit
+  @jax.grad
+  def sensitivity(x):
     # Without normalisation, which looks at the whole image.
     logits = module.apply(variables, x)
     return logits[0, logits.shape[1] // 2, logits.shape[2] // 2]
@@ -49,7 +51,7 @@ def test_the_patch_that_a_logit_sees(num_downsamples, side, patch):
     context.setattr(
       'lasers_jax.networks.discriminators.normalize', lambda x, dtype: x
     )
-    seen = np.any(np.asarray(jax.grad(middle)(x)) != 0, axis=(0, 3))
+    seen = np.any(np.asarray(sensitivity(x)) != 0, axis=(0, 3))
   rows = np.flatnonzero(seen.any(axis=1))
   assert rows[-1] - rows[0] + 1 == patch
 
@@ -64,8 +66,10 @@ def test_patchgan_has_the_parameters_of_vqgan():
 
 def test_stylegan_takes_any_size():
   module = StyleGAN(channels=4, num_downsamples=2)
-  variables = module.init(jax.random.key(0), images(16))
-  assert module.apply(variables, images(21)).shape == (2, 1, 1)
+  variables = jax.jit(module.init)(jax.random.key(0), images(16))
+  found = jax.jit(module.apply)(variables, images(21))
+  assert found.shape == (2, 1, 1)
+  assert np.isfinite(found).all()
 
 
 def test_blurring_keeps_a_constant_and_halves():

@@ -19,15 +19,16 @@ def images():
 @pytest.fixture(scope='module')
 def encoder(images):
   module = VectorEncoder(**SMALL)
-  variables = module.init(jax.random.key(0), images)
-  return lambda x: module.apply(variables, x)
+  variables = jax.jit(module.init)(jax.random.key(0), images)
+  return jax.jit(lambda x: module.apply(variables, x))
 
 
 @pytest.fixture(scope='module')
 def decoder():
   module = VectorDecoder(**SMALL)
-  variables = module.init(jax.random.key(1), jnp.zeros((1, 1, 1, 5)))
-  return lambda z: module.apply(variables, z)
+  z = jnp.zeros((1, 1, 1, 5))
+  variables = jax.jit(module.init)(jax.random.key(1), z)
+  return jax.jit(lambda z: module.apply(variables, z))
 
 
 def test_a_square_has_one_vector(encoder, decoder, images):
@@ -49,9 +50,9 @@ def test_a_larger_image_is_coded_square_by_square(encoder, decoder, images):
 def test_the_whole_square_is_seen_and_made(encoder, decoder, images):
   """No pixel of a square is without part in its vector, nor the reverse."""
   square = images[:1, :12, :12]
-  seen = jax.grad(lambda x: jnp.sum(encoder(x) ** 2))(square)
+  seen = jax.jit(jax.grad(lambda x: jnp.sum(encoder(x) ** 2)))(square)
   assert np.all(np.abs(seen).sum(axis=-1) > 0)
-  made = jax.jacrev(decoder)(encoder(square))[0, ..., 0, 0, 0, :]
+  made = jax.jit(jax.jacrev(decoder))(encoder(square))[0, ..., 0, 0, 0, :]
   assert np.all(np.abs(made.sum(axis=-1)).sum(axis=-1) > 0)
 
 
@@ -71,7 +72,7 @@ def test_parameters_are_those_of_the_layers():
 def test_computes_in_bfloat16():
   module = VectorEncoder(**SMALL, dtype=jnp.bfloat16)
   x = jnp.ones((1, 12, 12, 3))
-  z, variables = module.init_with_output(jax.random.key(0), x)
+  z, variables = jax.jit(module.init_with_output)(jax.random.key(0), x)
   assert z.dtype == jnp.float32
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
   np.testing.assert_array_equal(z, z.astype(jnp.bfloat16).astype(jnp.float32))
