@@ -59,12 +59,33 @@ for _number in signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1:
 # Bytes that a process of tests may hold: from the first on it drops what JAX
 # compiled, and a test that ends above the second fails.
 FULL, TOO_MUCH = 2.3e9, 3e9
+# Folders whose files share a run that takes long.
+TOGETHER = ('tests/experiment/priors',)
 
 
 def pytest_collection_modifyitems(items):
   """Puts files with slow tests first: no process has to wait for them."""
   slow = {item.path for item in items if item.get_closest_marker('slow')}
   items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """Keeps files together that share what takes long to make.
+
+  By --dist=loadfile alone, each process would make it for the files it has.
+  """
+  if config.getvalue('dist') != 'loadfile':
+    return None
+  from xdist.scheduler import LoadFileScheduling
+
+  class Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid):
+      file = super()._split_scope(nodeid)
+      folder = file.rpartition('/')[0]
+      return folder if folder in TOGETHER else file
+
+  return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
