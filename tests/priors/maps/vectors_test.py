@@ -1,6 +1,9 @@
 """What an event means for the decoder, as priors of codes are told."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,14 +49,16 @@ def test_events_that_mean_the_same_are_alike_from_the_start(fitted):
     sites=(2, 2), layout=Layout((2, 2), SIZES), D=D, width=16, layers=1, heads=2
   )
   labels, events = np.zeros(1, np.int32), np.zeros((1, 2, 2, 2), np.int32)
-  variables = prior.init(jax.random.key(0), events, labels, train=False)
+  init = jax.jit(functools.partial(prior.init, train=False))
+  variables = init(jax.random.key(0), events, labels)
   params = jax.tree.map(np.zeros_like, variables['params'])
   params['project'] = variables['params']['project']
   twins = dict(found)
   twins['vectors_0'] = found['vectors_0'].at[1].set(found['vectors_0'][2])
 
+  @jax.jit
   def embed(value):
-    one = np.array([value, 0], np.int32)
+    one = jnp.array([value, 0], jnp.int32)
     given = {'params': params, 'codebook': twins}
     return prior.apply(given, one, method='embed')
 
