@@ -68,10 +68,10 @@ def test_codes_in_the_step_are_those_of_the_cache(model, run, tmp_path):
 )
 def test_every_prior_trains_resumes_and_draws(model, tmp_path, changes):
   whole, halves = tmp_path / 'whole', str(tmp_path / 'halves')
-  given = {**changes, 'evaluate_every': 2}
-  state = loop.train_prior(config(**given), str(model), str(whole))
-  loop.train_prior(config(**given, steps=2), str(model), halves)
-  again = loop.train_prior(config(**given), str(model), halves)
+  drawn = config(**changes, evaluate_every=4)
+  state = loop.train_prior(drawn, str(model), str(whole))
+  loop.train_prior(config(**changes, steps=2), str(model), halves)
+  again = loop.train_prior(config(**changes), str(model), halves)
   tiny.assert_identical(tiny.on_host(again), tiny.on_host(state))
   assert (whole / 'pictures' / '4.png').is_file()
   prior = load_prior(whole)
