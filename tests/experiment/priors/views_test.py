@@ -19,7 +19,7 @@ from tests.experiment.priors.conftest import config
 
 
 @pytest.fixture(scope='module')
-def integers(pictures):
+def integers(pictures, tmp_path_factory):
   """A model of integers, as it is drawn."""
   given = tiny.config(pictures)
   given['bottleneck'] = {'name': 'entropy', 'step': 0.05}
@@ -28,7 +28,10 @@ def integers(pictures):
   image = np.zeros((1, tiny.SIDE, tiny.SIDE, 3), np.float32)
   variables = jax.jit(experiment.model.init)(jax.random.key(0), image)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  return TrainedModel(experiment, variables, given, mesh, 0, 'unused')
+  path = str(
+    tmp_path_factory.mktemp('integers')
+  )  # of what is known of pictures
+  return TrainedModel(experiment, variables, given, mesh, 0, path)
 
 
 def open_data(model, path, **changes):
