@@ -55,8 +55,8 @@ def make(bottleneck, context: bool) -> tuple[Codec, bytes]:
   return codec, codec.write(maps[0][0], F * SITES, F * SITES)
 
 
-def damage(data: bytes, rng: np.random.Generator) -> bytes:
-  """Changes a file in one to four ways."""
+def damage(data: bytes, version: int, rng: np.random.Generator) -> bytes:
+  """Changes a file in one to four ways; a head that fits has the version."""
   changed = bytearray(data)
   for _ in range(rng.integers(1, 5)):
     at = int(rng.integers(len(changed) + 1))
@@ -73,18 +73,18 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
       case 4 if at < len(changed):
         changed[at] ^= 1 << int(rng.integers(8))
   if rng.random() < 0.5:
-    return repair_head(bytes(changed), rng)
+    return repair_head(bytes(changed), version, rng)
   return bytes(changed)
 
 
-def repair_head(data: bytes, rng: np.random.Generator) -> bytes:
+def repair_head(data: bytes, version: int, rng: np.random.Generator) -> bytes:
   """Gives the rest of a file a head that fits, and often other sides."""
   body = data[container.HEAD_BYTES :]
   if rng.random() < 0.5:
     largest = 21 if rng.random() < 0.5 else 7
     sides = (int(2 ** rng.uniform(0, largest)) for _ in range(2))
     body = b''.join(container.pack_side(x) for x in sides) + body[2:]
-  return container.head(b'abcd', body) + body
+  return container.head(b'abcd', body, version) + body
 
 
 def main(_) -> None:
@@ -95,7 +95,7 @@ def main(_) -> None:
   tracemalloc.start()
   for i in range(_N.value):
     codec, data = made[i % len(made)]
-    changed = damage(data, rng)
+    changed = damage(data, codec.version, rng)
     tracemalloc.reset_peak()
     before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()
     try:

@@ -10,6 +10,7 @@ from lasers_jax.bottlenecks.coder import Sites
 from lasers_jax.codec import container
 from lasers_jax.codec.coder import BEYOND, WORD, Reader, Writer
 from lasers_jax.codec.counters import Checker, Counter, MapCollector
+from lasers_jax.codec.scales import Scales
 from lasers_jax.codec.tables import Tables
 from lasers_jax.errors import InputError
 
@@ -44,6 +45,14 @@ class Codec:
     except ValueError as error:
       raise InputError(str(error)) from error
 
+  @property
+  def version(self) -> int:
+    """Returns the version of files of such codes."""
+    predicted = any(
+      name.endswith(f'@{Scales._fields[-1]}') for name in self.tables
+    )
+    return container.PREDICTED if predicted else container.VERSION
+
   def write(self, codes: Any, height: int, width: int) -> bytes:
     """Returns the file of an image's codes.
 
@@ -58,7 +67,8 @@ class Codec:
     sites, writer = self._sites(height, width), Writer(self.tables)
     self.bottleneck.transfer(writer, sites, codes)
     payload = writer.payload().ljust(self._least(sites), b'\0')
-    return container.pack(container.Frame(self.model, height, width, payload))
+    frame = container.Frame(self.model, height, width, payload, self.version)
+    return container.pack(frame)
 
   def read(self, data: bytes) -> tuple[Any, int, int]:
     """Returns codes, height and width, as given to `write`.
@@ -67,6 +77,7 @@ class Codec:
       InputError: the file is damaged, of another version or of another model.
     """
     frame = container.unpack(data)
+    container.expect_version(frame, self.version)
     if frame.model != self.model:
       raise InputError(
         f'the file is of another model: {frame.model.hex()} there, '

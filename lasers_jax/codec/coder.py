@@ -17,8 +17,10 @@ from typing import TypeVar
 import numpy as np
 
 from lasers_jax.bottlenecks.coder import Coder
+from lasers_jax.codec import symbols
 from lasers_jax.codec.context import AutoregressiveMap, Kind, Network
-from lasers_jax.codec.scales import ScalePredictor, Scales, passes
+from lasers_jax.codec.scales import Expected, ScalePredictor, Scales
+from lasers_jax.codec.scan import scan
 from lasers_jax.codec.tables import Tables, ladder, steps
 from lasers_jax.errors import InputError
 
@@ -97,7 +99,8 @@ class FittedCoder(RowCoder):
     for where in maps.waves():
       for i in range(len(sizes)):
         given = None if codes is None else codes[(*where, i)]
-        maps.learn(where, i, self._each(given, maps.weights(where, i)))
+        shares = _probabilities(maps.weights(where, i))
+        maps.learn(where, i, self._each(given, shares))
     return maps.codes
 
   def numbers(self, name, codes, sites, limit, count):
@@ -105,20 +108,52 @@ class FittedCoder(RowCoder):
     found = self._fitted(name, Scales)
     if found is None:
       return super().numbers(name, codes, sites, limit, count)
-    predictor = ScalePredictor(found, limit, (*sites, count))
-    table, shape = f'{name}@scale_bins', found.scale_bins.shape
-    for plane in range(count):
-      for one in passes(*sites):
-        guess, bins = predictor.expect(plane, one)
-        given, lowest = None, guess - 2 * limit
-        if codes is not None:
-          given = codes[one.rows, one.columns, plane] - lowest
-        off = self.table(table, given, len(guess), shape[1], bins, shape[0])
-        if np.abs(off + lowest).max() > limit:
+    order = scan((tuple(sites),))
+    predictor = ScalePredictor(found, limit, order)
+    maps = None
+    if codes is not None:
+      maps = codes.reshape(-1, count).T[predictor.order]
+    for planes, each in predictor.parts():
+      for step in each:
+        given = None if maps is None else maps[planes, step.sites].ravel()
+        expected = predictor.expect(planes, step)
+        flat = Expected(*(x.ravel() for x in expected))
+        values = self._by_errors(given, flat, found, limit)
+        if np.abs(values).max() > limit:
           raise InputError(_MEANINGLESS)
-        predictor.learn(plane, one, off + lowest, guess)
-      predictor.finish(plane)
-    return predictor.codes
+        values = values.reshape(expected.guess.shape)
+        predictor.learn(planes, step, values, expected)
+      predictor.finish(planes)
+    return predictor.codes.reshape(*sites, count)
+
+  def _by_errors(self, values, expected: Expected, net: Scales, limit: int):
+    """Codes integers [m] by their differences from what is expected."""
+    first = second = high = low = None
+    if values is not None:
+      high, low = symbols.split(expected, values)
+      first = symbols.common(high)
+    first = self._each(first, symbols.shares(net.common)[expected.rows])
+    found, others = symbols.exact(first)
+    if len(others):
+      if high is not None:
+        second = symbols.rare(high[others])
+      rows = expected.rows[others]
+      second = self._each(second, symbols.shares(net.scale_bins)[rows])
+      found[others], escapes = symbols.large(second)
+      where = others[escapes]
+      given = None if high is None else high[where] + 2 * limit
+      even = np.ones(4 * limit + 2)
+      found[where] = self._integers(given, len(where), even) - 2 * limit
+    return symbols.join(expected, found, self._dropped(low, expected))
+
+  def _dropped(self, values, expected: Expected) -> np.ndarray:
+    """Codes what errors drop, all alike probable."""
+    found = np.zeros(len(expected.rows), np.int64)
+    for bits, which in _alike(symbols.dropped(expected)):
+      if bits:
+        given = None if values is None else values[which]
+        found[which] = self._integers(given, len(which), np.ones(1 << bits))
+    return found
 
   def sets(self, name, codes, counts, size, most):
     network = self._fitted(name, Network)
@@ -167,7 +202,7 @@ class FittedCoder(RowCoder):
         given = None if codes is None else codes[(*where, r)]
         above = np.arange(size)[None] > last[which, None]
         weights = np.where(above, each[most - missing[which], which], 0)
-        found = self._each(given, weights)
+        found = self._each(given, _probabilities(weights))
         if not weights[np.arange(len(found)), found].all():
           raise InputError(_MEANINGLESS)
         maps.learn(where, r, found)
@@ -185,8 +220,8 @@ class FittedCoder(RowCoder):
     return self._integers(values, n, self._tables[name][row])
 
   @abc.abstractmethod
-  def _each(self, values, weights) -> np.ndarray:
-    """Codes n integers, each by a row of weights [n, size] of its own."""
+  def _each(self, values, shares) -> np.ndarray:
+    """Codes n integers, each by probabilities [n, size] of its own."""
 
 
 class Writer(FittedCoder):
@@ -206,11 +241,9 @@ class Writer(FittedCoder):
       self._encoder.encode(values.astype(np.int32), _model(weights))
     return values
 
-  def _each(self, values, weights):
-    if weights.shape[1] > 1:
-      self._encoder.encode(
-        values.astype(np.int32), _family(), _probabilities(weights)
-      )
+  def _each(self, values, shares):
+    if shares.shape[1] > 1:
+      self._encoder.encode(values.astype(np.int32), _family(), shares)
     return values
 
 
@@ -237,10 +270,10 @@ class Reader(FittedCoder):
       return np.zeros(n, np.int64)
     return self._decode(_model(weights), n)
 
-  def _each(self, values, weights):
-    if weights.shape[1] == 1:
-      return np.zeros(len(weights), np.int64)
-    return self._decode(_family(), _probabilities(weights))
+  def _each(self, values, shares):
+    if shares.shape[1] == 1:
+      return np.zeros(len(shares), np.int64)
+    return self._decode(_family(), shares)
 
   def _decode(self, *model) -> np.ndarray:
     try:

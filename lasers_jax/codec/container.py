@@ -1,7 +1,7 @@
 """The frame of a file: the model, the size, and a checksum.
 
 2 bytes   b'LZ'
-1 byte    version
+1 byte    version: 3 where contexts predict integers, else 2
 4 bytes   hash of the model and its tables
 4 bytes   CRC-32 of all other bytes
 2 to 6    height and width, each in groups of 7 bits, the lowest first; a set
@@ -17,6 +17,7 @@ from lasers_jax.errors import InputError
 
 MAGIC = b'LZ'
 VERSION = 2
+PREDICTED = 3  # version of files of integers that contexts predict
 HASH_BYTES = 4
 LONGEST_SIDE = 2**21 - 1  # three groups of 7 bits
 
@@ -31,6 +32,7 @@ class Frame(NamedTuple):
   height: int
   width: int
   payload: bytes
+  version: int = VERSION
 
 
 def pack(frame: Frame) -> bytes:
@@ -46,12 +48,12 @@ def pack(frame: Frame) -> bytes:
       f'sides are from 1 to {LONGEST_SIDE}'
     )
   body = b''.join(pack_side(side) for side in sides) + frame.payload
-  return head(frame.model, body) + body
+  return head(frame.model, body, frame.version) + body
 
 
-def head(model: bytes, body: bytes) -> bytes:
+def head(model: bytes, body: bytes, version: int = VERSION) -> bytes:
   """Returns the first HEAD_BYTES of the file of a model."""
-  return _HEAD.pack(MAGIC, VERSION, model, _check(model, body))
+  return _HEAD.pack(MAGIC, version, model, _check(version, model, body))
 
 
 def pack_side(value: int) -> bytes:
@@ -74,20 +76,30 @@ def unpack(data: bytes) -> Frame:
   if len(data) < HEAD_BYTES:
     raise InputError('the file is cut short')
   _, version, model, check = _HEAD.unpack_from(data)
-  if version != VERSION:
+  if version not in (VERSION, PREDICTED):
     raise InputError(
-      f'the file is of version {version}, and this program reads {VERSION}'
+      f'the file is of version {version}, and this program reads {VERSION} and '
+      f'{PREDICTED}'
     )
   body = data[HEAD_BYTES:]
-  if check != _check(model, body):
+  if check != _check(version, model, body):
     raise InputError('the file is damaged: its checksum does not fit')
   height, at = _read_side(body, 0)
   width, at = _read_side(body, at)
-  return Frame(model, height, width, body[at:])
+  return Frame(model, height, width, body[at:], version)
 
 
-def _check(model: bytes, body: bytes) -> int:
-  return zlib.crc32(body, zlib.crc32(MAGIC + bytes([VERSION]) + model))
+def expect_version(frame: Frame, version: int) -> None:
+  """Raises InputError for a file of codes of another kind."""
+  if frame.version != version:
+    raise InputError(
+      f'the file is of version {frame.version}, and the codes of this model '
+      f'are read from version {version}'
+    )
+
+
+def _check(version: int, model: bytes, body: bytes) -> int:
+  return zlib.crc32(body, zlib.crc32(MAGIC + bytes([version]) + model))
 
 
 def _read_side(body: bytes, at: int) -> tuple[int, int]:

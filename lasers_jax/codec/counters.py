@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from lasers_jax.codec import context, scales
+from lasers_jax.codec import context, fit_scales, scales
 from lasers_jax.codec.coder import FittedCoder, RowCoder
 from lasers_jax.codec.context import Kind, Network
 from lasers_jax.codec.scales import Scales
 from lasers_jax.codec.tables import Tables, weigh
+
+
+_OLDER = 'beside'  # a table of the first version of contexts of integers
 
 
 class Counter(RowCoder):
@@ -43,7 +46,7 @@ class MapCollector(RowCoder):
     """Trains a network for each kind of map."""
     fitted = [
       *((name, context.fit(x, kind)) for (name, kind), x in self._maps.items()),
-      *((name, scales.fit(x, n)) for (name, n), x in self._numbers.items()),
+      *((name, fit_scales.fit(x, n)) for (name, n), x in self._numbers.items()),
     ]
     return {
       f'{name}@{part}': x
@@ -84,7 +87,12 @@ class Checker(FittedCoder):
     return np.zeros((*sites, len(sizes)), np.int64)
 
   def numbers(self, name, codes, sites, limit, count):
-    if not self._check(name, Scales, scales.shapes(limit, count)):
+    if f'{name}@{_OLDER}' in self._tables:
+      raise ValueError(
+        'the contexts of the codec are of an older version: remove its file '
+        'codec-...npz beside the model, and encode again'
+      )
+    if not self._check(name, Scales, scales.shapes(count)):
       return super().numbers(name, codes, sites, limit, count)
     return np.zeros((*sites, count), np.int64)
 
@@ -115,5 +123,5 @@ class Checker(FittedCoder):
   def _integers(self, values, n, weights):
     return np.zeros(n, np.int64)
 
-  def _each(self, values, weights):
+  def _each(self, values, shares):
     raise NotImplementedError

@@ -98,6 +98,7 @@ class PriorCodec:
         written where numbers have other last bits.
     """
     frame = container.unpack(data)
+    container.expect_version(frame, container.VERSION)
     if frame.model != self.name:
       raise InputError(
         f'the file is of another prior or model: {frame.model.hex()} there, '

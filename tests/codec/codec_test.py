@@ -8,8 +8,8 @@ from lasers_jax.codec import (
   Codec,
   container,
   context,
+  fit_scales,
   fit_tables,
-  scales,
 )
 from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import ROWS, assert_same, normal, start_row
@@ -127,7 +127,7 @@ def test_a_file_has_a_bit_for_each_code(row):
   ],
 )
 def test_what_a_context_model_writes_is_read(row, monkeypatch):
-  for module in context, scales:
+  for module in context, fit_scales:
     monkeypatch.setattr(module, 'STEPS', 3)
   case = start_row(row)
   tables = fit_tables(case.module, maps(case, [(6, 6)] * 4), context=True)

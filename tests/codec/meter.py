@@ -18,7 +18,7 @@ class Meter(FittedCoder):
     self.bits -= float(np.log2(shares).sum())
     return values
 
-  def _each(self, values, weights):
-    shares = weights[np.arange(len(values)), values] / weights.sum(axis=1)
-    self.bits -= float(np.log2(shares).sum())
+  def _each(self, values, shares):
+    chosen = shares[np.arange(len(values)), values]
+    self.bits -= float(np.log2(chosen).sum())
     return values

@@ -9,10 +9,10 @@ from lasers_jax.codec import (
   Codec,
   State,
   context,
+  fit_scales,
   fit_tables,
   load,
   save,
-  scales,
 )
 from lasers_jax.errors import InputError
 from tests.bottlenecks.rows import start_row
@@ -138,7 +138,7 @@ def test_a_state_that_may_not_be_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize('with_context', [False, True])
 @pytest.mark.parametrize('row', ['lasers', 'vq-ema', 'entropy', 'residual'])
 def test_tables_of_other_codes_are_refused(row, with_context, monkeypatch):
-  for module in context, scales:
+  for module in context, fit_scales:
     monkeypatch.setattr(module, 'STEPS', 2)
   case = start_row(row)
   tables = fit_tables(case.module, maps(case, [(4, 4)] * 2), with_context)

@@ -1,0 +1,74 @@
+"""The symbols of errors: few for the common ones, more for the rare.
+
+An error is counted towards the side of the guess on which the mean is, and
+halved, for large scales, until the scale is below 4; what is dropped is
+uniform. Then 0, 1 and -1 have symbols of their own, those up to 16 others after
+the symbol for these, and the rest an escape, after which all are alike.
+"""
+
+import numpy as np
+
+from lasers_jax.codec.scales import BINS, COMMON, FRACTIONS, RARE, Expected
+
+_OCTAVES = np.arange(BINS) // 4 - 12  # scales are from 2 to the power of these
+_DROPPED = np.maximum(_OCTAVES - 1, 0).repeat(FRACTIONS)
+_OTHER = COMMON - 1
+_COMMON = np.array([2, 0, 1])  # of -1, 0 and 1
+_EXACT = np.array([0, 1, -1])
+
+
+def shares(weights: np.ndarray) -> np.ndarray:
+  """Returns the probabilities of a table of `Scales`, float64."""
+  return weights / weights[:1].sum()  # of every row, a power of two
+
+
+def dropped(expected: Expected) -> np.ndarray:
+  """Returns the bits of each error that are dropped: int64 [m]."""
+  return _DROPPED[expected.rows]
+
+
+def split(expected: Expected, codes) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the errors of codes [m] without the bits dropped, and these."""
+  bits = dropped(expected)
+  errors = expected.sign * (codes - expected.guess) + (1 << bits >> 1)
+  high = errors >> bits
+  return high, errors - (high << bits)
+
+
+def join(expected: Expected, high, low) -> np.ndarray:
+  """Returns the codes that `split` splits."""
+  bits = dropped(expected)
+  errors = (high << bits) + low - (1 << bits >> 1)
+  return expected.guess + expected.sign * errors
+
+
+def common(high: np.ndarray) -> np.ndarray:
+  """Returns the first symbols of errors."""
+  small = np.clip(high, -1, 1)
+  return np.where(small == high, _COMMON[small + 1], _OTHER)
+
+
+def rare(high: np.ndarray) -> np.ndarray:
+  """Returns the second symbols of errors beyond 1."""
+  found = 2 * (abs(high) - 2) + (high < 0)
+  return np.minimum(found, RARE)
+
+
+def exact(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the errors of first symbols, and where they are others."""
+  others = np.flatnonzero(symbols == _OTHER)
+  return _EXACT[np.where(symbols == _OTHER, 0, symbols)], others
+
+
+def large(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the errors of second symbols, and where they are escapes."""
+  sizes = symbols // 2 + 2
+  return np.where(symbols % 2, -sizes, sizes), np.flatnonzero(symbols == RARE)
+
+
+def of(expected: Expected, codes: np.ndarray):
+  """Returns first symbols [m], where they are others, and the second there."""
+  high, _ = split(expected, codes)
+  first = common(high)
+  _, others = exact(first)
+  return first, others, rare(high[others])
