@@ -12,7 +12,6 @@ import abc
 import functools
 import math
 from collections.abc import Iterator
-from typing import TypeVar
 
 import numpy as np
 
@@ -21,10 +20,9 @@ from lasers_jax.codec import symbols
 from lasers_jax.codec.context import AutoregressiveMap, Kind, Network
 from lasers_jax.codec.scales import Expected, ScalePredictor, Scales
 from lasers_jax.codec.scan import scan
-from lasers_jax.codec.tables import Tables, ladder, steps
+from lasers_jax.codec.tables import Tables, ladder, named, steps
 from lasers_jax.errors import InputError
 
-_Fitted = TypeVar('_Fitted', Network, Scales)
 WORD = 4  # bytes that payloads are multiples of
 BEYOND = 'the file is damaged: its codes go on past their end'
 _MEANINGLESS = 'the file is damaged: its codes mean nothing'
@@ -92,7 +90,7 @@ class FittedCoder(RowCoder):
     self._tables = tables
 
   def planes(self, name, codes, sites, sizes):
-    network = self._fitted(name, Network)
+    network = self._network(name)
     if network is None:
       return super().planes(name, codes, sites, sizes)
     maps = AutoregressiveMap(network, Kind(tuple(sizes)), sites)
@@ -105,7 +103,7 @@ class FittedCoder(RowCoder):
 
   def numbers(self, name, codes, sites, limit, count):
     """Codes plane by plane, each by its difference from the expected value."""
-    found = self._fitted(name, Scales)
+    found = named(self._tables, name, Scales)
     if found is None:
       return super().numbers(name, codes, sites, limit, count)
     order = scan((tuple(sites),))
@@ -142,7 +140,7 @@ class FittedCoder(RowCoder):
       found[others], escapes = symbols.large(second)
       where = others[escapes]
       given = None if high is None else high[where] + 2 * limit
-      even = np.ones(4 * limit + 2)
+      even = np.ones(symbols.escapes(limit))
       found[where] = self._integers(given, len(where), even) - 2 * limit
     return symbols.join(expected, found, self._dropped(low, expected))
 
@@ -156,7 +154,7 @@ class FittedCoder(RowCoder):
     return found
 
   def sets(self, name, codes, counts, size, most):
-    network = self._fitted(name, Network)
+    network = self._network(name)
     if network is None:
       return self._sets_by_table(name, codes, counts, size, most)
     return self._sets_by_network(network, codes, counts, size, most)
@@ -209,12 +207,9 @@ class FittedCoder(RowCoder):
         last[which] = found
     return maps.codes
 
-  def _fitted(self, name: str, kind: type[_Fitted]) -> _Fitted | None:
+  def _network(self, name: str) -> Network | None:
     """What is fitted to maps of this name, where anything is."""
-    fields = [f'{name}@{x}' for x in kind._fields]
-    if fields[-1] not in self._tables:
-      return None
-    return kind(*(self._tables[x] for x in fields))
+    return named(self._tables, name, Network)
 
   def _row(self, name, shape, row, values, n):
     return self._integers(values, n, self._tables[name][row])

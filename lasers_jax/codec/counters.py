@@ -8,7 +8,6 @@ from lasers_jax.codec.context import Kind, Network
 from lasers_jax.codec.scales import Scales
 from lasers_jax.codec.tables import Tables, weigh
 
-
 _OLDER = 'beside'  # a table of the first version of contexts of integers
 
 

@@ -22,6 +22,11 @@ def shares(weights: np.ndarray) -> np.ndarray:
   return weights / weights[:1].sum()  # of every row, a power of two
 
 
+def escapes(limit: int) -> int:
+  """Returns how many errors there may be after an escape, from -2 limit on."""
+  return 4 * limit + 2
+
+
 def dropped(expected: Expected) -> np.ndarray:
   """Returns the bits of each error that are dropped: int64 [m]."""
   return _DROPPED[expected.rows]

@@ -3,6 +3,7 @@
 import functools
 import itertools
 from decimal import Decimal
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,18 @@ MOST = 2**32  # of any number in a table: sums of rows are exact in float64
 # By name: weights int64 [rows, size]; and the arrays of networks, whose names
 # have an @, see `context`.
 Tables = dict[str, np.ndarray]
+_Fitted = TypeVar('_Fitted', bound=tuple)
+
+
+def named(tables: Tables, name: str, kind: type[_Fitted]) -> _Fitted | None:
+  """Returns the arrays of a named tuple that are fitted to maps of a name.
+
+  None where its last one is missing.
+  """
+  fields = [f'{name}@{x}' for x in kind._fields]
+  if fields[-1] not in tables:
+    return None
+  return kind(*(tables[x] for x in fields))
 
 
 def weigh(counts: np.ndarray) -> np.ndarray:
