@@ -106,7 +106,7 @@ class FittedCoder(RowCoder):
     found = named(self._tables, name, Scales)
     if found is None:
       return super().numbers(name, codes, sites, limit, count)
-    order = scan((tuple(sites),))
+    order, tables = scan((tuple(sites),)), symbols.Shares.of(found)
     predictor = ScalePredictor(found, limit, order)
     maps = None
     if codes is not None:
@@ -116,7 +116,7 @@ class FittedCoder(RowCoder):
         given = None if maps is None else maps[planes, step.sites].ravel()
         expected = predictor.expect(planes, step)
         flat = Expected(*(x.ravel() for x in expected))
-        values = self._by_errors(given, flat, found, limit)
+        values = self._by_errors(given, flat, tables, limit)
         if np.abs(values).max() > limit:
           raise InputError(_MEANINGLESS)
         values = values.reshape(expected.guess.shape)
@@ -124,19 +124,19 @@ class FittedCoder(RowCoder):
       predictor.finish(planes)
     return predictor.codes.reshape(*sites, count)
 
-  def _by_errors(self, values, expected: Expected, net: Scales, limit: int):
+  def _by_errors(self, values, expected, tables: symbols.Shares, limit: int):
     """Codes integers [m] by their differences from what is expected."""
     first = second = high = low = None
     if values is not None:
       high, low = symbols.split(expected, values)
       first = symbols.common(high)
-    first = self._each(first, symbols.shares(net.common)[expected.rows])
+    first = self._each(first, tables.common[expected.rows])
     found, others = symbols.exact(first)
     if len(others):
       if high is not None:
         second = symbols.rare(high[others])
       rows = expected.rows[others]
-      second = self._each(second, symbols.shares(net.scale_bins)[rows])
+      second = self._each(second, tables.rare[rows])
       found[others], escapes = symbols.large(second)
       where = others[escapes]
       given = None if high is None else high[where] + 2 * limit
@@ -144,10 +144,13 @@ class FittedCoder(RowCoder):
       found[where] = self._integers(given, len(where), even) - 2 * limit
     return symbols.join(expected, found, self._dropped(low, expected))
 
-  def _dropped(self, values, expected: Expected) -> np.ndarray:
+  def _dropped(self, values, expected: Expected) -> np.ndarray | None:
     """Codes what errors drop, all alike probable."""
-    found = np.zeros(len(expected.rows), np.int64)
-    for bits, which in _alike(symbols.dropped(expected)):
+    dropped = symbols.dropped(expected)
+    if dropped is None:
+      return None
+    found = np.zeros(len(dropped), np.int64)
+    for bits, which in _alike(dropped):
       if bits:
         given = None if values is None else values[which]
         found[which] = self._integers(given, len(which), np.ones(1 << bits))

@@ -25,6 +25,7 @@ _AT_ONCE = 2**14  # sites
 _RIDGE = 3.0
 _WORTH = 0.01  # of the squares, that a mean must explain
 _SMOOTH = 0.6  # of the variance, that neighbours explain
+_QUIET = 0.02  # mean absolute value
 _TOTAL = 2**22  # sum of a row of weights
 _PRIOR = 24  # errors that a row of a table counts as seen before
 
@@ -35,14 +36,16 @@ def fit(maps: Sequence[np.ndarray], limit: int, seed: int = 0) -> Scales:
   groups = list(_groups([maps[i] for i in rng.permutation(len(maps))]))
   net = _blank(maps[0].shape[-1])
   waves = _fit_waves(groups)
-  smooth = np.zeros_like(net.smooth)
-  smooth[[k for k, worth, _ in waves if worth > _SMOOTH][: scales.SMOOTH]] = 1
-  order = np.argsort(1 - smooth, kind='stable')
+  classes = _classes(groups, waves)
+  order = np.argsort(classes, kind='stable')
   groups = [(scan, values[:, order]) for scan, values in groups]
-  net = net._replace(smooth=smooth, **_fit_means(net, groups))
-  for i, (_, _, slopes) in enumerate(waves[k] for k in np.flatnonzero(smooth)):
-    net.own[0, :, i], net.offset[i] = slopes[:4], slopes[4]
-    net.own[1:, :, i] = net.signed[..., i] = 0
+  net = net._replace(classes=classes, **_fit_means(net, groups))
+  for i, k in enumerate(order):
+    if classes[k] != scales.USUAL:
+      net.own[..., i] = net.signed[..., i] = net.offset[i] = 0
+    if classes[k] == scales.SMOOTH:
+      slopes = waves[k][1]
+      net.own[0, :, i], net.offset[i] = slopes[:4], slopes[4]
   off = [_look(net, limit, *group) for group in groups]
   net = net._replace(**_fit_scales(off, [x for x, _ in groups], net, rng))
   counts = [np.zeros(x.shape) for x in (net.common, net.scale_bins)]
@@ -75,11 +78,21 @@ def _blank(planes: int) -> Scales:
   return Scales(*(np.zeros(x, np.int64) for x in scales.shapes(planes)))
 
 
-def _fit_waves(groups) -> list[tuple[int, float, np.ndarray]]:
+def _classes(groups, waves) -> np.ndarray:
+  """Which planes are smooth, and which are quiet."""
+  count = sum(len(values) for _, values in groups)
+  sizes = sum(np.abs(values).sum(axis=0) for _, values in groups) / count
+  classes = np.where(sizes < _QUIET, scales.QUIET, scales.USUAL)
+  smooth = [k for k, (worth, _) in enumerate(waves) if worth > _SMOOTH]
+  classes[smooth[: scales.BLOCK]] = scales.SMOOTH
+  return classes
+
+
+def _fit_waves(groups) -> list[tuple[float, np.ndarray]]:
   """Least squares of the first planes, by those to the left and above.
 
-  Returns the number of each, the share of its variance that is explained, and
-  the slopes and the offset [5].
+  Returns of each the share of its variance that is explained, and the slopes
+  and the offset [5].
   """
   found = []
   for k in range(min(groups[0][1].shape[1], scales.LEADING)):
@@ -97,7 +110,7 @@ def _fit_waves(groups) -> list[tuple[int, float, np.ndarray]]:
       moments[:5, :5] + _RIDGE * np.eye(5), moments[:5, 5]
     )
     worth = slopes @ moments[:5, 5] - mean * moments[4, 5]
-    found.append((k, worth / max(variance, 1), _slopes(slopes)))
+    found.append((worth / max(variance, 1), _slopes(slopes)))
   return found
 
 
@@ -111,7 +124,7 @@ def _fit_means(net: Scales, groups) -> dict[str, np.ndarray]:
     x = _signed(order, values[:, :leading])
     near = np.zeros((own, len(values), planes), np.float32)
     for step in order.passes:
-      if step.kind:
+      if step.near is not None:
         some = slice(4 * step.kind - 4, 4 * step.kind)
         near[some, step.sites] = padded[step.near]
     y = padded[:-1]
@@ -181,10 +194,18 @@ def _count(net: Scales, limit: int, order: Scan, values, counts) -> None:
 
 def _fit_scales(off, orders, net: Scales, rng) -> dict[str, np.ndarray]:
   """Finds the weights of scales, none below zero, that make bits fewest."""
-  waves = int(net.smooth.sum())
-  draw = _Rows(off, orders, waves)
+  waves, last = (
+    int(np.sum(net.classes <= x)) for x in (scales.SMOOTH, scales.USUAL)
+  )
+  draw = _Rows(off, orders, waves, last)
   planes, count = draw.off.shape[1], draw.causes.shape[1]
-  known = [scales.causes(k) if k >= waves else 0 for k in range(planes)]
+  known = [
+    scales.causes(part.start)
+    for part, _ in scales.parts(net.classes)
+    for _ in range(part.start, part.stop)
+  ]
+  numbers = jnp.arange(planes)
+  usual = (numbers >= waves) & (numbers < last)
   earlier = jnp.asarray(np.arange(count)[:, None] < known, jnp.float32)
   mean = jnp.asarray(draw.off.mean(axis=0, dtype=float) + 1e-4, jnp.float32)
   start = np.log([0.02, 0.005, 0.005]).reshape(1, 3, 1)
@@ -199,7 +220,7 @@ def _fit_scales(off, orders, net: Scales, rng) -> dict[str, np.ndarray]:
   def bits(params, kind, off, near, seen):
     weights = jax.tree.map(jnp.exp, params)
     least, close = (
-      jnp.where(jnp.arange(planes) < waves, x[0], x[kind])
+      jnp.where(usual, x[kind], x[0])
       for x in (weights['least'], weights['near'])
     )
     given = earlier[:, None] * weights['sizes']
@@ -226,8 +247,8 @@ def _fit_scales(off, orders, net: Scales, rng) -> dict[str, np.ndarray]:
 class _Rows:
   """Draws sites: what was there to see, and what came."""
 
-  def __init__(self, off: list[np.ndarray], orders: list[Scan], waves: int):
-    self._waves = waves
+  def __init__(self, off, orders: list[Scan], waves: int, last: int):
+    self._waves, self._last = waves, last
     self.off = np.concatenate(off)
     starts = np.cumsum([0, *(len(x) for x in off)])[:-1]
     pairs = list(zip(orders, starts, strict=True))
@@ -250,6 +271,7 @@ class _Rows:
     near = self.off[self._near[:, which]].sum(axis=0, dtype=np.float32)
     waves = self.off[self._wave[:, which], : self._waves]
     near[:, : self._waves] = waves.sum(axis=0)
+    near[:, self._last :] = 0
     left, right, above, below = self.causes[self._beside[:, which]]
     sides = self.causes[sites], left + right, above + below
     seen = np.stack(sides, axis=2).astype(np.float32)
@@ -259,9 +281,11 @@ class _Rows:
 def _near(order: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """The pass of each site [n], those near in it, and in its wave [4, n]."""
   kind = np.zeros(order.count, np.int32)
-  near, wave = np.zeros((2, 4, order.count), np.int64)
+  near, wave = np.full((2, 4, order.count), order.count)
   for step in order.passes:
-    kind[step.sites], near[:, step.sites] = step.kind, step.near
+    kind[step.sites] = step.kind
+    if step.near is not None:
+      near[:, step.sites] = step.near
   for step in order.waves:
     wave[:, step.sites] = step.near
   return kind, near, wave

@@ -57,8 +57,7 @@ class _Prices:
   """Prices values by what is expected."""
 
   def __init__(self, net: Scales, limit: int):
-    tables = net.common, net.scale_bins
-    self._common, self._rare = (-np.log2(symbols.shares(x)) for x in tables)
+    self._common, self._rare = (-np.log2(x) for x in symbols.Shares.of(net))
     self._rare[:, -1] += math.log2(symbols.escapes(limit))
 
   def __call__(self, expected: Expected, values: np.ndarray) -> np.ndarray:
@@ -68,7 +67,9 @@ class _Prices:
       *(np.broadcast_to(x[..., None], shape).ravel() for x in expected)
     )
     first, others, second = symbols.of(each, values.ravel())
-    bits = self._common[each.rows, first] + symbols.dropped(each)
+    bits = self._common[each.rows, first]
+    if (dropped := symbols.dropped(each)) is not None:
+      bits += dropped
     bits[others] += self._rare[each.rows[others], second]
     return bits.reshape(shape)
 

@@ -31,8 +31,8 @@ _HIGHEST = 127  # that counts of a value
 SINGLE = 192  # planes that are causes each; of those after, sums of
 GROUP = 32  # planes
 LEADING = 24  # planes that say something of means
-_BLOCK = 16  # planes, a divisor of GROUP and SINGLE
-SMOOTH = _BLOCK  # planes at most
+BLOCK = 16  # planes, a divisor of GROUP and SINGLE; most that are smooth
+SMOOTH, USUAL, QUIET = 0, 1, 2
 _AT_ONCE = 2**13  # sites
 # Bins of scales are four to an octave, from 2^-12 to 2^7: those of the first
 # bits of a float32.
@@ -42,7 +42,7 @@ BINS = 4 * 19
 # Of the distance of a mean from the nearest integer, in units.
 _OFFSETS = np.searchsorted(
   [6, 16, 32, 64, 96], np.arange(SLOPE // 2 + 1), 'right'
-)
+).astype(np.int32)
 FRACTIONS = 6
 ROWS = BINS * FRACTIONS
 COMMON = 4  # symbols: 0, 1, -1, and others
@@ -53,7 +53,8 @@ class Scales(NamedTuple):
   """Holds integers [..], for planes in the order in which they come.
 
   Attributes:
-    smooth: [planes], 1 for those that come first, all at once; here alone in
+    classes: [planes], SMOOTH for those that come first, together; QUIET for
+      those that come last, a block at a time; USUAL. Here alone planes are in
       the order of the maps.
     offset: [planes], of means, as those to `signed` in 1 / SLOPE.
     own: [PASSES, 4, planes], of the four known neighbours.
@@ -67,7 +68,7 @@ class Scales(NamedTuple):
     scale_bins: [ROWS, RARE + 1], weights of the others: 2, -2, 3, ...
   """
 
-  smooth: np.ndarray
+  classes: np.ndarray
   offset: np.ndarray
   own: np.ndarray
   signed: np.ndarray
@@ -81,7 +82,7 @@ class Scales(NamedTuple):
 def shapes(planes: int) -> Scales:
   """Returns the shapes of `Scales`."""
   return Scales(
-    smooth=(planes,),
+    classes=(planes,),
     offset=(planes,),
     own=(PASSES, 4, planes),
     signed=(min(planes, LEADING), 5, planes),
@@ -96,6 +97,17 @@ def shapes(planes: int) -> Scales:
 def causes(planes: int) -> int:
   """Returns how many causes so many planes are."""
   return min(planes, SINGLE) + max(planes - SINGLE, 0) // GROUP
+
+
+def parts(classes: np.ndarray) -> list[tuple[slice, int]]:
+  """Returns planes that come together, in order, and the class of each part."""
+  smooth, last = (int(np.sum(classes <= x)) for x in (SMOOTH, USUAL))
+  found = [(slice(0, smooth), SMOOTH)] if smooth else []
+  found += [(slice(k, k + 1), USUAL) for k in range(smooth, last)]
+  while last < len(classes):
+    first, last = last, min(last - last % BLOCK + BLOCK, len(classes))
+    found.append((slice(first, last), QUIET))
+  return found
 
 
 class Expected(NamedTuple):
@@ -118,15 +130,18 @@ class ScalePredictor:
   def __init__(self, scales: Scales, limit: int, scan: Scan):
     """Begins with nothing."""
     self._limit, self._scan, self._planes = limit, scan, len(scales.offset)
-    self._scales = scales
-    self.order = np.argsort(1 - scales.smooth, kind='stable')
-    self._waves = int(scales.smooth.sum())
+    self.order = np.argsort(scales.classes, kind='stable')
+    self._parts = parts(scales.classes)
     n = scan.count
     self._known = np.zeros((self._planes, n + 1), np.int32)
-    self._off = np.zeros((max(self._waves, 1), n + 1), np.float32)
+    self._off = np.zeros((BLOCK, n + 1), np.float32)
     self._sum = np.zeros(n, np.float32)  # of the planes of a group
     self._means = _Sums(scales.signed, n, np.int8)
     self._sizes = _Sums(scales.sizes, n, np.uint8)
+    self._own = scales.own.transpose(0, 2, 1)[..., None].astype(np.int32)
+    self._offset = scales.offset[:, None].astype(np.int32)
+    self._least = scales.least[..., None].astype(np.float32)
+    self._near = scales.near[..., None].astype(np.float32)
     # Planes whose means are always 0 are many.
     own, signed = scales.own, scales.signed
     self._leans = own.any((0, 1)) | signed.any((0, 1)) | (scales.offset != 0)
@@ -140,32 +155,35 @@ class ScalePredictor:
 
   def parts(self) -> Iterator[tuple[slice, tuple[Step, ...]]]:
     """Yields planes that come together, and the steps of their sites."""
-    if self._waves:
-      yield slice(0, self._waves), self._scan.waves
-    for plane in range(self._waves, self._planes):
-      yield slice(plane, plane + 1), self._scan.passes
+    scan = self._scan
+    steps = {SMOOTH: scan.waves, USUAL: scan.passes, QUIET: scan.whole}
+    for planes, kind in self._parts:
+      yield planes, steps[kind]
 
   def expect(self, planes: slice, step: Step) -> Expected:
     """Predicts the integers of a step."""
-    net, at = self._scales, (step.kind, planes, None)
-    off = self._off[: planes.stop - planes.start, step.near].sum(axis=1)
     scale = self._sizes.of(planes)[:, step.sites]
-    scale += net.near[at].astype(np.float32) * off
-    scale += net.least[at].astype(np.float32)
+    scale += self._least[step.kind, planes]
+    if step.near is not None:
+      off = self._off[: len(scale), step.near].sum(axis=1)
+      off *= self._near[step.kind, planes]
+      scale += off
     bins = (scale.view(np.int32) >> _DROPPED) - _FIRST
-    rows = FRACTIONS * np.clip(bins, 0, BINS - 1)
+    rows = np.minimum(np.maximum(bins, 0), BINS - 1) * np.int32(FRACTIONS)
     if not self._leans[planes].any():
       nothing = np.zeros(rows.shape, np.int32)
       return Expected(nothing, nothing + 1, rows)
-    mean = self._means.of(planes)[:, step.sites].astype(np.int64)
-    near = self._known[planes, step.near]
-    mean += np.sum(net.own[step.kind].T[planes, :, None] * near, axis=1)
-    mean += net.offset[planes, None]
-    half = SLOPE // 2
-    guess = np.clip((mean + half) // SLOPE, -self._limit, self._limit)
-    rest = np.clip(mean - SLOPE * guess, -half, half)
-    sign = np.where(rest < 0, -1, 1)
-    return Expected(guess, sign, rows + _OFFSETS[abs(rest)])
+    mean = self._means.of(planes)[:, step.sites].astype(np.int32)
+    mean += self._offset[planes]
+    if step.near is not None:
+      own = self._own[step.kind, planes] * self._known[planes, step.near]
+      mean += own.sum(axis=1, dtype=np.int32)
+    guess = mean + SLOPE // 2 >> SLOPE.bit_length() - 1
+    guess = np.minimum(np.maximum(guess, -self._limit), self._limit)
+    rest = mean - SLOPE * guess
+    sign = np.where(rest < 0, np.int32(-1), np.int32(1))
+    rows += _OFFSETS[np.minimum(abs(rest), SLOPE // 2)]
+    return Expected(guess, sign, rows)
 
   def learn(self, planes: slice, step: Step, codes, expected) -> None:
     """Takes the integers of a step as known: [p, m]."""
@@ -193,7 +211,7 @@ class ScalePredictor:
       value = np.clip(self._known[plane, :-1], -_HIGHEST, _HIGHEST)
       self._means.learn(plane, [value, *value[beside]], plane)
     following = plane + 1
-    if following % _BLOCK == 0 and following < self._planes:
+    if following % BLOCK == 0 and following < self._planes:
       self._means.start(following, min(following, LEADING))
       self._sizes.start(following, causes(following))
 
@@ -211,7 +229,7 @@ class _Sums:
     self._weights = weights.astype(np.float32)  # [causes, k, planes]
     self._maps = np.zeros((*weights.shape[:2], n), kind)
     self._first = 0
-    self._said = np.zeros((min(_BLOCK, weights.shape[2]), n), np.float32)
+    self._said = np.zeros((min(BLOCK, weights.shape[2]), n), np.float32)
 
   def of(self, planes: slice) -> np.ndarray:
     """What is said to planes of the block: [p, n]."""
@@ -220,7 +238,7 @@ class _Sums:
   def learn(self, cause: int, maps, plane: int) -> None:
     """Takes the k maps of a cause as known, and tells the planes after."""
     self._maps[cause] = maps
-    rest = slice(plane + 1, self._first + _BLOCK)
+    rest = slice(plane + 1, self._first + BLOCK)
     weights = self._weights[cause, :, rest].T
     if weights.any():
       said = self._said[plane + 1 - self._first :]
@@ -229,7 +247,7 @@ class _Sums:
   def start(self, first: int, known: int) -> None:
     """Goes on to the block of planes that begins with the first."""
     self._first = first
-    weights = self._weights[:known, :, first : first + _BLOCK]
+    weights = self._weights[:known, :, first : first + BLOCK]
     weights = weights.reshape(-1, weights.shape[2]).T
     self._said = np.zeros((len(weights), self._maps.shape[2]), np.float32)
     if not weights.any():

@@ -1,9 +1,9 @@
 """The order in which the sites of maps become known, plane by plane.
 
 Sites are numbered through all maps, row by row. Those of smooth planes come in
-waves, each after those to the left and above; those of the other planes in
-three passes: every second site of every second row, the middles between four
-of these, and the rest.
+waves, each after those to the left and above; those of others in three passes:
+every second site of every second row, the middles between four of these, and
+the rest; and those of quiet planes all at once.
 """
 
 import functools
@@ -26,12 +26,13 @@ class Step(NamedTuple):
   Attributes:
     kind: below PASSES; 0 for a wave.
     sites: [m].
-    near: [4, m]; the number of all sites where none is known.
+    near: [4, m]; the number of all sites where none is known; None where none
+      is known to any.
   """
 
   kind: int
   sites: np.ndarray
-  near: np.ndarray
+  near: np.ndarray | None
 
 
 class Scan(NamedTuple):
@@ -44,6 +45,7 @@ class Scan(NamedTuple):
 
   waves: tuple[Step, ...]
   passes: tuple[Step, ...]
+  whole: tuple[Step]
   beside: np.ndarray
 
   @property
@@ -67,12 +69,11 @@ def scan(sizes: tuple[tuple[int, int], ...]) -> Scan:
     _shifted(places, offsets) for offsets in (_STRAIGHT, _DIAGONAL, _WAVE)
   )
   beside = np.where(straight < len(rows), straight, all_sites)
-  nothing = np.full_like(straight, len(rows))
-  near = nothing, _stand_in(diagonal, len(rows)), _stand_in(straight, len(rows))
+  near = [_stand_in(x, len(rows)) for x in (diagonal, straight)]
   odd = rows % 2, columns % 2
   kinds = np.where(odd[0] == odd[1], odd[0], 2)
   passes = [
-    Step(kind, where, near[kind][:, where])
+    Step(kind, where, near[kind - 1][:, where] if kind else None)
     for kind in range(PASSES)
     if len(where := np.flatnonzero(kinds == kind))
   ]
@@ -80,7 +81,8 @@ def scan(sizes: tuple[tuple[int, int], ...]) -> Scan:
   waves = [
     Step(0, where, wave[:, where]) for where in _groups(columns + 2 * rows)
   ]
-  return Scan(tuple(waves), tuple(passes), beside)
+  whole = (Step(0, all_sites, None),)
+  return Scan(tuple(waves), tuple(passes), whole, beside)
 
 
 def _shifted(places, offsets: Sequence[tuple[int, int]]) -> np.ndarray:

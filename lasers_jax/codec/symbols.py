@@ -6,20 +6,42 @@ uniform. Then 0, 1 and -1 have symbols of their own, those up to 16 others after
 the symbol for these, and the rest an escape, after which all are alike.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from lasers_jax.codec.scales import BINS, COMMON, FRACTIONS, RARE, Expected
+from lasers_jax.codec.scales import (
+  BINS,
+  COMMON,
+  FRACTIONS,
+  RARE,
+  Expected,
+  Scales,
+)
 
 _OCTAVES = np.arange(BINS) // 4 - 12  # scales are from 2 to the power of these
 _DROPPED = np.maximum(_OCTAVES - 1, 0).repeat(FRACTIONS)
+_FIRST_DROPPED = np.flatnonzero(_DROPPED)[0]
 _OTHER = COMMON - 1
-_COMMON = np.array([2, 0, 1])  # of -1, 0 and 1
-_EXACT = np.array([0, 1, -1])
+_COMMON = np.array([0, 1, _OTHER, _OTHER, 2], np.int32)  # of 0, 1, 2, -2, -1
+_EXACT = np.array([0, 1, -1, 0])
 
 
-def shares(weights: np.ndarray) -> np.ndarray:
-  """Returns the probabilities of a table of `Scales`, float64."""
-  return weights / weights[:1].sum()  # of every row, a power of two
+class Shares(NamedTuple):
+  """Holds probabilities, float64.
+
+  Attributes:
+    common: [ROWS, COMMON].
+    rare: [ROWS, RARE + 1].
+  """
+
+  common: np.ndarray
+  rare: np.ndarray
+
+  @classmethod
+  def of(cls, net: Scales) -> 'Shares':
+    """Returns those of fitted tables, whose rows add up to a power of two."""
+    return cls(*(x / x[:1].sum() for x in (net.common, net.scale_bins)))
 
 
 def escapes(limit: int) -> int:
@@ -27,15 +49,20 @@ def escapes(limit: int) -> int:
   return 4 * limit + 2
 
 
-def dropped(expected: Expected) -> np.ndarray:
-  """Returns the bits of each error that are dropped: int64 [m]."""
+def dropped(expected: Expected) -> np.ndarray | None:
+  """Returns the bits of each error that are dropped, [m]; None for no bits."""
+  if expected.rows.max() < _FIRST_DROPPED:
+    return None
   return _DROPPED[expected.rows]
 
 
-def split(expected: Expected, codes) -> tuple[np.ndarray, np.ndarray]:
+def split(expected: Expected, codes) -> tuple[np.ndarray, np.ndarray | None]:
   """Returns the errors of codes [m] without the bits dropped, and these."""
   bits = dropped(expected)
-  errors = expected.sign * (codes - expected.guess) + (1 << bits >> 1)
+  errors = expected.sign * (codes - expected.guess)
+  if bits is None:
+    return errors, None
+  errors += 1 << bits >> 1
   high = errors >> bits
   return high, errors - (high << bits)
 
@@ -43,14 +70,14 @@ def split(expected: Expected, codes) -> tuple[np.ndarray, np.ndarray]:
 def join(expected: Expected, high, low) -> np.ndarray:
   """Returns the codes that `split` splits."""
   bits = dropped(expected)
-  errors = (high << bits) + low - (1 << bits >> 1)
-  return expected.guess + expected.sign * errors
+  if bits is not None:
+    high = (high << bits) + low - (1 << bits >> 1)
+  return expected.guess + expected.sign * high
 
 
 def common(high: np.ndarray) -> np.ndarray:
   """Returns the first symbols of errors."""
-  small = np.clip(high, -1, 1)
-  return np.where(small == high, _COMMON[small + 1], _OTHER)
+  return _COMMON[np.minimum(np.maximum(high, -2), 2)]
 
 
 def rare(high: np.ndarray) -> np.ndarray:
@@ -61,8 +88,7 @@ def rare(high: np.ndarray) -> np.ndarray:
 
 def exact(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns the errors of first symbols, and where they are others."""
-  others = np.flatnonzero(symbols == _OTHER)
-  return _EXACT[np.where(symbols == _OTHER, 0, symbols)], others
+  return _EXACT[symbols], np.flatnonzero(symbols == _OTHER)
 
 
 def large(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

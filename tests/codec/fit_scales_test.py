@@ -68,12 +68,12 @@ def test_means_save_what_scales_cannot(maps, fitted):
 
 
 def test_planes_that_neighbours_predict_come_first(maps, fitted):
-  np.testing.assert_array_equal(fitted.smooth, [1, 0, 0, 0])
+  np.testing.assert_array_equal(fitted.classes, [0, 1, 1, 1])
   other = [codes[..., [1, 2, 0, 3]] for codes in maps[:40]]
-  smooth = np.zeros(PLANES)
-  for k, worth, _ in fit_scales._fit_waves(list(fit_scales._groups(other))):
-    smooth[k] = worth > 0.6
-  np.testing.assert_array_equal(smooth, [0, 0, 1, 0])
+  quiet = [np.pad(codes, ((0, 0), (0, 0), (1, 0))) for codes in other]
+  groups = list(fit_scales._groups(quiet))
+  classes = fit_scales._classes(groups, fit_scales._fit_waves(groups))
+  np.testing.assert_array_equal(classes, [2, 1, 1, 0, 1])
 
 
 def test_means_of_smooth_planes_are_least_squares(maps, fitted):

@@ -23,13 +23,15 @@ def draw_table(rng, shape):
   return weights
 
 
-def draw_scales(seed=0, planes=PLANES, largest=400, smooth=(1,)):
+def draw_scales(seed=0, planes=PLANES, largest=400, smooth=(1,), quiet=()):
   rng = np.random.default_rng(seed)
   shapes = scales.shapes(planes)
   found = [rng.integers(0, largest, shape) for shape in shapes]
+  classes = np.ones(planes, np.int64)
+  classes[list(smooth)], classes[list(quiet)] = scales.SMOOTH, scales.QUIET
   net = Scales(*found)
   return net._replace(
-    smooth=np.isin(np.arange(planes), smooth).astype(np.int64),
+    classes=classes,
     offset=rng.integers(-200, 200, shapes.offset),
     own=rng.integers(-100, 100, shapes.own),
     signed=rng.integers(-100, 100, shapes.signed),
@@ -65,11 +67,17 @@ class Exact:
   def __init__(self, net, codes, limit):
     self.net, self.limit = net, limit
     planes = codes.shape[2]
-    self.order = [k for k in range(planes) if net.smooth[k]]
-    self.order += [k for k in range(planes) if not net.smooth[k]]
+    self.order = [
+      k for kind in range(3) for k in range(planes) if net.classes[k] == kind
+    ]
     self.codes = codes.reshape(-1, planes)[:, self.order].T.tolist()
     self.scan = scan((codes.shape[:2],))
     self.off = {}
+    self.first = [
+      part.start
+      for part, _ in scales.parts(net.classes)
+      for _ in range(part.start, part.stop)
+    ]
 
   def value(self, k, site):
     return 0 if site == self.scan.count else self.codes[k][site]
@@ -84,21 +92,21 @@ class Exact:
 
   def expect(self, k, step, i):
     net, site = self.net, int(step.sites[i])
-    near = step.near[:, i].tolist()
+    near = [] if step.near is None else step.near[:, i].tolist()
+    first = self.first[k]  # what comes together says nothing of each other
     sides = self.scan.beside[:, site].tolist()
     mean, scale = int(net.offset[k]), int(net.least[step.kind, k])
     for j, other in enumerate(near):
       mean += int(net.own[step.kind, j, k]) * self.value(k, other)
       scale += int(net.near[step.kind, k]) * self.off.get((k, other), 0)
-    if k >= net.smooth.sum():
-      for lead in range(min(k, len(net.signed))):
-        for j, other in enumerate([site, *sides]):
-          mean += int(net.signed[lead, j, k]) * self.value(lead, other)
-      for cause in range(scales.causes(k)):
-        one, two, three = (int(x) for x in net.sizes[cause, :, k])
-        left, right, above, below = (self.errors(cause, x) for x in sides)
-        scale += one * self.errors(cause, site)
-        scale += two * (left + right) + three * (above + below)
+    for lead in range(min(first, len(net.signed))):
+      for j, other in enumerate([site, *sides]):
+        mean += int(net.signed[lead, j, k]) * self.value(lead, other)
+    for cause in range(scales.causes(first)):
+      one, two, three = (int(x) for x in net.sizes[cause, :, k])
+      left, right, above, below = (self.errors(cause, x) for x in sides)
+      scale += one * self.errors(cause, site)
+      scale += two * (left + right) + three * (above + below)
     guess = max(-self.limit, min(self.limit, (mean + 128) // 256))
     rest = max(-128, min(128, mean - 256 * guess))
     self.off[k, site] = min(abs(self.value(k, site) - guess), 31)
@@ -124,17 +132,18 @@ def compare(net, codes, limit):
   )
 
 
-@pytest.mark.parametrize('smooth', [(), (1,), (0, 2)])
-def test_the_same_as_in_exact_integers(smooth):
-  net = draw_scales(largest=40_000, smooth=smooth)
-  # Within the smooth planes none says anything of another.
+@pytest.mark.parametrize(
+  'smooth, quiet', [((), ()), ((1,), (3,)), ((0, 2), (1, 3)), ((), range(4))]
+)
+def test_the_same_as_in_exact_integers(smooth, quiet):
+  net = draw_scales(largest=40_000, smooth=smooth, quiet=quiet)
   compare(net, draw_codes((5, 6)), LIMIT)
 
 
 def test_blocks_and_groups_of_planes_are_as_in_exact_integers(monkeypatch):
-  for name, value in ('SINGLE', 4), ('GROUP', 4), ('_BLOCK', 2), ('LEADING', 3):
+  for name, value in ('SINGLE', 4), ('GROUP', 4), ('BLOCK', 2), ('LEADING', 3):
     monkeypatch.setattr(scales, name, value)
-  net = draw_scales(planes=14, largest=4_000, smooth=(2, 5))
+  net = draw_scales(planes=14, largest=4_000, smooth=(2, 5), quiet=(1, 9, 12))
   assert net.sizes.shape[0] == 4 + 2
   compare(net, draw_codes((3, 4), planes=14), LIMIT)
 
@@ -193,6 +202,11 @@ def test_every_error_has_symbols_of_its_own():
       high, low = symbols.split(expected, codes)
       assert (low >= 0).all()
       assert (low < 1 << symbols.dropped(expected)).all()
+      few = scales.Expected(*(x[:80] for x in expected))
+      assert symbols.dropped(few) is None
+      np.testing.assert_array_equal(
+        symbols.join(few, *symbols.split(few, codes[:80])), codes[:80]
+      )
       np.testing.assert_array_equal(symbols.join(expected, high, low), codes)
       assert np.abs(high).max() <= 80
       found, others = symbols.exact(symbols.common(high))
