@@ -17,7 +17,7 @@ from lasers_jax.codec import scales, symbols
 from lasers_jax.codec.scales import ScalePredictor, Scales
 from lasers_jax.codec.scan import PASSES, Scan, scan
 
-STEPS = 1_500  # of training
+STEPS = 3_000  # of training
 _BATCH = 256
 _LEARNING_RATE = 2e-2
 _MOST = 2**18  # sites to fit to
@@ -47,7 +47,7 @@ def fit(maps: Sequence[np.ndarray], limit: int, seed: int = 0) -> Scales:
       slopes = waves[k][1]
       net.own[0, :, i], net.offset[i] = slopes[:4], slopes[4]
   off = [_look(net, limit, *group) for group in groups]
-  net = net._replace(**_fit_scales(off, [x for x, _ in groups], net, rng))
+  net = net._replace(**_fit_scales(off, groups, net, rng))
   counts = [np.zeros(x.shape) for x in (net.common, net.scale_bins)]
   for group in groups:
     _count(net, limit, *group, counts)
@@ -110,7 +110,9 @@ def _fit_waves(groups) -> list[tuple[float, np.ndarray]]:
       moments[:5, :5] + _RIDGE * np.eye(5), moments[:5, 5]
     )
     worth = slopes @ moments[:5, 5] - mean * moments[4, 5]
-    found.append((worth / max(variance, 1), _slopes(slopes)))
+    offset = _slopes(slopes[4], scales.LARGEST)
+    slopes = np.append(_slopes(slopes[:4]), offset)
+    found.append((worth / max(variance, 1), slopes))
   return found
 
 
@@ -143,7 +145,7 @@ def _fit_means(net: Scales, groups) -> dict[str, np.ndarray]:
     b = np.concatenate([cross[:n, k], among[own, :, k]])
     w = np.linalg.solve(a + _RIDGE * np.eye(len(b)), b)
     if w @ b > _WORTH * variance[k]:
-      found['offset'][k] = _slopes(w[0])
+      found['offset'][k] = _slopes(w[0], scales.LARGEST)
       found['signed'][: n // 5, :, k] = _slopes(w[1:n]).reshape(-1, 5)
       found['own'][1:, :, k] = _slopes(w[n:]).reshape(-1, 4)
   return found
@@ -160,9 +162,9 @@ def _signed(order: Scan, values: np.ndarray) -> np.ndarray:
   return np.pad(each, ((0, 0), (1, 0)), constant_values=1).astype(np.float32)
 
 
-def _slopes(x) -> np.ndarray:
+def _slopes(x, most: int = scales.STEEPEST) -> np.ndarray:
   found = np.rint(scales.SLOPE * np.asarray(x))
-  return np.clip(found, -scales.STEEPEST, scales.STEEPEST).astype(np.int64)
+  return np.clip(found, -most, most).astype(np.int64)
 
 
 def _look(net: Scales, limit: int, order: Scan, values) -> np.ndarray:
@@ -192,63 +194,73 @@ def _count(net: Scales, limit: int, order: Scan, values, counts) -> None:
     predictor.finish(planes)
 
 
-def _fit_scales(off, orders, net: Scales, rng) -> dict[str, np.ndarray]:
+def _fit_scales(off, groups, net: Scales, rng) -> dict[str, np.ndarray]:
   """Finds the weights of scales, none below zero, that make bits fewest."""
-  waves, last = (
-    int(np.sum(net.classes <= x)) for x in (scales.SMOOTH, scales.USUAL)
-  )
-  draw = _Rows(off, orders, waves, last)
+  draw = _Rows(off, groups, net)
   planes, count = draw.off.shape[1], draw.causes.shape[1]
-  known = [
-    scales.causes(part.start)
-    for part, _ in scales.parts(net.classes)
-    for _ in range(part.start, part.stop)
-  ]
-  numbers = jnp.arange(planes)
-  usual = (numbers >= waves) & (numbers < last)
-  earlier = jnp.asarray(np.arange(count)[:, None] < known, jnp.float32)
   mean = jnp.asarray(draw.off.mean(axis=0, dtype=float) + 1e-4, jnp.float32)
   start = np.log([0.02, 0.005, 0.005]).reshape(1, 3, 1)
   params = {
     'least': jnp.log(0.3 * jnp.broadcast_to(mean, (PASSES, planes))),
     'near': jnp.full((PASSES, planes), jnp.log(0.05)),
+    'spread': jnp.full(planes, jnp.log(0.02)),
     'sizes': jnp.broadcast_to(jnp.float32(start), (count, 3, planes)),
   }
+  weights = functools.partial(_weights, net.classes)
   optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, STEPS))
   state = optimizer.init(params)
 
-  def bits(params, kind, off, near, seen):
-    weights = jax.tree.map(jnp.exp, params)
-    least, close = (
-      jnp.where(usual, x[kind], x[0])
-      for x in (weights['least'], weights['near'])
-    )
-    given = earlier[:, None] * weights['sizes']
-    scale = least + close * near
-    scale += seen.reshape(len(seen), -1) @ given.reshape(-1, planes)
-    # The two-sided geometric distribution of this mean absolute value.
-    decay = scale / (1 + jnp.sqrt(1 + scale**2))
-    costs = jnp.log1p(decay) - jnp.log1p(-decay) - off * jnp.log(decay)
-    return jnp.mean(costs)
-
   @functools.partial(jax.jit, donate_argnums=(0, 1))
   def step(params, state, *rows):
-    gradients = jax.grad(bits)(params, *rows)
+    gradients = jax.grad(lambda x: _bits(weights(x), *rows))(params)
     updates, state = optimizer.update(gradients, state, params)
     return optax.apply_updates(params, updates), state
 
   for _ in range(STEPS):
     params, state = step(params, state, *draw(rng))
-  weights = jax.tree.map(jnp.exp, params)
-  weights['sizes'] *= earlier[:, None]
-  return _as_integers(jax.device_get(weights))
+  return _as_integers(jax.device_get(weights(params)))
+
+
+def _weights(classes: np.ndarray, params: dict) -> dict:
+  """Those of causes that are known, given their logarithms."""
+  parts = scales.parts(classes)
+  known = [
+    scales.causes(part.start)
+    for part, _ in parts
+    for _ in range(part.start, part.stop)
+  ]
+  earlier = np.arange(len(params['sizes']))[:, None] < known
+  found = jax.tree.map(jnp.exp, params)
+  kinds = np.sort(classes)
+  return {
+    'least': found['least'],
+    'near': found['near'] * (kinds != scales.QUIET)[None],
+    'spread': found['spread'] * (kinds == scales.SMOOTH),
+    'sizes': found['sizes'] * earlier[:, None],
+  }
+
+
+def _bits(weights, at, off, near, spread, seen):
+  """The mean bits of errors [b, planes]; `at` is the pass of each."""
+  planes = jnp.arange(off.shape[1])[None]
+  least, close = (weights[x][at, planes] for x in ('least', 'near'))
+  scale = least + close * near + weights['spread'][None] * spread
+  sizes = weights['sizes'].reshape(-1, off.shape[1])
+  scale += seen.reshape(len(seen), -1) @ sizes
+  # The two-sided geometric distribution of this mean absolute value.
+  decay = scale / (1 + jnp.sqrt(1 + scale**2))
+  costs = jnp.log1p(decay) - jnp.log1p(-decay) - off * jnp.log(decay)
+  return jnp.mean(costs)
 
 
 class _Rows:
   """Draws sites: what was there to see, and what came."""
 
-  def __init__(self, off, orders: list[Scan], waves: int, last: int):
-    self._waves, self._last = waves, last
+  def __init__(self, off, groups, net: Scales):
+    self._kinds = np.sort(net.classes)
+    self._waves = waves = int(np.sum(self._kinds == scales.SMOOTH))
+    orders = [order for order, _ in groups]
+    self._spread = np.concatenate([_spread(*x, waves) for x in groups])
     self.off = np.concatenate(off)
     starts = np.cumsum([0, *(len(x) for x in off)])[:-1]
     pairs = list(zip(orders, starts, strict=True))
@@ -265,17 +277,30 @@ class _Rows:
     self.causes = np.concatenate([single, sums], axis=1)
 
   def __call__(self, rng: np.random.Generator) -> tuple[Any, ...]:
-    """Returns kinds [b], errors, those near [b, planes]; causes [b, c, 3]."""
+    """Returns passes, errors, those near, spreads [b, planes]; causes."""
     which = rng.integers(len(self._sites), size=_BATCH)
     sites = self._sites[which]
     near = self.off[self._near[:, which]].sum(axis=0, dtype=np.float32)
     waves = self.off[self._wave[:, which], : self._waves]
     near[:, : self._waves] = waves.sum(axis=0)
-    near[:, self._last :] = 0
+    spread = np.zeros_like(near)
+    spread[:, : self._waves] = self._spread[which]
     left, right, above, below = self.causes[self._beside[:, which]]
     sides = self.causes[sites], left + right, above + below
     seen = np.stack(sides, axis=2).astype(np.float32)
-    return self._kind[which], self.off[sites].astype(np.float32), near, seen
+    usual = self._kinds == scales.USUAL
+    at = np.where(usual, self._kind[which, None], 0)
+    return at, self.off[sites].astype(np.float32), near, spread, seen
+
+
+def _spread(order: Scan, values: np.ndarray, waves: int) -> np.ndarray:
+  """How far the four neighbours of smooth planes are apart: [n, waves]."""
+  found = np.zeros((len(values), waves), np.uint8)
+  padded = np.pad(values[:, :waves], ((0, 1), (0, 0)))
+  for step in order.waves:
+    near = np.moveaxis(padded[step.near], -1, 0)
+    found[step.sites] = scales.spread(near).T
+  return found
 
 
 def _near(order: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,11 +26,11 @@ SLOPE = 2**8  # of the weights of means
 EXACT = 2**24  # integers that float32 holds
 FARTHEST = 31  # that counts of how far off one was
 LARGEST = 2**20  # weight, in units
-STEEPEST = 2**10 - 1  # weight of a mean, in units
+STEEPEST = 2**9 - 1  # weight of a mean, in units
 _HIGHEST = 127  # that counts of a value
 SINGLE = 192  # planes that are causes each; of those after, sums of
 GROUP = 32  # planes
-LEADING = 24  # planes that say something of means
+LEADING = 48  # planes that say something of means
 BLOCK = 16  # planes, a divisor of GROUP and SINGLE; most that are smooth
 SMOOTH, USUAL, QUIET = 0, 1, 2
 _AT_ONCE = 2**13  # sites
@@ -62,6 +62,8 @@ class Scales(NamedTuple):
       left and right, above and below.
     least: [PASSES, planes], of scales, as those to `sizes` in 1 / UNIT.
     near: [PASSES, planes], of the errors of the four known neighbours.
+    spread: [planes], of smooth ones, of the differences between these
+      neighbours.
     sizes: [causes, 3, planes], of the errors of an earlier plane at the site,
       on its left and right, above and below.
     common: [ROWS, COMMON], weights of the errors 0, 1, -1, and others.
@@ -74,6 +76,7 @@ class Scales(NamedTuple):
   signed: np.ndarray
   least: np.ndarray
   near: np.ndarray
+  spread: np.ndarray
   sizes: np.ndarray
   common: np.ndarray
   scale_bins: np.ndarray
@@ -88,6 +91,7 @@ def shapes(planes: int) -> Scales:
     signed=(min(planes, LEADING), 5, planes),
     least=(PASSES, planes),
     near=(PASSES, planes),
+    spread=(planes,),
     sizes=(causes(planes), 3, planes),
     common=(ROWS, COMMON),
     scale_bins=(ROWS, RARE + 1),
@@ -141,6 +145,7 @@ class ScalePredictor:
     self._own = scales.own.transpose(0, 2, 1)[..., None].astype(np.int32)
     self._offset = scales.offset[:, None].astype(np.int32)
     self._least = scales.least[..., None].astype(np.float32)
+    self._spread = scales.spread[:, None].astype(np.float32)
     self._near = scales.near[..., None].astype(np.float32)
     # Planes whose means are always 0 are many.
     own, signed = scales.own, scales.signed
@@ -168,6 +173,9 @@ class ScalePredictor:
       off = self._off[: len(scale), step.near].sum(axis=1)
       off *= self._near[step.kind, planes]
       scale += off
+      near = self._known[planes, step.near]
+      if self._spread[planes].any():
+        scale += self._spread[planes] * spread(near)
     bins = (scale.view(np.int32) >> _DROPPED) - _FIRST
     rows = np.minimum(np.maximum(bins, 0), BINS - 1) * np.int32(FRACTIONS)
     if not self._leans[planes].any():
@@ -176,7 +184,7 @@ class ScalePredictor:
     mean = self._means.of(planes)[:, step.sites].astype(np.int32)
     mean += self._offset[planes]
     if step.near is not None:
-      own = self._own[step.kind, planes] * self._known[planes, step.near]
+      own = self._own[step.kind, planes] * near
       mean += own.sum(axis=1, dtype=np.int32)
     guess = mean + SLOPE // 2 >> SLOPE.bit_length() - 1
     guess = np.minimum(np.maximum(guess, -self._limit), self._limit)
@@ -220,6 +228,12 @@ def _sides(off: np.ndarray, beside: np.ndarray) -> list[np.ndarray]:
   """How far off all sites are, and those on either side."""
   left, right, above, below = off[beside]
   return [off, left + right, above + below]
+
+
+def spread(near: np.ndarray) -> np.ndarray:
+  """Returns how far four neighbours [..., 4, m] are apart: float32 [..., m]."""
+  apart = abs(near[..., ::2, :] - near[..., 1::2, :]).sum(axis=-2)
+  return np.minimum(apart, _HIGHEST).astype(np.float32)
 
 
 class _Sums:

@@ -119,7 +119,7 @@ def others():
 
 
 def test_bytes_of_predicted_integers():
-  assert payload() == '71180dec3f5b8799'
+  assert payload() == '77a68f280f4458c0'
 
 
 def test_bytes_of_all_other_codes():

@@ -33,6 +33,7 @@ def draw_scales(seed=0, planes=PLANES, largest=400, smooth=(1,), quiet=()):
   return net._replace(
     classes=classes,
     offset=rng.integers(-200, 200, shapes.offset),
+    spread=found[6] * (np.arange(planes) < len(smooth)),
     own=rng.integers(-100, 100, shapes.own),
     signed=rng.integers(-100, 100, shapes.signed),
     common=draw_table(rng, shapes.common),
@@ -99,6 +100,9 @@ class Exact:
     for j, other in enumerate(near):
       mean += int(net.own[step.kind, j, k]) * self.value(k, other)
       scale += int(net.near[step.kind, k]) * self.off.get((k, other), 0)
+    if k < np.sum(net.classes == 0):
+      a, b, c, d = (self.value(k, other) for other in near)
+      scale += int(net.spread[k]) * min(abs(a - b) + abs(c - d), 127)
     for lead in range(min(first, len(net.signed))):
       for j, other in enumerate([site, *sides]):
         mean += int(net.signed[lead, j, k]) * self.value(lead, other)
