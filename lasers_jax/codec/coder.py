@@ -138,10 +138,11 @@ class FittedCoder(RowCoder):
       rows = expected.rows[others]
       second = self._each(second, tables.rare[rows])
       found[others], escapes = symbols.large(second)
-      where = others[escapes]
-      given = None if high is None else high[where] + 2 * limit
-      even = np.ones(symbols.escapes(limit))
-      found[where] = self._integers(given, len(where), even) - 2 * limit
+      if len(escapes):
+        where = others[escapes]
+        given = None if high is None else high[where] + 2 * limit
+        even = np.ones(symbols.escapes(limit))
+        found[where] = self._integers(given, len(where), even) - 2 * limit
     return symbols.join(expected, found, self._dropped(low, expected))
 
   def _dropped(self, values, expected: Expected) -> np.ndarray | None:

@@ -136,6 +136,7 @@ class ScalePredictor:
     self._limit, self._scan, self._planes = limit, scan, len(scales.offset)
     self.order = np.argsort(scales.classes, kind='stable')
     self._parts = parts(scales.classes)
+    self._waves = int(np.sum(scales.classes == SMOOTH))
     n = scan.count
     self._known = np.zeros((self._planes, n + 1), np.int32)
     self._off = np.zeros((BLOCK, n + 1), np.float32)
@@ -174,7 +175,7 @@ class ScalePredictor:
       off *= self._near[step.kind, planes]
       scale += off
       near = self._known[planes, step.near]
-      if self._spread[planes].any():
+      if planes.stop <= self._waves:
         scale += self._spread[planes] * spread(near)
     bins = (scale.view(np.int32) >> _DROPPED) - _FIRST
     rows = np.minimum(np.maximum(bins, 0), BINS - 1) * np.int32(FRACTIONS)

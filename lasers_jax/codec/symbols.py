@@ -88,13 +88,15 @@ def rare(high: np.ndarray) -> np.ndarray:
 
 def exact(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns the errors of first symbols, and where they are others."""
-  return _EXACT[symbols], np.flatnonzero(symbols == _OTHER)
+  (others,) = (symbols == _OTHER).nonzero()
+  return _EXACT[symbols], others
 
 
 def large(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns the errors of second symbols, and where they are escapes."""
   sizes = symbols // 2 + 2
-  return np.where(symbols % 2, -sizes, sizes), np.flatnonzero(symbols == RARE)
+  (escapes,) = (symbols == RARE).nonzero()
+  return np.where(symbols % 2, -sizes, sizes), escapes
 
 
 def of(expected: Expected, codes: np.ndarray):
