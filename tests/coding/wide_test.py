@@ -9,6 +9,7 @@ from lasers_jax import coding
 from lasers_jax.coding.hyperbolic import most_likely_class
 from lasers_jax.coding.index_propagation import largest_product
 from lasers_jax.coding.ista import ista
+from lasers_jax.coding.priced import priced_pursuit
 from lasers_jax.coding.scalar import lloyd_levels, mu_law_levels, nearest_level
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,9 @@ CALLS = {
   'online': learning(coding.online),
   'gradient': learning(coding.gradient),
   'ksvd': learning(coding.ksvd),
+  'priced': lambda: priced_pursuit(
+    2 * X, np.concatenate([np.eye(6), ATOMS], axis=1), np.full((1, 16), 0.3), 3
+  ),
   'nearest': lambda: coding.nearest_code(X, C),
   'product': lambda: largest_product(X, C),
   'class': lambda: most_likely_class(X, C, ONES, 1.0),
