@@ -12,6 +12,7 @@ from lasers_jax.bottlenecks.lasers import Lasers
 from lasers_jax.bottlenecks.lattice import Lattice
 from lasers_jax.bottlenecks.lista import Lista
 from lasers_jax.bottlenecks.mqvae import MQVAE
+from lasers_jax.bottlenecks.priced import Priced
 from lasers_jax.bottlenecks.regularized import RAE, WAE, InfoVAE
 from lasers_jax.bottlenecks.scq import SCQ
 from lasers_jax.bottlenecks.simvq import SimVQ
@@ -20,6 +21,7 @@ from lasers_jax.bottlenecks.wrappers import Product, Residual
 
 BOTTLENECKS: dict[str, type[Bottleneck]] = {
   'lasers': Lasers,
+  'priced': Priced,
   'vq': VQ,
   'simvq': SimVQ,
   'ibq': IBQ,
@@ -64,6 +66,7 @@ __all__ = [
   'Latent',
   'Lattice',
   'Lista',
+  'Priced',
   'Product',
   'Residual',
   'SimVQ',

@@ -9,7 +9,7 @@ right from the first step on. Files are written by the tables of codec.py.
 """
 
 import math
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,14 @@ from lasers_jax.bottlenecks.base import (
   use_stats,
 )
 from lasers_jax.bottlenecks.gradients import straight_through
-from lasers_jax.bottlenecks.integers import Integers, Limit
-from lasers_jax.core.ranges import Decay, Positive, Range
+from lasers_jax.bottlenecks.integers import Stepped
+from lasers_jax.core.ranges import Decay
 
 _LEAST = 0.05  # of a step: no scale is below
 _SCALE = 1 / (2 * math.log(2))  # of the mean absolute deviation
 
 
-class Entropy(Integers):
+class Entropy(Stepped):
   """Rounds every channel to multiples of one step, with their bits as a loss.
 
   Losses: `rate`, the bits of a site: -log2 of the probability of the interval
@@ -41,26 +41,15 @@ class Entropy(Integers):
   255² f² times the λ of papers that weigh bits per pixel against λ times the
   error of images in [0, 255].
 
-  A wider step costs fewer bits: one model has many rates, if the decoder has
-  seen wider steps in training (Y. Choi, M. El-Khamy and J. Lee, "Variable rate
-  deep image compression with a conditional autoencoder", ICCV 2019, section
-  3.2).
+  Where each image has its own step, its rate is weighted by the square of the
+  factor of its step, as its error grows.
 
   Attributes:
-    step: distance of neighbouring values.
-    max_step_scale: in training each image has its own step, `step` times a
-      factor from 1 to this, drawn uniformly by its logarithm; the image's rate
-      is weighted by the square of the factor, as its error grows. 1: all have
-      one step.
     decay: of the moving averages.
   """
 
   loss_weights: ClassVar = {'rate': 1e-3}
-  adjustable = ('step',)
 
-  limit: Limit = 31
-  step: Positive = 0.1
-  max_step_scale: Annotated[float, Range(1)] = 1.0
   decay: Decay = 0.9
 
   def setup(self):
@@ -106,15 +95,6 @@ class Entropy(Integers):
     self.location.value += rate * (mean - self.location.value)
     self.scale.value += rate * (_SCALE * deviation - self.scale.value)
 
-  def _draw_times(self, z: Array) -> Array:
-    """How many times `step` the step of each image is: [..., 1, 1, 1]."""
-    shape = z.shape[:-3] + (1,) * min(z.ndim, 3)
-    if self.max_step_scale == 1:
-      return jnp.ones(shape, jnp.float32)
-    key = self.make_rng('bottleneck')
-    exponent = jax.random.uniform(key, shape, jnp.float32)
-    return self.max_step_scale**exponent
-
   def _seen(self, z: Array, quantized: Array, times: Array, train: bool):
     """What the prior is asked about: in training, noise stands for rounding."""
     if not train:
@@ -136,6 +116,3 @@ class Entropy(Integers):
       + jnp.log(-jnp.expm1(-2 * half))
     )
     return -jnp.sum(log_p, axis=-1) / math.log(2)
-
-  def _basis(self) -> Array:
-    return jnp.full(self.D, self.step, jnp.float32)

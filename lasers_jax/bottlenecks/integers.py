@@ -1,7 +1,8 @@
 """The base of codes of one integer for each channel."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -13,7 +14,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.rates import Asked, Fields, channel_bits
-from lasers_jax.core.ranges import Range
+from lasers_jax.core.ranges import Positive, Range
 
 Limit = Annotated[int, Range(1, 2**15 - 1)]
 
@@ -35,16 +36,21 @@ class Integers(Bottleneck):
     return {'limit': 2 ** (channel_bits(asked, 2) - 1) - 1}
 
   @property
+  def planes(self) -> int:
+    """Returns how many integers a site has."""
+    return self.D
+
+  @property
   def bits_per_site(self) -> float:
-    return self.D * fixed_length_bits(2 * self.limit + 1)
+    return self.planes * fixed_length_bits(2 * self.limit + 1)
 
   @property
   def symbols(self) -> int:
-    return self.D * (2 * self.limit + 1)
+    return self.planes * (2 * self.limit + 1)
 
   def indices(self, codes: Array) -> Array:
-    """Returns the indices of pairs of channel and integer: int32 [..., D]."""
-    starts = jnp.arange(self.D, dtype=jnp.int32) * (2 * self.limit + 1)
+    """Returns indices of pairs of plane and integer: int32 [..., planes]."""
+    starts = jnp.arange(self.planes, dtype=jnp.int32) * (2 * self.limit + 1)
     return codes + self.limit + like_sites(starts, codes)
 
   def atoms(self) -> Array:
@@ -64,5 +70,39 @@ class Integers(Bottleneck):
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
   ) -> np.ndarray:
-    found = coder.numbers(name, codes, sites, self.limit, self.D)
+    found = coder.numbers(name, codes, sites, self.limit, self.planes)
     return found.astype(np.int32)
+
+
+class Stepped(Integers):
+  """Rounds all channels by one step, which may be chosen after training.
+
+  A wider step costs fewer bits: one model has many rates, if the decoder has
+  seen wider steps in training (Y. Choi, M. El-Khamy and J. Lee, "Variable rate
+  deep image compression with a conditional autoencoder", ICCV 2019, section
+  3.2).
+
+  Attributes:
+    step: distance of neighbouring values.
+    max_step_scale: in training each image has its own step, `step` times a
+      factor from 1 to this, drawn uniformly by its logarithm. 1: all have one
+      step.
+  """
+
+  adjustable: ClassVar = ('step',)
+
+  limit: Limit = 31
+  step: Positive = 0.1
+  max_step_scale: Annotated[float, Range(1)] = 1.0
+
+  def _draw_times(self, z: Array) -> Array:
+    """How many times `step` the step of each image is: [..., 1, 1, 1]."""
+    shape = z.shape[:-3] + (1,) * min(z.ndim, 3)
+    if self.max_step_scale == 1:
+      return jnp.ones(shape, jnp.float32)
+    key = self.make_rng('bottleneck')
+    exponent = jax.random.uniform(key, shape, jnp.float32)
+    return self.max_step_scale**exponent
+
+  def _basis(self) -> Array:
+    return jnp.full(self.D, self.step, jnp.float32)

@@ -68,6 +68,8 @@ PASS_THE_GRADIENT = [
   'simvq',
   'cvq',
   'lattice',
+  'priced',
+  'priced-extras',
 ]
 PASS_THE_GRADIENT.remove('vq-cosine')  # through the normalization
 

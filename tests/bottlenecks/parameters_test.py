@@ -41,6 +41,8 @@ COUNTS = {  # fields, parameters, and numbers in the collection `codebook`
     0,
     D + 2 * K + LEVELS + D * K + K * K + D * K,
   ),
+  'priced': ({}, 0, D + 12 * D),
+  'priced-extras': ({'extras': 5}, 5 * D, D + 12 * (D + 5)),
   'vq': ({}, 0, 2 * K * D + K),
   'vq-loss': ({'learning': 'loss'}, K * D, K),
   'vq-affine': ({'learning': 'loss', 'affine': 2.0}, K * D + 2 * D, K),

@@ -31,6 +31,9 @@ ROWS = {
   'lasers-patch': {**SPARSE, 'patch': 2, 'D': 2},  # signals of 8 again
   'lasers-progressive': {**SPARSE, 'progressive': True},
   'lasers-rounded': {**SPARSE, 'pursuit': 'rounded', 'coefficient_bits': 2},
+  'priced': {'name': 'priced', 'step': 1.0},
+  'priced-extras': {'name': 'priced', 'price': 0.02, 'extras': 5},
+  'priced-widest': {'name': 'priced', 'max_step_scale': 4.0},
   'vq-ema': {'name': 'vq', 'learning': 'ema'},
   'vq-loss': {'name': 'vq', 'learning': 'loss'},
   'vq-alternated': {'name': 'vq', 'learning': 'alternated', 'rate': 5.0},
@@ -83,15 +86,30 @@ BY_IMAGE = ('mqvae',)
 # Those whose atoms die and are revived: the suites of codebooks go by them.
 CODEBOOKS = tuple(x for x in ROWS if x.split('-')[0] in ('lasers', 'vq'))
 # Rows whose training codes or decodes in another way, by their definitions.
-DRAWS = ('hypervq', 'entropy-widest', 'kl', 'kl-rounded', 'info_vae')
+DRAWS = (
+  'hypervq',
+  'entropy-widest',
+  'priced-widest',
+  'kl',
+  'kl-rounded',
+  'info_vae',
+)
 KEEPS = ('scq-kept', 'lista-kept')  # in evaluation alone
 TRAINS_OTHERWISE = ('vq-alternated', 'vq-sinkhorn', *KEEPS, *DRAWS)
 # Those of which no other is almost the same program, for what compiles whole.
 UNLIKE = {
-  'compiled': ('lasers-float', 'lasers-patch', 'vq-ema', 'fsq'),
+  'compiled': (
+    'lasers-float',
+    'lasers-patch',
+    'priced-extras',
+    'vq-ema',
+    'fsq',
+  ),
   'devices': (
     'lasers-online',
     'lasers-rounded',
+    'priced',
+    'priced-extras',
     'vq-ema',
     'simvq',
     'ibq',

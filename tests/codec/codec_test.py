@@ -122,6 +122,7 @@ def test_a_file_has_a_bit_for_each_code(row):
     'bsq',
     'lattice',
     'entropy',
+    'priced-extras',
     'residual',
     'mqvae',
   ],
