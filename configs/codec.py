@@ -1,14 +1,19 @@
 """A codec for photographs, of your own images: f = 8, one model, many rates.
 
-  python train.py --config=configs/codec.py:entropy --workdir=runs/codec \
+  python train.py --config=configs/codec.py:lasers --workdir=runs/codec \
     --config.data.name=folder:/my/images
   python codec.py curve --model=runs/codec --quantizer_step=0.1,0.2,0.4 \
     --context other/*.png
 
-The argument chooses the bottleneck. With `entropy`, blocks start as the cosines
-of JPEG, and training shows the decoder many steps; with `lasers` codes of 1 to
-S atoms (--S=1,2,3,4). Time: some twenty minutes on two CPU cores. To expect:
-docs/results/files.md.
+The argument chooses the bottleneck:
+
+  lasers   sparse codes with a price (`priced`): integers over K = D = 192 atoms
+  entropy  integers whose bits are a loss
+  sets     `lasers` of S = 4 atoms a site, by sets: --S=1,2,3,4
+
+and others by their own names. In the first two, blocks start as the cosines of
+JPEG, and training shows the decoder many steps. Time: some twenty minutes on
+two CPU cores. To expect: docs/results/files.md.
 """
 
 from ml_collections import ConfigDict
@@ -28,9 +33,9 @@ USUAL = {
 BLOCKS = {
   'network': {'name': 'block', 'D': 192},
   'bottleneck': {'limit': 127, 'max_step_scale': 6.0},
-  'loss': {'weights': {'rate': 8e-5}},
   'optimizer': {'learning_rate': 3e-4},
 }
+ENTROPY = {**BLOCKS, 'loss': {'weights': {'rate': 8e-5}}}
 PREFIXES = {
   **USUAL,
   'bottleneck': {
@@ -44,7 +49,12 @@ PREFIXES = {
 }
 
 
-def get_config(argument: str = 'entropy') -> ConfigDict:
+# Arguments that are not the name of their bottleneck.
+NAMES = {'lasers': 'priced', 'sets': 'lasers'}
+OWN = {'priced': BLOCKS, 'entropy': ENTROPY, 'lasers': PREFIXES}
+
+
+def get_config(argument: str = 'lasers') -> ConfigDict:
   config = {
     'steps': 6_000,
     'batch_size': 16,
@@ -60,5 +70,6 @@ def get_config(argument: str = 'entropy') -> ConfigDict:
     'evaluate_every': 1_500,
     'checkpoints_kept': 1,
   }
-  own = {'entropy': BLOCKS, 'lasers': PREFIXES}.get(argument, USUAL)
-  return ConfigDict(presets.complete(presets.merge(config, own), argument))
+  name = NAMES.get(argument, argument)
+  own = OWN.get(name, USUAL)
+  return ConfigDict(presets.complete(presets.merge(config, own), name))

@@ -24,6 +24,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.integers import Stepped
+from lasers_jax.coding.priced import geometric_bits, priced_integers
 from lasers_jax.core.ranges import Decay
 
 _LEAST = 0.05  # of a step: no scale is below
@@ -40,6 +41,9 @@ class Entropy(Stepped):
   paper), in evaluation it is z rounded. The weight is that of `pixel` over
   255² f² times the λ of papers that weigh bits per pixel against λ times the
   error of images in [0, 255].
+
+  With a `price`, the bits are those of the geometric law of the same mean
+  absolute deviation about the mean.
 
   Where each image has its own step, its rate is weighted by the square of the
   factor of its step, as its error grows.
@@ -67,7 +71,7 @@ class Entropy(Stepped):
     exact = z.astype(jnp.float32)
     once = jnp.ones((1,) * z.ndim, jnp.float32)
     times = self._draw_times(z) if train else once
-    codes = self.encode(lax.stop_gradient(exact) / times)
+    codes = self._code(lax.stop_gradient(exact), times)
     quantized = times * self.decode(codes)
     bits = self._bits(self._seen(exact, quantized, times, train), times)
     losses = {'rate': site_mean(times[..., 0] ** 2 * bits, mask)}
@@ -81,9 +85,23 @@ class Entropy(Stepped):
       quantized = straight_through(z, quantized)
     return Latent(quantized, codes, losses, stats)
 
+  def encode(self, z: Array) -> Array:
+    return self._code(z.astype(jnp.float32), jnp.ones((1,) * z.ndim, 'f4'))
+
   def initialize(self, z: Array) -> None:
     """Takes the moments of a first batch."""
     self._follow(z.astype(jnp.float32), None, 1.0)
+
+  def _code(self, z: Array, times: Array) -> Array:
+    if not self.price:
+      return super().encode(z / times)
+    step = self.step * times
+    deviation = like_sites(self.scale.value, z) / (_SCALE * step)
+    _, unit = geometric_bits(jnp.maximum(deviation, _LEAST))
+    middle = jnp.round(like_sites(self.location.value, z) / step)
+    off = priced_integers(z / step - middle, self.price * unit, 2 * self.limit)
+    codes = middle.astype(jnp.int32) + off
+    return jnp.clip(codes, -self.limit, self.limit)
 
   def _follow(self, z: Array, mask: Array | None, rate: float) -> None:
     """Moves the prior towards the moments of z."""

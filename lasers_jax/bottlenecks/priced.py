@@ -55,14 +55,11 @@ class Priced(Stepped):
   pixels where the decoder is orthonormal.
 
   Attributes:
-    price: λ, of a bit, in squared steps. 0.12 to 0.17 is what bits cost where
-      rate and distortion are traded by the step; more leaves out more atoms.
     extras: atoms of E, of unit norm. Without, each channel is coded by itself.
     decay: of the moving averages.
   """
 
   loss_weights: ClassVar = {'dictionary': 10.0, 'commitment': 10.0}
-  adjustable: ClassVar = ('step', 'price')
 
   limit: Limit = 127
   price: Amount = 0.15

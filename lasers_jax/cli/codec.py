@@ -18,7 +18,8 @@ of their own beside it. Which of them apply depends on the bottleneck:
   lasers    --S --coefficient_bits --levels --pursuit --residual_norm
   lista     --coefficient_bits --levels
   scq       --coefficient_bits
-  entropy   --quantizer_step
+  entropy   --quantizer_step --price
+  priced    --quantizer_step --price
   all       --context
 
   python codec.py encode --prior=runs/photos-ar images/*.png files/
@@ -36,7 +37,8 @@ import os
 
 from absl import flags
 
-from lasers_jax.bottlenecks import Entropy, Lasers
+from lasers_jax.bottlenecks import Lasers
+from lasers_jax.bottlenecks.integers import Stepped
 from lasers_jax.cli import program
 from lasers_jax.cli.command_line import Numbers, Path
 from lasers_jax.codec.model import LEVELS
@@ -56,8 +58,8 @@ from lasers_jax.experiment.priors.model import load_prior
 from lasers_jax.metrics.registry import load_metrics
 
 # Flags of codes that differ from training.
-CHANGES = 'S', 'coefficient_bits', 'residual_norm', 'quantizer_step', 'pursuit'
-CHANGES = (*CHANGES, 'levels', 'context')
+CHANGES = 'S', 'coefficient_bits', 'residual_norm', 'quantizer_step', 'price'
+CHANGES = (*CHANGES, 'pursuit', 'levels', 'context')
 
 
 def main(words: list[str]) -> None:
@@ -85,6 +87,7 @@ def main(words: list[str]) -> None:
     'coefficient_bits': given.coefficient_bits,
     'residual_norm': given.residual_norm,
     'step': given.quantizer_step,
+    'price': given.price,
     'pursuit': [given.pursuit],
   }
   choices = choices_of(fields, given.levels, given.context)
@@ -94,8 +97,8 @@ def main(words: list[str]) -> None:
   elif command == 'encode':
     if len(choices) > 1:
       raise InputError(
-        'encode takes one --S, --coefficient_bits, --residual_norm and '
-        '--quantizer_step'
+        'encode takes one --S, --coefficient_bits, --residual_norm, '
+        '--quantizer_step and --price'
       )
     encode_files(model, files[:-1], files[-1], choices[0])
   else:
@@ -151,7 +154,7 @@ def _define_changes() -> None:
     None,
     'Bits of each coefficient; as in training if unset.',
   )
-  norm, step = declared(Lasers, 'residual_norm'), declared(Entropy, 'step')
+  norm, step = declared(Lasers, 'residual_norm'), declared(Stepped, 'step')
   flags.DEFINE(
     Numbers(norm),
     'residual_norm',
@@ -164,6 +167,13 @@ def _define_changes() -> None:
     'quantizer_step',
     None,
     'Step of rounding, where larger is coarser; as in training if unset.',
+  )
+  flags.DEFINE(
+    Numbers(declared(Stepped, 'price') | None),
+    'price',
+    None,
+    'Price of a bit in squared steps, where larger leaves out more; as in '
+    'training if unset.',
   )
   flags.DEFINE_enum(
     'levels',

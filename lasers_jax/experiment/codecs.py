@@ -40,7 +40,7 @@ class Choice(NamedTuple):
   @property
   def fits_levels(self) -> bool:
     """Returns whether coefficients need other levels than in training."""
-    return bool(self.changes.keys() - {'residual_norm', 'step'})
+    return bool(self.changes.keys() - {'residual_norm', 'step', 'price'})
 
   @property
   def file(self) -> str:
