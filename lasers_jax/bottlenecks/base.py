@@ -156,6 +156,24 @@ class Bottleneck(nn.Module):
     del name
     return {}
 
+  @property
+  def chooses(self) -> bool:
+    """Returns whether `choose` may choose integers by the bits of a file."""
+    return False
+
+  def choices(self, z: Array) -> Array:
+    """Returns what each integer of the codes of z may be: int32 [n, ...]."""
+    raise NotImplementedError
+
+  def choose(self, z: Array, values: Array, bits: Array) -> Array:
+    """Returns the codes of z of the lowest error plus price of bits.
+
+    Args:
+      values: of `choices`.
+      bits: float32, of each value.
+    """
+    raise NotImplementedError
+
   def initialize(self, z: Array) -> None:
     """Starts from a first batch; writes `params` and `codebook`."""
 

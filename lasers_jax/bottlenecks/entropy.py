@@ -86,6 +86,7 @@ class Entropy(Stepped):
     return Latent(quantized, codes, losses, stats)
 
   def encode(self, z: Array) -> Array:
+    """Codes z [..., D]: int32 [..., D], in [-limit, limit]."""
     return self._code(z.astype(jnp.float32), jnp.ones((1,) * z.ndim, 'f4'))
 
   def initialize(self, z: Array) -> None:

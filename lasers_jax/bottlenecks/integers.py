@@ -58,7 +58,7 @@ class Integers(Bottleneck):
     return jnp.diag(self._basis())[:, None, None]
 
   def encode(self, z: Array) -> Array:
-    """Codes z [..., D]: int32 [..., D], in [-limit, limit]."""
+    """Codes z [..., D]: int32 [..., planes], in [-limit, limit]."""
     steps = z.astype(jnp.float32) / like_sites(self._basis(), z)
     nearest = jnp.clip(jnp.round(steps), -self.limit, self.limit)
     return nearest.astype(jnp.int32)
@@ -98,6 +98,23 @@ class Stepped(Integers):
   step: Positive = 0.1
   price: Amount = 0.0
   max_step_scale: Annotated[float, Range(1)] = 1.0
+
+  @property
+  def chooses(self) -> bool:
+    return self.price > 0
+
+  def choices(self, z: Array) -> Array:
+    steps = self._in_steps(z)
+    values = jnp.stack([jnp.floor(steps), jnp.ceil(steps), 0 * steps])
+    return jnp.clip(values, -self.limit, self.limit).astype(jnp.int32)
+
+  def choose(self, z: Array, values: Array, bits: Array) -> Array:
+    errors = (self._in_steps(z)[None] - values) ** 2
+    best = jnp.argmin(errors + self.price * bits, axis=0, keepdims=True)
+    return jnp.take_along_axis(values, best, axis=0)[0]
+
+  def _in_steps(self, z: Array) -> Array:
+    return z.astype(jnp.float32) / self.step
 
   def _draw_times(self, z: Array) -> Array:
     """How many times `step` the step of each image is: [..., 1, 1, 1]."""

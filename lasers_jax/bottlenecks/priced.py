@@ -142,19 +142,26 @@ class Priced(Stepped):
     once = jnp.ones((1,) * sites.ndim, jnp.float32)
     return self.step * (self._draw_times(sites) if train else once)
 
+  @property
+  def chooses(self) -> bool:
+    return super().chooses and not self.extras
+
+  def _in_steps(self, z: Array) -> Array:
+    return super()._in_steps(z - like_sites(self.mean.value, z))
+
   def _code(self, z: Array, steps: Array) -> Array:
     signals = (z - like_sites(self.mean.value, z)) / steps
     prices = self._prices(self._means(steps))
     if not self.extras:
       return priced_integers(signals, prices, self.limit)
-    prices = jnp.broadcast_to(prices, (*z.shape[:-1], self.planes))
+    shape = *z.shape[:-1], self.planes
     codes = priced_pursuit(
       signals.reshape(-1, self.D),
       self._dictionary(),
-      prices.reshape(-1, self.planes),
+      jnp.broadcast_to(prices, shape).reshape(-1, self.planes),
       self.limit,
     )
-    return codes.reshape(*z.shape[:-1], self.planes)
+    return codes.reshape(shape)
 
   def _read(self, codes: Array, steps: Array) -> Array:
     q = codes.astype(jnp.float32)

@@ -8,6 +8,7 @@ from scipy.special import expit
 
 from lasers_jax.bottlenecks import entropy
 from lasers_jax.bottlenecks.entropy import Entropy
+from lasers_jax.coding.priced import geometric_bits
 from tests.bottlenecks.rows import drawn, run
 
 B, SIDE, D = 64, 4, 8
@@ -173,3 +174,36 @@ def test_extremes_are_finite(z):
       for x in jax.tree.leaves((to_z, latent.losses, latent.quantized)):
         assert np.isfinite(x).all()
       assert np.abs(latent.codes).max() <= 31
+
+
+def test_with_a_price_integers_are_cheaper(z):
+  """The lowest of error plus price by the law, of all integers."""
+  module, variables = started(step=0.7, price=0.3)
+  prior = jax.tree.map(lambda x: np.asarray(x, 'f8'), variables['codebook'])
+  deviation = prior['scale'] * 2 * np.log(2) / 0.7
+  _, unit = (
+    np.asarray(x) for x in geometric_bits(jnp.asarray(deviation, 'f4'))
+  )
+  k = np.arange(-31, 32)[:, None, None, None, None]
+  cost = (np.asarray(z) / 0.7 - k) ** 2
+  cost += 0.3 * unit * np.abs(k - np.round(prior['location'] / 0.7))
+  latent = run(module, variables, z, train=False)
+  np.testing.assert_array_equal(latent.codes, cost.argmin(axis=0) - 31)
+  nearest, _ = started(step=0.7)
+  plain = run(nearest, variables, z, train=False)
+  assert latent.losses['rate'] < 0.99 * plain.losses['rate']
+
+
+def test_a_price_is_of_the_step_of_each_image(z):
+  module, variables = started(step=0.5, max_step_scale=4.0, price=0.2)
+  latent = train(module, variables, z)
+  one = np.asarray(latent.quantized) / np.where(latent.codes, latent.codes, 1)
+  steps = np.max(np.where(latent.codes, one, 0), axis=(1, 2, 3))
+  assert len(np.unique(steps.round(4))) > B / 2
+  found = run(
+    module.clone(step=float(steps[0]), max_step_scale=1.0),
+    variables,
+    z[:1],
+    train=False,
+  )
+  assert np.mean(np.asarray(found.codes[0]) == latent.codes[0]) > 0.99

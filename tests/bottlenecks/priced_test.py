@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from lasers_jax import codec
-from lasers_jax.bottlenecks import Priced
+from lasers_jax.bottlenecks import Entropy, Priced
 from lasers_jax.coding.priced import geometric_bits
 from tests.bottlenecks.rows import run, started
 
@@ -235,6 +235,34 @@ def test_extras_that_serve_lower_the_cost():
     error = D * error_of(latent, z)
     costs.append(error + 0.15 * 0.5**2 * bits_of(latent))
   assert costs[1] < 0.7 * costs[0]
+
+
+@pytest.mark.parametrize('kind', [Priced, Entropy])
+def test_integers_are_chosen_by_the_bits_of_a_file(z, kind):
+  module = kind(D=D, step=0.4, price=0.3, limit=200)
+  variables = variables_of(module)
+  call = functools.partial(run, module, variables, z)
+  values = np.asarray(call(method='choices'))
+  bits = np.random.default_rng(0).uniform(0, 5, values.shape).astype('f4')
+  codes = np.asarray(call(values, bits, method='choose'))
+  mean = variables['codebook'].get('mean', jnp.zeros(D))
+  steps = (np.asarray(z, np.float64) - np.asarray(mean)) / 0.4
+  assert (np.abs(np.sort(values[:2], axis=0) - steps) < 1.001).all()
+  assert not values[2].any()
+  cost = (steps - values) ** 2 + 0.3 * bits
+  error = (steps - codes) ** 2
+  chosen = np.where(codes == values, bits, np.inf).min(axis=0)
+  np.testing.assert_allclose(
+    error + 0.3 * chosen, cost.min(axis=0), rtol=1e-3, atol=1e-3
+  )
+  assert codes.dtype == np.int32
+
+
+def test_nothing_is_chosen_for_nothing_nor_beside_extras():
+  assert Priced(D=D).chooses
+  assert Entropy(D=D, price=0.1).chooses
+  for module in Priced(D=D, price=0.0), Priced(D=D, extras=2), Entropy(D=D):
+    assert not module.chooses
 
 
 def test_files_have_the_bits_of_the_laws():
