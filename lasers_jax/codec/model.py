@@ -1,10 +1,11 @@
 """A whole model as a codec: images to bytes, and bytes to images."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -57,12 +58,16 @@ class ModelCodec:
     )
 
   def codes_of(self, image: np.ndarray) -> Any:
-    """Codes an image uint8 [h, w, 3] of any size: NumPy arrays."""
+    """Codes an image uint8 [h, w, 3] of any size: NumPy arrays.
+
+    Where a bit has a price, in a second pass by the bits of the file.
+    """
     batch, sizes = pad_one(image, self.codec.pad_multiple)
-    codes = encode_batch(self.model, self.variables, batch, sizes)
-    codes = jax.tree.map(lambda x: x[0], jax.device_get(codes))
     sites = self.model.sites(*image.shape[:2])
-    return self.model.bottleneck.crop(codes, *sites)
+    [codes] = _coded(
+      self.model, self.variables, batch, sizes, {0: sites}, self.state.tables
+    )
+    return codes
 
   def encode(self, image: np.ndarray) -> bytes:
     """Returns the file of an image uint8 [h, w, 3]."""
@@ -153,21 +158,78 @@ def fit_tables(
   batches: Iterable[dict],
   context: bool = False,
 ) -> codec.Tables:
-  """Counts the codes of images; see `codec.fit_tables`."""
-  maps = _maps(model, variables, batches)
-  return codec.fit_tables(model.bottleneck, maps, context)
+  """Counts the codes of images; see `codec.fit_tables`.
+
+  Where codes depend on their bits, once more with the codes that follow.
+  """
+  batches, tables = list(batches), None
+  for _ in range(2 if model.bottleneck.chooses else 1):
+    maps = _maps(model, variables, batches, tables)
+    tables = codec.fit_tables(model.bottleneck, maps, context)
+  return tables
 
 
-def _maps(model, variables, batches) -> Iterator[tuple[Any, tuple[int, int]]]:
+def _maps(
+  model, variables, batches, tables
+) -> Iterator[tuple[Any, tuple[int, int]]]:
   """The codes of single images, and H and W of their latents."""
   for batch in batches:
     sizes = sizes_of(batch['image'], batch['height'], batch['width'])
-    codes = jax.device_get(
-      encode_batch(model, variables, batch['image'], sizes)
-    )
-    for i, sites in _real(model, batch):
+    real = dict(_real(model, batch))
+    found = _coded(model, variables, batch['image'], sizes, real, tables)
+    yield from zip(found, real.values(), strict=True)
+
+
+def _coded(
+  model: Autoencoder,
+  variables: Any,
+  images: np.ndarray,
+  sizes: np.ndarray | None,
+  real: Mapping[int, tuple[int, int]],
+  tables: codec.Tables | None,
+) -> Iterator[Any]:
+  """Codes rows of padded images: yields NumPy arrays.
+
+  Args:
+    real: H and W of the latents, by rows.
+    tables: those by which a bottleneck that `chooses` does; None for none.
+  """
+  if tables is None or not model.bottleneck.chooses:
+    codes = jax.device_get(encode_batch(model, variables, images, sizes))
+    for i, sites in real.items():
       one = jax.tree.map(lambda x, i=i: x[i], codes)
-      yield model.bottleneck.crop(one, *sites), sites
+      yield model.bottleneck.crop(one, *sites)
+    return
+  found = jax.device_get(_choices(model, variables, images, sizes))
+  for i, sites in real.items():
+    z, codes, values = (x[i] for x in found)
+    inside = tuple(slice(n) for n in sites)
+    bits = np.zeros(values.shape, np.float32)
+    bits[:, *inside] = codec.prices(
+      tables, codes[inside], model.bottleneck.limit, values[:, *inside]
+    )
+    codes = _choose(model, variables, z, values, bits)
+    yield np.asarray(codes)[inside]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _choices(model, variables, images, sizes):
+  """Latents, their codes, and what the integers of these may be: by rows."""
+
+  def choices(module, images):
+    output = module(images, sizes=sizes)
+    values = module.bottleneck.choices(output.z)
+    return output.z, output.latent.codes, jnp.moveaxis(values, 0, 1)
+
+  return model.apply(variables, to_float(images), method=choices)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _choose(model, variables, z, values, bits):
+  def choose(module):
+    return module.bottleneck.choose(z, values, bits)
+
+  return model.apply(variables, method=choose)
 
 
 def _real(model, batch) -> Iterator[tuple[int, tuple[int, int]]]:

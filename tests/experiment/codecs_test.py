@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from lasers_jax import inference
-from lasers_jax.codec import State, container, context, load, save
+from lasers_jax.codec import (
+  State,
+  container,
+  context,
+  fit_scales,
+  load,
+  prices,
+  save,
+)
 from lasers_jax.codec.model import (
   LEVELS,
   ModelCodec,
@@ -209,6 +217,52 @@ def test_levels_of_lista_are_fitted_too(levels):
   codes, *_ = coder.codec.read(coder.encode(image[0]))
   jax.tree.map(np.testing.assert_array_equal, codes, coder.codes_of(image[0]))
   assert codes.coefficients.max() < 8
+
+
+@pytest.mark.parametrize('with_context', [False, True])
+@pytest.mark.parametrize('name', ['priced', 'entropy'])
+def test_integers_at_a_price_are_chosen_by_the_bits_of_the_file(
+  name, with_context, monkeypatch
+):
+  """The second pass lowers error plus price, by these bits, and is read."""
+  monkeypatch.setattr(fit_scales, 'STEPS', 20)
+  network = {'name': 'block', 'D': 48, 'f': 4, 'channels': 8, 'blocks': 0}
+  section = {'name': name, 'step': 0.2, 'price': 0.15, 'limit': 60}
+  model = settings.build_model(network, section)
+  rng = np.random.default_rng(0)
+  images = [smooth_picture(rng, side) for side in (32, 24, 32)]
+  variables = model.init(jax.random.key(0), images[0][None] / np.float32(255))
+  batches = [
+    {
+      'image': x[None],
+      'mask': np.array([True]),
+      'height': np.array([len(x)]),
+      'width': np.array([len(x)]),
+    }
+    for x in images[1:]
+  ]
+  tables = fit_tables(model, variables, batches, with_context)
+  state = State('none', {}, tables, None)
+  coder = ModelCodec(model, variables, make_mesh(data=1), None, state)
+  for image in images:
+    output = model.apply(variables, image[None] / np.float32(255))
+    z, first = np.asarray(output.z[0]), np.asarray(output.latent.codes[0])
+    chosen = coder.codes_of(image)
+    assert chosen.dtype == np.int32
+    decoded, *_ = coder.codec.read(coder.encode(image))
+    np.testing.assert_array_equal(decoded, chosen)
+    mean = variables['codebook']['bottleneck'].get('mean', 0)
+    steps = (z - np.asarray(mean)) / 0.2
+    bits = prices(tables, first, 60, np.stack([first, chosen]))
+    costs = (steps - np.stack([first, chosen])) ** 2 + 0.15 * bits
+    assert (costs[1] <= costs[0] + 1e-3).mean() > 0.999
+    assert costs[1].sum() < costs[0].sum()
+
+
+def smooth_picture(rng, side) -> np.ndarray:
+  rows = np.cumsum(rng.standard_normal((side, side, 3)), axis=0)
+  rows = np.cumsum(rows, axis=1)
+  return np.uint8(np.clip(128 + 4 * rows, 0, 255))
 
 
 def test_each_choice_has_a_file_of_its_own():
