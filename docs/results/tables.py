@@ -301,6 +301,15 @@ TABLES = {
       Column('AVIF', 'above_avif', signed),
     ),
   ),
+  'priced-untrained': Table(
+    'priced-untrained',
+    (
+      Column('coding', 'coding'),
+      Column('bits per pixel', 'bits_per_pixel', '.3f'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+      Column('atoms a site', 'atoms', '.1f'),
+    ),
+  ),
   'small-files': Table(
     'cifar10-codec',
     (
