@@ -221,6 +221,19 @@ TABLES = {
       Column('seen', 'seen', '.4f'),
     ),
   ),
+  'map-draws': Table(
+    'map-draws',
+    (
+      Column('prior', 'prior', code),
+      Column('FD to test', 'distances/frechet', '.4g'),
+      Column('precision', 'manifold/precision', '.3f'),
+      Column('recall', 'manifold/recall', '.3f'),
+      Column('coverage', 'manifold/coverage', '.3f'),
+      Column('nearest image', 'nearest_image', '.3f'),
+      Column('class accuracy', 'accuracy', percent),
+      Column('bits per pixel', 'bits'),
+    ),
+  ),
   'sparse-codes': Table(
     'sparse-codes',
     (
