@@ -196,6 +196,9 @@ CHANNELS = {
   'kl-rounded': [range(8)],
   'none-rounded': [range(8)],
   'mqvae-lattice': [range(1, 9)],
+  'priced': [range(8)],
+  'priced-extras': [range(13)],
+  'priced-widest': [range(8)],
   'product-entropy': [range(4), range(4, 8)],
 }
 
