@@ -314,13 +314,15 @@ TABLES = {
       Column('AVIF', 'above_avif', signed),
     ),
   ),
-  'priced-untrained': Table(
-    'priced-untrained',
+  'kodak-priced': Table(
+    'kodak-priced',
     (
-      Column('coding', 'coding'),
-      Column('bits per pixel', 'bits_per_pixel', '.3f'),
-      Column('PSNR in dB', 'psnr', '.2f'),
-      Column('atoms a site', 'atoms', '.1f'),
+      Column('model', 'model'),
+      Column('setting', 'setting'),
+      *FILES,
+      Column('dB above JPEG', 'above_jpeg', signed),
+      Column('WebP', 'above_webp', signed),
+      Column('AVIF', 'above_avif', signed),
     ),
   ),
   'small-files': Table(
