@@ -54,9 +54,9 @@ class Ideal(FittedCoder):
     self.bits -= np.log2(shares[values] / shares.sum()).sum()
     return values
 
-  def _each(self, values, weights):
-    shares = np.take_along_axis(weights, values[:, None], axis=1)[:, 0]
-    self.bits -= np.log2(shares / weights.sum(axis=1)).sum()
+  def _each(self, values, shares):
+    found = np.take_along_axis(shares, values[:, None], axis=1)
+    self.bits -= np.log2(found).sum(dtype=np.float64)
     return values
 
 

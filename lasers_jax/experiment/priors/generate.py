@@ -102,11 +102,7 @@ def measure(
     features = classifier.suited(np.stack(some))
   subject = generate.prepare(model, features, None)
   labels = prior.balanced_labels(n)
-  logging.info('drawing %d images', n)
-  prior.draw(labels[: inference.BATCH], seed)  # compiles
-  started = time.perf_counter()
-  views = prior.draw(labels, seed)
-  seconds = (time.perf_counter() - started) / n
+  views, seconds = _timed_draws(prior, labels, seed)
   images = prior.images(views)
   drawn = ImageSet(
     prior.view.quantized(views).reshape(n, -1),
@@ -131,7 +127,7 @@ def measure(
     'floors': generation.floors(
       ImageSet(held_out.latents, again, again_features), subject.real
     ),
-    'seconds': {'image': seconds},
+    'seconds': {'image': seconds / n},
     'held_out': measured,
     'class_names': list(prior.names),
     'protocol': {
@@ -139,10 +135,9 @@ def measure(
       **describe(prior, n, seed),
     },
   }
-  fixed = model.experiment.bits_per_pixel
   if 'bits_per_pixel' in measured:
     row['bits_per_pixel'] = {
-      'fixed_length': fixed,
+      'fixed_length': model.experiment.bits_per_pixel,
       'prior': measured['bits_per_pixel'],
     }
   if prior.names and features in classifier.RECIPES:
@@ -153,6 +148,17 @@ def measure(
     }
     row['class_accuracy'] = _accuracies(sets, subject, len(prior.names))
   return row, Found(images, subject, test)
+
+
+def _timed_draws(
+  prior: TrainedPrior, labels: np.ndarray, seed: int
+) -> tuple[np.ndarray, float]:
+  """Draws views; returns them, and the seconds without compilation."""
+  logging.info('drawing %d images', len(labels))
+  prior.draw(labels[: inference.BATCH], seed)
+  started = time.perf_counter()
+  views = prior.draw(labels, seed)
+  return views, time.perf_counter() - started
 
 
 def _accuracies(
