@@ -16,6 +16,7 @@ from lasers_jax.core import buckets
 from lasers_jax.errors import InputError
 
 CACHE = '~/.cache/lasers_jax'  # what may be made anew
+PART = '.part'  # how the name of a hidden file ends that is being written
 
 
 @contextlib.contextmanager
@@ -38,7 +39,7 @@ def written_whole(path: str | os.PathLike, mode: str = 'wb') -> Iterator[IO]:
     return
   path = os.path.realpath(path)
   # No number of a process: those of containers are alike.
-  part = os.path.join(os.path.dirname(path), f'.{secrets.token_hex(16)}.part')
+  part = os.path.join(os.path.dirname(path), f'.{secrets.token_hex(16)}{PART}')
   mode = mode.replace('w', 'x')
   try:
     with open(part, mode, encoding=encoding, errors=errors) as file:
@@ -150,7 +151,7 @@ def writing(path: str, instead: str = '') -> Iterator[None]:
 def check_folder(path: str, instead: str = '') -> None:
   """Makes a folder; raises InputError if nothing can be written there."""
   if is_remote(path):
-    probe = os.path.join(absolute(path), f'.{secrets.token_hex(16)}.part')
+    probe = os.path.join(absolute(path), f'.{secrets.token_hex(16)}{PART}')
     try:
       write_text(probe, '')
       remove(probe)

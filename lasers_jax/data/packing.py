@@ -249,4 +249,7 @@ def _finish(
   for number in range(len(notes)):
     storage.remove(note_of(Job(folder, number, range(0))))
   storage.remove(os.path.join(folder, PLAN))
+  for name in storage.names(folder):
+    if name.startswith('.') and name.endswith(storage.PART):
+      storage.remove(os.path.join(folder, name))  # a killed process left it
   return manifest

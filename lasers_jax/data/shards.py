@@ -138,7 +138,7 @@ def _part_of(path: str) -> Iterator[str]:
   """Gives the path of a local file to write before it is published."""
   if not storage.is_remote(path):
     folder, name = os.path.split(path)
-    part = os.path.join(folder, f'.{name}.part')
+    part = os.path.join(folder, f'.{name}{storage.PART}')
     try:
       yield part
     finally:
