@@ -104,20 +104,25 @@ def _up_by_blocks(x, kernel):
 class DownConv(nn.Module):
   """Convolves 4x4, stride 2, padding 1: [B, 2H, 2W, C] -> [B, H, W, O].
 
-  O is `features`. Parameters: kernel [4, 4, C, O] and bias, float32. Computes
-  in `dtype`. Raises ValueError where a side is odd.
+  O is `features`. Parameters: kernel [size, size, C, O] and bias, float32. A
+  kernel of size 3 is the last rows and columns of a 4x4 one that begins with
+  zeros: a convolution whose padding stands at the right and the bottom alone.
+  Computes in `dtype`. Raises ValueError where a side is odd.
   """
 
   features: int
   dtype: jnp.dtype = jnp.float32
+  size: int = 4
 
   @nn.compact
   def __call__(self, x):
     if x.shape[1] % 2 or x.shape[2] % 2:
       raise ValueError(f'cannot halve odd sides: {x.shape[1:3]}')
-    shape = (4, 4, x.shape[-1], self.features)
+    shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
     bias = self.param('bias', zeros, (self.features,), jnp.float32)
+    if self.size == 3:
+      kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
     return down_conv(x, kernel) + bias[None, None, None]
 

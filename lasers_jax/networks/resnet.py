@@ -2,8 +2,9 @@
 
 Esser et al., arXiv 2012.09841, appendix; the same plan as in latent diffusion.
 Two parts are exchanged for speed: a side is halved by one 4x4 convolution
-instead of a strided 3x3 one, and doubled by `NearestUpConv`, which gives the
-numbers of nearest neighbour and 3x3 at 4/9 of the products.
+instead of a strided 3x3 one, which `downsample='conv3'` is, and doubled by
+`NearestUpConv`, which gives the numbers of nearest neighbour and 3x3 at 4/9 of
+the products.
 """
 
 import math
@@ -14,12 +15,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lasers_jax.core.ranges import Count, Counts, Whole
+from lasers_jax.errors import unknown
 from lasers_jax.networks import layers
 
+DOWNSAMPLES = {'conv4': 4, 'conv3': 3}  # sides of kernels
 
-def normalize(x: jax.Array, dtype) -> jax.Array:
-  """Normalises groups of [B, H, W, C]; float32 inside, `dtype` outside."""
-  groups = math.gcd(32, x.shape[-1])
+
+def normalize(x: jax.Array, dtype, groups: int = 32) -> jax.Array:
+  """Normalises groups of [B, H, W, C]; float32 inside, `dtype` outside.
+
+  Where `groups` does not divide C, it takes their greatest common divisor.
+  """
+  groups = math.gcd(groups, x.shape[-1])
   return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype)(x)
 
 
@@ -34,6 +41,7 @@ class ResidualBlock(nn.Module):
   dtype: jnp.dtype = jnp.float32
   activation: Callable[[jax.Array], jax.Array] = nn.swish
   use_bias: bool = True
+  groups: int = 32
 
   @nn.compact
   def __call__(self, x):
@@ -42,7 +50,7 @@ class ResidualBlock(nn.Module):
 
     h = x
     for _ in range(2):
-      h = conv(3)(self.activation(normalize(h, self.dtype)))
+      h = conv(3)(self.activation(normalize(h, self.dtype, self.groups)))
     if x.shape[-1] != self.features:
       x = conv(1, 'shortcut')(x)
     return x + h
@@ -55,6 +63,7 @@ class Attention(nn.Module):
   """
 
   dtype: jnp.dtype = jnp.float32
+  groups: int = 32
 
   @nn.compact
   def __call__(self, x, mask=None):
@@ -62,7 +71,7 @@ class Attention(nn.Module):
     if mask is not None:
       mask = mask.reshape(b, 1, 1, h * w)
     qkv = layers.conv(3 * c, 1, self.dtype, name='qkv')
-    qkv = qkv(normalize(x, self.dtype))
+    qkv = qkv(normalize(x, self.dtype, self.groups))
     q, k, v = jnp.split(qkv.reshape(b, h * w, 1, 3 * c), 3, axis=-1)
     y = jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(b, h, w, c)
     return x + layers.conv(c, 1, self.dtype, name='out')(y)
@@ -75,31 +84,49 @@ class Level(nn.Module):
   blocks: int
   attend: bool
   dtype: jnp.dtype = jnp.float32
+  groups: int = 32
 
   @nn.compact
   def __call__(self, x):
     for _ in range(self.blocks):
-      x = ResidualBlock(self.features, self.dtype)(x)
+      x = ResidualBlock(self.features, self.dtype, groups=self.groups)(x)
       if self.attend:
-        x = Attention(self.dtype)(x)
+        x = Attention(self.dtype, self.groups)(x)
     return x
 
 
 class Middle(nn.Module):
   """Applies a residual block, attention, and another block; shapes stay."""
 
+  attend: bool = True
   dtype: jnp.dtype = jnp.float32
+  groups: int = 32
 
   @nn.compact
   def __call__(self, x):
     features = x.shape[-1]
-    x = ResidualBlock(features, self.dtype)(x)
-    x = Attention(self.dtype)(x)
-    return ResidualBlock(features, self.dtype)(x)
+    x = ResidualBlock(features, self.dtype, groups=self.groups)(x)
+    if self.attend:
+      x = Attention(self.dtype, self.groups)(x)
+    return ResidualBlock(features, self.dtype, groups=self.groups)(x)
 
 
 class ResNetFields(nn.Module):
-  """Holds the fields that ResNetEncoder and ResNetDecoder share."""
+  """Holds the fields that ResNetEncoder and ResNetDecoder share.
+
+  Published networks of the family differ in the last six.
+
+  Attributes:
+    attention: factors of the levels that attend.
+    groups: of a normalisation; where a width does not divide by them, their
+      greatest common divisor.
+    downsample: what halves a side, 'conv4' or 'conv3', which pads only at the
+      right and the bottom, as the family does.
+    middle_attention: whether the blocks at the coarsest level attend.
+    from_latent: width that a 1x1 convolution brings the latent to before the
+      decoder; 0 is without.
+    decoder_channels: `channels` of the decoder; None: the same.
+  """
 
   D: Count
   channels: Count = 128
@@ -107,11 +134,32 @@ class ResNetFields(nn.Module):
   blocks: Whole = 2
   attention: tuple[Count, ...] = (16,)
   dtype: jnp.dtype = jnp.float32
+  groups: Count = 32
+  downsample: str = 'conv4'
+  middle_attention: bool = True
+  from_latent: Whole = 0
+  decoder_channels: Count | None = None
+
+  def __post_init__(self):
+    if self.downsample not in DOWNSAMPLES:
+      raise unknown('network.downsample', self.downsample, DOWNSAMPLES)
+    super().__post_init__()
 
   @property
   def f(self) -> int:
     """The factor between the sides of an image and of its latent."""
     return 2 ** (len(self.multipliers) - 1)
+
+  def _level(self, i, channels, blocks):
+    attend = 2**i in self.attention
+    features = channels * self.multipliers[i]
+    return Level(features, blocks, attend, self.dtype, self.groups)
+
+  def _middle(self):
+    return Middle(self.middle_attention, self.dtype, self.groups)
+
+  def _normalized(self, x):
+    return nn.swish(normalize(x, self.dtype, self.groups))
 
 
 class ResNetEncoder(ResNetFields):
@@ -128,12 +176,12 @@ class ResNetEncoder(ResNetFields):
   def __call__(self, images: jax.Array) -> jax.Array:
     layers.check_sides(images, self.f)
     x = layers.conv(self.channels, 3, self.dtype)(images.astype(self.dtype))
-    for i, multiplier in enumerate(self.multipliers):
+    size = DOWNSAMPLES[self.downsample]
+    for i in range(len(self.multipliers)):
       if i:
-        x = layers.DownConv(x.shape[-1], self.dtype)(x)
-      attend = 2**i in self.attention
-      x = Level(self.channels * multiplier, self.blocks, attend, self.dtype)(x)
-    x = nn.swish(normalize(Middle(self.dtype)(x), self.dtype))
+        x = layers.DownConv(x.shape[-1], self.dtype, size)(x)
+      x = self._level(i, self.channels, self.blocks)(x)
+    x = self._normalized(self._middle()(x))
     z = layers.conv(self.D, 3, self.dtype, name='to_latent')(x)
     return z.astype(jnp.float32)
 
@@ -149,16 +197,15 @@ class ResNetDecoder(ResNetFields):
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
     layers.check_width(z, self.D)
-    features = self.channels * self.multipliers[-1]
-    x = layers.conv(features, 3, self.dtype)(z.astype(self.dtype))
-    x = Middle(self.dtype)(x)
-    for i, multiplier in reversed(list(enumerate(self.multipliers))):
-      attend = 2**i in self.attention
-      x = Level(
-        self.channels * multiplier, self.blocks + 1, attend, self.dtype
-      )(x)
+    channels = self.decoder_channels or self.channels
+    x = z.astype(self.dtype)
+    if self.from_latent:
+      x = layers.conv(self.from_latent, 1, self.dtype, name='from_latent')(x)
+    x = layers.conv(channels * self.multipliers[-1], 3, self.dtype)(x)
+    x = self._middle()(x)
+    for i in reversed(range(len(self.multipliers))):
+      x = self._level(i, channels, self.blocks + 1)(x)
       if i:
         x = layers.NearestUpConv(x.shape[-1], self.dtype)(x)
-    x = nn.swish(normalize(x, self.dtype))
-    x = layers.conv(3, 3, self.dtype, name='to_image')(x)
+    x = layers.conv(3, 3, self.dtype, name='to_image')(self._normalized(x))
     return x.astype(jnp.float32)

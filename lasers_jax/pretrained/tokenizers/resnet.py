@@ -1,0 +1,250 @@
+"""Reads the residual networks of VQGAN, latent diffusion and diffusers.
+
+Esser et al., arXiv 2012.09841; Rombach et al., arXiv 2112.10752. All that the
+shapes of the arrays tell is taken from them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lasers_jax.errors import InputError
+from lasers_jax.networks import ResNetDecoder, ResNetEncoder
+from lasers_jax.pretrained.tokenizers import names
+from lasers_jax.pretrained.weights import kernel, named
+
+Arrays = Mapping[str, np.ndarray]
+
+GROUPS = 32  # of all published ones
+CODEBOOK = 'quantize.embedding.weight'
+_QUANT, _OUT = 'quant_conv', 'encoder.conv_out'
+_MOST_LEVELS = 8
+# Discriminators, averages of weights and statistics: no part of the networks.
+_LEFT_OUT = ('loss.', 'model_ema.', 'bn.', 'quantize.embedding.cluster_size')
+_LEFT_OUT += ('quantize.embedding.embed_avg',)
+
+
+class Networks(NamedTuple):
+  """Holds what arrays say of a tokenizer; see `Tokenizer`."""
+
+  network: dict[str, Any]
+  params: dict[str, Any]
+  codebook: np.ndarray | None
+
+
+def is_resnet(arrays: Arrays) -> bool:
+  """Returns whether arrays have names of this family."""
+  return any(x.startswith(('encoder.down', 'decoder.up')) for x in arrays)
+
+
+def measure(arrays: Arrays, groups: int = GROUPS) -> dict[str, Any]:
+  """Returns the section `network` that the shapes of arrays ask for.
+
+  Raises:
+    InputError: an array is missing, or shapes contradict.
+  """
+  family = _family(arrays)
+  widths = _widths(arrays, family)
+  channels = shape(arrays, 'encoder.conv_in.weight', 4)[0]
+  multipliers = [_multiple(width, channels) for width in widths]
+  outer = shape(arrays, f'decoder.{family.norm_out}.weight', 1)[0]
+  decoder_channels = _multiple(outer, multipliers[0])
+  decoder_widths = [decoder_channels * m for m in multipliers]
+  for width in (channels, *widths, *decoder_widths):
+    if width % groups:
+      raise InputError(
+        f'{groups} groups of a normalisation do not divide {width} channels: '
+        'norm_num_groups of config.json is missing or of another network'
+      )
+  attention = f'encoder.{family.encoder_level}.{family.attention}.'
+  middle = f'encoder.{family.middle[0]}.{family.middle[2]}.'
+  return {
+    'name': 'resnet',
+    'D': len(_to_latent(arrays)['weight']),
+    'channels': channels,
+    'multipliers': tuple(multipliers),
+    'blocks': _count(arrays, f'{_first(family)}.conv1.weight', 0),
+    'attention': tuple(
+      2**i for i in range(len(widths)) if _any(arrays, attention.format(i, 0))
+    ),
+    'groups': groups,
+    'downsample': 'conv3',
+    'middle_attention': _any(arrays, middle),
+    'from_latent': shape(arrays, 'decoder.conv_in.weight', 4)[1]
+    if 'post_quant_conv.weight' in arrays
+    else 0,
+    'decoder_channels': decoder_channels
+    if decoder_channels != channels
+    else None,
+  }
+
+
+def read(arrays: Arrays, network: Mapping[str, Any]) -> Networks:
+  """Returns the networks of arrays.
+
+  Args:
+    network: of `measure`.
+
+  Raises:
+    InputError: an array is missing, has another shape, or no place.
+  """
+  used = {f'{_QUANT}.weight', f'{_QUANT}.bias', CODEBOOK}
+  family = _family(arrays)
+  kernels = {name: _as_kernel(name, array) for name, array in arrays.items()}
+  for leaf, array in _to_latent(arrays).items():
+    kernels[f'{_OUT}.{leaf}'] = array
+  params = {}
+  for side, shapes in _expected(network).items():
+    params[side] = _fill(shapes, kernels, family, side, used)
+  _scale_images(params)
+  unread = sorted(
+    name for name in arrays.keys() - used if not name.startswith(_LEFT_OUT)
+  )
+  if unread:
+    raise InputError(
+      f'the array {unread[0]} has no place in the network that the others '
+      'describe'
+    )
+  return Networks(dict(network), params, _codebook(arrays, network['D']))
+
+
+def _expected(network: Mapping[str, Any]) -> dict[str, Any]:
+  """The shapes of the parameters of both networks."""
+  fields = {name: value for name, value in network.items() if name != 'name'}
+  encoder, decoder = ResNetEncoder(**fields), ResNetDecoder(**fields)
+  images = jnp.zeros((1, encoder.f, encoder.f, 3))
+  latents = jnp.zeros((1, 1, 1, network['D']))
+  key = jax.random.key(0)
+  return {
+    'encoder': jax.eval_shape(encoder.init, key, images)['params'],
+    'decoder': jax.eval_shape(decoder.init, key, latents)['params'],
+  }
+
+
+def _fill(
+  shapes: Any, kernels: Arrays, family: names.Family, side: str, used: set[str]
+) -> Any:
+  """Returns a tree of arrays for one of shapes, and notes the names used."""
+  levels = sum(name.startswith('Level') for name in shapes)
+
+  def take(path, leaf):
+    *modules, word = (key.key for key in path)
+    found = names.names_of(family, side, levels, tuple(modules))
+    word = 'bias' if word == 'bias' else 'weight'
+    pick = kernel if len(leaf.shape) == 4 else named
+    each = (*leaf.shape[:-1], leaf.shape[-1] // len(found))
+    every = [f'{name}.{word}' for name in found]
+    used.update(every)
+    return np.concatenate([pick(kernels, x, each) for x in every], axis=-1)
+
+  return jax.tree_util.tree_map_with_path(take, shapes)
+
+
+def _scale_images(params: dict[str, Any]) -> None:
+  """Makes networks of images in [-1, 1] those of images in [-0.5, 0.5]."""
+  first, last = params['encoder']['Conv_0'], params['decoder']['to_image']
+  first['kernel'] *= 2
+  last['kernel'] /= 2
+  last['bias'] /= 2
+
+
+def _to_latent(arrays: Arrays) -> dict[str, np.ndarray]:
+  """The last layer of the encoder to the latent, or the latent's mean.
+
+  A 1x1 convolution after it is multiplied in.
+  """
+  z, *_ = shape(arrays, f'{_OUT}.weight', 4)
+  weight = arrays[f'{_OUT}.weight'].astype(np.float64)
+  bias = named(arrays, f'{_OUT}.bias', [z]).astype(np.float64)
+  if f'{_QUANT}.weight' in arrays:
+    outs = shape(arrays, f'{_QUANT}.weight', 4)[0]
+    matrix = named(arrays, f'{_QUANT}.weight', [outs, z, 1, 1])[:, :, 0, 0]
+    weight = np.einsum('oz,zihw->oihw', matrix.astype(np.float64), weight)
+    bias = matrix @ bias + named(arrays, f'{_QUANT}.bias', [outs])
+  if CODEBOOK not in arrays:  # mean and log variance
+    if len(weight) % 2:
+      raise InputError(
+        f'{_OUT} gives {len(weight)} channels, an odd number: no mean and '
+        'variance, and there is no codebook'
+      )
+    weight, bias = weight[: len(weight) // 2], bias[: len(bias) // 2]
+  return {'weight': weight, 'bias': bias}
+
+
+def _codebook(arrays: Arrays, d: int) -> np.ndarray | None:
+  if CODEBOOK not in arrays:
+    return None
+  return named(arrays, CODEBOOK, [shape(arrays, CODEBOOK, 2)[0], d])
+
+
+def _family(arrays: Arrays) -> names.Family:
+  if _any(arrays, 'encoder.down.') or _any(arrays, 'decoder.up.'):
+    return names.TAMING
+  if any(name.endswith('.query.weight') for name in arrays):
+    return names.OLD_DIFFUSERS
+  return names.DIFFUSERS
+
+
+def _first(family: names.Family) -> str:
+  return f'encoder.{family.encoder_level}.{family.block}'
+
+
+def _widths(arrays: Arrays, family: names.Family) -> list[int]:
+  """The width of each level of the encoder."""
+  first = f'{_first(family)}.conv1.weight'
+  widths = [shape(arrays, first.format(0, 0), 4)[0]]
+  while (name := first.format(len(widths), 0)) in arrays:
+    widths.append(shape(arrays, name, 4)[0])
+    if len(widths) > _MOST_LEVELS:
+      raise InputError(f'the array {name} is of a level too many')
+  return widths
+
+
+def _count(arrays: Arrays, pattern: str, level: int) -> int:
+  """How many blocks a level has."""
+  count = 0
+  while pattern.format(level, count) in arrays:
+    count += 1
+  return count
+
+
+def _multiple(width: int, channels: int) -> int:
+  if channels < 1 or width < 1 or width % channels:
+    raise InputError(
+      f'a level has {width} channels, no multiple of {channels}: such networks '
+      'cannot be built'
+    )
+  return width // channels
+
+
+def _any(arrays: Arrays, prefix: str) -> bool:
+  return any(name.startswith(prefix) for name in arrays)
+
+
+def _as_kernel(name: str, array: np.ndarray) -> np.ndarray:
+  """A projection [C, C] or [C, C, 1], of attention, as a 1x1 convolution."""
+  if array.ndim in (2, 3) and name != CODEBOOK:
+    return array.reshape(*array.shape[:2], *array.shape[2:], 1, 1)[..., :1, :1]
+  return array
+
+
+def shape(arrays: Arrays, name: str, rank: int) -> tuple[int, ...]:
+  """Returns the shape of an array.
+
+  Raises:
+    InputError: it is missing, empty or of another rank.
+  """
+  if name not in arrays:
+    raise InputError(
+      f'the weights lack the array {name}: they are of another network, or not '
+      'the whole of it.'
+    )
+  found = arrays[name].shape
+  if len(found) != rank or not all(found):
+    raise InputError(
+      f'the array {name} of the weights is {list(found)}, not of rank {rank}'
+    )
+  return found
