@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,12 @@ def normal(seed, *shape):
 def strided(x, kernel):
   return jax.lax.conv_general_dilated(
     x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=DIMENSIONS
+  )
+
+
+def padded_behind(x, kernel):
+  return jax.lax.conv_general_dilated(
+    x, kernel, (2, 2), [(0, 1), (0, 1)], dimension_numbers=DIMENSIONS
   )
 
 
@@ -43,6 +51,12 @@ def nearest_then_3x3(x, kernel):
 
 CASES = {
   'down': (layers.DownConv, strided, 4, (2, 6, 10, 3)),
+  'down 3x3': (
+    functools.partial(layers.DownConv, size=3),
+    padded_behind,
+    3,
+    (2, 6, 10, 3),
+  ),
   'up': (layers.UpConv, transposed, 4, (2, 3, 5, 6)),
   'nearest': (layers.NearestUpConv, nearest_then_3x3, 3, (2, 3, 5, 6)),
 }

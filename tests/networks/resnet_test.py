@@ -1,8 +1,11 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lasers_jax.core.arrays import flat_names
 from lasers_jax.errors import InputError
 from lasers_jax.networks import NETWORKS, ResNetDecoder, ResNetEncoder, resnet
 
@@ -167,7 +170,43 @@ def test_bfloat16_is_close_to_float32():
   assert 0 < float(abs(half - y).max()) < 0.1 * float(abs(y).max())
 
 
+@pytest.mark.parametrize(
+  'fields, shapes',
+  [
+    ({'downsample': 'conv3'}, {'DownConv_0/kernel': (3, 3, 32, 32)}),
+    ({'middle_attention': False}, {'Middle_0/Attention_0/qkv/bias': None}),
+    ({'decoder_channels': 16}, {'Conv_0/bias': (32,), 'to_image/bias': (3,)}),
+    ({'from_latent': 6}, {'from_latent/kernel': (1, 1, 4, 6)}),
+    ({}, {'from_latent/kernel': None, 'DownConv_0/kernel': (4, 4, 32, 32)}),
+  ],
+)
+def test_fields_of_published_networks_change_these_parameters(fields, shapes):
+  _, encoder = shapes_of(ResNetEncoder(**SMALL, **fields), 1, 8, 8, 3)
+  _, decoder = shapes_of(ResNetDecoder(**SMALL, **fields), 1, 4, 4, 4)
+  found = flat_names(encoder['params']) | flat_names(decoder['params'])
+  for name, shape in shapes.items():
+    assert getattr(found.get(name), 'shape', None) == shape
+
+
+@pytest.mark.parametrize('groups', [32, 8, 24])
+def test_groups_are_those_that_are_named(groups):
+  x = np.random.default_rng(0).normal(size=(2, 3, 3, 16)).astype(np.float32)
+
+  class Norm(resnet.nn.Module):
+    @resnet.nn.compact
+    def __call__(self, x):
+      return resnet.normalize(x, jnp.float32, groups)
+
+  y = Norm().apply(drawn(Norm(), *x.shape), x)
+  split = x.reshape(2, 9, math.gcd(groups, 16), -1).astype(np.float64)
+  mean = split.mean((1, 3), keepdims=True)
+  expected = (split - mean) / split.std((1, 3), keepdims=True)
+  np.testing.assert_allclose(y, expected.reshape(x.shape), atol=1e-3)
+
+
 def test_wrong_inputs_are_refused():
+  with pytest.raises(InputError, match='network.downsample is .conv5.*conv3'):
+    ResNetEncoder(**SMALL, downsample='conv5')
   with pytest.raises(InputError, match='7x8 .* factor 2'):
     shapes_of(ResNetEncoder(**SMALL), 1, 7, 8, 3)
   with pytest.raises(ValueError, match='5 channels, not D = 4'):

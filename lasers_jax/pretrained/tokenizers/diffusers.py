@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from lasers_jax.errors import InputError, shown
-from lasers_jax.pretrained.tokenizers.resnet import CODEBOOK, GROUPS, Arrays
+from lasers_jax.pretrained.tokenizers.arrays import Arrays
+from lasers_jax.pretrained.tokenizers.resnet import CODEBOOK, GROUPS
 from lasers_jax.pretrained.tokenizers.tokenizer import Patches
 from lasers_jax.pretrained.weights import named
 

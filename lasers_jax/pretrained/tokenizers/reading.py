@@ -12,6 +12,7 @@ import numpy as np
 from lasers_jax.core import storage
 from lasers_jax.errors import InputError
 from lasers_jax.pretrained.tokenizers import diffusers, resnet
+from lasers_jax.pretrained.tokenizers.arrays import Arrays
 from lasers_jax.pretrained.tokenizers.tokenizer import Tokenizer
 from lasers_jax.pretrained.weights import read_weights
 
@@ -19,6 +20,8 @@ WEIGHTS = 'diffusion_pytorch_model'
 _FILES = (f'{WEIGHTS}.safetensors', f'{WEIGHTS}.fp16.safetensors')
 _FILES += (f'{WEIGHTS}.bin',)
 _PREFIXES = ('', 'first_stage_model.', 'vae.')
+# Where the authors of FLUX.2 have what others have outside both networks.
+_INSIDE = 'encoder.quant_conv.', 'decoder.post_quant_conv.'
 _LONGEST_CONFIG = 2**20
 
 
@@ -105,17 +108,21 @@ def _config(file: str) -> dict[str, Any]:
   return config
 
 
-def _within_prefix(arrays: resnet.Arrays) -> resnet.Arrays:
+def _within_prefix(arrays: Arrays) -> Arrays:
   """Returns the arrays of the tokenizer in those of a larger model."""
   for prefix in _PREFIXES:
     ends = f'{prefix}encoder.', f'{prefix}decoder.'
     if any(name.startswith(ends) for name in arrays):
       return {
-        name.removeprefix(prefix): array
+        _outside(name.removeprefix(prefix)): array
         for name, array in arrays.items()
         if name.startswith(prefix)
       }
   raise InputError('there are no arrays encoder.* or decoder.* in the weights')
+
+
+def _outside(name: str) -> str:
+  return name.partition('.')[2] if name.startswith(_INSIDE) else name
 
 
 def _check_finite(params: Any, path: str) -> None:

@@ -5,18 +5,21 @@ shapes of the arrays tell is taken from them.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lasers_jax.errors import InputError
-from lasers_jax.networks import ResNetDecoder, ResNetEncoder
 from lasers_jax.pretrained.tokenizers import names
+from lasers_jax.pretrained.tokenizers.arrays import (
+  Arrays,
+  Networks,
+  check_all_read,
+  expected,
+  shape,
+)
 from lasers_jax.pretrained.weights import kernel, named
-
-Arrays = Mapping[str, np.ndarray]
 
 GROUPS = 32  # of all published ones
 CODEBOOK = 'quantize.embedding.weight'
@@ -27,25 +30,13 @@ _LEFT_OUT = ('loss.', 'model_ema.', 'bn.', 'quantize.embedding.cluster_size')
 _LEFT_OUT += ('quantize.embedding.embed_avg',)
 
 
-class Networks(NamedTuple):
-  """Holds what arrays say of a tokenizer; see `Tokenizer`."""
-
-  network: dict[str, Any]
-  params: dict[str, Any]
-  codebook: np.ndarray | None
-
-
-def is_resnet(arrays: Arrays) -> bool:
-  """Returns whether arrays have names of this family."""
-  return any(x.startswith(('encoder.down', 'decoder.up')) for x in arrays)
-
-
 def measure(arrays: Arrays, groups: int = GROUPS) -> dict[str, Any]:
   """Returns the section `network` that the shapes of arrays ask for.
 
   Raises:
     InputError: an array is missing, or shapes contradict.
   """
+  _check_kind(arrays)
   family = _family(arrays)
   widths = _widths(arrays, family)
   channels = shape(arrays, 'encoder.conv_in.weight', 4)[0]
@@ -97,31 +88,25 @@ def read(arrays: Arrays, network: Mapping[str, Any]) -> Networks:
   for leaf, array in _to_latent(arrays).items():
     kernels[f'{_OUT}.{leaf}'] = array
   params = {}
-  for side, shapes in _expected(network).items():
+  for side, shapes in expected(network).items():
     params[side] = _fill(shapes, kernels, family, side, used)
   _scale_images(params)
-  unread = sorted(
-    name for name in arrays.keys() - used if not name.startswith(_LEFT_OUT)
-  )
-  if unread:
-    raise InputError(
-      f'the array {unread[0]} has no place in the network that the others '
-      'describe'
-    )
+  check_all_read(arrays, used, _LEFT_OUT)
   return Networks(dict(network), params, _codebook(arrays, network['D']))
 
 
-def _expected(network: Mapping[str, Any]) -> dict[str, Any]:
-  """The shapes of the parameters of both networks."""
-  fields = {name: value for name, value in network.items() if name != 'name'}
-  encoder, decoder = ResNetEncoder(**fields), ResNetDecoder(**fields)
-  images = jnp.zeros((1, encoder.f, encoder.f, 3))
-  latents = jnp.zeros((1, 1, 1, network['D']))
-  key = jax.random.key(0)
-  return {
-    'encoder': jax.eval_shape(encoder.init, key, images)['params'],
-    'decoder': jax.eval_shape(decoder.init, key, latents)['params'],
-  }
+def _check_kind(arrays: Arrays) -> None:
+  """Raises InputError for codes that a codebook of nearest vectors is not."""
+  if 'quantize.embed.weight' in arrays or 'quantize.proj.weight' in arrays:
+    raise InputError(
+      'the model draws its codes by Gumbel-softmax (quantize.embed), and such '
+      'models cannot be read'
+    )
+  if 'quantize.used' in arrays:
+    raise InputError(
+      'the model numbers its codes anew by a remap file (quantize.used), and '
+      'such models cannot be read'
+    )
 
 
 def _fill(
@@ -227,24 +212,5 @@ def _any(arrays: Arrays, prefix: str) -> bool:
 def _as_kernel(name: str, array: np.ndarray) -> np.ndarray:
   """A projection [C, C] or [C, C, 1], of attention, as a 1x1 convolution."""
   if array.ndim in (2, 3) and name != CODEBOOK:
-    return array.reshape(*array.shape[:2], *array.shape[2:], 1, 1)[..., :1, :1]
+    return array.reshape(array.shape + (1,) * (4 - array.ndim))
   return array
-
-
-def shape(arrays: Arrays, name: str, rank: int) -> tuple[int, ...]:
-  """Returns the shape of an array.
-
-  Raises:
-    InputError: it is missing, empty or of another rank.
-  """
-  if name not in arrays:
-    raise InputError(
-      f'the weights lack the array {name}: they are of another network, or not '
-      'the whole of it.'
-    )
-  found = arrays[name].shape
-  if len(found) != rank or not all(found):
-    raise InputError(
-      f'the array {name} of the weights is {list(found)}, not of rank {rank}'
-    )
-  return found
