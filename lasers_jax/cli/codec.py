@@ -102,7 +102,7 @@ def main(words: list[str]) -> None:
       )
     encode_files(model, files[:-1], files[-1], choices[0])
   else:
-    folder = given.output or os.path.join(model.path, 'curve')
+    folder = given.output or os.path.join(model.folder, 'curve')
     metrics = load_metrics(given.metrics)
     draw_curve(model, files, folder, choices, metrics)
 

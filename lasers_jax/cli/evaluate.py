@@ -129,7 +129,7 @@ def main() -> None:
     given.data,
     given.split,
     load_metrics(given.metrics, given.metric_weights),
-    given.output or model.path,
+    given.output or model.folder,
     given.dump,
   )
   if jax.process_index() == 0:

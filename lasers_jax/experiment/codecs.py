@@ -109,6 +109,7 @@ def store_state(folder: str, choice: Choice, state: State) -> State:
   file = os.path.join(folder, choice.file)
   kept = None
   # Files of a state that was replaced would have no decoder.
+  storage.make_folder(folder)  # that of a file is not there
   with writing(folder), held(os.path.join(folder, '.codec.lock')):
     while kept is None:
       known = storage.version(file)

@@ -204,7 +204,7 @@ def page(evaluation: Evaluation, findings: examples.Findings) -> str:
   model = evaluation.model
   origin = document.Origin(
     model.config,
-    read_metrics(model.path),
+    read_metrics(model.folder),
     provenance.versions(evaluation.results['protocol']['commit']),
     provenance.command(),
   )

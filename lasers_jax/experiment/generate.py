@@ -69,7 +69,7 @@ def sample_all(
     for spec in specs
   }
   for model in models:
-    check_folder(os.path.join(model.path, 'samples'))
+    check_folder(os.path.join(model.folder, 'samples'))
   if output:
     check_folder(output)
   rows, shown, extractor = [], [], None
@@ -80,7 +80,7 @@ def sample_all(
       row, images = sample(subject, spec, priors[model.path, spec], n, seed)
       rows.append(row)
       shown.append(images)
-      write_prior(model.path, row, images)
+      write_prior(model.folder, row, images)
     if output:
       write_tables(rows, shown, output)
   return rows
@@ -165,7 +165,7 @@ def sample(
     prior, subject.real.train.latents, n, seed, model.mesh
   )
   logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
-  file = os.path.join(model.path, 'samples', f'{file_name(spec)}.npz')
+  file = os.path.join(model.folder, 'samples', f'{file_name(spec)}.npz')
   about = {'weights': subject.protocol['weights']}
   vector.save(file, prior, state, about)
   images = model.decode_latents(latents.reshape(n, *subject.shape))

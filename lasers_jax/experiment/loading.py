@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from lasers_jax.core import sharding
 from lasers_jax.core.storage import absolute, check_bucket, is_folder
 from lasers_jax.errors import InputError, nearest
-from lasers_jax.experiment import exported, settings
+from lasers_jax.experiment import exported, foreign, settings
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.training import workdir
 from lasers_jax.training.checkpoint import Checkpoints
@@ -31,7 +31,8 @@ def load(
 
   Args:
     path: a workdir or the folder of an exported model, on a disk or in a
-      bucket (gs://, s3://); or a name in NAMES.
+      bucket (gs://, s3://); a name in NAMES; or a tokenizer of another project,
+      'diffusers:FOLDER' or a file of weights (.safetensors, .ckpt, .pth).
     checkpoint: the step of a checkpoint of a workdir; None takes the newest
       that is whole.
 
@@ -42,15 +43,18 @@ def load(
   Raises:
     InputError: there is no such model, or it is damaged.
   """
-  folder = find(os.fspath(path))
-  if not exported.is_exported(folder):
+  path = os.fspath(path)
+  is_foreign = foreign.is_foreign(path)
+  folder = path if is_foreign else find(path)
+  if not is_foreign and not exported.is_exported(folder):
     return _load_workdir(workdir.locate(folder), checkpoint)
   if checkpoint is not None:
+    kind = 'of another project' if is_foreign else 'an exported model'
     raise InputError(
-      f'{folder} is an exported model and has no checkpoints: leave out the '
-      f'checkpoint {checkpoint}'
+      f'{folder} is {kind} and has no checkpoints: leave out the checkpoint '
+      f'{checkpoint}'
     )
-  return _load_exported(folder)
+  return foreign.load(path) if is_foreign else _load_exported(folder)
 
 
 def find(path: str) -> str:

@@ -41,7 +41,8 @@ class TrainedModel:
     config: nested dictionaries, with all changes since training.
     mesh: the devices to compute on.
     step: the step of the checkpoint.
-    path: the folder that it was loaded from: a workdir or an exported model.
+    path: what it was loaded from: a workdir, an exported model, or files of
+      another project.
     changes: values of fields of the bottleneck, changed since training.
   """
 
@@ -61,6 +62,11 @@ class TrainedModel:
   def module(self) -> Autoencoder:
     """Returns the Flax module of the variables."""
     return self.experiment.model
+
+  @property
+  def folder(self) -> str:
+    """Returns the folder of what is made with it: codecs, samples, results."""
+    return self.path
 
   @property
   def decoding(self) -> SamplingSettings:
@@ -209,14 +215,14 @@ class TrainedModel:
     range_coder()  # raises where none is installed, before codes are counted
     model = self.with_(**choice.changes)
     choice = choice._replace(changes=model.changes)
-    state = codecs.stored_state(self.path, choice, self.weights)
+    state = codecs.stored_state(self.folder, choice, self.weights)
     if state is None:
       logging.info('counting the codes of images for %s', choice.file)
       batches = model.sample_batches(codecs.FITTED_TO, source)
       state = codecs.fit_state(
         model.module, model.variables, batches, choice, self.weights
       )
-      state = codecs.store_state(self.path, choice, state)
+      state = codecs.store_state(self.folder, choice, state)
     return model._codec(state, choice.file)
 
   def decoder(self, name: bytes) -> ModelCodec:
@@ -226,7 +232,7 @@ class TrainedModel:
       InputError: its state is not in the folder of the model.
     """
     if name not in self._codecs:
-      state, file = codecs.named_state(self.path, name, self.weights)
+      state, file = codecs.named_state(self.folder, name, self.weights)
       codec = self.with_(**state.changes)._codec(state, file)
       self._codecs[name] = codec
     return self._codecs[name]
@@ -257,8 +263,8 @@ class TrainedModel:
     bottleneck = self.config['bottleneck']
     found = exported.Found(
       self._known_statistics(),
-      exported.known_results(self.path, self.weights, bottleneck),
-      codecs.states_of(self.path, self.weights, self.changes),
+      exported.known_results(self.folder, self.weights, bottleneck),
+      codecs.states_of(self.folder, self.weights, self.changes),
     )
     exported.write(
       folder, self.experiment, self.config, self.variables, self.step, found
@@ -364,12 +370,12 @@ class TrainedModel:
     Raises:
       InputError: there is no such state of these weights, or it is damaged.
     """
-    version = codecs.file_version(self.path, choice)
+    version = codecs.file_version(self.folder, choice)
     codec = self._codecs.get(version)
     if codec is None:
-      state = codecs.stored_state(self.path, choice, self.weights)
+      state = codecs.stored_state(self.folder, choice, self.weights)
       if state is None:
-        raise codecs.no_state(self.module.bottleneck, self.path, choice)
+        raise codecs.no_state(self.module.bottleneck, self.folder, choice)
       codec = self._codecs[version] = self._codec(state, choice.file)
     return codec
 
@@ -381,8 +387,8 @@ class TrainedModel:
       )
     except InputError as error:
       raise InputError(
-        f'{os.path.join(self.path, file)} is damaged: {error}; remove it, and '
-        'encode again'
+        f'{os.path.join(self.folder, file)} is damaged: {error}; remove it, '
+        'and encode again'
       ) from error
 
 

@@ -191,6 +191,8 @@ def load_config(folder: str) -> dict:
     raise InputError(f'{folder} is no workdir of a run: {error}') from error
   if not isinstance(config, dict):
     raise InputError(f'{folder} is no workdir of a run: {CONFIG} is no object')
+  if '_class_name' in config:
+    raise InputError(f'{folder} is of diffusers: name it as diffusers:{folder}')
   number = config.pop('format', None)
   if number != FORMAT:
     written = (

@@ -40,6 +40,10 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer:
       each other, or it is of a kind that cannot be read.
   """
   path = storage.absolute(os.fspath(path))
+  if not storage.exists(path):
+    raise InputError(
+      f'there is no tokenizer at {path}: neither a file nor a folder'
+    )
   if not storage.is_folder(path):
     return _read([path], {}, path)
   config_file = os.path.join(path, diffusers.CONFIG)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+SCHEME = 'diffusers:'  # before a folder, where models are named
+
 
 class Patches(NamedTuple):
   """Says how latents are normalised where this is done in square patches.

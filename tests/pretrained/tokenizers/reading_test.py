@@ -37,7 +37,8 @@ def networks(tokenizer):
 def test_latents_codes_and_images_are_those_of_the_source(name):
   tokenizer = read(name)
   encode, decode = networks(tokenizer)
-  golden = np.load(RANDOM / name.split('/')[0] / 'golden.npz')
+  with np.load(RANDOM / name.split('/')[0] / 'golden.npz') as arrays:
+    golden = dict(arrays)
   latents = golden['mean' if 'mean' in golden else 'latents']
   z = quantized = encode(golden['images'])
   np.testing.assert_allclose(z, latents, atol=2e-5)
