@@ -18,6 +18,7 @@ two CPU cores. To expect: docs/results/files.md.
 
 from ml_collections import ConfigDict
 
+from lasers_jax.core.trees import merge
 from lasers_jax.experiment import presets
 
 USUAL = {
@@ -72,4 +73,4 @@ def get_config(argument: str = 'lasers') -> ConfigDict:
   }
   name = NAMES.get(argument, argument)
   own = OWN.get(name, USUAL)
-  return ConfigDict(presets.complete(presets.merge(config, own), name))
+  return ConfigDict(presets.complete(merge(config, own), name))

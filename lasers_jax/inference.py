@@ -58,6 +58,7 @@ def encode(
   """
   chex.assert_shape(images, (None, None, None, 3))
   height, width = model.sites(*images.shape[1:3])
+  coded = model.coded_sites(*images.shape[1:3])
   codes, latents = [], []
   for rows, batch in padded_batches(images, model.pad_multiple, mesh):
     found, quantized = jax.device_get(
@@ -66,7 +67,7 @@ def encode(
     latents.append(quantized[: len(rows), :height, :width])
     for i in range(len(rows)):
       one = jax.tree.map(lambda x, i=i: x[i], found)
-      codes.append(model.bottleneck.crop(one, height, width))
+      codes.append(model.bottleneck.crop(one, *coded))
   codes = jax.tree.map(lambda *x: np.stack(x), *codes)
   return codes, np.concatenate(latents).astype(np.float32)
 
@@ -106,21 +107,13 @@ def _encode(model, mesh, variables, batch) -> tuple[Any, Array]:
 @functools.partial(jax.jit, static_argnums=0)
 def look_up(model: Autoencoder, variables: Any, codes: Any) -> Array:
   """Returns the latents of codes [B, ...]: float32 [B, H, W, D]."""
-
-  def decode(module, codes):
-    return module.bottleneck.decode(codes)
-
-  return cast(Array, model.apply(variables, codes, method=decode))
+  return cast(Array, model.apply(variables, codes, method='look_up'))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def snap(model: Autoencoder, variables: Any, z: Array) -> Array:
   """Returns what the bottleneck makes of encoder outputs: [B, H, W, D]."""
-
-  def quantize(module, z):
-    return module.bottleneck(z, train=False).quantized
-
-  return cast(Array, model.apply(variables, z, method=quantize))
+  return cast(Array, model.apply(variables, z, method='quantize'))
 
 
 def reconstruct(
@@ -236,7 +229,7 @@ def _decode_rows(
   size: tuple[int, int] | None,
 ) -> np.ndarray:
   """Decodes latents batch by batch, by a function such as `_decode`."""
-  chex.assert_shape(latents, (None, None, None, model.bottleneck.D))
+  chex.assert_shape(latents, (None, None, None, model.encoder.D))
   images = []
   if size is not None:
     sides = [
@@ -313,11 +306,12 @@ def decode_atoms(
   if order is not None:
     atoms = atoms[order]
   atoms = atoms[:MOST_ATOMS]
-  n, p, _, d = atoms.shape
-  # Five patches a side: an odd number has a middle.
-  empty = jnp.zeros((n, 5 * p, 5 * p, d))
-  latents = empty.at[:, 2 * p : 3 * p, 2 * p : 3 * p].set(atoms)
-  shown = bound.decode_latent(latents) - bound.decode_latent(empty[:1])
+  n, _, _, d = atoms.shape
+  # Five a side: an odd number has a middle.
+  empty = jnp.zeros((n, 5, 5, d))
+  signals = empty.at[:, 2:3, 2:3].set(atoms)
+  image = bound.decode_latent(bound.unpack(signals))
+  shown = image - bound.decode_latent(bound.unpack(empty[:1]))
   peak = jnp.max(jnp.abs(shown), axis=(1, 2, 3), keepdims=True)
   shown = 0.5 + 0.5 * shown / jnp.maximum(peak, 1e-6)
   return jax.lax.with_sharding_constraint(shown, replicated(mesh))

@@ -50,6 +50,8 @@ class Bottleneck(nn.Module):
   Attributes:
     CHOICES: the words that a field may be, where it is one of a few.
     loss_weights: of its losses, unless a config gives others.
+    held: whether the gradient of the decoder passes by the parameters that
+      `decode` reads, as it does where it goes straight through to z.
     adjustable: fields that may change after training, since nothing that was
       learned depends on them.
     D: width of a latent vector.
@@ -60,6 +62,7 @@ class Bottleneck(nn.Module):
   CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
   loss_weights: ClassVar[Mapping[str, float]] = {}
   adjustable: ClassVar[tuple[str, ...]] = ()
+  held: ClassVar[bool] = False
 
   D: Count = 16
   K = 0
@@ -84,11 +87,6 @@ class Bottleneck(nn.Module):
     """Returns how many values `indices` may take; 0 if continuous."""
     return self.K
 
-  @property
-  def patch_side(self) -> int:
-    """Returns the side of the square of sites that one code covers."""
-    return 1
-
   def map_bits(self, height: int, width: int) -> float | None:
     """Returns the bits of a map of height x width sites; None if continuous."""
     bits = self.bits_per_site
@@ -96,7 +94,7 @@ class Bottleneck(nn.Module):
 
   def grid(self, height: int, width: int) -> tuple[int, int]:
     """Returns the sides of the grid of codes of a map of sites."""
-    return height // self.patch_side, width // self.patch_side
+    return height, width
 
   def crop(self, codes: Any, height: int, width: int) -> Any:
     """Returns the codes of the top left height x width sites of a padded map.
@@ -116,7 +114,7 @@ class Bottleneck(nn.Module):
         raise ValueError(f'{field} must be one of {choices}: {value!r}')
 
   def atoms(self) -> Array:
-    """Returns the latents of single atoms or codes: [M, p, p, D]."""
+    """Returns the latents of single atoms or codes: [M, 1, 1, D]."""
     return jnp.zeros((0, 1, 1, self.D), jnp.float32)
 
   def indices(self, codes: Any) -> Array:

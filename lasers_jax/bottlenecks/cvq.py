@@ -42,6 +42,7 @@ class CVQ(LookUp):
 
   CHOICES: ClassVar = {'distance': tuple(DISTANCES), 'anchors': tuple(ANCHORS)}
   loss_weights: ClassVar = {'codebook': 1.0, 'commitment': 0.25}
+  held = True
 
   distance: str = 'cosine'
   anchors: str = 'probrandom'

@@ -25,7 +25,6 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.gradients import straight_through
-from lasers_jax.bottlenecks.patches import from_patches, to_patches
 from lasers_jax.bottlenecks.prefixes import draw_prefixes
 from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import SparseCode
@@ -63,7 +62,6 @@ class Lasers(Codebook):
     pursuit: 'omp' fits all coefficients, and then rounds them; 'rounded' rounds
       each as it is found, so that later atoms make up for it: better with few
       bits a coefficient, of which it takes 0 (one level an atom) to 4.
-    patch: side p of the latent patches that are the signals.
     progressive: the losses are means over the fits with the first 1, 2, ... S
       atoms, so that a model serves every S up to its own.
     sparsity_dropout: fraction of the images of which, in training, the decoder
@@ -84,12 +82,12 @@ class Lasers(Codebook):
   }
   loss_weights: ClassVar = {'dictionary': 1.0, 'commitment': 0.25}
   adjustable = ('S', 'coefficient_bits', 'pursuit', 'residual_norm')
+  held = True
 
   S: Count = 5
   learning: str = 'gradient'
   coefficient_bits: Annotated[int, Range(0, 12)] | None = 8
   pursuit: str = 'omp'
-  patch: Count = 1
   progressive: bool = False
   sparsity_dropout: Fraction = 0.0
   residual_norm: Amount | None = None
@@ -97,7 +95,7 @@ class Lasers(Codebook):
 
   def setup(self):
     self.check()
-    shape = (self.D * self.patch**2, self.K)
+    shape = (self.D, self.K)
     self.declare(self._home, 'dictionary', coding.random_dictionary, shape)
     if self.learning == 'online':
       self.statistics = self.variable(
@@ -153,16 +151,12 @@ class Lasers(Codebook):
     else:
       sets = (math.comb(self.K, s) * 2 ** (s * each) for s in range(self.S + 1))
       bits = (sum(sets) - 1).bit_length()
-    return bits / self.patch**2
-
-  @property
-  def patch_side(self) -> int:
-    return self.patch
+    return bits
 
   def atoms(self) -> Array:
     rows = self.coefficients.usual()[:, None] * self._atoms().T
     rows += self.mean.value[None]
-    return rows.reshape(self.K, self.patch, self.patch, self.D)
+    return rows[:, None, None]
 
   def indices(self, codes: SparseCode) -> Array:
     return codes.atoms
@@ -186,14 +180,14 @@ class Lasers(Codebook):
     quantized = straight_through(z, quantized)
     if self.tracks(train):  # last, since it changes what the code depends on
       signals = lax.stop_gradient(signals)
-      self._track(signals, code, rounded, self._patch_mask(mask))
+      self._track(signals, code, rounded, _flat(mask))
     return latent.replace(quantized=quantized)
 
   def encode(self, z: Array) -> SparseCode:
     """Codes z [..., H, W, D] as it is stored.
 
     Returns:
-      SparseCode of [..., H/p, W/p, S]: atoms int32, ascending, and of their
+      SparseCode of [..., H, W, S]: atoms int32, ascending, and of their
       coefficients the levels int32, or float32 where coefficient_bits is None;
       0 for those that are not taken.
     """
@@ -220,8 +214,7 @@ class Lasers(Codebook):
     """Turns stored codes back into quantized latents float32 [..., H, W, D]."""
     flat = SparseCode(*(x.reshape(-1, self.S) for x in codes))
     signals = self._reconstruct(self._read(*flat), self._atoms())
-    signals = signals.reshape(*codes.atoms.shape[:-1], -1)
-    return from_patches(signals, self.patch)
+    return signals.reshape(*codes.atoms.shape[:-1], -1)
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
@@ -280,9 +273,8 @@ class Lasers(Codebook):
       self.statistics.value = rest
 
   def _signals(self, z: Array) -> Array:
-    """Returns the signals [N, p·p·D] of z [..., H, W, D], less their mean."""
-    patches = to_patches(z.astype(jnp.float32), self.patch)
-    return patches.reshape(-1, patches.shape[-1]) - self.mean.value[None]
+    """Returns the sites [N, D] of z [..., H, W, D], less their mean."""
+    return z.reshape(-1, self.D).astype(jnp.float32) - self.mean.value[None]
 
   def _pursue(self, signals: Array, atoms: Array) -> _Pursued:
     """Codes signals, and finds what is stored of the coefficients."""
@@ -313,13 +305,11 @@ class Lasers(Codebook):
     return self.mean.value[None] + coding.reconstruct(code, atoms)
 
   def _decode_signals(self, z: Array, code: SparseCode, atoms: Array) -> Array:
-    signals = self._as_map(z, self._reconstruct(code, atoms))
-    return from_patches(signals, self.patch).astype(z.dtype)
+    return self._as_map(z, self._reconstruct(code, atoms)).astype(z.dtype)
 
   def _as_map(self, z: Array, rows: Array) -> Array:
-    """Gives rows [N, ...] the dimensions [..., H/p, W/p, ...] of z's sites."""
-    *lead, h, w, _ = z.shape
-    return rows.reshape(*lead, h // self.patch, w // self.patch, -1)
+    """Gives rows [N, ...] the dimensions [..., H, W, ...] of z's sites."""
+    return rows.reshape(*z.shape[:-1], -1)
 
   def _atoms(self) -> Array:
     """The dictionary, normalized: averaged weights are not."""
@@ -331,12 +321,6 @@ class Lasers(Codebook):
 
   def _store(self, z: Array, code: _Pursued) -> SparseCode:
     return SparseCode(self._as_map(z, code.atoms), self._as_map(z, code.stored))
-
-  def _patch_mask(self, mask: Array | None) -> Array | None:
-    """Says which signals count, [N]: those of which every site does."""
-    if mask is None:
-      return None
-    return jnp.all(to_patches(mask[..., None], self.patch), axis=-1).reshape(-1)
 
   def _track(self, signals, code, rounded, mask) -> None:
     """Updates the statistics and, in 'online' learning, the dictionary."""
@@ -361,7 +345,7 @@ class Lasers(Codebook):
     """Cuts the codes of each image to as many atoms as a draw says."""
     key = self.make_rng('bottleneck')
     kept = draw_prefixes(key, z.shape[:-3], self.S, self.sparsity_dropout)
-    sites = z.shape[-3] * z.shape[-2] // self.patch**2
+    sites = z.shape[-3] * z.shape[-2]
     kept = jnp.repeat(kept.ravel(), sites)[:, None]
     stored = code.stored
     if code.path is not None:
@@ -387,10 +371,14 @@ class Lasers(Codebook):
 
   def _latent(self, z: Array, quantized: Array, codes: SparseCode, mask):
     atoms = codes.atoms.reshape(-1, self.S)
-    _, stats = use_stats(atoms, self.K, self._patch_mask(mask))
+    _, stats = use_stats(atoms, self.K, _flat(mask))
     stats['relative_error'] = relative_error(z, quantized, mask)
     losses = codebook_losses(z, quantized, mask, 'dictionary')
     return Latent(quantized, codes, losses, stats)
+
+
+def _flat(mask: Array | None) -> Array | None:
+  return None if mask is None else mask.reshape(-1)
 
 
 def _sorted(code: _Pursued) -> _Pursued:

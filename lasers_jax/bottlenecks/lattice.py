@@ -49,6 +49,7 @@ class Lattice(Integers):
   """
 
   loss_weights: ClassVar = {'codebook': 1.0, 'commitment': 0.25, 'size': 0.01}
+  held = True
 
   initial_points: Several = 512
 

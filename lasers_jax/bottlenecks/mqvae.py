@@ -103,11 +103,6 @@ class MQVAE(Copies, kw_only=True):
       raise ValueError(
         f'inner must have D = {self.D}, as the sites do, got {self.inner.D}'
       )
-    if self.inner.patch_side != 1:
-      raise ValueError(
-        'inner must code each site by itself, and patches of side '
-        f'{self.inner.patch_side} are of several'
-      )
 
   @property
   def count(self) -> int:

@@ -60,6 +60,7 @@ class Priced(Stepped):
   """
 
   loss_weights: ClassVar = {'dictionary': 10.0, 'commitment': 10.0}
+  held = True
 
   limit: Limit = 127
   price: Amount = 0.15

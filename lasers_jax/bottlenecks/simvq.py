@@ -29,6 +29,7 @@ class SimVQ(LookUp):
   """
 
   loss_weights: ClassVar = {'codebook': 1.0, 'commitment': 0.25}
+  held = True
 
   def setup(self):
     self.check()

@@ -60,6 +60,7 @@ class VQ(LookUp, Codebook):
   }
 
   loss_weights: ClassVar = {'commitment': 0.25}
+  held = True
 
   learning: str = 'ema'
   distance: str = 'euclidean'

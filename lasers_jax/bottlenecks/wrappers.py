@@ -60,6 +60,10 @@ class Copies(Bottleneck, kw_only=True):
     return self.inner.K
 
   @property
+  def held(self) -> bool:
+    return self.inner.held
+
+  @property
   def revive_every(self) -> int:
     return self.inner.revive_every
 
@@ -79,10 +83,6 @@ class Copies(Bottleneck, kw_only=True):
   @property
   def symbols(self) -> int:
     return self.count * self.inner.symbols
-
-  @property
-  def patch_side(self) -> int:
-    return self.inner.patch_side
 
   def indices(self, codes: Sequence[Any]) -> Array:
     """Returns the atoms or codes in use: int32 [..., any, copies]."""

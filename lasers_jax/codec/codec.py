@@ -23,7 +23,7 @@ class Codec:
 
   Attributes:
     bottleneck: of the codes.
-    f: pixels along a side of a site.
+    f: pixels along a side of a site that is coded.
     pad_multiple: pixels that the sides of an image are padded to a multiple of.
     tables: of `fit_tables`.
     model: container.HASH_BYTES, of `State.hash`.
@@ -56,7 +56,7 @@ class Codec:
   def write(self, codes: Any, height: int, width: int) -> bytes:
     """Returns the file of an image's codes.
 
-    Zeros pad it to at least one bit for each site or patch, so that the size
+    Zeros pad it to at least one bit for each site, so that the size
     of a file bounds the time and memory of reading it.
 
     Args:
@@ -103,8 +103,7 @@ class Codec:
 
   def _least(self, sites: Sites) -> int:
     """How many bytes the codes of so many sites take at least: whole words."""
-    codes = math.prod(sites) // self.bottleneck.patch_side**2
-    return WORD * -(-codes // (_CODES_PER_BYTE * WORD))
+    return WORD * -(-math.prod(sites) // (_CODES_PER_BYTE * WORD))
 
 
 def fit_tables(

@@ -51,7 +51,7 @@ class ModelCodec:
     self.variables = with_levels(variables, state.levels)
     self.codec = codec.Codec(
       model.bottleneck,
-      model.encoder.f,
+      model.stride,
       model.pad_multiple,
       state.tables,
       state.hash(),
@@ -63,7 +63,7 @@ class ModelCodec:
     Where a bit has a price, in a second pass by the bits of the file.
     """
     batch, sizes = pad_one(image, self.codec.pad_multiple)
-    sites = self.model.sites(*image.shape[:2])
+    sites = self.model.coded_sites(*image.shape[:2])
     [codes] = _coded(
       self.model, self.variables, batch, sizes, {0: sites}, self.state.tables
     )
@@ -96,7 +96,7 @@ class ModelCodec:
 @functools.partial(jax.jit, static_argnums=0)
 def _multiples(model, variables, images, sizes):
   def multiples(module, images):
-    z = module(images, sizes=sizes).z
+    z = module.pack(module(images, sizes=sizes).z)
     found = module.bottleneck.multiples(z)
     grid = module.bottleneck.grid(*z.shape[1:3])
     return found.reshape(len(images), *grid, -1)
@@ -214,12 +214,13 @@ def _coded(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _choices(model, variables, images, sizes):
-  """Latents, their codes, and what the integers of these may be: by rows."""
+  """Signals, their codes, and what the integers of these may be: by rows."""
 
   def choices(module, images):
     output = module(images, sizes=sizes)
-    values = module.bottleneck.choices(output.z)
-    return output.z, output.latent.codes, jnp.moveaxis(values, 0, 1)
+    z = module.pack(output.z)
+    values = module.bottleneck.choices(z)
+    return z, output.latent.codes, jnp.moveaxis(values, 0, 1)
 
   return model.apply(variables, to_float(images), method=choices)
 
@@ -235,4 +236,5 @@ def _choose(model, variables, z, values, bits):
 def _real(model, batch) -> Iterator[tuple[int, tuple[int, int]]]:
   """The rows of a batch that are images, and H and W of their latents."""
   for i in np.flatnonzero(batch['mask']):
-    yield i, model.sites(int(batch['height'][i]), int(batch['width'][i]))
+    size = int(batch['height'][i]), int(batch['width'][i])
+    yield i, model.coded_sites(*size)

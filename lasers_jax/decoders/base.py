@@ -96,6 +96,11 @@ class Decoder(nn.Module):
     nn.share_scope(self, self.network)
 
   @property
+  def has_losses(self) -> bool:
+    """Returns whether there are terms of the loss besides the pixel loss."""
+    return type(self).losses is not Decoder.losses
+
+  @property
   def f(self) -> int:
     """Returns the up-sampling factor: image side / H."""
     return self.network.f

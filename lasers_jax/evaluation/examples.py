@@ -200,7 +200,8 @@ def _pursue(model, mesh, variables, images) -> Array:
   """Returns coefficients as they are decoded, in the order of the pursuit."""
 
   def pursue(whole, images):
-    return whole.bottleneck.pursue(whole.encoder(images - 0.5)).coefficients
+    signals = whole.pack(whole.encoder(images - 0.5))
+    return whole.bottleneck.pursue(signals).coefficients
 
   found = model.apply(variables, to_float(images), method=pursue)
   return jax.lax.with_sharding_constraint(found, replicated(mesh))

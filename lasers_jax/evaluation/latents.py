@@ -33,7 +33,7 @@ def measure_latents(
     codes / K) and `perplexity` over the same images.
   """
   images, sites = 0, 0
-  total = squares = np.zeros(model.bottleneck.D)
+  total = squares = np.zeros(model.encoder.D)
   counts = np.zeros(model.bottleneck.symbols, np.int64)
   for batch in batches:
     rows = {'image': batch['image']}
@@ -44,12 +44,13 @@ def measure_latents(
       _code(model, mesh, variables, put_batch(rows, mesh))
     )
     for i in np.flatnonzero(batch['mask']):
-      h, w = model.sites(int(batch['height'][i]), int(batch['width'][i]))
+      size = int(batch['height'][i]), int(batch['width'][i])
+      h, w = model.sites(*size)
       z = latents[i, :h, :w].reshape(h * w, -1).astype(np.float64)
       images, sites = images + 1, sites + h * w
       total, squares = total + z.sum(axis=0), squares + (z**2).sum(axis=0)
       if len(counts):
-        rows, columns = model.bottleneck.grid(h, w)
+        rows, columns = model.bottleneck.grid(*model.coded_sites(*size))
         used = codes[i, :rows, :columns].ravel()
         counts += np.bincount(used, minlength=len(counts))
   mean = total / sites

@@ -136,7 +136,7 @@ def measure(
       row = {name: x[i] for name, x in result['values'].items()}
       values[int(result['index'][i])] = row
       h, w = int(result['height'][i]), int(result['width'][i])
-      each = model.bottleneck.map_bits(*model.sites(h, w))
+      each = model.bottleneck.map_bits(*model.coded_sites(h, w))
       bits = None if each is None else bits + each
       pixels += h * w
     if len(counts):
@@ -155,8 +155,8 @@ def _codes(model, result) -> np.ndarray:
   """Returns the codes of the images of a batch, without padding: [any]."""
   found = [np.zeros(0, np.int32)]
   for i in np.flatnonzero(result['mask']):
-    sites = model.sites(int(result['height'][i]), int(result['width'][i]))
-    rows, columns = model.bottleneck.grid(*sites)
+    size = int(result['height'][i]), int(result['width'][i])
+    rows, columns = model.bottleneck.grid(*model.coded_sites(*size))
     found.append(result['codes'][i, :rows, :columns].ravel())
   return np.concatenate(found)
 

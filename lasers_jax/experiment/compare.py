@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import logging
+import math
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from lasers_jax.core.storage import (
   read_bytes,
   write_text,
 )
+from lasers_jax.core.trees import merge
 from lasers_jax.errors import InputError, TrainingError, optional
 from lasers_jax.experiment import presets, settings
 from lasers_jax.experiment.evaluate import evaluate
@@ -93,27 +96,34 @@ def plan(
   Raises:
     InputError: a name is not known, or a part of the config cannot be used.
   """
-  f, d = config['network']['f'], config['network']['D']
-  sites = (config['data']['side'] // f) ** 2
   entries = []
   for name in names:
     base = presets.replace(config, name)
-    if settings.from_config(base).bits_per_pixel is None:
+    run = settings.from_config(base)
+    if run.bits_per_pixel is None:
       folder = os.path.join(path, f'{name}-continuous')
       entries.append(Entry(name, None, folder, base))
     for rate in rates:
       entry = Entry(name, rate, os.path.join(path, f'{name}-{rate:g}'))
       entries.append(entry)
       try:
-        entry.fields = fields_at(
-          BOTTLENECKS, base['bottleneck'], rate * f**2, d, sites
-        )
+        entry.fields = _fields_at(run, base['bottleneck'], rate)
       except ValueError as error:
         entry.error = f'no settings: {error}'
         continue
-      entry.config = presets.merge(base, {'bottleneck': entry.fields})
+      entry.config = merge(base, {'bottleneck': entry.fields})
       settings.from_config(entry.config)
   return entries
+
+
+def _fields_at(
+  run: settings.Experiment, section: dict, rate: float
+) -> dict[str, Any]:
+  """Solves for the fields of a bottleneck with which a pixel costs a rate."""
+  model, side = run.model, run.data.side
+  sites = math.prod(model.coded_sites(side, side))
+  bits, width = rate * model.stride**2, model.bottleneck.D
+  return fields_at(BOTTLENECKS, section, bits, width, sites)
 
 
 def is_finished(entry: Entry, metrics: Metrics) -> bool:

@@ -31,8 +31,10 @@ from lasers_jax import inference
 from lasers_jax.core import provenance, storage
 from lasers_jax.core.arrays import flat_names
 from lasers_jax.core.storage import as_json, one_line, write_text, writing
+from lasers_jax.core.trees import merge, without
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.settings import Experiment, with_defaults
+from lasers_jax.networks.autoencoder import network_shapes
 from lasers_jax.report import model_card
 from lasers_jax.training import workdir
 
@@ -92,6 +94,10 @@ def write(
     name: np.array(x, order='C')
     for name, x in flat_names(jax.device_get(variables)).items()
   }
+  if experiment.source.frozen:  # the others are those of the source
+    kept = network_shapes(experiment.model)
+    trained = {**variables, 'params': without(variables['params'], kept)}
+    arrays = {name: arrays[name] for name in flat_names(trained)}
   metadata = {'weights': inference.weights_hash(variables), 'step': str(step)}
   with _written_whole(folder) as part:
     workdir.write_config(part, config)
@@ -168,11 +174,12 @@ def _upload(part: str, folder: str) -> None:
     _copy(os.path.join(part, name), os.path.join(folder, name))
 
 
-def read(folder: str, shapes: Any) -> tuple[Any, int]:
+def read(folder: str, shapes: Any, frozen: Any) -> tuple[Any, int]:
   """Reads the variables of an exported model, and its step.
 
   Args:
-    shapes: the shapes of the variables according to the config.
+    shapes: the shapes of the variables in the file according to the config.
+    frozen: the parameters that are not in the file; {} for none.
 
   Raises:
     InputError: the file is damaged, or of another model than the config.
@@ -200,6 +207,7 @@ def read(folder: str, shapes: Any) -> tuple[Any, int]:
       )
   leaves = [found[name] for name in expected]
   variables = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+  variables = merge(variables, {'params': frozen})
   if inference.weights_hash(variables) != weights:
     raise InputError(
       f'{path} is damaged: its arrays are not those that were exported'

@@ -92,10 +92,9 @@ def suited(prior: vector.Prior, model: TrainedModel) -> vector.Prior:
   Raises:
     InputError: a prior of numbers for a model with a discrete code.
   """
-  bottleneck = model.module.bottleneck
   if isinstance(prior, vector.SiteHistogram):
-    return dataclasses.replace(prior, width=bottleneck.D)
-  if bottleneck.bits_per_site is not None:
+    return dataclasses.replace(prior, width=model.module.encoder.D)
+  if model.module.bottleneck.bits_per_site is not None:
     raise InputError(
       f'{model.path} has a discrete code, and {type(prior).__name__} draws '
       'latents of no code: use --priors=histogram'

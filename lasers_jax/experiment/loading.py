@@ -2,16 +2,22 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from jax.sharding import Mesh
 
+from lasers_jax import inference
 from lasers_jax.core import sharding
+from lasers_jax.core.arrays import flat_names
 from lasers_jax.core.storage import absolute, check_bucket, is_folder
+from lasers_jax.core.trees import within
 from lasers_jax.errors import InputError, nearest
-from lasers_jax.experiment import exported, foreign, settings
+from lasers_jax.experiment import exported, foreign, settings, tokenizers
 from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.networks.autoencoder import network_shapes
+from lasers_jax.pretrained.tokenizers import read_tokenizer
 from lasers_jax.training import workdir
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.state import (
@@ -73,6 +79,85 @@ def find(path: str) -> str:
   raise InputError(f'{path} is no workdir of a run and no exported model{near}')
 
 
+class Source(NamedTuple):
+  """Holds the weights that a run begins from.
+
+  Attributes:
+    variables: `params` of the encoder and of the network of the decoder; where
+      the source says them, shift and scale of latents in `codebook`.
+    hash: of the weights.
+  """
+
+  variables: dict[str, Any]
+  hash: str
+
+  @property
+  def params(self) -> dict[str, Any]:
+    """Returns the parameters of the networks."""
+    return self.variables['params']
+
+
+def read_source(experiment: settings.Experiment) -> Source | None:
+  """Reads `network.pretrained`; None where there is none.
+
+  Raises:
+    InputError: it is not there, not whole, or not what it was when the run
+      began.
+  """
+  about, shapes = experiment.source, network_shapes(experiment.model)
+  if not about.pretrained:
+    return None
+  path = tokenizers.located(about)
+  found = _ours(path, shapes) if tokenizers.is_ours(path) else _foreign(path)
+  if about.source_hash not in ('', found.hash):
+    raise InputError(
+      f'network.pretrained={path} has other weights than when the run began: '
+      f'hash {found.hash} now, {about.source_hash} then; bring them back'
+    )
+  there, here = (
+    {name: x.shape for name, x in flat_names(tree).items()}
+    for tree in (found.params, shapes)
+  )
+  for name in sorted(there.keys() | here.keys()):
+    if there.get(name) != here.get(name):
+      raise InputError(
+        f'{path} is of other networks: {name} is {there.get(name, "missing")} '
+        f'there and {here.get(name, "missing")} in the config'
+      )
+  return found
+
+
+def _ours(path: str, shapes: Mapping[str, Any]) -> Source:
+  variables = jax.device_get(load(path).variables)
+  found = {'params': within(variables['params'], shapes)}
+  if 'packing' in variables['codebook']:
+    found['codebook'] = {'packing': variables['codebook']['packing']}
+  return Source(found, inference.weights_hash(found))
+
+
+def _foreign(path: str) -> Source:
+  tokenizer = read_tokenizer(path)
+  found: dict[str, Any] = {'params': tokenizer.params}
+  row = {'shift': tokenizer.shift, 'scale': tokenizer.scale}
+  # Zeros and ones are what is said where the files say nothing.
+  if row['shift'].any() or (row['scale'] != 1).any():
+    found['codebook'] = {'packing': row}
+  return Source(found, tokenizer.hash)
+
+
+def frozen_params(experiment: settings.Experiment, mesh: Mesh) -> Any:
+  """Returns the parameters that a model leaves to its source: {} or those.
+
+  Raises:
+    InputError: as `read_source`.
+  """
+  if not experiment.source.frozen:
+    return {}
+  source = read_source(experiment)
+  assert source is not None  # `SourceSettings` saw to it
+  return jax.device_put(source.params, sharding.replicated(mesh))
+
+
 def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
   config = workdir.load_config(path)
   if 'stage_one' in config:
@@ -83,7 +168,8 @@ def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
   experiment = settings.from_config(config)
   mesh = experiment.evaluation_mesh()
   state = restore(experiment, path, checkpoint, mesh)
-  variables, step = evaluation_variables(state), int(state.step)
+  variables = evaluation_variables(state, frozen_params(experiment, mesh))
+  step = int(state.step)
   return TrainedModel(experiment, variables, config, mesh, step, path)
 
 
@@ -94,7 +180,8 @@ def _load_exported(path: str) -> TrainedModel:
   # An export has no state of an optimizer.
   side, module = experiment.data.side, experiment.model
   shapes = evaluation_variables(state_shapes(module, optax.identity(), side))
-  variables, step = exported.read(path, shapes)
+  frozen = jax.device_get(frozen_params(experiment, mesh))
+  variables, step = exported.read(path, shapes, frozen)
   variables = jax.device_put(variables, sharding.replicated(mesh))
   return TrainedModel(experiment, variables, config, mesh, step, path)
 

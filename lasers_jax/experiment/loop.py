@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +16,16 @@ from lasers_jax import data
 from lasers_jax.core import sharding
 from lasers_jax.core.images import save_png, to_float
 from lasers_jax.core.storage import make_folder
+from lasers_jax.core.trees import merge
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import protocol
-from lasers_jax.experiment import settings, sources
+from lasers_jax.experiment import settings, sources, tokenizers
 from lasers_jax.experiment.figures import reconstruction_figure
 from lasers_jax.experiment.hooks import Hooks
+from lasers_jax.experiment.loading import Source, read_source
 from lasers_jax.experiment.stepping import Stepping, take_steps
 from lasers_jax.metrics.registry import ALWAYS
+from lasers_jax.networks.autoencoder import network_shapes
 from lasers_jax.training import workdir
 from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.monitor import Monitor, parameter_table
@@ -43,6 +47,7 @@ class Work(NamedTuple):
   mesh: Mesh
   validation: data.Source | None
   hooks: Hooks
+  frozen: Any  # parameters that are not trained
 
 
 class Program(NamedTuple):
@@ -50,14 +55,16 @@ class Program(NamedTuple):
 
   Attributes:
     target: shapes, dtypes and shardings of the state (jax.ShapeDtypeStruct).
-    create: the images of a batch -> the first state.
-    step: (state, images, perceptual parameters) -> (state, metrics). The state
-      that it takes is donated.
+    create: the images of a batch, loaded variables -> the first state.
+    step: (state, images, perceptual parameters, frozen parameters) -> (state,
+      metrics). The state that it takes is donated.
+    frozen: shapes, dtypes and shardings of the frozen parameters.
   """
 
   target: TrainState
   create: Callable
   step: Callable
+  frozen: Any = MappingProxyType({})
 
 
 def train_and_evaluate(
@@ -81,7 +88,11 @@ def train_and_evaluate(
   """
   path, hooks = workdir.locate(path), hooks or Hooks()
   config = dict(config) if images is None else sources.mark_given(config)
+  config = tokenizers.completed(config)
   experiment = settings.from_config(config)
+  source = read_source(experiment)
+  if source:
+    config = merge(config, {'network': {'source_hash': source.hash}})
   objective, perceptual_params = make_objective(
     experiment.model, experiment.loss
   )
@@ -92,8 +103,9 @@ def train_and_evaluate(
   perceptual_params = jax.device_put(
     perceptual_params, sharding.replicated(mesh)
   )
-  work = Work(experiment, path, mesh, validation, hooks)
   program = build_program(experiment, objective, mesh)
+  frozen = put_frozen(program, source)
+  work = Work(experiment, path, mesh, validation, hooks, frozen)
   run = workdir.Run(config, settings.with_defaults, fingerprints)
   with (
     workdir.lock_workdir(path, run) as lease,
@@ -101,7 +113,9 @@ def train_and_evaluate(
   ):
     state = checkpoints.restore(program.target)
     if state is None:
-      state = program.create(put_images(train.batch(0), mesh))
+      loaded = source.variables if source else {}
+      loaded = jax.device_put(loaded, sharding.replicated(mesh))
+      state = program.create(put_images(train.batch(0), mesh), loaded)
     log_summary(experiment, mesh, state, experiment.bits_per_pixel)
     hooks.on_start(experiment, mesh, state)
     if int(state.step) < experiment.steps:
@@ -114,7 +128,7 @@ def train_and_evaluate(
         path,
         train,
         lambda state, batch: step(
-          state, put_images(batch, mesh), perceptual_params
+          state, put_images(batch, mesh), perceptual_params, frozen
         ),
         functools.partial(validate, work),
         terms,
@@ -166,15 +180,17 @@ def build_program(
   model = experiment.model
   optimizer, adversary = settings.build_learners(experiment)
 
-  def create(images):
+  def create(images, loaded):
     return create_train_state(
-      model, optimizer, to_float(images), experiment.seed, adversary
+      model, optimizer, to_float(images), experiment.seed, adversary, loaded
     )
 
   # Shapes first, so that each array is created in its place; of whole batches,
   # so that the start of a run is traced once.
-  shapes = jax.eval_shape(create, batch_shape(experiment, mesh))
+  shapes = jax.eval_shape(create, batch_shape(experiment, mesh), {})
   places = sharding.state_shardings(shapes, mesh, model.bottleneck.K)
+  kept = network_shapes(model) if model.frozen else {}
+  frozen_places = sharding.state_shardings(kept, mesh)
   step = make_train_step(
     objective, optimizer, experiment.optimizer.ema, adversary
   )
@@ -184,11 +200,26 @@ def build_program(
     create=jax.jit(create, out_shardings=places),
     step=jax.jit(
       step,
-      in_shardings=(places, sharding.batch_sharding(mesh), everywhere),
+      in_shardings=(
+        places,
+        sharding.batch_sharding(mesh),
+        everywhere,
+        frozen_places,
+      ),
       out_shardings=(places, everywhere),
       donate_argnums=0,
     ),
+    frozen=sharding.with_shardings(kept, frozen_places),
   )
+
+
+def put_frozen(program: Program, source: Source | None) -> Any:
+  """Puts the parameters that are not trained where they live."""
+  if not program.frozen:
+    return {}
+  assert source is not None  # `SourceSettings` saw to it
+  places = jax.tree.map(lambda x: x.sharding, program.frozen)
+  return jax.device_put(source.params, places)
 
 
 def trace_step(
@@ -199,7 +230,9 @@ def trace_step(
 ) -> jax.stages.Traced:
   """Traces the step of a run; `perceptual_params` may be shapes."""
   images = batch_shape(experiment, mesh)
-  return program.step.trace(program.target, images, perceptual_params)
+  return program.step.trace(
+    program.target, images, perceptual_params, dict(program.frozen)
+  )
 
 
 def batch_shape(
@@ -240,7 +273,7 @@ def validate(
   work.hooks.on_validation(step)
   experiment, mesh, validation = work.experiment, work.mesh, work.validation
   assert validation is not None  # `open_data` saw to it
-  variables = evaluation_variables(state)
+  variables = evaluation_variables(state, work.frozen)
   batches = experiment.data.evaluation_batches(
     validation, experiment.evaluation.batch_size, experiment.pad_multiple
   )

@@ -18,10 +18,11 @@ from lasers_jax.codec.model import ModelCodec
 from lasers_jax.codec.state import State
 from lasers_jax.core import sharding
 from lasers_jax.core.images import check_images, check_one
+from lasers_jax.core.trees import merge
 from lasers_jax.decoders import DEFAULT, SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation.latents import measure_latents
-from lasers_jax.experiment import codecs, exported, presets, settings, sources
+from lasers_jax.experiment import codecs, exported, settings, sources
 from lasers_jax.experiment.codecs import AS_TRAINED, Choice
 from lasers_jax.networks.autoencoder import Autoencoder
 
@@ -127,7 +128,7 @@ class TrainedModel:
       InputError: the latents are not [B, H, W, D] or [H, W, D], or of images of
         another size.
     """
-    latents, width = np.asarray(latents, np.float32), self.module.bottleneck.D
+    latents, width = np.asarray(latents, np.float32), self.module.encoder.D
     single = latents.ndim == 3
     batch = latents[None] if single else latents
     if batch.ndim != 4 or batch.shape[-1] != width or not batch.size:
@@ -158,7 +159,8 @@ class TrainedModel:
 
   def bits_per_pixel(self, height: int, width: int) -> float | None:
     """Returns the fixed-length bits per pixel; None for a continuous code."""
-    bits = self.module.bottleneck.map_bits(*self.module.sites(height, width))
+    sites = self.module.coded_sites(height, width)
+    bits = self.module.bottleneck.map_bits(*sites)
     return None if bits is None else bits / (height * width)
 
   def compress(self, image: Any, context: bool = False) -> bytes:
@@ -331,7 +333,7 @@ class TrainedModel:
       InputError: a key is unknown, its value cannot be used, or the weights
         were trained with another one.
     """
-    config = presets.merge(self.config, sections)
+    config = merge(self.config, sections)
     experiment = settings.from_config(config)
     experiment.model.check_weights_of(self.module)
     mesh, variables = experiment.evaluation_mesh(), self.variables

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
-from lasers_jax.core.ranges import Count, Range, Seed, Whole
+from lasers_jax.core.ranges import Count, Range, Seed, Whole, check
 from lasers_jax.core.sharding import make_mesh
 from lasers_jax.data import DataSettings
 from lasers_jax.decoders import (
@@ -21,7 +21,8 @@ from lasers_jax.decoders import (
   SamplingSettings,
 )
 from lasers_jax.errors import InputError
-from lasers_jax.experiment import sections
+from lasers_jax.experiment import sections, tokenizers
+from lasers_jax.experiment.tokenizers import SourceSettings
 from lasers_jax.networks import NETWORKS
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.adversarial import (
@@ -29,7 +30,7 @@ from lasers_jax.training.adversarial import (
   DiscriminatorSettings,
   make_adversary,
 )
-from lasers_jax.training.objective import LossSettings
+from lasers_jax.training.objective import LATENT, LossSettings
 from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
 
 
@@ -67,6 +68,7 @@ class Experiment:
     checkpoints_kept: newest checkpoints to keep; older ones are removed.
     tensorboard: whether to write TensorBoard files, if TensorFlow is installed.
     model: the autoencoder, not yet initialized.
+    source: where the weights of its networks come from.
     discriminator: None trains without one.
     decoding: the sampling settings of the decoder, a `Sampling` of its class.
   """
@@ -80,6 +82,7 @@ class Experiment:
   mesh: MeshSettings
   evaluation: EvaluationSettings
   decoding: SamplingSettings
+  source: SourceSettings
   discriminator: DiscriminatorSettings | None = None
   seed: Seed = 0
   log_every: Whole = 50
@@ -104,7 +107,7 @@ class Experiment:
 
     None for a continuous code.
     """
-    side = self.data.side // self.model.encoder.f
+    side = self.data.side // self.model.stride
     bits = self.model.bottleneck.map_bits(side, side)
     return None if bits is None else bits / self.data.side**2
 
@@ -118,6 +121,9 @@ _SECTIONS = {
 }
 
 
+_PATCH = 'patch'  # a key of the section `bottleneck`, whichever that is
+
+
 def from_config(config: Mapping[str, Any]) -> Experiment:
   """Builds a run from a config.
 
@@ -126,9 +132,9 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
 
   Raises:
     InputError: a key is unknown (so nothing would read it), missing, or has a
-      value that cannot be used.
+      value that cannot be used, or contradicts `network.pretrained`.
   """
-  config = dict(config)
+  config = tokenizers.completed(config)
   names = (*_SECTIONS, 'network', 'bottleneck', 'decoder', 'discriminator')
   decoder = sections.section(config.pop('decoder', DEFAULT), 'decoder')
   discriminator = config.pop('discriminator', None)
@@ -136,7 +142,10 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
     name: sections.section(config.pop(name, {}), name)
     for name in (*_SECTIONS, 'network', 'bottleneck')
   }
-  model = build_model(given.pop('network'), given.pop('bottleneck'), decoder)
+  source, network = tokenizers.parted(given.pop('network'))
+  model = build_model(network, given.pop('bottleneck'), decoder).clone(
+    standardized=bool(source.pretrained), frozen=source.frozen
+  )
   parts = {
     name: sections.build(_SECTIONS[name], section, name)
     for name, section in given.items()
@@ -147,17 +156,39 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
       DiscriminatorSettings, section, 'discriminator'
     )
   decoding = _build_decoding(decoder, cast(Decoder, model.decoder))
-  parts |= {'model': model, 'decoding': decoding}
+  parts |= {'model': model, 'decoding': decoding, 'source': source}
   settings = sections.build(Experiment, config, '', parts, names)
   if settings.data.side % settings.pad_multiple:
     f, of_decoder = model.encoder.f, model.decoder.pad_multiple
     raise InputError(
       f'data.side={settings.data.side} is not a multiple of '
       f'{settings.pad_multiple} (factor {f} × latent patch '
-      f'{model.bottleneck.patch_side}'
+      f'{model.patch}'
       + (f', {of_decoder} of the decoder)' if of_decoder != f else ')')
     )
+  _check_frozen(settings)
   return settings
+
+
+def _check_frozen(experiment: Experiment) -> None:
+  """Raises InputError where a loss does not go with what is trained."""
+  frozen, discriminator = experiment.source.frozen, experiment.discriminator
+  latent = experiment.loss.pixel == LATENT
+  if latent and not frozen:
+    raise InputError(
+      "loss.pixel='latent' trains no network of images: it needs "
+      'network.pretrained=PATH and network.frozen=true'
+    )
+  if latent and discriminator is not None:
+    raise InputError(
+      "loss.pixel='latent' makes no images, and a discriminator sees nothing "
+      "else: take loss.pixel='mse', or leave out the discriminator"
+    )
+  if frozen and discriminator is not None and discriminator.adaptive:
+    raise InputError(
+      'discriminator.adaptive=true goes by the gradient of the last layer, '
+      'which network.frozen=true keeps: set discriminator.adaptive=false'
+    )
 
 
 def build_learners(
@@ -191,11 +222,17 @@ def with_defaults(
   network = sections.section(config.get('network', {}), 'network')
   for kind in NETWORKS.get(network.get('name', ''), ()):
     filled['network'] = sections.filled(kind, filled['network'], none)
+  if 'network' in filled:
+    filled['network'] = {
+      **sections.defaults(SourceSettings),
+      **filled['network'],
+    }
   section = sections.section(config.get('decoder', DEFAULT), 'decoder')
   filled['decoder'] = _filled_decoder(section, none)
   if 'bottleneck' in config:
     section = sections.section(config['bottleneck'], 'bottleneck')
     filled['bottleneck'] = _filled_bottleneck(section, none)
+    filled['bottleneck'].setdefault(_PATCH, Autoencoder.patch)
   return filled
 
 
@@ -237,10 +274,15 @@ def build_model(
   network = {k: v for k, v in network.items() if k != 'name'}
   network = sections.with_dtype(network, 'network')
   ends = [sections.build(kind, network, 'network') for kind in kinds]
+  patch = bottleneck.get(_PATCH, Autoencoder.patch)
+  check(patch, Count, f'bottleneck.{_PATCH}')
+  coder = {k: v for k, v in bottleneck.items() if k != _PATCH}
+  width = network['D'] * patch**2
   model = Autoencoder(
     encoder=ends[0],
-    bottleneck=_build_bottleneck(bottleneck, network['D'], 'bottleneck'),
+    bottleneck=_build_bottleneck(coder, width, 'bottleneck'),
     decoder=_build_decoder(decoder, ends[1]),
+    patch=patch,
   )
   try:
     model.bottleneck.check()

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lasers_jax.experiment import presets
+from lasers_jax.core.trees import merge
 from lasers_jax.experiment.hooks import Hooks
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.loop import train_and_evaluate
@@ -39,6 +39,6 @@ def train(
   workdir = os.fspath(workdir)
   if isinstance(data, str):
     named = {'data': {'name': data, 'options': {}}}
-    config, data = presets.merge(config, named), None
+    config, data = merge(config, named), None
   train_and_evaluate(dict(config), workdir, data, hooks)
   return load(workdir)

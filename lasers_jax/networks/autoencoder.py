@@ -1,16 +1,20 @@
 """The whole model: encoder, bottleneck and decoder."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from lasers_jax.bottlenecks.base import Bottleneck, Latent
+from lasers_jax.bottlenecks.packing import Packing
 from lasers_jax.core.padding import round_up
+from lasers_jax.core.ranges import Count
 from lasers_jax.errors import InputError
 from lasers_jax.networks.masks import first_sites, within
 
@@ -19,7 +23,7 @@ from lasers_jax.networks.masks import first_sites, within
 class Output:
   """Holds the results of a forward pass."""
 
-  images: Array  # [B, H·f, W·f, 3], the first estimate, about [0, 1]
+  images: Array | None  # [B, H·f, W·f, 3], the first estimate, about [0, 1]
   z: Array  # [B, H, W, D], the encoder's output
   latent: Latent
 
@@ -35,18 +39,33 @@ class Autoencoder(nn.Module):
   output mean nothing.
 
   Attributes:
+    bottleneck: of the signals that `Packing` makes of latents.
     decoder: a `lasers_jax.decoders.Decoder`.
+    patch, standardized: see `Packing`.
+    frozen: whether training leaves the encoder and the network of the decoder
+      as they were. The codes of `held` bottlenecks then learn by the gradient
+      of the decoder, which has no encoder to pass it to.
   """
 
   encoder: nn.Module
   bottleneck: Bottleneck
   decoder: nn.Module
+  patch: Count = 1
+  standardized: bool = False
+  frozen: bool = False
+
+  def setup(self):
+    self.packing = Packing(self.encoder.D, self.patch, self.standardized)
+
+  @property
+  def stride(self) -> int:
+    """Returns the side, in pixels, of what one signal is of."""
+    return self.encoder.f * self.patch
 
   @property
   def pad_multiple(self) -> int:
     """Returns the number of which the sides of an image must be multiples."""
-    sides = self.encoder.f * self.bottleneck.patch_side
-    return math.lcm(sides, self.decoder.pad_multiple)
+    return math.lcm(self.stride, self.decoder.pad_multiple)
 
   def padded(self, sizes: Any) -> Any:
     """Rounds sides of pictures up to `pad_multiple`: numbers, or arrays."""
@@ -57,6 +76,11 @@ class Autoencoder(nn.Module):
     f = self.encoder.f
     return self.padded(height) // f, self.padded(width) // f
 
+  def coded_sites(self, height: int, width: int) -> tuple[int, int]:
+    """Returns the sides of the map of signals that the bottleneck codes."""
+    each = self.stride
+    return self.padded(height) // each, self.padded(width) // each
+
   def check_weights_of(self, trained: 'Autoencoder') -> None:
     """Raises InputError where weights of a trained module do not fit this one.
 
@@ -65,6 +89,8 @@ class Autoencoder(nn.Module):
     for name in ('encoder', 'decoder'):
       if getattr(self, name) != getattr(trained, name):
         raise InputError(f'the {name} cannot change after training')
+    if self.patch != trained.patch:
+      raise InputError('bottleneck.patch cannot change after training')
     adjustable = self.bottleneck.adjustable
     for field in dataclasses.fields(self.bottleneck):
       name, new = field.name, getattr(self.bottleneck, field.name)
@@ -101,7 +127,19 @@ class Autoencoder(nn.Module):
 
   def decode(self, codes: Any) -> Array:
     """Returns the first estimate of codes, that of the forward pass."""
-    return self.decoder(self.bottleneck.decode(codes))
+    return self.decoder(self.look_up(codes))
+
+  def look_up(self, codes: Any) -> Array:
+    """Returns the latents that the decoder receives of codes: [B, H, W, D]."""
+    return self.packing.undo(self.bottleneck.decode(codes))
+
+  def pack(self, z: Array) -> Array:
+    """Returns what the bottleneck codes of encoder outputs [B, H, W, D]."""
+    return self.packing(z)
+
+  def unpack(self, signals: Array) -> Array:
+    """Returns the latents [B, H, W, D] of signals."""
+    return self.packing.undo(signals)
 
   def quantize(self, z: Array, sizes: Array | None = None) -> Array:
     """Returns what the decoder receives for encoder outputs [B, H, W, D]."""
@@ -131,11 +169,25 @@ class Autoencoder(nn.Module):
 
   def initialize(self, images: Array) -> None:
     """Lets the bottleneck start from a first batch of images."""
-    self.bottleneck.initialize(self.encoder(images - 0.5))
+    self.bottleneck.initialize(self.pack(self.encoder(images - 0.5)))
+
+  def measure(self, images: Array) -> None:
+    """Takes shift and scale of latents from a first batch of images."""
+    self.packing.measure(self.encoder(images - 0.5))
+
+  def code(self, images: Array) -> Output:
+    """Returns a forward pass in training that ends before the decoder."""
+    return Output(None, *self._code(images, True, None))
+
+  def latent_error(self, output: Output) -> Array:
+    """Returns the mean square error of standardized latents: [B]."""
+    z, quantized = output.z, output.latent.quantized
+    error = self.packing.standard(z) - self.packing.standard(quantized)
+    return jnp.mean(error**2, axis=(1, 2, 3))
 
   def revive(self, z: Array) -> None:
     """Lets the bottleneck replace its dead atoms."""
-    self.bottleneck.revive(z)
+    self.bottleneck.revive(self.pack(z))
 
   def _code(
     self, images: Array, train: bool, sizes: Array | None
@@ -149,8 +201,13 @@ class Autoencoder(nn.Module):
   def _quantized(self, z: Array, train: bool, mask: Array | None) -> Latent:
     """What the bottleneck makes of z; the mask is of pixels."""
     f = self.encoder.f
-    mask = None if mask is None else mask[:, ::f, ::f]
-    return self.bottleneck(z, train=train, mask=mask)
+    mask = self.packing.whole(None if mask is None else mask[:, ::f, ::f])
+    latent = self.bottleneck(self.pack(z), train=train, mask=mask)
+    quantized = latent.quantized
+    if train and self.frozen and self.bottleneck.held:
+      decoded = self.bottleneck.decode(latent.codes)
+      quantized += decoded - jax.lax.stop_gradient(decoded)  # zero, but a path
+    return latent.replace(quantized=self.unpack(quantized))
 
   def _image_mask(self, quantized: Array, sizes: Array | None) -> Array | None:
     """The `_mask` of the images of latents [B, H, W, D]."""
@@ -162,3 +219,20 @@ class Autoencoder(nn.Module):
     if sizes is None:
       return None
     return first_sites(self.padded(sizes), height, width)
+
+
+@functools.cache
+def network_shapes(model: Autoencoder) -> dict[str, Any]:
+  """Returns the shapes of the parameters of both networks.
+
+  Those are the encoder and the network of the decoder: what a tokenizer has.
+  """
+
+  def draw(images: Array) -> dict[str, Any]:
+    key, found = jax.random.key(0), {}
+    z, found['encoder'] = model.encoder.init_with_output(key, images)
+    found['decoder'] = model.decoder.network.init(key, z)
+    return {name: x.get('params', {}) for name, x in found.items()}
+
+  f = model.encoder.f
+  return jax.eval_shape(draw, jax.ShapeDtypeStruct((1, f, f, 3), jnp.float32))

@@ -1,6 +1,7 @@
 """The loss of training: a weighted sum of named terms."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -19,6 +20,7 @@ PIXEL_LOSSES = {
   'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),
   'l1': lambda x, y: jnp.mean(jnp.abs(x - y), axis=(1, 2, 3)),
 }
+LATENT = 'latent'  # a pixel loss without pixels
 DECODER_NORM = 'decoder_norm'  # a term that exists where it has a weight
 
 
@@ -27,7 +29,8 @@ class LossSettings:
   """Settings of the loss.
 
   Attributes:
-    pixel: 'mse' or 'l1', on images in [0, 1].
+    pixel: 'mse' or 'l1', on images in [0, 1]; 'latent', the mean square error
+      of standardized latents before a frozen decoder.
     weights: the weight of each term: `pixel`; each loss of the bottleneck and
       of the decoder under its own name; with a perceptual network,
       `perceptual`. The decoder's `perceptual_terms` may be left out, as may
@@ -46,10 +49,9 @@ class LossSettings:
   perceptual_weights: str = ''
 
   def __post_init__(self):
-    if self.pixel not in PIXEL_LOSSES:
-      raise InputError(
-        f'loss.pixel must be one of {tuple(PIXEL_LOSSES)}: {self.pixel!r}'
-      )
+    choices = *PIXEL_LOSSES, LATENT
+    if self.pixel not in choices:
+      raise InputError(f'loss.pixel must be one of {choices}: {self.pixel!r}')
     if self.perceptual_weights and not self.perceptual:
       raise InputError('loss.perceptual_weights needs loss.perceptual')
     if not any(self.weights.values()):
@@ -85,43 +87,54 @@ class Objective(NamedTuple):
       The loss, and (metrics, forward pass, new codebook): metrics are the
       terms, unweighted, and the bottleneck's statistics, all scalars.
     """
-    output, updates = self.model.apply(
-      {'params': params, 'codebook': codebook},
+    variables = {'params': params, 'codebook': codebook}
+    forward = functools.partial(
+      self.model.apply,
+      variables,
       images,
-      train=True,
       mutable=['codebook'],
       rngs={'bottleneck': key},
     )
+    decodes = self.decodes
+    output, updates = forward(train=True) if decodes else forward(method='code')
 
     def distance(a: Array, b: Array) -> Array:
       distances = self.perceptual.apply({'params': perceptual_params}, a, b)
       return jnp.mean(distances)
 
     weights = self.loss.weights
-    pixels = PIXEL_LOSSES[self.loss.pixel](images, output.images)
+    if self.loss.pixel == LATENT:
+      pixels = self.model.apply(variables, output, method='latent_error')
+    else:
+      pixels = PIXEL_LOSSES[self.loss.pixel](images, output.images)
     terms = {'pixel': jnp.mean(pixels), **output.latent.losses}
     if self.perceptual:
       terms['perceptual'] = distance(images, output.images)
     asked = weights.keys() & set(self.model.decoder.perceptual_terms)
-    terms |= self.model.apply(
-      {'params': params},
-      images,
-      output,
-      jax.random.fold_in(key, 1),
-      distance if asked else None,
-      method='decoder_losses',
-    )
+    if decodes:
+      terms |= self.model.apply(
+        {'params': params},
+        images,
+        output,
+        jax.random.fold_in(key, 1),
+        distance if asked else None,
+        method='decoder_losses',
+      )
     if DECODER_NORM in weights:
       squares = optax.tree.norm(params['decoder'], squared=True)
       terms[DECODER_NORM] = squares / 2
     loss = sum(weights[name] * term for name, term in terms.items())
-    metrics = {
-      'loss': loss,
-      **terms,
-      'psnr': jnp.mean(training_psnr(images, output.images)),
-      **output.latent.stats,
-    }
+    metrics = {'loss': loss, **terms}
+    if decodes:
+      metrics['psnr'] = jnp.mean(training_psnr(images, output.images))
+    metrics |= output.latent.stats
     return loss, (metrics, output, updates.get('codebook', codebook))
+
+  @property
+  def decodes(self) -> bool:
+    """Returns whether a step needs images."""
+    other = self.perceptual or self.model.decoder.has_losses
+    return self.loss.pixel != LATENT or bool(other)
 
   def check_weights(self, side: int) -> list[str]:
     """Checks that each term has a weight, and each weight a term.

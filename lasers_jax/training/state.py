@@ -1,5 +1,7 @@
 """The state of a run between two steps."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.struct
@@ -8,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.core.trees import merge, without
+from lasers_jax.networks.autoencoder import Autoencoder, network_shapes
 from lasers_jax.training import adversarial
 from lasers_jax.training.adversarial import Adversary
 
@@ -17,7 +20,7 @@ class TrainState(flax.struct.PyTreeNode):
   """The state of a run; a checkpoint holds all of it, and nothing else."""
 
   step: Array  # int32, steps done
-  params: Any
+  params: Any  # those that are trained
   codebook: Any  # the bottleneck's statistics
   opt_state: Any
   ema_params: Any  # averaged weights, for evaluation
@@ -31,16 +34,23 @@ def create_train_state(
   images: Array,
   seed: Array | int,
   adversary: Adversary | None = None,
+  loaded: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainState:
   """Draws weights, and initializes the bottleneck by a first batch.
 
   Args:
     images: [B, h, w, 3] in [0, 1].
     seed: an integer; the state is a pure function of it and the images.
+    loaded: variables of the networks of a tokenizer, in place of drawn ones.
   """
   key = jax.random.key(seed)
   init_key, data_key, run_key = jax.random.split(key, 3)
-  variables = model.init({'params': init_key}, images[:1])
+  variables = merge(model.init({'params': init_key}, images[:1]), loaded)
+  if model.standardized and 'codebook' not in loaded:
+    _, measured = model.apply(
+      variables, images, method='measure', mutable='codebook'
+    )
+    variables = {**variables, **measured}
   _, fitted = model.apply(
     variables,
     images,
@@ -50,6 +60,8 @@ def create_train_state(
   )
   variables = {'codebook': {}, **variables, **fitted}
   params, disc_state = variables['params'], {}
+  if model.frozen:
+    params = without(params, network_shapes(model))
   if adversary:
     disc_key = jax.random.fold_in(key, 1)
     disc_state = adversarial.start(adversary, images, disc_key)
@@ -80,6 +92,13 @@ def state_shapes(
   return jax.eval_shape(create, images, seed)
 
 
-def evaluation_variables(state: TrainState) -> dict[str, Any]:
-  """Returns the variables of evaluation: averaged weights, last statistics."""
-  return {'params': state.ema_params, 'codebook': state.codebook}
+def evaluation_variables(
+  state: TrainState, frozen: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+  """Returns the variables of evaluation: averaged weights, last statistics.
+
+  Args:
+    frozen: parameters of the networks that are not trained.
+  """
+  params = merge(state.ema_params, frozen)
+  return {'params': params, 'codebook': state.codebook}

@@ -1,6 +1,7 @@
 """Builds one step of training, written as for one device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jax import Array, lax
 
 from lasers_jax.core import averages
 from lasers_jax.core.images import to_float
+from lasers_jax.core.trees import merge
 from lasers_jax.decoders import Decoder
 from lasers_jax.training.adversarial import (
   Adversary,
@@ -26,21 +28,31 @@ def make_train_step(
   ema: float,
   adversary: Adversary | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-  """Builds the pure function of a step: (state, images, perceptual_params).
+  """Builds the pure function of a step.
 
-  It returns (state, metrics). Images are uint8 [B, h, w, 3]; the parameters are
-  those of the perceptual network, or None.
+  It takes (state, images, perceptual_params, frozen), and returns (state,
+  metrics). Images are uint8 [B, h, w, 3]; then come the parameters of the
+  perceptual network, or None, and those of networks that are not trained.
   """
 
   def train_step(
-    state: TrainState, images: Array, perceptual_params: Any = None
+    state: TrainState,
+    images: Array,
+    perceptual_params: Any = None,
+    frozen: Mapping[str, Any] = MappingProxyType({}),
   ):
     images = to_float(images)
     loss_key, revive_key = jax.random.split(
       jax.random.fold_in(state.key, state.step)
     )
     gradients, disc_state, (metrics, output, codebook) = _backward(
-      objective, adversary, state, images, loss_key, perceptual_params
+      objective,
+      adversary,
+      state,
+      images,
+      loss_key,
+      perceptual_params,
+      frozen,
     )
     params, averaged, opt_state = update(optimizer, ema, gradients, state)
     before = params
@@ -72,6 +84,7 @@ def _backward(
   images: Array,
   key: Array,
   perceptual_params: Any,
+  frozen: Mapping[str, Any],
 ):
   """Returns the gradients, the discriminator's new state, and the objective's.
 
@@ -79,13 +92,15 @@ def _backward(
   """
 
   def forward(params):
+    everything = merge(params, frozen)
     loss, aux = objective(
-      params, state.codebook, images, key, perceptual_params
+      everything, state.codebook, images, key, perceptual_params
     )
     return (loss, aux[1].images), aux
 
   (loss, decoded), backward, aux = jax.vjp(forward, state.params, has_aux=True)
-  image_gradient, disc_state = jnp.zeros_like(decoded), state.adversary
+  image_gradient = jax.tree.map(jnp.zeros_like, decoded)  # None without any
+  disc_state = state.adversary
   if adversary:
     disc_state, image_gradient, metrics = scheduled_discriminator_step(
       adversary, disc_state, images, decoded, state.step

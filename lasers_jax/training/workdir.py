@@ -26,6 +26,7 @@ FINGERPRINTS = 'data.json'
 _MAY_CHANGE = (
   'steps',
   'mesh',
+  'network.pretrained',  # its hash may not
   'data.workers',
   'log_every',
   'evaluate_every',

@@ -50,17 +50,16 @@ def test_decoded_codes_are_the_forward_pass(case):
 
 def test_cropped_codes_are_those_of_so_many_sites(case):
   encode = functools.partial(case.apply, method='encode')
-  p = case.module.patch_side
   codes = jax.tree.map(lambda x: np.asarray(x[0]), encode(case.z))
-  found = case.module.crop(codes, 2 * p, 3 * p)
-  expected = jax.eval_shape(encode, case.z[:1, : 2 * p, : 3 * p])
+  found = case.module.crop(codes, 2, 3)
+  expected = jax.eval_shape(encode, case.z[:1, :2, :3])
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   leaves = jax.tree.leaves(found), jax.tree.leaves(expected)
   for a, b in zip(*leaves, strict=True):
     assert a.shape == b.shape[1:]
   if case.module.symbols:
     indices = jax.eval_shape(case.module.indices, expected)
-    assert indices.shape[1:3] == case.module.grid(2 * p, 3 * p)
+    assert indices.shape[1:3] == case.module.grid(2, 3)
 
 
 @pytest.mark.parametrize('row', UNLIKE['compiled'])
@@ -102,8 +101,7 @@ def test_leading_dimensions_are_free(case, row, lead):
   for training in (False, True):
     latent = case.apply(z, train=training)
     assert latent.quantized.shape == shape
-    p = case.module.patch_side
-    sites = *shape[:-3], shape[-3] // p, shape[-2] // p
+    sites = shape[:-1]
     if row in BY_IMAGE:
       sites = lead  # some sites have no codes of their own
     if not training or row not in TRAINS_OTHERWISE:
@@ -145,9 +143,8 @@ def test_indices_are_below_symbols(case, row):
 
 
 def test_atoms_are_squares_of_sites(case):
-  p = case.module.patch_side
   atoms = case.apply(method='atoms')
-  assert atoms.shape[1:] == (p, p, case.module.D)
+  assert atoms.shape[1:] == (1, 1, case.module.D)
   assert np.isfinite(atoms).all()
 
 
@@ -161,7 +158,6 @@ def test_there_is_an_atom_for_each_index(book):
     # log2 of C(512, 5) is 38.06.
     (39 + 5 * 8, {'name': 'lasers', 'K': 512, 'S': 5}),
     (38 + 5 * 8, {'name': 'lasers', 'K': 500, 'S': 5}),
-    ((39 + 5 * 8) / 4, {'name': 'lasers', 'K': 512, 'S': 5, 'patch': 2}),
     (
       32,
       {

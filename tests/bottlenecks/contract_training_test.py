@@ -135,7 +135,7 @@ def test_gradients_are_finite(case):
 
 def test_masked_sites_count_for_nothing(case, row):
   mask = np.ones(case.z.shape[:-1], bool)
-  mask[:, 2:] = False  # whole patches
+  mask[:, 2:] = False
   z = np.asarray(case.z)
   other = jnp.asarray(np.where(mask[..., None], z, 7 * z[::-1] + 1))
   found = [

@@ -11,7 +11,6 @@ D, K, S = 8, 16, 3
 KINDS = {
   'omp': {'coefficient_bits': 4},
   'rounded': {'pursuit': 'rounded', 'coefficient_bits': 2},
-  'patches': {'patch': 2, 'D': 2},
 }
 
 

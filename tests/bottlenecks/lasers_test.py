@@ -346,6 +346,5 @@ def test_check(fields, message):
   with pytest.raises(ValueError) as error:
     module.check()
   assert str(error.value) == message
-  if 'patch' not in fields:
-    with pytest.raises(ValueError, match=re.escape(message)):
-      module.init(jax.random.key(0), jnp.zeros((1, 2, 2, D)), train=False)
+  with pytest.raises(ValueError, match=re.escape(message)):
+    module.init(jax.random.key(0), jnp.zeros((1, 2, 2, D)), train=False)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lasers_jax.bottlenecks import VQ, Lasers
+from lasers_jax.bottlenecks import VQ
 from lasers_jax.bottlenecks.continuous import Identity
 from lasers_jax.experiment import settings
 from tests.bottlenecks.mqvae_reference import INNER, D, K, mqvae
@@ -81,11 +81,6 @@ def test_settings_count_the_bits_of_an_image():
     (
       {'inner': VQ(D=4, K=K)},
       'inner must have D = 8, as the sites do, got 4',
-    ),
-    (
-      {'inner': Lasers(D=D, K=K, S=2, patch=2)},
-      'inner must code each site by itself, and patches of side 2 are of '
-      'several',
     ),
     (
       {'inner': Identity(D=D)},

@@ -28,7 +28,6 @@ ROWS = {
   'lasers-online': {**SPARSE, 'learning': 'online'},
   'lasers-fixed': {**SPARSE, 'learning': 'fixed'},
   'lasers-float': {**SPARSE, 'coefficient_bits': None},
-  'lasers-patch': {**SPARSE, 'patch': 2, 'D': 2},  # signals of 8 again
   'lasers-progressive': {**SPARSE, 'progressive': True},
   'lasers-rounded': {**SPARSE, 'pursuit': 'rounded', 'coefficient_bits': 2},
   'priced': {'name': 'priced', 'step': 1.0},
@@ -100,7 +99,6 @@ TRAINS_OTHERWISE = ('vq-alternated', 'vq-sinkhorn', *KEEPS, *DRAWS)
 UNLIKE = {
   'compiled': (
     'lasers-float',
-    'lasers-patch',
     'priced-extras',
     'vq-ema',
     'fsq',
@@ -181,8 +179,7 @@ standard_normal = functools.partial(normal, scale=1)
 
 def shape_of(module: Bottleneck, b=B, height=SIDE, width=SIDE):
   """Of latents that have so many signals."""
-  p = module.patch_side
-  return b, height * p, width * p, module.D
+  return b, height, width, module.D
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -291,9 +288,7 @@ def some_of(x, which) -> jax.Array:
 
 
 def signals_of(case) -> np.ndarray:
-  p, d = case.module.patch_side, case.module.D
-  z = np.asarray(case.z).reshape(B, SIDE, p, SIDE, p, d)
-  return z.transpose(0, 1, 3, 2, 4, 5).reshape(-1, p * p * d)
+  return np.asarray(case.z).reshape(-1, case.module.D)
 
 
 def norms(x):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from lasers_jax.bottlenecks import VQ, Lasers
+from lasers_jax.bottlenecks import VQ
 from lasers_jax.bottlenecks.continuous import Identity
 from lasers_jax.bottlenecks.wrappers import Product, Residual
 from tests.bottlenecks.rows import (
@@ -56,7 +56,7 @@ def test_one_copy_is_the_base(z, wrap, base):
   theirs, expected = train_once(base, variables, z)
   assert_same(mine.replace(codes=mine.codes[0]), theirs)
   assert_same(codebook['inner'], expected)
-  for name in ('bits_per_site', 'symbols', 'K', 'revive_every', 'patch_side'):
+  for name in ('bits_per_site', 'symbols', 'K', 'revive_every'):
     assert getattr(module, name) == getattr(base, name)
   atoms = module.apply(wrapped, method='atoms')
   assert_same(atoms, base.apply(variables, method='atoms'))
@@ -221,16 +221,6 @@ def test_slices_may_have_levels(z):
   indices = np.asarray(module.apply(variables, codes, method='indices'))
   assert indices.shape == (B, SIDE, SIDE, 2, 2)
   np.testing.assert_array_equal(indices // K, indices * 0 + [[0, 2], [1, 3]])
-
-
-def test_a_patch_stays_a_patch(z):
-  module = residual(Lasers(D=D, K=K, S=2, patch=2), depth=2, dropout=1.0)
-  variables = module.init(jax.random.key(1), z, train=False)
-  assert module.patch_side == 2
-  assert module.bits_per_site == 2 * (7 + 2 * 8) / 4
-  latent, _ = train_once(module, variables, z)
-  assert latent.quantized.shape == z.shape
-  assert latent.codes[1].atoms.shape == (B, SIDE // 2, SIDE // 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,9 @@ def maps(case, shapes, seed=1):
   """Codes of single images of so many sites."""
   found = []
   for i, (h, w) in enumerate(shapes):
-    p = case.module.patch_side
-    z = normal((1, h * p, w * p, case.module.D), seed + i)
+    z = normal((1, h, w, case.module.D), seed + i)
     codes = case.apply(z, method='encode')
-    sites = h * p, w * p
-    found.append((first(codes), sites))
+    found.append((first(codes), (h, w)))
   return found
 
 
@@ -56,8 +54,7 @@ def known(request):
   case = start_row(request.param)
   seen = maps(case, [(16, 16)] * 4)
   tables = fit_tables(case.module, seen)
-  pad_multiple = F * case.module.patch_side
-  codec = Codec(case.module, F, pad_multiple, tables, b'abcd')
+  codec = Codec(case.module, F, F, tables, b'abcd')
   return case, codec
 
 
@@ -93,7 +90,7 @@ def test_a_short_file_cannot_say_that_it_is_large(known):
     codec.read(container.pack(frame))
 
 
-@pytest.mark.parametrize('row', ['vq-ema', 'lasers-patch'])
+@pytest.mark.parametrize('row', ['vq-ema', 'lasers'])
 def test_a_file_has_a_bit_for_each_code(row):
   """However probable they are; and no more zeros than that."""
   case = start_row(row)
@@ -103,7 +100,7 @@ def test_a_file_has_a_bit_for_each_code(row):
   )
   sites = 30 * sites[0], 40 * sites[1]
   tables = fit_tables(case.module, [(codes, sites)] * 20)
-  codec = Codec(case.module, F, F * case.module.patch_side, tables, b'abcd')
+  codec = Codec(case.module, F, F, tables, b'abcd')
   data = codec.write(codes, sites[0] * F, sites[1] * F)
   assert_same(codec.read(data)[0], codes)
   frame = container.unpack(data)
@@ -117,7 +114,6 @@ def test_a_file_has_a_bit_for_each_code(row):
   'row',
   [
     'lasers',
-    'lasers-patch',
     'vq-ema',
     'bsq',
     'lattice',
@@ -133,7 +129,7 @@ def test_what_a_context_model_writes_is_read(row, monkeypatch):
   case = start_row(row)
   tables = fit_tables(case.module, maps(case, [(6, 6)] * 4), context=True)
   assert any('@' in name for name in tables)
-  codec = Codec(case.module, F, F * case.module.patch_side, tables, b'abcd')
+  codec = Codec(case.module, F, F, tables, b'abcd')
   for shape in (1, 1), (3, 5):
     [(codes, sites)] = maps(case, [shape], seed=9)
     found, *_ = codec.read(codec.write(codes, sites[0] * F, sites[1] * F))

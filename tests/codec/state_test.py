@@ -144,8 +144,7 @@ def test_tables_of_other_codes_are_refused(row, with_context, monkeypatch):
   tables = fit_tables(case.module, maps(case, [(4, 4)] * 2), with_context)
   # What a network says is asked of the network alone.
   asked = [name for name in tables if '@' in name] or list(tables)
-  pad_multiple = 4 * case.module.patch_side
-  Codec(case.module, 4, pad_multiple, tables, b'abcd')
+  Codec(case.module, 4, 4, tables, b'abcd')
   for name in asked:
     less = {k: x for k, x in tables.items() if k != name}
     other = {**tables, name: tables[name][..., :-1]}
@@ -157,4 +156,4 @@ def test_tables_of_other_codes_are_refused(row, with_context, monkeypatch):
       ):
         continue  # then there is no network, and a table does
       with pytest.raises(InputError, match=f'the table {name} is '):
-        Codec(case.module, 4, pad_multiple, changed, b'abcd')
+        Codec(case.module, 4, 4, changed, b'abcd')

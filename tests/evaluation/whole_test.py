@@ -155,7 +155,7 @@ def test_numbers_are_those_of_each_picture_alone(case):
     if bottleneck.symbols:
       used = np.ravel(bottleneck.indices(output.latent.codes))
       counts += np.bincount(used, minlength=len(counts))
-      bits += bottleneck.map_bits(*output.z.shape[1:3])
+      bits += bottleneck.map_bits(*model.coded_sites(h, w))
   np.testing.assert_array_equal(measured.counts, counts)
   assert measured.bits == (bits if bottleneck.symbols else None)
   assert measured.pixels == sum(h * w for h, w in SIZES)
@@ -178,7 +178,8 @@ def test_codes_and_latents_are_those_of_each_picture_alone(case):
       output.z[i, :h, :w], expected.z[0], rtol=1e-4, atol=1e-5
     )
     codes = jax.tree.map(lambda x, i=i: x[i], output.latent.codes)
-    found = model.bottleneck.crop(codes, h, w)
+    grid = h // model.patch, w // model.patch
+    found = model.bottleneck.crop(codes, *grid)
     pairs = zip(
       jax.tree.leaves(found),
       jax.tree.leaves(jax.tree.map(lambda x: x[0], expected.latent.codes)),

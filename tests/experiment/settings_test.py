@@ -71,7 +71,9 @@ def test_configs_build(name, bottleneck):
   config = importlib.import_module(f'configs.{name}').get_config(bottleneck)
   run = settings.from_config(config.to_dict())
   assert isinstance(run.model.bottleneck, BOTTLENECKS[bottleneck])
-  assert_fields(run.model.bottleneck, config.bottleneck)
+  section = dict(config.bottleneck)
+  assert section.pop('patch') == run.model.patch == 1
+  assert_fields(run.model.bottleneck, section)
   Objective(run.model, run.loss).check_weights(run.data.side)
 
 
@@ -134,7 +136,7 @@ def test_unknown_keys(changes, key, nearest):
   'changes, key',
   [
     ({'bottleneck': {'name': 'vq', 'S': 5}}, 'bottleneck.S'),
-    ({'bottleneck': {'name': 'vq', 'patch': 2}}, 'bottleneck.patch'),
+    ({'bottleneck__inner': {'name': 'vq', 'patch': 2}}, 'bottleneck.inner'),
     # These are set from elsewhere.
     ({'bottleneck__D': 8}, 'bottleneck.D'),
     ({'bottleneck__parent': 1}, 'bottleneck.parent'),

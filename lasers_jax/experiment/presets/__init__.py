@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from lasers_jax.core.trees import merge
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.presets import (
   autoencoders,
@@ -75,16 +76,6 @@ def add_decoder(config: Mapping[str, Any], names: str) -> dict[str, Any]:
   changed = copy.deepcopy(dict(config))
   decoders.add(changed, names)
   return settings.with_defaults(changed)
-
-
-def merge(a: Mapping, b: Mapping) -> dict:
-  """Returns nested dictionaries, overruled by those of another one."""
-  both = {k: merge(a.get(k, {}), v) for k, v in b.items() if _is_section(v)}
-  return {**a, **b, **both}
-
-
-def _is_section(value: Any) -> bool:
-  return isinstance(value, Mapping)
 
 
 def _sections(section: Mapping, weights: Mapping) -> dict[str, Any]:

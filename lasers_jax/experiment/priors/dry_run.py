@@ -31,7 +31,7 @@ def of_prior(
   experiment = model_settings.from_config(model)
   side, module = experiment.data.side, experiment.model
   sites = module.sites(side, side)
-  width = module.bottleneck.D
+  width = module.encoder.D
   given: dict[str, Any] = {'sites': sites, 'classes': classes, 'D': width}
   shape, dtype = (*sites, width), np.dtype(np.float32)
   if run.view == 'codes':

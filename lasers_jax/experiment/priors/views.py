@@ -78,8 +78,8 @@ class View:
   @property
   def width(self) -> int:
     """Returns the numbers that the decoder receives for a site of the view."""
-    bottleneck = self.model.module.bottleneck
-    return bottleneck.D * _patch(self.model.module, self.side, self.sites) ** 2
+    module = self.model.module
+    return module.encoder.D * _patch(module, self.side, self.sites) ** 2
 
   def by_site(self, quantized: np.ndarray) -> np.ndarray:
     """Returns what the decoder receives [n, ...] site by site of the view."""
@@ -133,7 +133,7 @@ def events_of(
   tables = cast(
     Mapping[str, np.ndarray], module.bottleneck.apply(own, method='energies')
   )
-  sites = module.sites(side, side)
+  sites = module.coded_sites(side, side)
   return Events.of(module.bottleneck, sites, tables, order)
 
 

@@ -26,13 +26,6 @@ VQ = {'name': 'vq', 'learning': 'loss'}
 ROUNDED = {'pursuit': 'rounded', 'residual_norm': 1.0, 'S': 3}
 MORE = {
   'counts': {**SPARSE, **ROUNDED, 'coefficient_bits': 1},
-  'counts-patch': {
-    **SPARSE,
-    **ROUNDED,
-    'coefficient_bits': 2,
-    'patch': 2,
-    'D': 2,
-  },
   **{f'bits-{b}': {**SPARSE, 'coefficient_bits': b} for b in (1, 3, 6)},
   'bits-0': {**SPARSE, 'pursuit': 'rounded', 'coefficient_bits': 0},
   'apart': {**SPARSE, 'coefficient_bits': 12},
@@ -108,8 +101,6 @@ class Random(Coder):
 
 def drawn_codes(module, sites=(SIDE, SIDE), count=3):
   """Random codes of some images, without a model of them."""
-  p = module.patch_side
-  sites = sites[0] * p, sites[1] * p
   each = [module.transfer(Random(i), sites) for i in range(count)]
   return sites, jax.tree.map(lambda *x: np.stack(x), *each)
 
@@ -173,8 +164,7 @@ def test_what_a_model_encodes_comes_back(name):
 def test_layouts_are_as_the_codes_are():
   def sizes(name):
     module = build(**KINDS[name])
-    sites = (SIDE * module.patch_side,) * 2
-    return Events.of(module, sites).layout.sizes
+    return Events.of(module, (SIDE, SIDE)).layout.sizes
 
   assert sizes('vq-loss') == (16,)
   assert sizes('fsq') == (20,)
