@@ -65,17 +65,26 @@ def pack_splits(
     )
   # A folder remembers there which files are good.
   workdir = None if storage.is_remote(target) else target
-  packed = {}
+  return {
+    without_slice(source.split): pack(source, target, packing, workers)
+    for source in open_splits(name, splits, workdir, options)
+  }
+
+
+def open_splits(
+  name: str,
+  splits: Sequence[str] | None,
+  workdir: str | None,
+  options: Mapping[str, Any] | None,
+) -> Iterator[Source]:
+  """Opens one split after the other; see `pack_splits` and `open_source`."""
   for split in splits or _USUAL:
     try:
-      source = open_source(name, split, workdir, options)
+      yield open_source(name, split, workdir, options)
     except InputError as error:
       if splits or split == _USUAL[0]:
         raise
       _log.info('no split %r: %s', split, error)
-      continue
-    packed[without_slice(split)] = pack(source, target, packing, workers)
-  return packed
 
 
 def pack(
@@ -103,23 +112,46 @@ def pack(
   plan = _plan(source, packing)
   manifest = read_manifest(folder)
   if manifest is not None:
-    _check_plan(folder, manifest.plan, plan)
+    check_plan(folder, manifest.plan, plan)
     return manifest
+  begin(folder, plan)
+  jobs = jobs_of(folder, len(source), packing.per_shard)
+  notes = _write_all(jobs, source, packing, workers)
+  return _finish(folder, plan, source, notes)
+
+
+def begin(folder: str, plan: dict[str, Any]) -> None:
+  """Makes a folder of shards that are to follow a plan, or goes on there.
+
+  Raises:
+    InputError: it was begun by another plan, or cannot be written.
+  """
   with writing(folder):
     storage.make_folder(folder)
   kept = os.path.join(folder, PLAN)
   if storage.exists(kept):
-    _check_plan(folder, json.loads(storage.read_text(kept)), plan)
+    check_plan(folder, json.loads(storage.read_text(kept)), plan)
   else:
     with writing(folder):
       storage.write_text(kept, storage.as_json(plan))
-  count, step = len(source), packing.per_shard
-  jobs = [
-    Job(folder, number, range(count)[number * step :][:step])
-    for number in range(math.ceil(count / step))
+
+
+def jobs_of(folder: str, count: int, per_shard: int) -> list[Job]:
+  """Returns the shards of so many images."""
+  return [
+    Job(folder, number, range(count)[number * per_shard :][:per_shard])
+    for number in range(math.ceil(count / per_shard))
   ]
-  notes = _write_all(jobs, source, packing, workers)
-  return _finish(folder, plan, source, notes)
+
+
+def end(folder: str, count: int) -> None:
+  """Removes what led to so many shards, once what says of them is written."""
+  for number in range(count):
+    storage.remove(note_of(Job(folder, number, range(0))))
+  storage.remove(os.path.join(folder, PLAN))
+  for name in storage.names(folder):
+    if name.startswith('.') and name.endswith(storage.PART):
+      storage.remove(os.path.join(folder, name))  # a killed process left it
 
 
 def _plan(source: Source, packing: Packing) -> dict[str, Any]:
@@ -137,7 +169,7 @@ def _plan(source: Source, packing: Packing) -> dict[str, Any]:
   return plan
 
 
-def _check_plan(folder: str, there: Any, plan: dict[str, Any]) -> None:
+def check_plan(folder: str, there: Any, plan: dict[str, Any]) -> None:
   """Raises InputError where a folder was packed by another plan."""
   for key, now in plan.items():
     before = there.get(key) if isinstance(there, dict) else None
@@ -246,10 +278,5 @@ def _finish(
   with writing(folder):
     path = os.path.join(folder, MANIFEST)
     storage.write_text(path, storage.as_json(dataclasses.asdict(manifest)))
-  for number in range(len(notes)):
-    storage.remove(note_of(Job(folder, number, range(0))))
-  storage.remove(os.path.join(folder, PLAN))
-  for name in storage.names(folder):
-    if name.startswith('.') and name.endswith(storage.PART):
-      storage.remove(os.path.join(folder, name))  # a killed process left it
+  end(folder, len(notes))
   return manifest

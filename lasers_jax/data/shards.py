@@ -70,8 +70,8 @@ def write_shard(
   """
   path = os.path.join(job.folder, shard_name(job.number))
   count, total, skipped = 0, 0, []
-  with _part_of(path) as part, writing(path):
-    write, close = _writer(part)
+  with part_of(path) as part, writing(path):
+    write, close = record_writer(part)
     for index in job.rows:
       image = stored(source, index)
       try:
@@ -84,7 +84,7 @@ def write_shard(
       update(1)
     close()
     size = os.path.getsize(part)
-    _publish(part, path)
+    publish(part, path)
   note = {
     'count': count,
     'size': size,
@@ -115,8 +115,11 @@ def _hash(record: bytes) -> int:
   return int.from_bytes(hashlib.blake2b(record, digest_size=16).digest())
 
 
-def _writer(path: str):
-  """Returns functions that write a record and close; they raise OSError."""
+def record_writer(path: str) -> tuple[Callable, Callable]:
+  """Returns functions that write a record and close a file of array_record.
+
+  They raise OSError.
+  """
   from array_record.python.array_record_module import ArrayRecordWriter
 
   writer = ArrayRecordWriter(path, _WRITER)
@@ -134,7 +137,7 @@ def _writer(path: str):
 
 
 @contextlib.contextmanager
-def _part_of(path: str) -> Iterator[str]:
+def part_of(path: str) -> Iterator[str]:
   """Gives the path of a local file to write before it is published."""
   if not storage.is_remote(path):
     folder, name = os.path.split(path)
@@ -149,7 +152,7 @@ def _part_of(path: str) -> Iterator[str]:
     yield os.path.join(folder, 'shard')
 
 
-def _publish(part: str, path: str) -> None:
+def publish(part: str, path: str) -> None:
   """Gives a local file its name, or uploads it whole."""
   if not storage.is_remote(path):
     os.replace(part, path)

@@ -38,6 +38,13 @@ def stored(source: Any, index: int) -> Stored:
   return Stored(encode(item['image'], 'png'), int(item['label']), str(index))
 
 
+def name_of(source: Any, index: int) -> str:
+  """Returns the name of an image of any `Source`; its number without one."""
+  if isinstance(source, StoredImages):
+    return source.stored(index).name
+  return str(index)
+
+
 def item_of(image: Stored) -> dict:
   """Returns the decoded image and its label, as a source does.
 

@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path, monkeypatch):
   def part_of(path):
     return contextlib.nullcontext('/dev/full')
 
-  monkeypatch.setattr(writing, '_part_of', part_of)
+  monkeypatch.setattr(writing, 'part_of', part_of)
   line = '00000.array_record cannot be written: .*No space left.*make room'
   with pytest.raises(InputError, match=line) as error:
     pack(Arrays(), str(tmp_path), SMALL)

@@ -105,7 +105,7 @@ def _code(
 ) -> dict[str, np.ndarray]:
   """Codes some images; the mirror image follows each."""
   views, labels = [], []
-  for images, found in _images(view, source, numbers):
+  for images, found in images_of(view.model, source, numbers, view.side):
     if mirrored:
       both = np.stack([images, images[:, :, ::-1]], axis=1)
       images, found = both.reshape(-1, *images.shape[1:]), np.repeat(found, 2)
@@ -117,15 +117,15 @@ def _code(
   }
 
 
-def _images(
-  view: View, source: data.Source, numbers: range
+def images_of(
+  model: TrainedModel, source: data.Source, numbers: range, side: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields images uint8 [b, side, side, 3] and labels [b]."""
-  settings = view.model.experiment.data
+  """Yields images uint8 [b, side, side, 3], their centres, and labels [b]."""
+  settings = model.experiment.data
   batches = data.eval_batches(
     cast(data.Source, [source[i] for i in numbers]),
-    view.model.experiment.evaluation.batch_size,
-    view.side,
+    model.experiment.evaluation.batch_size,
+    side,
     resize=settings.resize,
   )
   for batch in batches:
