@@ -136,7 +136,7 @@ def measure(
       row = {name: x[i] for name, x in result['values'].items()}
       values[int(result['index'][i])] = row
       h, w = int(result['height'][i]), int(result['width'][i])
-      each = model.bottleneck.map_bits(*model.coded_sites(h, w))
+      each = model.map_bits(h, w)
       bits = None if each is None else bits + each
       pixels += h * w
     if len(counts):

@@ -159,8 +159,7 @@ class TrainedModel:
 
   def bits_per_pixel(self, height: int, width: int) -> float | None:
     """Returns the fixed-length bits per pixel; None for a continuous code."""
-    sites = self.module.coded_sites(height, width)
-    bits = self.module.bottleneck.map_bits(*sites)
+    bits = self.module.map_bits(height, width)
     return None if bits is None else bits / (height * width)
 
   def compress(self, image: Any, context: bool = False) -> bytes:

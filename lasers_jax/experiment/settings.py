@@ -107,9 +107,9 @@ class Experiment:
 
     None for a continuous code.
     """
-    side = self.data.side // self.model.stride
-    bits = self.model.bottleneck.map_bits(side, side)
-    return None if bits is None else bits / self.data.side**2
+    side = self.data.side
+    bits = self.model.map_bits(side, side)
+    return None if bits is None else bits / side**2
 
 
 _SECTIONS = {

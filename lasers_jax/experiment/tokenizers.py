@@ -13,7 +13,7 @@ from lasers_jax.core import storage
 from lasers_jax.errors import InputError, shown
 from lasers_jax.experiment import sections
 from lasers_jax.networks import NETWORKS
-from lasers_jax.pretrained.tokenizers import read_tokenizer
+from lasers_jax.pretrained.tokenizers import SCHEME, read_tokenizer
 from lasers_jax.training import workdir
 
 _FREE = ('dtype',)  # of the computation: weights have none
@@ -85,7 +85,7 @@ def located(source: SourceSettings) -> str:
   Raises:
     InputError: there are none.
   """
-  path = storage.absolute(source.pretrained)
+  path = storage.absolute(source.pretrained.removeprefix(SCHEME))
   if not storage.exists(path) and not storage.is_folder(path):
     raise InputError(
       f'network.pretrained={path} does not exist: bring it back, or say in the '

@@ -81,6 +81,10 @@ class Autoencoder(nn.Module):
     each = self.stride
     return self.padded(height) // each, self.padded(width) // each
 
+  def map_bits(self, height: int, width: int) -> float | None:
+    """Returns the bits of the codes of a picture; None if continuous."""
+    return self.bottleneck.map_bits(*self.coded_sites(height, width))
+
   def check_weights_of(self, trained: 'Autoencoder') -> None:
     """Raises InputError where weights of a trained module do not fit this one.
 
