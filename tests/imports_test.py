@@ -22,6 +22,7 @@ FLOORS = (
   ('report',),
   ('evaluation',),
   ('codec', 'training'),
+  ('degradations',),
   ('inference',),
   ('decoders', 'priors'),
   ('metrics',),
