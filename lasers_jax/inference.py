@@ -2,7 +2,9 @@
 
 Images are uint8, or float in [0, 1], [h, w, 3] of any size. They are padded
 inside, and the padding is removed from the results. The model is an
-`Autoencoder`; the variables are its parameters and statistics.
+`Autoencoder`; the variables are its parameters and statistics. Of a
+restoration, images are also float32 [h, w, channels], as its encoder sees
+degraded ones.
 """
 
 import functools
@@ -56,7 +58,7 @@ def encode(
     The codes, exactly as they would be stored, a pytree of NumPy arrays
     [B, ...]; and the latents that the decoder receives, float32 [B, H, W, D].
   """
-  chex.assert_shape(images, (None, None, None, 3))
+  chex.assert_rank(images, 4)
   height, width = model.sites(*images.shape[1:3])
   coded = model.coded_sites(*images.shape[1:3])
   codes, latents = [], []
@@ -153,7 +155,9 @@ def _reconstruct(model, mesh, decoding, variables, batch) -> Array:
   output = model.apply(variables, images, sizes=batch.get('sizes'))
   draw = Draw(batch['index'], sizes=batch.get('sizes'))
   quantized = output.latent.quantized
-  images = model.apply(variables, quantized, draw, decoding, method='sample')
+  images = model.apply(
+    variables, quantized, draw, decoding, images, method='sample'
+  )
   rounded = to_uint8_range(images)
   return jax.lax.with_sharding_constraint(rounded, replicated(mesh))
 
@@ -309,9 +313,13 @@ def decode_atoms(
   n, _, _, d = atoms.shape
   # Five a side: an odd number has a middle.
   empty = jnp.zeros((n, 5, 5, d))
-  signals = empty.at[:, 2:3, 2:3].set(atoms)
-  image = bound.decode_latent(bound.unpack(signals))
-  shown = image - bound.decode_latent(bound.unpack(empty[:1]))
+  latents = bound.unpack(empty.at[:, 2:3, 2:3].set(atoms))
+  none = bound.unpack(empty[:1])
+  # Where the decoder sees an image, too, it is a hole here.
+  _, h, w, _ = (model.encoder.f * x for x in latents.shape)
+  hole = jnp.full((n, h, w, model.channels), 0.5).at[..., 3:].set(1.0)
+  shown = bound.decode_latent(latents, inputs=hole)
+  shown -= bound.decode_latent(none, inputs=hole[:1])
   peak = jnp.max(jnp.abs(shown), axis=(1, 2, 3), keepdims=True)
   shown = 0.5 + 0.5 * shown / jnp.maximum(peak, 1e-6)
   return jax.lax.with_sharding_constraint(shown, replicated(mesh))

@@ -101,9 +101,12 @@ def define_sampling() -> None:
 
 def define_metrics() -> None:
   """Defines the flags of metrics, which a comparison has, too."""
-  more = ', '.join(name for name, row in METRICS.items() if not row.always)
+  rows = METRICS.items()
+  more = [name for name, row in rows if row.load and not row.always]
   flags.DEFINE_list(
-    'metrics', [], f'Metrics to measure besides PSNR and SSIM: {more}.'
+    'metrics',
+    [],
+    f'Metrics to measure besides PSNR and SSIM: {", ".join(more)}.',
   )
   flags.DEFINE(
     NamedPaths(),

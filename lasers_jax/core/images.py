@@ -59,6 +59,13 @@ def check_images(images, name='images') -> np.ndarray:
   return images.astype(np.float32)
 
 
+def as_batch(images) -> tuple[np.ndarray, bool]:
+  """Returns checked images [B, h, w, 3], and whether there was a single one."""
+  images = check_images(images)
+  single = images.ndim == 3
+  return images[None] if single else images, single
+
+
 def check_one(image) -> np.ndarray:
   """Returns one image uint8 [h, w, 3] as an array, once it is checked.
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from lasers_jax.decoders.fusion import Fusion
+
 # (images, images) [B, h, w, 3] in [0, 1] -> their mean perceptual distance.
 Distance = Callable[[Array, Array], Array]
 
@@ -94,6 +96,7 @@ class Decoder(nn.Module):
 
   def setup(self):
     nn.share_scope(self, self.network)
+    self.fusion = Fusion()  # without parameters where nothing calls it
 
   @property
   def has_losses(self) -> bool:
@@ -110,9 +113,15 @@ class Decoder(nn.Module):
     """Returns the number of which the sides of an image must be multiples."""
     return self.f
 
-  def __call__(self, quantized: Array) -> Array:
-    """Returns the first estimate: [B, h, w, 3], about [0, 1], not clipped."""
-    return self.network(quantized) + 0.5
+  def __call__(self, quantized: Array, inputs: Array | None = None) -> Array:
+    """Returns the first estimate: [B, h, w, 3], about [0, 1], not clipped.
+
+    Args:
+      inputs: [B, h, w, 3 + extra], given where a restoration's decoder sees the
+        degraded image; what is known of it is pasted.
+    """
+    first = self.network(quantized) + 0.5
+    return first if inputs is None else self.fusion(first, inputs)
 
   def losses(
     self,
@@ -121,6 +130,7 @@ class Decoder(nn.Module):
     first: Array,
     key: Array,
     distance: Distance | None = None,
+    inputs: Array | None = None,
   ) -> dict[str, Array]:
     """Returns the terms of the loss besides those of the first estimate.
 
@@ -129,24 +139,31 @@ class Decoder(nn.Module):
       first: of `__call__` for `quantized`.
       key: of everything random.
       distance: given where `perceptual_terms` have a weight.
+      inputs: as in `__call__`.
 
     Returns:
       Scalars, unweighted; each needs a weight `loss.weights.NAME`.
     """
-    del images, quantized, first, key, distance
+    del images, quantized, first, key, distance, inputs
     return {}
 
   def sample(
-    self, quantized: Array, draw: Draw, settings: SamplingSettings
+    self,
+    quantized: Array,
+    draw: Draw,
+    settings: SamplingSettings,
+    inputs: Array | None = None,
   ) -> Array:
     """Returns the images of an evaluation: [B, h, w, 3], about [0, 1].
 
     Args:
       draw: names the samples; everything random depends on it.
       settings: a `Sampling`.
+      inputs: as in `__call__`.
     """
     del draw, settings
-    return self(quantized)
+    seen = {} if inputs is None else {'inputs': inputs}
+    return self(quantized, **seen)
 
   def check(self, settings: SamplingSettings) -> None:
     """Raises InputError if this decoder cannot sample by these settings."""

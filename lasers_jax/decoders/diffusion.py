@@ -25,6 +25,7 @@ from lasers_jax.decoders.base import (
   SamplingSettings,
   TrainingSettings,
 )
+from lasers_jax.decoders.fusion import paste
 from lasers_jax.decoders.unet import UNet, unet_factor
 from lasers_jax.diffusion import (
   SOLVERS,
@@ -149,6 +150,7 @@ class Diffusion(Decoder):
     first: Array,
     key: Array,
     distance: Distance | None = None,
+    inputs: Array | None = None,
   ) -> dict[str, Array]:
     """Returns `diffusion`, and `refined_perceptual` if there is a distance.
 
@@ -156,12 +158,15 @@ class Diffusion(Decoder):
     """
     n, keys = len(images), jax.random.split(key, 3)
     dropout = self.condition_dropout
+    seen = {} if inputs is None else {'inputs': inputs}
     use_condition = ~jax.random.bernoulli(keys[0], dropout, (n,))
     times = draw_times(keys[1], n, self.training.uniform_fraction)
     noise = jax.random.normal(keys[2], images.shape, jnp.float32)
 
     def predict(noisy, t):
-      return self.unet(noisy, t, 2 * first - 1, quantized, use_condition)
+      return self.unet(
+        noisy, t, 2 * first - 1, quantized, use_condition, **seen
+      )
 
     losses, estimates = diffusion_loss(
       predict, self.schedule, 2 * images - 1, times, noise
@@ -172,10 +177,19 @@ class Diffusion(Decoder):
     return terms
 
   def sample(
-    self, quantized: Array, draw: Draw, settings: SamplingSettings
+    self,
+    quantized: Array,
+    draw: Draw,
+    settings: SamplingSettings,
+    inputs: Array | None = None,
   ) -> Array:
-    """Samples images that agree with the first estimate."""
-    first, schedule = self(quantized), self.schedule
+    """Samples images that agree with the first estimate.
+
+    Known pixels of inputs are pasted at every step (C. Saharia et al.,
+    "Palette", SIGGRAPH 2022).
+    """
+    seen = {} if inputs is None else {'inputs': inputs}
+    first, schedule = self(quantized, **seen), self.schedule
     noise = draw.normal(first.shape[1:], settings.seed)
     # JAX traces the steps, and a bound module must not be traced.
     unet, variables = self.unet.unbind()
@@ -185,7 +199,7 @@ class Diffusion(Decoder):
         jnp.full(len(x), value) for value in (t, use_condition)
       )
       return unet.apply(
-        variables, x, times, 2 * first - 1, quantized, use_condition
+        variables, x, times, 2 * first - 1, quantized, use_condition, **seen
       )
 
     def guided(x, t):
@@ -201,10 +215,14 @@ class Diffusion(Decoder):
       else:
         low, high = settings.guidance_interval
         v = jax.lax.cond((low <= t) & (t <= high), guided, plain, x, t)
-      return jnp.clip(schedule.image_of(x, v, t), -1, 1)
+      image = jnp.clip(schedule.image_of(x, v, t), -1, 1)
+      if inputs is not None:
+        image = 2 * paste((image + 1) / 2, inputs) - 1
+      return image
 
     images = sample(denoise, schedule, noise, settings.steps, settings.solver)
-    return (images + 1) / 2
+    images = (images + 1) / 2
+    return images if inputs is None else paste(images, inputs)
 
   def check(self, settings: SamplingSettings) -> None:
     """Raises InputError for guidance without condition dropout in training."""

@@ -71,6 +71,7 @@ class UNet(nn.Module):
     initial: jax.Array,
     quantized: jax.Array,
     use_condition: jax.Array,
+    inputs: jax.Array | None = None,
   ) -> jax.Array:
     """Predicts v.
 
@@ -80,6 +81,7 @@ class UNet(nn.Module):
       initial: the image of the first decoder [B, h, w, 3], about [-1, 1].
       quantized: [B, H, W, D]; read where `latent` is set.
       use_condition: bool [B], whose condition may be seen.
+      inputs: a degraded image [B, h, w, c] in [0, 1], part of the condition.
 
     Returns:
       [B, h, w, 3] float32.
@@ -96,7 +98,7 @@ class UNet(nn.Module):
         f'decoder.attention is {tuple(self.attention)}: its levels must be '
         f'less than {levels}, as many as there are multipliers'
       )
-    x = self._inputs(noisy, initial, quantized, use_condition)
+    x = self._inputs(noisy, initial, quantized, use_condition, inputs)
     for _ in range(self.num_downsamples):
       x = layers.space_to_depth(x)
     time = self._time(t)
@@ -134,13 +136,15 @@ class UNet(nn.Module):
       for weight, image in ((of_noisy, noisy), (of_initial, initial))
     )
 
-  def _inputs(self, noisy, initial, quantized, use_condition):
+  def _inputs(self, noisy, initial, quantized, use_condition, inputs):
     """The noisy image, the condition, and a plane that says if it is there."""
     here = use_condition[:, None, None, None].astype(noisy.dtype)
     planes = [initial * here]
     if self.latent:
       shape = *noisy.shape[:3], quantized.shape[-1]
       planes.append(jax.image.resize(quantized, shape, 'nearest') * here)
+    if inputs is not None:
+      planes.append((2 * inputs - 1) * here)
     planes.append(jnp.broadcast_to(here, (*noisy.shape[:3], 1)))
     return jnp.concatenate([noisy, *planes], axis=-1).astype(self.dtype)
 

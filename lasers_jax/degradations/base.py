@@ -101,11 +101,6 @@ class Degradation:
     del mask
     return image
 
-  def clean(self, image: Array) -> Array:
-    """Returns the encoder's input of an image [h, w, 3] without any damage."""
-    zeros = jnp.zeros((*image.shape[:2], self.extra), image.dtype)
-    return jnp.concatenate([image, zeros], axis=-1)
-
   def check(self, height: int, width: int) -> None:
     """Raises InputError where images of these sides cannot be degraded."""
     del height, width
@@ -113,6 +108,21 @@ class Degradation:
   def measures(self) -> Mapping[str, Measure]:
     """Returns the metrics of this restoration, by their names in METRICS."""
     return {}
+
+  def scores(
+    self, images: Array, restored: Array, known: Array, sizes: Array | None
+  ) -> dict[str, Array]:
+    """Computes the metrics of this restoration: [B] each.
+
+    Args:
+      images, restored: [B, h, w, 3] in [0, 1].
+      known: [B, h, w, 1], 1 where the input is the truth.
+      sizes: as of metrics of single images.
+    """
+    return {
+      name: measure(images, restored, known, sizes)
+      for name, measure in self.measures().items()
+    }
 
 
 def degrade(settings: Degradation, images: Array, keys: Array) -> Degraded:

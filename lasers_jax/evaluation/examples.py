@@ -22,7 +22,8 @@ from lasers_jax.core.images import (
 from lasers_jax.core.padding import pad, round_up
 from lasers_jax.core.sharding import replicated
 from lasers_jax.decoders import Draw, SamplingSettings
-from lasers_jax.evaluation import protocol
+from lasers_jax.degradations import Degradation
+from lasers_jax.evaluation import degraded, protocol
 from lasers_jax.evaluation.protocol import Measured
 from lasers_jax.metrics.registry import Metrics, known
 from lasers_jax.networks.autoencoder import Autoencoder, Output
@@ -78,6 +79,7 @@ def collect(
   measured: Measured,
   pick: Pick,
   side: int,
+  degradation: Degradation | None = None,
 ) -> Findings:
   """Collects the examples of a report; all processes make the same call.
 
@@ -87,7 +89,14 @@ def collect(
     pick: returns images uint8 [h, w, 3] by their numbers in the split.
     side: of the crops of training. For coefficients and samples, larger images
       are cropped to it, or to LARGEST where that is more.
+    degradation: of the images that the encoder sees; None for none.
   """
+
+  def inputs_of(images, numbers):
+    if degradation is None:
+      return images
+    return np.stack(degraded.damaged(degradation, images, numbers))
+
   side = max(side, LARGEST)
   ranked = _rank_all(measured)
   numbers, atoms = _atoms(model, mesh, variables, measured.counts)
@@ -97,16 +106,18 @@ def collect(
     most = max(1, PURSUED * LARGEST**2 // side**2)
     chosen = spread(len(measured.values['psnr']), most)
     images = crop_alike(pick(chosen), side, model.pad_multiple)
-    coefficients, pursued = _pursue(model, mesh, variables, images), len(images)
+    inputs = inputs_of(images, chosen)
+    coefficients, pursued = _pursue(model, mesh, variables, inputs), len(images)
   if model.decoder.is_stochastic:
     order = np.argsort(-measured.values['psnr'], kind='stable')
     chosen = [int(order[i]) for i in spread(len(order), SAMPLED)]
     images = crop_alike(pick(chosen), side, model.pad_multiple)
     samples, sweep = _sample_and_sweep(
-      model, variables, mesh, decoding, metrics, chosen, images
-    )
+      model, variables, mesh, decoding, metrics, chosen, images,
+      inputs_of(images, chosen),
+    )  # fmt: skip
   return Findings(
-    _pairs(model, variables, mesh, decoding, pick, ranked),
+    _pairs(model, variables, mesh, decoding, pick, ranked, degradation),
     ranked,
     atoms,
     numbers,
@@ -117,13 +128,15 @@ def collect(
   )
 
 
-def _pairs(model, variables, mesh, decoding, pick, ranked):
+def _pairs(model, variables, mesh, decoding, pick, ranked, degradation):
   """Returns the ranked images and their reconstructions, by number."""
   groups = [x for by_group in ranked.values() for x in by_group.values()]
   shown = sorted({i for group in groups for i in group})
-  images = pick(shown)
+  images = inputs = pick(shown)
+  if degradation:
+    inputs = degraded.damaged(degradation, images, shown)
   reconstructions = inference.reconstruct(
-    model, variables, images, mesh, decoding, shown
+    model, variables, inputs, mesh, decoding, shown
   )
   pairs = zip(images, reconstructions, strict=True)
   return dict(zip(shown, pairs, strict=True))
@@ -208,25 +221,26 @@ def _pursue(model, mesh, variables, images) -> Array:
 
 
 def _sample_and_sweep(
-  model, variables, mesh, decoding, metrics, numbers, images
+  model, variables, mesh, decoding, metrics, numbers, images, inputs
 ) -> tuple[Samples, Sweep | None]:
-  """Samples images [n, h, w, 3] in several ways."""
-  output = _code(model, mesh, variables, images)
+  """Samples images [n, h, w, 3] of inputs in several ways."""
+  output, inputs = _code(model, mesh, variables, inputs), to_float(inputs)
   indices, quantized = np.array(numbers, np.int32), output.latent.quantized
   draws = [Draw(indices, np.int32(i)) for i in range(DRAWS)]
   compiled = {
     settings: _sample.lower(
-      model, mesh, settings, variables, quantized, draws[0]
+      model, mesh, settings, variables, quantized, draws[0], inputs
     ).compile()
     for settings in _with_steps(decoding)
   }
   usual = compiled[decoding]
-  drawn = [_uint8(usual(variables, quantized, draw)) for draw in draws]
+  drawn = [_uint8(usual(variables, quantized, x, inputs)) for x in draws]
   initial = output.images
   samples = Samples(numbers, images, _uint8(initial), np.stack(drawn))
   if not hasattr(decoding, 'steps'):
     return samples, None
-  timed = [_time(x, variables, quantized, draws[0]) for x in compiled.values()]
+  given = variables, quantized, draws[0], inputs
+  timed = [_time(x, *given) for x in compiled.values()]
   decoded, seconds = zip(*timed, strict=True)
   fitting = metrics.fitting(min(images.shape[1:3]))
   *each, first = (
@@ -267,8 +281,10 @@ def _code(model, mesh, variables, images) -> Output:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sample(model, mesh, decoding, variables, quantized, draw) -> Array:
-  images = model.apply(variables, quantized, draw, decoding, method='sample')
+def _sample(model, mesh, decoding, variables, quantized, draw, inputs) -> Array:
+  images = model.apply(
+    variables, quantized, draw, decoding, inputs, method='sample'
+  )
   return jax.lax.with_sharding_constraint(images, replicated(mesh))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -15,11 +16,13 @@ from lasers_jax.core.padding import sizes_of
 from lasers_jax.core.sharding import batch_sharding, put_batch, replicated
 from lasers_jax.core.storage import make_folder
 from lasers_jax.decoders import Draw, SamplingSettings
+from lasers_jax.degradations import Degradation
 from lasers_jax.errors import InputError
+from lasers_jax.evaluation import degraded
 from lasers_jax.metrics import code_usage, statistics
 from lasers_jax.metrics.base import extract
 from lasers_jax.metrics.registry import ALWAYS, METRICS, Metrics, known
-from lasers_jax.networks.autoencoder import Autoencoder
+from lasers_jax.networks.autoencoder import Autoencoder, Output
 
 PROTOCOL = {
   'colour': 'RGB in [0, 1]',
@@ -49,9 +52,13 @@ def evaluate(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
   decoding: SamplingSettings | None = None,
+  degradation: Degradation | None = None,
 ) -> dict[str, Any]:
   """Measures quality and bits over a split, by `measure` and `summarize`."""
-  return summarize(measure(model, variables, batches, mesh, decoding))
+  measured = measure(
+    model, variables, batches, mesh, decoding, degradation=degradation
+  )
+  return summarize(measured)
 
 
 def summarize(measured: Measured) -> dict[str, Any]:
@@ -62,13 +69,16 @@ def summarize(measured: Measured) -> dict[str, Any]:
     `bits_per_pixel`, whose `fixed_length` is a number or 'continuous'; for a
     discrete code `usage` and `perplexity`. A decoder that samples is measured
     on one sample an image, and `initial` has the metrics of its first estimate.
+    Of a restoration, `input` has those of the degraded images, `clean` those of
+    copies of images without damage by the same model, and `pasted` those of
+    results with the known pixels pasted.
   """
   bits = measured.bits
   fixed = 'continuous' if bits is None else bits / measured.pixels
   results: dict[str, Any] = {}
   for name, values in measured.values.items():
     *before, name = name.split('/')
-    home = results.setdefault('initial', {}) if before else results
+    home = results.setdefault(before[0], {}) if before else results
     home[name] = statistics.summarize(values)
   return {
     **results,
@@ -104,6 +114,7 @@ def measure(
   decoding: SamplingSettings | None = None,
   metrics: Metrics = ALWAYS,
   dump: str | None = None,
+  degradation: Degradation | None = None,
 ) -> Measured:
   """Measures a model over all images of a split.
 
@@ -115,6 +126,7 @@ def measure(
     metrics: the metrics to measure.
     dump: a folder for images and reconstructions as PNG files; None writes
       none.
+    degradation: of the images that the encoder sees; None for none.
   """
   values: dict[int, dict[str, float]] = {}
   counts = np.zeros(model.bottleneck.symbols, np.int64)
@@ -127,9 +139,11 @@ def measure(
     sizes = sizes_of(batch['image'], batch['height'], batch['width'])
     if sizes is not None:
       rows['sizes'] = sizes
+    if degradation:
+      rows |= degraded.damage(degradation, batch)
     result, reconstructions = _measure_batch(
       model, mesh, decoding, metrics.modules, variables, metrics.params,
-      put_batch(rows, mesh),
+      put_batch(rows, mesh), degradation=degradation,
     )  # fmt: skip
     result = jax.device_get(result)
     for i in np.flatnonzero(result['mask']):
@@ -191,27 +205,50 @@ def _own_rows(images: Array) -> np.ndarray:
   return to_uint8(np.concatenate([shards[i] for i in sorted(shards)]))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(
+  jax.jit, static_argnums=(0, 1, 2, 3), static_argnames='degradation'
+)
 def _measure_batch(
-  model, mesh, decoding, modules, variables, params, batch
+  model, mesh, decoding, modules, variables, params, batch, degradation=None
 ) -> tuple[dict[str, Any], Array]:
   """Measures one value per image; every process gets the values of all."""
   batch = dict(batch)
   images, sizes = to_float(batch.pop('image')), batch.pop('sizes', None)
-  output = model.apply(variables, images, sizes=sizes)
-  draw, quantized = Draw(batch['index'], sizes=sizes), output.latent.quantized
-  decoded = model.apply(variables, quantized, draw, decoding, method='sample')
-  rounded = to_uint8_range(decoded)
-  values = compare(modules, params, images, rounded, sizes)
+  inputs, known = batch.pop('inputs', images), batch.pop('known', None)
+  draw = Draw(batch['index'], sizes=sizes)
+  made, output = _made(model, variables, inputs, draw, decoding)
+  rounded, others = to_uint8_range(made), {}
   if model.decoder.is_stochastic:
-    initial = to_uint8_range(output.images)
-    more = compare(modules, params, images, initial, sizes)
-    values |= {f'initial/{name}': x for name, x in more.items()}
+    others['initial'] = to_uint8_range(output.images)
+  if degradation:
+    others['input'] = to_uint8_range(inputs[..., :3])
+    if not model.sees_input:
+      clean, _ = _made(model, variables, images, draw, decoding)
+      others['clean'] = to_uint8_range(clean)
+      if degradation.takes_mask:
+        others['pasted'] = jnp.where(known > 0, images, rounded)
+  values = {}
+  for group, x in {'': rounded, **others}.items():
+    scored = compare(modules, params, images, x, sizes)
+    if degradation:
+      scored |= degradation.scores(images, x, known, sizes)
+    prefix = f'{group}/' if group else ''
+    values |= {prefix + name: value for name, value in scored.items()}
   result = {'values': values, **batch}
   if model.bottleneck.symbols:
     result['codes'] = model.bottleneck.indices(output.latent.codes)
   result = jax.lax.with_sharding_constraint(result, replicated(mesh))
   return result, jax.lax.with_sharding_constraint(rounded, batch_sharding(mesh))
+
+
+def _made(model, variables, inputs, draw, decoding) -> tuple[Array, Output]:
+  """Returns the images that a model makes of inputs, and the first pass."""
+  output = model.apply(variables, inputs, sizes=draw.sizes)
+  quantized = output.latent.quantized
+  made = model.apply(
+    variables, quantized, draw, decoding, inputs, method='sample'
+  )
+  return made, output
 
 
 def compare(

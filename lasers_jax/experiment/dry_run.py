@@ -119,7 +119,9 @@ class Task(NamedTuple):
 def of_model(config: Mapping[str, Any]) -> Task:
   """Returns the step of an autoencoder."""
   experiment = settings.from_config(config)
-  objective, params = make_objective(experiment.model, experiment.loss)
+  objective, params = make_objective(
+    experiment.model, experiment.loss, experiment.degradation
+  )
   objective.check_weights(experiment.data.side)
 
   def trace(program: loop.Program, mesh: Mesh) -> jax.stages.Traced:

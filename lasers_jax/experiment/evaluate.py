@@ -18,12 +18,14 @@ from lasers_jax.core.storage import (
   write_text,
 )
 from lasers_jax.data import DataSettings, Source, as_source
+from lasers_jax.degradations import PROTOCOLS
 from lasers_jax.errors import optional
 from lasers_jax.evaluation import examples, protocol
+from lasers_jax.evaluation.baselines import measure_baselines
 from lasers_jax.experiment.figures import reconstruction_figure
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
-from lasers_jax.metrics.registry import ALWAYS, Metrics, load_metrics
+from lasers_jax.metrics.registry import ALWAYS, Metrics, known, load_metrics
 from lasers_jax.training import workdir
 from lasers_jax.training.metric_lines import read_metrics
 
@@ -45,6 +47,7 @@ def evaluate(
   split: str | None = None,
   metrics: Sequence[str] | Metrics = (),
   output: str | None = None,
+  baselines: bool = True,
 ) -> dict[str, Any]:
   """Measures the quality and the bits of a model over a whole split.
 
@@ -56,6 +59,7 @@ def evaluate(
     metrics: names of metrics besides PSNR and SSIM; see `metrics.registry`.
     output: a folder for results.json, results.png and report.html; None writes
       nothing.
+    baselines: whether to measure restorations without a model, too.
 
   Returns:
     The results, as in results.json, with their protocol.
@@ -67,7 +71,7 @@ def evaluate(
     model = load(model)
   if not isinstance(metrics, Metrics):
     metrics = load_metrics(list(metrics))
-  evaluation = measure(model, data, split, metrics, output)
+  evaluation = measure(model, data, split, metrics, output, None, baselines)
   illustrate(evaluation)
   return evaluation.results
 
@@ -79,6 +83,7 @@ def measure(
   metrics: Metrics = ALWAYS,
   output: str | None = None,
   dump: str | None = None,
+  baselines: bool = True,
 ) -> Evaluation:
   """Measures a model over a split, and writes results.json.
 
@@ -87,6 +92,7 @@ def measure(
     metrics: the metrics to measure.
     dump: a folder for images and reconstructions as PNG files; None writes
       none.
+    baselines: see `evaluate`.
 
   Raises:
     InputError: a user error.
@@ -98,19 +104,27 @@ def measure(
   started = time.time()
   model, source = open_images(model, data, split, metrics.minimum_side)
   experiment = model.experiment
-  batches = experiment.data.evaluation_batches(
-    source, experiment.evaluation.batch_size, experiment.pad_multiple
-  )
+
+  def batches():
+    return experiment.data.evaluation_batches(
+      source, experiment.evaluation.batch_size, experiment.pad_multiple
+    )
+
   measured = protocol.measure(
     model.module,
     model.variables,
-    batches,
+    batches(),
     model.mesh,
     model.decoding,
     metrics,
     dump,
+    experiment.degradation,
   )
   results = protocol.summarize(measured)
+  if experiment.degradation and baselines:
+    results['baselines'] = measure_baselines(
+      experiment.degradation, batches(), model.mesh, metrics
+    )
   results['protocol'] = {
     **describe_protocol(model, metrics),
     **source.fingerprint,
@@ -151,13 +165,16 @@ def illustrate(evaluation: Evaluation) -> None:
   with optional('results.png'):
     count = model.experiment.evaluation.pictures
     images = data.first_images(source, count)
-    figure = reconstruction_figure(*parts, images, model.mesh, model.decoding)
+    degradation = model.experiment.degradation
+    figure = reconstruction_figure(
+      *parts, images, model.mesh, model.decoding, degradation
+    )
     if lead:
       save_png(os.path.join(output, 'results.png'), figure)
   with optional('report.html'):
     findings = examples.collect(
       *parts, model.mesh, model.decoding, metrics, measured,
-      picker(data, source), data.side,
+      picker(data, source), data.side, model.experiment.degradation,
     )  # fmt: skip
     if lead:
       text = page(evaluation, findings)
@@ -166,10 +183,17 @@ def illustrate(evaluation: Evaluation) -> None:
 
 def describe_protocol(model: TrainedModel, metrics: Metrics) -> dict:
   """Returns the part of the results that says how they were measured."""
-  data = model.experiment.data
+  data, of_restoration = model.experiment.data, {}
+  degradation = model.experiment.degradation
+  if degradation:
+    rows = known(degradation.measures())
+    of_restoration = {name: row.protocol for name, row in rows.items()}
+    of_restoration['degradation'] = model.config['degradation']
+    of_restoration['restoration'] = PROTOCOLS[degradation.protocol]
   return {
     **protocol.PROTOCOL,
     **metrics.protocol,
+    **of_restoration,
     **model.module.decoder.describe(model.decoding),
     **data.describe(data.test),
     'step': model.step,

@@ -94,7 +94,7 @@ def train_and_evaluate(
   if source:
     config = merge(config, {'network': {'source_hash': source.hash}})
   objective, perceptual_params = make_objective(
-    experiment.model, experiment.loss
+    experiment.model, experiment.loss, experiment.degradation
   )
   terms = objective.check_weights(experiment.data.side)
   mesh = sharding.make_mesh(**vars(experiment.mesh))
@@ -181,8 +181,10 @@ def build_program(
   optimizer, adversary = settings.build_learners(experiment)
 
   def create(images, loaded):
+    key = jax.random.key(experiment.seed)
+    inputs, _ = objective.degraded(to_float(images), key)
     return create_train_state(
-      model, optimizer, to_float(images), experiment.seed, adversary, loaded
+      model, optimizer, inputs, experiment.seed, adversary, loaded
     )
 
   # Shapes first, so that each array is created in its place; of whole batches,
@@ -283,6 +285,7 @@ def validate(
     stop.checked(batches),
     mesh,
     experiment.decoding,
+    experiment.degradation,
   )
   logging.info(
     'validation at step %d: %s (%.0f s)',
@@ -311,7 +314,12 @@ def write_figure(
     validation, experiment.evaluation.pictures
   )
   figure = reconstruction_figure(
-    experiment.model, variables, images, work.mesh, experiment.decoding
+    experiment.model,
+    variables,
+    images,
+    work.mesh,
+    experiment.decoding,
+    experiment.degradation,
   )
   if jax.process_index() == 0:
     folder = os.path.join(work.path, 'pictures')

@@ -17,13 +17,14 @@ from lasers_jax.codec.container import unpack
 from lasers_jax.codec.model import ModelCodec
 from lasers_jax.codec.state import State
 from lasers_jax.core import sharding
-from lasers_jax.core.images import check_images, check_one
+from lasers_jax.core.images import as_batch, check_one
 from lasers_jax.core.trees import merge
 from lasers_jax.decoders import DEFAULT, SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation.latents import measure_latents
 from lasers_jax.experiment import codecs, exported, settings, sources
 from lasers_jax.experiment.codecs import AS_TRAINED, Choice
+from lasers_jax.experiment.restoring import check_same, prepare
 from lasers_jax.networks.autoencoder import Autoencoder
 
 SAMPLED = 1_000  # training images that statistics of latents are of
@@ -151,11 +152,21 @@ class TrainedModel:
 
   def reconstruct(self, images: Any) -> np.ndarray:
     """Encodes and decodes images, as evaluation does: uint8 [B, h, w, 3]."""
-    batch, single = _as_batch(images)
-    found = inference.reconstruct(
-      self.module, self.variables, batch, self.mesh, self.decoding
-    )
-    return found[0] if single else np.stack(found)
+    batch, single = as_batch(images)
+    return self._through(batch, single)
+
+  def restore(self, images: Any, mask: Any = None) -> np.ndarray:
+    """Restores degraded images, of super-resolution small ones.
+
+    Args:
+      mask: of inpainting, true in the holes: bool [B, h, w], or [h, w].
+
+    Raises:
+      InputError: the model restores nothing, or a mask does not fit.
+    """
+    batch, single = as_batch(images)
+    batch = prepare(self.experiment.degradation, batch, mask)
+    return self._through(batch, single)
 
   def bits_per_pixel(self, height: int, width: int) -> float | None:
     """Returns the fixed-length bits per pixel; None for a continuous code."""
@@ -282,19 +293,15 @@ class TrainedModel:
   def sample_batches(self, count: int, source: Any = None) -> Iterator[dict]:
     """Yields batches of some training images, evenly spread over all.
 
+    Of a restoration they are what the encoder sees of degraded ones.
+
     Args:
       count: of images, at most.
       source: of the images; None opens the training split of the config.
     """
-    data = self.experiment.data
     if source is None:
-      source = self.open_split(data.train)
-    numbers = np.linspace(0, len(source) - 1, min(len(source), count))
-    return data.evaluation_batches(
-      [source[i] for i in numbers.astype(int)],
-      self.experiment.evaluation.batch_size,
-      self.module.pad_multiple,
-    )
+      source = self.open_split(self.experiment.data.train)
+    return sources.sample_batches(self.experiment, source, count)
 
   def open_split(self, split: str, minimum_side: int = 1) -> Any:
     """Opens a split that the config names; see `sources.open_split`."""
@@ -334,6 +341,7 @@ class TrainedModel:
     """
     config = merge(self.config, sections)
     experiment = settings.from_config(config)
+    check_same(self.experiment.degradation, experiment.degradation)
     experiment.model.check_weights_of(self.module)
     mesh, variables = experiment.evaluation_mesh(), self.variables
     if mesh != self.mesh:
@@ -347,8 +355,14 @@ class TrainedModel:
       variables=variables,
     )
 
+  def _through(self, images: Any, single: bool) -> np.ndarray:
+    found = inference.reconstruct(
+      self.module, self.variables, images, self.mesh, self.decoding
+    )
+    return found[0] if single else np.stack(found)
+
   def _coded(self, images: Any) -> tuple[Any, np.ndarray]:
-    batch, single = _as_batch(images)
+    batch, single = as_batch(images)
     found = inference.encode(self.module, self.variables, batch, self.mesh)
     return jax.tree.map(lambda x: x[0], found) if single else found
 
@@ -359,7 +373,7 @@ class TrainedModel:
     codes = jax.eval_shape(
       lambda v, x: self.module.apply(v, x, method='encode'),
       self.variables,
-      jax.ShapeDtypeStruct((1, side, side, 3), np.float32),
+      jax.ShapeDtypeStruct((1, side, side, self.module.channels), np.float32),
     )
     return [x.ndim for x in jax.tree.leaves(codes)]
 
@@ -391,10 +405,3 @@ class TrainedModel:
         f'{os.path.join(self.folder, file)} is damaged: {error}; remove it, '
         'and encode again'
       ) from error
-
-
-def _as_batch(images: Any) -> tuple[np.ndarray, bool]:
-  """Returns checked images [B, h, w, 3], and whether there was a single one."""
-  images = check_images(images)
-  single = images.ndim == 3
-  return images[None] if single else images, single

@@ -20,6 +20,7 @@ from lasers_jax.decoders import (
   Decoder,
   SamplingSettings,
 )
+from lasers_jax.degradations import DEGRADATIONS, Degradation
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import sections, tokenizers
 from lasers_jax.experiment.tokenizers import SourceSettings
@@ -70,6 +71,8 @@ class Experiment:
     model: the autoencoder, not yet initialized.
     source: where the weights of its networks come from.
     discriminator: None trains without one.
+    degradation: of the images that the encoder sees; None reconstructs images
+      as they are.
     decoding: the sampling settings of the decoder, a `Sampling` of its class.
   """
 
@@ -84,6 +87,7 @@ class Experiment:
   decoding: SamplingSettings
   source: SourceSettings
   discriminator: DiscriminatorSettings | None = None
+  degradation: Degradation | None = None
   seed: Seed = 0
   log_every: Whole = 50
   evaluate_every: Whole = 0
@@ -136,8 +140,10 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
   """
   config = tokenizers.completed(config)
   names = (*_SECTIONS, 'network', 'bottleneck', 'decoder', 'discriminator')
+  names = (*names, 'degradation')
   decoder = sections.section(config.pop('decoder', DEFAULT), 'decoder')
   discriminator = config.pop('discriminator', None)
+  degradation = _build_degradation(config.pop('degradation', None))
   given = {
     name: sections.section(config.pop(name, {}), name)
     for name in (*_SECTIONS, 'network', 'bottleneck')
@@ -146,6 +152,9 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
   model = build_model(network, given.pop('bottleneck'), decoder).clone(
     standardized=bool(source.pretrained), frozen=source.frozen
   )
+  if degradation is not None:
+    sees = degradation.protocol == 'input'
+    model = model.clone(channels=degradation.channels, sees_input=sees)
   parts = {
     name: sections.build(_SECTIONS[name], section, name)
     for name, section in given.items()
@@ -157,6 +166,7 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
     )
   decoding = _build_decoding(decoder, cast(Decoder, model.decoder))
   parts |= {'model': model, 'decoding': decoding, 'source': source}
+  parts['degradation'] = degradation
   settings = sections.build(Experiment, config, '', parts, names)
   if settings.data.side % settings.pad_multiple:
     f, of_decoder = model.encoder.f, model.decoder.pad_multiple
@@ -167,6 +177,8 @@ def from_config(config: Mapping[str, Any]) -> Experiment:
       + (f', {of_decoder} of the decoder)' if of_decoder != f else ')')
     )
   _check_frozen(settings)
+  if degradation is not None:
+    degradation.check(settings.data.side, settings.data.side)
   return settings
 
 
@@ -212,8 +224,15 @@ def with_defaults(
     none: returns what replaces a value of None, by the annotation of its field.
   """
   filled = sections.filled(Experiment, config, none)
-  if 'discriminator' not in config:
-    del filled['discriminator']
+  for name in ('discriminator', 'degradation'):
+    if name not in config:
+      del filled[name]
+  if 'degradation' in config:
+    section = sections.section(config['degradation'], 'degradation')
+    kind = DEGRADATIONS.get(section.get('name', ''))
+    filled['degradation'] = (
+      sections.filled(kind, section, none) if kind else dict(section)
+    )
   kinds = {'discriminator': DiscriminatorSettings, **_SECTIONS}
   for name, kind in kinds.items():
     if name in config or name in _SECTIONS:
@@ -320,6 +339,16 @@ def _build_decoding(section: Mapping, decoder: Decoder) -> SamplingSettings:
   decoding = _build_part(section, 'sampling')
   decoder.check(decoding)
   return decoding
+
+
+def _build_degradation(given: Any) -> Degradation | None:
+  """Builds the degradation of a section, if there is one."""
+  if given is None:
+    return None
+  section = dict(sections.section(given, 'degradation'))
+  kind = sections.choose(DEGRADATIONS, section, 'degradation')
+  del section['name']
+  return sections.build(kind, section, 'degradation')
 
 
 def _build_part(section: Mapping, name: str) -> Any:

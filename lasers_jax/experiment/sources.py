@@ -1,10 +1,13 @@
 """Opens the images of a split, which a program gives or a config names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from lasers_jax import data
 from lasers_jax.errors import InputError, unknown
+from lasers_jax.evaluation import degraded
 from lasers_jax.experiment.settings import Experiment
 
 ROLES = ('train', 'validation', 'test')
@@ -38,6 +41,26 @@ def mark_given(config: Mapping[str, Any]) -> dict[str, Any]:
   if not isinstance(section, Mapping):
     return dict(config)  # `from_config` raises the error.
   return {**config, 'data': {**section, 'name': GIVEN, 'options': {}}}
+
+
+def sample_batches(
+  experiment: Experiment, source: Any, count: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields batches of some images of a source, evenly spread over all.
+
+  Of a restoration they are what the encoder sees of degraded ones.
+
+  Args:
+    count: of images, at most.
+  """
+  numbers = np.linspace(0, len(source) - 1, min(len(source), count))
+  batches = experiment.data.evaluation_batches(
+    [source[i] for i in numbers.astype(int)],
+    experiment.evaluation.batch_size,
+    experiment.model.pad_multiple,
+  )
+  degradation = experiment.degradation
+  return degraded.inputs_of(degradation, batches) if degradation else batches
 
 
 def open_split(

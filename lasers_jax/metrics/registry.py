@@ -31,11 +31,12 @@ class Metric:
     unit: of the values; '' for none.
     decimals: the number of decimals shown.
     higher_is_better: whether larger values are better.
-    over: whether a value is of an 'image' and its reconstruction, or of a 'set'
-      of images and the set of their reconstructions.
+    over: whether a value is of an 'image' and its reconstruction, of a 'set' of
+      images and the set of their reconstructions, or of a 'restoration', which
+      measures it where its `Degradation.measures` names it.
     protocol: one line that says how it is measured; results contain it.
     load: maps the file of weights that the user named, or None, to a `PerImage`
-      or, over sets, an `Extractor`.
+      or, over sets, an `Extractor`; of a restoration there is none.
     always: whether every evaluation measures it.
     headline: whether it stands at the top of a report.
     ranks: whether a report shows the best and the worst images by it.
@@ -45,9 +46,9 @@ class Metric:
   unit: str = ''
   decimals: int = 4
   higher_is_better: bool
-  over: Literal['image', 'set'] = 'image'
+  over: Literal['image', 'set', 'restoration'] = 'image'
   protocol: str
-  load: Callable[[str | None], PerImage | Extractor]
+  load: Callable[[str | None], PerImage | Extractor] | None = None
   always: bool = False
   headline: bool = False
   ranks: bool = False
@@ -128,6 +129,56 @@ def _needed(name: str, file: str | None, which: str) -> str:
   return file
 
 
+def _decibels(title: str, protocol: str) -> Metric:
+  return Metric(
+    title=title,
+    unit='dB',
+    decimals=2,
+    higher_is_better=True,
+    over='restoration',
+    protocol=f'dB, peak 1, {protocol}',
+  )
+
+
+_RESTORATION = {
+  'psnr_y': _decibels('PSNR of Y', 'luma of BT.601 in studio range'),
+  'psnr_y_cropped': _decibels(
+    'PSNR of Y, border cut',
+    'luma of BT.601 in studio range, `scale` pixels cut off each edge',
+  ),
+  'consistency': _decibels(
+    'consistency', 'the result made small again, against the small image'
+  ),
+  'psnr_hole': _decibels('PSNR in the hole', 'of the pixels in holes alone'),
+  'l1_hole': Metric(
+    title='L1 in the hole',
+    higher_is_better=False,
+    over='restoration',
+    protocol='mean absolute error, range 1, of the pixels in holes alone',
+  ),
+  'hole': Metric(
+    title='share of hole',
+    decimals=3,
+    higher_is_better=False,
+    over='restoration',
+    protocol='pixels in holes / all pixels',
+  ),
+  'chroma_error': Metric(
+    title='chroma error',
+    decimals=2,
+    higher_is_better=False,
+    over='restoration',
+    protocol='mean distance of (a, b) of CIELAB, D65',
+  ),
+  'colourfulness': Metric(
+    title='colourfulness',
+    decimals=1,
+    higher_is_better=True,
+    over='restoration',
+    protocol='Hasler and Süsstrunk 2003, of the result, values to 255',
+  ),
+}
+
 METRICS = {
   'psnr': Metric(
     title='PSNR',
@@ -190,6 +241,7 @@ METRICS = {
     protocol='CMMD to the same images by the given CLIP, sigma 10, scale 1000',
     load=_cmmd,
   ),
+  **_RESTORATION,
 }
 
 
@@ -269,6 +321,11 @@ def load_metrics(
   for name in names:
     if name not in METRICS:
       raise unknown('metrics', name, METRICS)
+    if METRICS[name].load is None:
+      raise InputError(
+        f'{name} is measured of restorations that have it, without being asked '
+        'for: leave it out'
+      )
   for name in weights:
     if name not in names:
       raise InputError(

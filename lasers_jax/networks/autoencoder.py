@@ -38,6 +38,9 @@ class Autoencoder(nn.Module):
   repeated up to `pad_multiple`. Pixels beyond are not read, and those of the
   output mean nothing.
 
+  Of a restoration, images are what the encoder sees of degraded ones, with
+  their further channels; where these are missing, there is no damage.
+
   Attributes:
     bottleneck: of the signals that `Packing` makes of latents.
     decoder: a `lasers_jax.decoders.Decoder`.
@@ -45,6 +48,8 @@ class Autoencoder(nn.Module):
     frozen: whether training leaves the encoder and the network of the decoder
       as they were. The codes of `held` bottlenecks then learn by the gradient
       of the decoder, which has no encoder to pass it to.
+    channels: of the images that the encoder sees; RGB comes first.
+    sees_input: whether the decoder sees these, too, besides the code.
   """
 
   encoder: nn.Module
@@ -53,6 +58,8 @@ class Autoencoder(nn.Module):
   patch: Count = 1
   standardized: bool = False
   frozen: bool = False
+  channels: int = 3
+  sees_input: bool = False
 
   def setup(self):
     self.packing = Packing(self.encoder.D, self.patch, self.standardized)
@@ -108,22 +115,31 @@ class Autoencoder(nn.Module):
     self, images: Array, train: bool = False, sizes: Array | None = None
   ) -> Output:
     z, latent = self._code(images, train, sizes)
-    output = Output(self.decode_latent(latent.quantized, sizes), z, latent)
+    decoded = self.decode_latent(latent.quantized, sizes, images)
+    output = Output(decoded, z, latent)
     if self.is_initializing():
-      self.decoder_losses(images, output, jax.random.key(0))
+      key, inputs = jax.random.key(0), images
+      self.decoder_losses(images[..., :3], output, key, inputs=inputs)
     return output
 
   def decoder_losses(
-    self, images: Array, output: Output, key: Array, distance: Any = None
+    self,
+    images: Array,
+    output: Output,
+    key: Array,
+    distance: Any = None,
+    inputs: Array | None = None,
   ) -> dict[str, Array]:
     """Returns the decoder's own terms of the loss of a forward pass.
 
     Args:
       images: [B, h, w, 3] in [0, 1], the originals of `output`.
       key, distance: as in `Decoder.losses`.
+      inputs: what the encoder saw.
     """
-    quantized = output.latent.quantized
-    return self.decoder.losses(images, quantized, output.images, key, distance)
+    latent, first = output.latent.quantized, output.images
+    seen = self._seen(inputs)
+    return self.decoder.losses(images, latent, first, key, distance, **seen)
 
   def encode(self, images: Array, sizes: Array | None = None) -> Any:
     """Returns the codes of images, as they are stored."""
@@ -131,7 +147,7 @@ class Autoencoder(nn.Module):
 
   def decode(self, codes: Any) -> Array:
     """Returns the first estimate of codes, that of the forward pass."""
-    return self.decoder(self.look_up(codes))
+    return self.decode_latent(self.look_up(codes))
 
   def look_up(self, codes: Any) -> Array:
     """Returns the latents that the decoder receives of codes: [B, H, W, D]."""
@@ -150,18 +166,32 @@ class Autoencoder(nn.Module):
     return self._quantized(z, False, self._image_mask(z, sizes)).quantized
 
   def decode_latent(
-    self, quantized: Array, sizes: Array | None = None
+    self,
+    quantized: Array,
+    sizes: Array | None = None,
+    inputs: Array | None = None,
   ) -> Array:
-    """Returns the first estimate of quantized latents [B, H, W, D]."""
-    with within(self._image_mask(quantized, sizes)):
-      return self.decoder(quantized)
+    """Returns the first estimate of quantized latents [B, H, W, D].
 
-  def sample(self, quantized: Array, draw: Any, settings: Any = None) -> Array:
+    Args:
+      inputs: what the encoder saw; needed where the decoder sees it, too.
+    """
+    with within(self._image_mask(quantized, sizes)):
+      return self.decoder(quantized, **self._seen(inputs))
+
+  def sample(
+    self,
+    quantized: Array,
+    draw: Any,
+    settings: Any = None,
+    inputs: Array | None = None,
+  ) -> Array:
     """Returns the images that the decoder draws of latents [B, H, W, D].
 
     Args:
       draw: a `lasers_jax.decoders.Draw`; its sizes are those of the pictures.
       settings: of the decoder's `Sampling`; None takes its defaults.
+      inputs: what the encoder saw; needed where the decoder sees it, too.
     """
     if settings is None:
       settings = self.decoder.Sampling()
@@ -169,15 +199,18 @@ class Autoencoder(nn.Module):
     if draw.sizes is not None:
       draw = draw.replace(sizes=self.padded(draw.sizes))
     with within(mask):
-      return self.decoder.sample(quantized, draw, settings)
+      return self.decoder.sample(
+        quantized, draw, settings, **self._seen(inputs)
+      )
 
   def initialize(self, images: Array) -> None:
     """Lets the bottleneck start from a first batch of images."""
+    images = self._with_channels(images)
     self.bottleneck.initialize(self.pack(self.encoder(images - 0.5)))
 
   def measure(self, images: Array) -> None:
     """Takes shift and scale of latents from a first batch of images."""
-    self.packing.measure(self.encoder(images - 0.5))
+    self.packing.measure(self.encoder(self._with_channels(images) - 0.5))
 
   def code(self, images: Array) -> Output:
     """Returns a forward pass in training that ends before the decoder."""
@@ -193,11 +226,30 @@ class Autoencoder(nn.Module):
     """Lets the bottleneck replace its dead atoms."""
     self.bottleneck.revive(self.pack(z))
 
+  def _seen(self, inputs: Array | None) -> dict[str, Array]:
+    """What the decoder sees besides the code."""
+    if not self.sees_input:
+      return {}
+    if inputs is None:
+      raise InputError(
+        'the decoder of this model sees the degraded image, and here is the '
+        "code alone: train with degradation.protocol='code'"
+      )
+    return {'inputs': self._with_channels(inputs)}
+
+  def _with_channels(self, images: Array) -> Array:
+    """Images with zeros for the channels that they lack."""
+    missing = self.channels - images.shape[-1]
+    if not missing:
+      return images
+    return jnp.pad(images, (*[(0, 0)] * 3, (0, missing)))
+
   def _code(
     self, images: Array, train: bool, sizes: Array | None
   ) -> tuple[Array, Latent]:
     """The encoder's output, and what the bottleneck makes of it."""
     mask = self._mask(sizes, *images.shape[1:3])
+    images = self._with_channels(images)
     with within(mask):
       z = self.encoder(images - 0.5)
     return z, self._quantized(z, train, mask)

@@ -52,19 +52,21 @@ def error_image(original, reconstruction, gain=5):
   return np.clip(np.round(gain * error), 0, 255).astype(np.uint8)
 
 
-def reconstructions(originals, reconstructions, atoms=None):
+def reconstructions(originals, reconstructions, atoms=None, between=None):
   """Returns originals above reconstructions above errors, uint8 [H, W, 3].
 
   originals, reconstructions: lists of images or arrays [n, h, w, 3], pairs of
   one size. atoms: [k, h, w, 3], what single atoms decode to; the first 64 are
-  shown in a block below. Raises ValueError where the images do not pair up.
+  shown in a block below. between: other rows of images below the originals, by
+  their labels. Raises ValueError where the images do not pair up.
   """
   pairs = list(zip(originals, reconstructions, strict=True))
   errors = [error_image(*pair, gain=5) for pair in pairs]
   pad = 4
-  rows = (originals, reconstructions, errors)
+  between = between or {}
+  rows = (originals, *between.values(), reconstructions, errors)
   strips = [_strip(_fit_row(row), pad) for row in rows]
-  labels = ['original', 'reconstruction', 'error x5']
+  labels = ['original', *between, 'reconstruction', 'error x5']
   if atoms is not None and len(atoms):
     strips.append(_atom_block(atoms[:MOST_ATOMS], strips[0].shape[1]))
     shown = f'\n{MOST_ATOMS} of {len(atoms)}' if len(atoms) > MOST_ATOMS else ''

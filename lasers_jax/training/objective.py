@@ -12,13 +12,24 @@ import optax
 from jax import Array
 
 from lasers_jax.core.ranges import Amount, Number
+from lasers_jax.degradations import Degradation, degrade, row_keys
 from lasers_jax.errors import InputError
 from lasers_jax.networks.autoencoder import Autoencoder, Output
 from lasers_jax.pretrained import load_perceptual
 
+
+def _mean(errors: Array, weights: Array | None) -> Array:
+  """The mean error of each image, weighted by [B, h, w, 1] where given."""
+  if weights is None:
+    return jnp.mean(errors, axis=(1, 2, 3))
+  total = errors.shape[-1] * jnp.sum(weights, axis=(1, 2, 3))
+  weighted = jnp.sum(weights * errors, axis=(1, 2, 3))
+  return weighted / jnp.maximum(total, 1e-6)
+
+
 PIXEL_LOSSES = {
-  'mse': lambda x, y: jnp.mean((x - y) ** 2, axis=(1, 2, 3)),
-  'l1': lambda x, y: jnp.mean(jnp.abs(x - y), axis=(1, 2, 3)),
+  'mse': lambda x, y, weights=None: _mean((x - y) ** 2, weights),
+  'l1': lambda x, y, weights=None: _mean(jnp.abs(x - y), weights),
 }
 LATENT = 'latent'  # a pixel loss without pixels
 DECODER_NORM = 'decoder_norm'  # a term that exists where it has a weight
@@ -64,11 +75,13 @@ class Objective(NamedTuple):
   Attributes:
     perceptual: a module (images, images) -> distances [B]; None without a
       perceptual loss.
+    degradation: of the images that the encoder sees; None for none.
   """
 
   model: Autoencoder
   loss: LossSettings
   perceptual: nn.Module | None = None
+  degradation: Degradation | None = None
 
   def __call__(
     self,
@@ -87,11 +100,12 @@ class Objective(NamedTuple):
       The loss, and (metrics, forward pass, new codebook): metrics are the
       terms, unweighted, and the bottleneck's statistics, all scalars.
     """
+    inputs, pixel_weights = self.degraded(images, key)
     variables = {'params': params, 'codebook': codebook}
     forward = functools.partial(
       self.model.apply,
       variables,
-      images,
+      inputs,
       mutable=['codebook'],
       rngs={'bottleneck': key},
     )
@@ -106,7 +120,8 @@ class Objective(NamedTuple):
     if self.loss.pixel == LATENT:
       pixels = self.model.apply(variables, output, method='latent_error')
     else:
-      pixels = PIXEL_LOSSES[self.loss.pixel](images, output.images)
+      error = PIXEL_LOSSES[self.loss.pixel]
+      pixels = error(images, output.images, pixel_weights)
     terms = {'pixel': jnp.mean(pixels), **output.latent.losses}
     if self.perceptual:
       terms['perceptual'] = distance(images, output.images)
@@ -118,6 +133,7 @@ class Objective(NamedTuple):
         output,
         jax.random.fold_in(key, 1),
         distance if asked else None,
+        inputs,
         method='decoder_losses',
       )
     if DECODER_NORM in weights:
@@ -135,6 +151,22 @@ class Objective(NamedTuple):
     """Returns whether a step needs images."""
     other = self.perceptual or self.model.decoder.has_losses
     return self.loss.pixel != LATENT or bool(other)
+
+  def degraded(self, images: Array, key: Array) -> tuple[Array, Array | None]:
+    """Returns what the encoder sees of images, and weights of their pixels.
+
+    Args:
+      images: [B, h, w, 3] in [0, 1].
+      key: of the batch; a row's damage depends on it and the row's number.
+
+    Returns:
+      [B, h, w, channels], and [B, h, w, 1] or None where all count alike.
+    """
+    if self.degradation is None:
+      return images, None
+    keys = row_keys(jax.random.fold_in(key, 2), len(images))
+    found = degrade(self.degradation, images, keys)
+    return found.inputs, found.weights
 
   def check_weights(self, side: int) -> list[str]:
     """Checks that each term has a weight, and each weight a term.
@@ -162,12 +194,15 @@ class Objective(NamedTuple):
   def _terms(self, side: int) -> tuple[list[str], list[str]]:
     """Returns the terms that must have a weight, and those that may."""
     key = jax.random.key(0)
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    output, variables = jax.eval_shape(self.model.init_with_output, key, images)
+    images, inputs = (
+      jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+      for channels in (3, self.model.channels)
+    )
+    output, variables = jax.eval_shape(self.model.init_with_output, key, inputs)
 
-    def of_decoder(variables, images, output):
+    def of_decoder(variables, images, output, inputs):
       return self.model.apply(
-        variables, images, output, key, method='decoder_losses'
+        variables, images, output, key, None, inputs, method='decoder_losses'
       )
 
     terms, may = [*output.latent.losses, 'pixel'], [DECODER_NORM]
@@ -175,12 +210,14 @@ class Objective(NamedTuple):
       jax.eval_shape(self.perceptual.init, key, images, images)
       terms.append('perceptual')
       may += self.model.decoder.perceptual_terms
-    terms += jax.eval_shape(of_decoder, variables, images, output)
+    terms += jax.eval_shape(of_decoder, variables, images, output, inputs)
     return terms, may
 
 
 def make_objective(
-  model: Autoencoder, loss: LossSettings
+  model: Autoencoder,
+  loss: LossSettings,
+  degradation: Degradation | None = None,
 ) -> tuple[Objective, Any]:
   """Builds the loss of a run, and reads the weights of its perceptual network.
 
@@ -191,10 +228,10 @@ def make_objective(
     InputError: the weights are missing, or of another shape.
   """
   if not loss.perceptual:
-    return Objective(model, loss), None
+    return Objective(model, loss, None, degradation), None
   path = loss.perceptual_weights or None
   module, params = load_perceptual(loss.perceptual, path)
-  return Objective(model, loss, module), params
+  return Objective(model, loss, module, degradation), params
 
 
 def training_psnr(images: Array, reconstructions: Array) -> Array:

@@ -31,7 +31,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create_train_state(
   model: Autoencoder,
   optimizer: optax.GradientTransformation,
-  images: Array,
+  inputs: Array,
   seed: Array | int,
   adversary: Adversary | None = None,
   loaded: Mapping[str, Any] = MappingProxyType({}),
@@ -39,21 +39,22 @@ def create_train_state(
   """Draws weights, and initializes the bottleneck by a first batch.
 
   Args:
-    images: [B, h, w, 3] in [0, 1].
-    seed: an integer; the state is a pure function of it and the images.
+    inputs: [B, h, w, channels], what the encoder sees: images in [0, 1], or
+      degraded ones.
+    seed: an integer; the state is a pure function of it and the inputs.
     loaded: variables of the networks of a tokenizer, in place of drawn ones.
   """
   key = jax.random.key(seed)
   init_key, data_key, run_key = jax.random.split(key, 3)
-  variables = merge(model.init({'params': init_key}, images[:1]), loaded)
+  variables = merge(model.init({'params': init_key}, inputs[:1]), loaded)
   if model.standardized and 'codebook' not in loaded:
     _, measured = model.apply(
-      variables, images, method='measure', mutable='codebook'
+      variables, inputs, method='measure', mutable='codebook'
     )
     variables = {**variables, **measured}
   _, fitted = model.apply(
     variables,
-    images,
+    inputs,
     method='initialize',
     mutable=['params', 'codebook'],
     rngs={'bottleneck': data_key},
@@ -64,7 +65,7 @@ def create_train_state(
     params = without(params, network_shapes(model))
   if adversary:
     disc_key = jax.random.fold_in(key, 1)
-    disc_state = adversarial.start(adversary, images, disc_key)
+    disc_state = adversarial.start(adversary, inputs[..., :3], disc_key)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -83,13 +84,14 @@ def state_shapes(
   adversary: Adversary | None = None,
 ) -> TrainState:
   """Returns the shapes and dtypes of a run's state, without computing it."""
-  images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+  shape = 1, side, side, model.channels
+  inputs = jax.ShapeDtypeStruct(shape, jnp.float32)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
 
-  def create(images, seed):
-    return create_train_state(model, optimizer, images, seed, adversary)
+  def create(inputs, seed):
+    return create_train_state(model, optimizer, inputs, seed, adversary)
 
-  return jax.eval_shape(create, images, seed)
+  return jax.eval_shape(create, inputs, seed)
 
 
 def evaluation_variables(

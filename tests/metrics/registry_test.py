@@ -151,7 +151,8 @@ def test_small_images_are_measured_by_what_fits_them():
 
 def test_the_table_is_sound():
   for name, row in METRICS.items():
-    assert row.over in ('image', 'set'), name
+    assert row.over in ('image', 'set', 'restoration'), name
+    assert (row.load is None) == (row.over == 'restoration'), name
     assert '\n' not in row.protocol
     # Only single images can be ranked, or have an interval at the top.
     assert row.over == 'image' or not (row.ranks or row.headline), name
@@ -186,6 +187,10 @@ def test_rows_are_kept():
     (
       functools.partial(load_metrics, ['ms_sim']),
       "metrics is 'ms_sim': did you mean ms_ssim",
+    ),
+    (
+      functools.partial(load_metrics, ['psnr_hole']),
+      'psnr_hole is measured of restorations .*: leave it out',
     ),
     (
       functools.partial(load_metrics, ['fid']),

@@ -1,0 +1,96 @@
+"""Measures restorations that need no model."""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lasers_jax.core.images import to_float, to_uint8_range
+from lasers_jax.core.padding import pad, sizes_of
+from lasers_jax.core.sharding import put_batch, replicated
+from lasers_jax.degradations import Degradation
+from lasers_jax.degradations.baselines import Missing, baselines
+from lasers_jax.evaluation.degraded import each_row
+from lasers_jax.evaluation.protocol import compare
+from lasers_jax.metrics import statistics
+from lasers_jax.metrics.registry import Metrics
+
+
+def measure_baselines(
+  degradation: Degradation,
+  batches: Iterable[dict[str, np.ndarray]],
+  mesh: Mesh,
+  metrics: Metrics,
+) -> dict[str, dict[str, Any]]:
+  """Measures methods without a model on the images that a model would see.
+
+  Args:
+    batches, mesh, metrics: as of `protocol.measure`.
+
+  Returns:
+    By name, each metric of single images as `protocol.summarize` has it; or
+    {'missing': the reason}.
+  """
+  found: dict[str, dict[int, dict]] = {}
+  missing = {}
+  for batch in batches:
+    made: dict[str, list] = {}
+    rows = list(each_row(degradation, batch))
+    for name, restore in baselines(degradation).items():
+      if isinstance(restore, Missing):
+        missing[name] = {'missing': restore.reason}
+        continue
+      for image, degraded in rows:
+        truth = image[: degraded.inputs.shape[0], : degraded.inputs.shape[1]]
+        observed = degradation.observed(truth, degraded)
+        result = restore(observed, degraded.known[..., 0] > 0)
+        result = np.asarray(result, np.float32)
+        made.setdefault(name, []).append(pad(result, sides=image.shape[:2]))
+    for name, results in made.items():
+      values = _score(degradation, metrics, mesh, batch, rows, results)
+      found.setdefault(name, {}).update(values)
+  return {
+    **{name: _summary(values) for name, values in found.items()},
+    **missing,
+  }
+
+
+def _score(degradation, metrics, mesh, batch, rows, results) -> dict[int, dict]:
+  """Returns the values of each real image of all processes, by its number."""
+  kept = {x: batch[x] for x in ('image', 'mask', 'index')}
+  kept['made'] = np.stack(results)
+  sides = batch['image'].shape[1:3]
+  kept['known'] = np.stack([pad(x.known, sides=sides) for _, x in rows])
+  sizes = sizes_of(batch['image'], batch['height'], batch['width'])
+  if sizes is not None:
+    kept['sizes'] = sizes
+  found = jax.device_get(
+    _values(
+      metrics.modules, degradation, mesh, metrics.params, put_batch(kept, mesh)
+    )
+  )
+  return {
+    int(found['index'][i]): {k: x[i] for k, x in found['values'].items()}
+    for i in np.flatnonzero(found['mask'])
+  }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _values(modules, degradation, mesh, params, batch):
+  made = to_uint8_range(batch['made'])
+  images, sizes = to_float(batch['image']), batch.get('sizes')
+  values = compare(modules, params, images, made, sizes)
+  values |= degradation.scores(images, made, batch['known'], sizes)
+  result = {'values': values, 'index': batch['index'], 'mask': batch['mask']}
+  return jax.lax.with_sharding_constraint(result, replicated(mesh))
+
+
+def _summary(rows: dict[int, dict]) -> dict[str, Any]:
+  ordered = [rows[i] for i in sorted(rows)]
+  return {
+    name: statistics.summarize(np.array([x[name] for x in ordered], np.float64))
+    for name in ordered[0]
+  }
