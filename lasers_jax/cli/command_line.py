@@ -38,12 +38,19 @@ class _Config(flags.ArgumentParser):
     self, with_defaults: Callable[..., dict] = settings.with_defaults
   ):
     self._with_defaults = with_defaults
+    self.degradation = ''  # the name of one, which a config may lack
 
   def parse(self, text: str) -> ConfigDict:
     try:
-      return config_file.load(text, self._with_defaults).lock()
+      return config_file.load(text, self._defaults).lock()
     except InputError as error:
       raise _Refused(str(error)) from error
+
+  def _defaults(self, config: dict, none: Callable[..., Any]) -> dict:
+    if self.degradation:
+      section = {**config.get('degradation', {}), 'name': self.degradation}
+      config = {**config, 'degradation': section}
+    return self._with_defaults(config, none)
 
 
 class Number(flags.ArgumentParser):
@@ -120,6 +127,8 @@ def parse(argv: list[str], words: bool, program: str) -> list[str]:
   twice = [name for name, count in names.items() if count > 1]
   if twice:
     raise InputError(f'--{twice[0]} is given twice')
+  if 'config' in flags.FLAGS:
+    flags.FLAGS['config'].parser.degradation = _degradation(argv)
   try:
     rest = flags.FLAGS(argv)
   except _Refused as error:
@@ -129,6 +138,15 @@ def parse(argv: list[str], words: bool, program: str) -> list[str]:
   if rest[1:] and not words:
     raise InputError(f'not a flag: {rest[1]}')
   return rest
+
+
+def _degradation(argv: list[str]) -> str:
+  """The value of --config.degradation.name, whose keys are flags then."""
+  for arg in argv:
+    name, _, value = arg.lstrip('-').partition('=')
+    if name == 'config.degradation.name':
+      return value
+  return ''
 
 
 def _names(argv: list[str]) -> Iterator[str]:
@@ -173,6 +191,8 @@ def _wrong(config: ConfigDict, change: str) -> str | None:
   path = name.partition('.')[2]
   for name in path.split('.'):
     keys = config if isinstance(config, ConfigDict) else ()
+    if name == 'degradation' and name not in keys:
+      return f'name a degradation for {path}: --config.degradation.name=NAME'
     if name not in keys:
       return f'the config has no key {path}{nearest(name, keys)}'
     kind, config = config.get_type(name), config[name]

@@ -12,6 +12,7 @@ def config(
   *,
   bottleneck: str | None = None,
   decoder: str | None = None,
+  degradation: str | None = None,
   **changes: Any,
 ) -> dict[str, Any]:
   """Returns a config with all defaults filled in, as nested dictionaries.
@@ -25,6 +26,8 @@ def config(
     bottleneck: a name of `presets.bottlenecks`, such as lasers, vq or fsq.
     decoder: parts of `presets.decoders`, such as gan or swycc; it requires a
       `bottleneck`.
+    degradation: a name of `degradations.DEGRADATIONS`, such as superres or
+      inpaint, for a model that restores images.
     changes: values of keys; two underscores lead into a section:
       section__key=value.
 
@@ -39,6 +42,9 @@ def config(
     raise InputError(f'{name} names a bottleneck already: {bottleneck}')
   words = '+'.join(x for x in (bottleneck, decoder) if x)
   found = config_file.load(f'{name}:{words}' if words else name).to_dict()
+  if degradation:
+    found['degradation'] = {'name': degradation}
+    found = settings.with_defaults(found)
   for path, value in changes.items():
     _set(found, path.split('__'), value)
   settings.from_config(found)

@@ -1,22 +1,44 @@
 """Measures restorations that need no model."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lasers_jax.core.images import to_float, to_uint8_range
+from lasers_jax.core.images import as_rgb, to_float, to_uint8_range
 from lasers_jax.core.padding import pad, sizes_of
 from lasers_jax.core.sharding import put_batch, replicated
-from lasers_jax.degradations import Degradation
+from lasers_jax.degradations import Degradation, in_evaluation
 from lasers_jax.degradations.baselines import Missing, baselines
 from lasers_jax.evaluation.degraded import each_row
 from lasers_jax.evaluation.protocol import compare
 from lasers_jax.metrics import statistics
 from lasers_jax.metrics.registry import Metrics
+
+
+def restored_simply(
+  degradation: Degradation, images: Sequence[np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+  """Returns the first images of a split as methods without a model restore.
+
+  Args:
+    images: uint8 [h, w, 3].
+
+  Returns:
+    uint8 images by the name of the method; those as they are by `input`.
+  """
+  found = [in_evaluation(degradation, x, i) for i, x in enumerate(images)]
+  made = {'input': [x.inputs[..., :3] for x in found]}
+  for name, restore in baselines(degradation).items():
+    if not isinstance(restore, Missing):
+      made[name] = [
+        restore(degradation.observed(*pair), pair[1].known[..., 0] > 0)
+        for pair in zip(images, found, strict=True)
+      ]
+  return {name: [as_rgb(x) for x in images] for name, images in made.items()}
 
 
 def measure_baselines(

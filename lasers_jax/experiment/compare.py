@@ -24,12 +24,14 @@ from lasers_jax.core.storage import (
 )
 from lasers_jax.core.trees import merge
 from lasers_jax.errors import InputError, TrainingError, optional
+from lasers_jax.evaluation.baselines import restored_simply
+from lasers_jax.evaluation.degraded import damaged
 from lasers_jax.experiment import presets, settings
 from lasers_jax.experiment.evaluate import evaluate
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.loop import train_and_evaluate
 from lasers_jax.metrics.registry import ALWAYS, Metrics
-from lasers_jax.report import comparison
+from lasers_jax.report import comparison, restoration_table
 from lasers_jax.training import workdir
 
 RECONSTRUCTIONS = 'pictures.npz'  # in the workdir of a run
@@ -80,7 +82,9 @@ def compare(
   entries = plan(config, names, rates, path)
   for entry in [x for x in entries if x.config and not is_finished(x, metrics)]:
     logging.info('--- %s', os.path.basename(entry.path))
-    if not train_and_measure(entry, metrics):
+    # They are the same for all.
+    baselines = not any('baselines' in (x.results or {}) for x in entries)
+    if not train_and_measure(entry, metrics, baselines):
       return None
     jax.clear_caches()
     write_report(entries, path)
@@ -154,16 +158,23 @@ def is_finished(entry: Entry, metrics: Metrics) -> bool:
   return True
 
 
-def train_and_measure(entry: Entry, metrics: Metrics) -> bool:
+def train_and_measure(
+  entry: Entry, metrics: Metrics, baselines: bool = True
+) -> bool:
   """Trains and measures an entry; returns False where it was asked to stop.
 
   An error is recorded in the entry, and the other runs continue.
+
+  Args:
+    baselines: see `evaluate`.
   """
   try:
     state = train_and_evaluate(entry.config, entry.path)
     if int(state.step) < entry.config['steps']:
       return False
-    entry.results = evaluate(entry.path, metrics=metrics, output=entry.path)
+    entry.results = evaluate(
+      entry.path, metrics=metrics, output=entry.path, baselines=baselines
+    )
   except Exception as error:  # of any type: the other runs continue
     known = isinstance(error, InputError | TrainingError)
     entry.error = ' '.join(f'{type(error).__name__}: {error}'.split())
@@ -180,9 +191,12 @@ def train_and_measure(entry: Entry, metrics: Metrics) -> bool:
 def reconstruct(path: str) -> list[np.ndarray]:
   """Reconstructs the first test images by the model of a workdir."""
   model = load(path)
-  images = first_images(model.experiment, path)
+  inputs = first_images(model.experiment, path)
+  if model.experiment.degradation:
+    numbers = range(len(inputs))
+    inputs = damaged(model.experiment.degradation, inputs, numbers)
   return inference.reconstruct(
-    model.module, model.variables, images, model.mesh, model.decoding
+    model.module, model.variables, inputs, model.mesh, model.decoding
   )
 
 
@@ -217,7 +231,9 @@ def write_table(entries: list[Entry], path: str) -> None:
     if entry.results or entry.error
   ]
   write_text(os.path.join(path, 'table.json'), as_json(rows))
-  write_text(os.path.join(path, 'table.md'), comparison.table(rows))
+  named = {os.path.basename(x.path): x.results for x in entries if x.results}
+  text = comparison.table(rows) + restoration_table.tables(named)
+  write_text(os.path.join(path, 'table.md'), text)
   with optional('curves.png'):
     comparison.plot(rows, os.path.join(path, 'curves.png'))
 
@@ -232,14 +248,15 @@ def write_figure(entries: list[Entry], path: str) -> None:
   if not done:
     return
   # All processes open data together.
-  config, first = done[0].config, done[0].path
-  images = first_images(settings.from_config(config), first)
+  experiment, first = settings.from_config(done[0].config), done[0].path
+  images, degradation = first_images(experiment, first), experiment.degradation
   if jax.process_index() == 0:
-    figure = comparison.side_by_side(
-      [os.path.basename(entry.path) for entry in done],
-      [read_reconstructions(entry.path) for entry in done],
-      images,
-    )
+    rows = {
+      os.path.basename(x.path): read_reconstructions(x.path) for x in done
+    }
+    if degradation:
+      rows = {**restored_simply(degradation, images), **rows}
+    figure = comparison.side_by_side(list(rows), list(rows.values()), images)
     save_png(os.path.join(path, 'pictures.png'), figure)
 
 

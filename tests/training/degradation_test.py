@@ -1,0 +1,58 @@
+"""The objective of restorations: weights of pixels, keys of damage."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lasers_jax.core.images import to_float
+from lasers_jax.degradations import DEGRADATIONS
+from lasers_jax.experiment.settings import from_config
+from lasers_jax.training.objective import PIXEL_LOSSES, Objective
+from tests import tiny
+
+
+@pytest.mark.parametrize('name', PIXEL_LOSSES)
+def test_weights_of_one_change_no_bit(name):
+  error = jax.jit(PIXEL_LOSSES[name])
+  a, b = jax.random.uniform(jax.random.key(0), (2, 5, 32, 24, 3))
+  ones = jnp.ones((5, 32, 24, 1))
+  np.testing.assert_array_equal(error(a, b), error(a, b, ones))
+
+
+def test_an_error_is_the_mean_where_it_has_a_weight():
+  a, b = np.zeros((2, 1, 4, 4, 3), np.float32)
+  b[0, 1, 1], b[0, 3, 3] = 0.5, 0.9
+  weights = np.zeros((1, 4, 4, 1), np.float32)
+  weights[0, 1, 1:3] = 1
+  np.testing.assert_allclose(PIXEL_LOSSES['l1'](a, b, weights), 0.25)
+  # A small hole counts as much as a large one.
+  weights[0, 1, 2] = 0
+  np.testing.assert_allclose(PIXEL_LOSSES['mse'](a, b, weights), 0.25)
+  assert PIXEL_LOSSES['mse'](a, b, 0 * weights) == 0
+
+
+def objective(degradation):
+  run = from_config(tiny.config(''))
+  return Objective(run.model, run.loss, None, degradation)
+
+
+def test_without_a_degradation_images_are_the_inputs():
+  images = to_float(tiny.images(2))
+  inputs, weights = objective(None).degraded(images, jax.random.key(0))
+  assert inputs is images
+  assert weights is None
+
+
+def test_damage_is_of_the_key_and_the_row():
+  settings = DEGRADATIONS['inpaint'](mask='pixels')
+  image = to_float(tiny.images(1))
+  images, key = jnp.tile(image, (3, 1, 1, 1)), jax.random.key(0)
+  degraded = jax.jit(objective(settings).degraded)
+  inputs, weights = degraded(images, key)
+  again, _ = degraded(images[:2], key)
+  np.testing.assert_array_equal(inputs[:2], again)
+  other, _ = degraded(images, jax.random.key(1))
+  masks = [np.asarray(x[i, ..., 3]) for x in (inputs, other) for i in range(3)]
+  assert len({mask.tobytes() for mask in masks}) == 6
+  assert (weights[..., 0] == jnp.where(inputs[..., 3] == 1, 1, 0.1)).all()
