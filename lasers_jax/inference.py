@@ -125,12 +125,14 @@ def reconstruct(
   mesh: Mesh,
   decoding: SamplingSettings | None = None,
   indices: Sequence[int] | None = None,
+  number: int = 0,
 ) -> list[np.ndarray]:
   """Encodes and decodes images [h, w, 3], which may differ in size.
 
   Args:
     indices: the numbers of the images in their split, which seed a decoder that
       samples; None takes 0, 1, ...
+    number: of the sample, of several of an image.
 
   Returns:
     uint8 [h, w, 3] each.
@@ -141,7 +143,7 @@ def reconstruct(
     chosen = np.pad(rows, (0, len(batch['image']) - len(rows)), mode='edge')
     batch['index'] = numbers[chosen].astype(np.int32)
     made = _reconstruct(
-      model, mesh, decoding, variables, put_batch(batch, mesh)
+      model, mesh, decoding, variables, put_batch(batch, mesh), number
     )
     for i, image in zip(rows, to_uint8(made), strict=False):
       h, w, _ = images[i].shape
@@ -150,10 +152,10 @@ def reconstruct(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _reconstruct(model, mesh, decoding, variables, batch) -> Array:
+def _reconstruct(model, mesh, decoding, variables, batch, number) -> Array:
   images = to_float(batch['image'])
   output = model.apply(variables, images, sizes=batch.get('sizes'))
-  draw = Draw(batch['index'], sizes=batch.get('sizes'))
+  draw = Draw(batch['index'], number, batch.get('sizes'))
   quantized = output.latent.quantized
   images = model.apply(
     variables, quantized, draw, decoding, images, method='sample'

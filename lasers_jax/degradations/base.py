@@ -66,6 +66,11 @@ class Degradation:
       raise unknown('degradation.protocol', self.protocol, PROTOCOLS)
 
   @property
+  def weighs_pixels(self) -> bool:
+    """Returns whether weights of the pixel loss may differ from 1."""
+    return False
+
+  @property
   def channels(self) -> int:
     """Returns the channels of the encoder's input."""
     return 3 + self.extra

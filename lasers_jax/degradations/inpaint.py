@@ -39,6 +39,10 @@ class Inpainting(Degradation):
     if self.mask not in MASKS:
       raise unknown('degradation.mask', self.mask, MASKS)
 
+  @property
+  def weighs_pixels(self) -> bool:
+    return self.known_weight != 1
+
   def __call__(self, image: Array, key: Array) -> Degraded:
     holes = MASKS[self.mask](key, *image.shape[:2], self.share)
     holes, outside = holes[..., None], self.known_weight

@@ -232,7 +232,7 @@ def write_table(entries: list[Entry], path: str) -> None:
   ]
   write_text(os.path.join(path, 'table.json'), as_json(rows))
   named = {os.path.basename(x.path): x.results for x in entries if x.results}
-  text = comparison.table(rows) + restoration_table.tables(named)
+  text = comparison.table(rows) + restoration_table.markdown(named)
   write_text(os.path.join(path, 'table.md'), text)
   with optional('curves.png'):
     comparison.plot(rows, os.path.join(path, 'curves.png'))

@@ -3,10 +3,11 @@
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from lasers_jax import inference
 from lasers_jax.core import provenance
@@ -20,7 +21,7 @@ from lasers_jax.core.storage import (
 from lasers_jax.data import DataSettings, Source, as_source
 from lasers_jax.degradations import PROTOCOLS
 from lasers_jax.errors import optional
-from lasers_jax.evaluation import examples, protocol
+from lasers_jax.evaluation import draws, examples, protocol
 from lasers_jax.evaluation.baselines import measure_baselines
 from lasers_jax.experiment.figures import reconstruction_figure
 from lasers_jax.experiment.loading import load
@@ -121,10 +122,8 @@ def measure(
     experiment.degradation,
   )
   results = protocol.summarize(measured)
-  if experiment.degradation and baselines:
-    results['baselines'] = measure_baselines(
-      experiment.degradation, batches(), model.mesh, metrics
-    )
+  if experiment.degradation:
+    results |= of_restoration(model, source, batches(), metrics, baselines)
   results['protocol'] = {
     **describe_protocol(model, metrics),
     **source.fingerprint,
@@ -133,6 +132,35 @@ def measure(
   if output and jax.process_index() == 0:
     write_text(os.path.join(output, 'results.json'), as_json(results))
   return Evaluation(output, model, source, metrics, measured, results)
+
+
+def of_restoration(
+  model: TrainedModel,
+  source: Source,
+  batches: Iterable[dict[str, np.ndarray]],
+  metrics: Metrics,
+  baselines: bool,
+) -> dict[str, Any]:
+  """Returns results of methods without a model, and of several draws."""
+  experiment, results = model.experiment, {}
+  assert experiment.degradation
+  if baselines:
+    results['baselines'] = measure_baselines(
+      experiment.degradation, batches, model.mesh, metrics
+    )
+  if model.module.decoder.is_stochastic:
+    images = experiment.data.first_images(source, draws.IMAGES)
+    alike = [x for x in images if x.shape == images[0].shape]
+    results['draws'] = draws.measure_draws(
+      model.module,
+      model.variables,
+      model.mesh,
+      model.decoding,
+      metrics,
+      experiment.degradation,
+      np.stack(alike),
+    )
+  return results
 
 
 def open_images(
@@ -183,17 +211,17 @@ def illustrate(evaluation: Evaluation) -> None:
 
 def describe_protocol(model: TrainedModel, metrics: Metrics) -> dict:
   """Returns the part of the results that says how they were measured."""
-  data, of_restoration = model.experiment.data, {}
+  data, restoring = model.experiment.data, {}
   degradation = model.experiment.degradation
   if degradation:
     rows = known(degradation.measures())
-    of_restoration = {name: row.protocol for name, row in rows.items()}
-    of_restoration['degradation'] = model.config['degradation']
-    of_restoration['restoration'] = PROTOCOLS[degradation.protocol]
+    restoring = {name: row.protocol for name, row in rows.items()}
+    restoring['degradation'] = model.config['degradation']
+    restoring['restoration'] = PROTOCOLS[degradation.protocol]
   return {
     **protocol.PROTOCOL,
     **metrics.protocol,
-    **of_restoration,
+    **restoring,
     **model.module.decoder.describe(model.decoding),
     **data.describe(data.test),
     'step': model.step,

@@ -11,7 +11,7 @@ from lasers_jax.evaluation.examples import Findings
 from lasers_jax.evaluation.protocol import Measured, mean_of
 from lasers_jax.metrics import statistics
 from lasers_jax.metrics.registry import Metric, known
-from lasers_jax.report import panels
+from lasers_jax.report import panels, restoration_table
 
 
 class Origin(NamedTuple):
@@ -52,6 +52,8 @@ def render(
     tiles=_tiles(results, len(counts)),
     metrics=_metrics(results),
     has_initial='initial' in results,
+    restoration=_restoration(results),
+    missing=restoration_table.missing({'': results}),
     training=panels.training(history, terms, protocol['step']),
     distributions=panels.distributions(measured, findings),
     rankings=panels.rankings(measured, findings),
@@ -138,6 +140,13 @@ def _metrics(results) -> list[dict[str, str]]:
       }
     )
   return rows
+
+
+def _restoration(results) -> list[restoration_table.Table]:
+  """Returns the tables of a model that restores images; [] of another."""
+  if 'input' not in results:
+    return []
+  return restoration_table.tables({'this model': results})
 
 
 def _interval(metric: Metric, value) -> str:

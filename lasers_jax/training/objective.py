@@ -19,7 +19,7 @@ from lasers_jax.pretrained import load_perceptual
 
 
 def _mean(errors: Array, weights: Array | None) -> Array:
-  """The mean error of each image, weighted by [B, h, w, 1] where given."""
+  """The mean of each image, weighted by [B, h, w, 1] where that is given."""
   if weights is None:
     return jnp.mean(errors, axis=(1, 2, 3))
   total = errors.shape[-1] * jnp.sum(weights, axis=(1, 2, 3))
@@ -166,7 +166,9 @@ class Objective(NamedTuple):
       return images, None
     keys = row_keys(jax.random.fold_in(key, 2), len(images))
     found = degrade(self.degradation, images, keys)
-    return found.inputs, found.weights
+    # Where all are 1, sums of products would still round otherwise.
+    weights = found.weights if self.degradation.weighs_pixels else None
+    return found.inputs, weights
 
   def check_weights(self, side: int) -> list[str]:
     """Checks that each term has a weight, and each weight a term.

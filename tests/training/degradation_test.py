@@ -6,18 +6,51 @@ import numpy as np
 import pytest
 
 from lasers_jax.core.images import to_float
-from lasers_jax.degradations import DEGRADATIONS
+from lasers_jax.degradations import DEGRADATIONS, degrade, row_keys
 from lasers_jax.experiment.settings import from_config
 from lasers_jax.training.objective import PIXEL_LOSSES, Objective
 from tests import tiny
 
+KEYS = row_keys(jax.random.key(0), 3)
+
 
 @pytest.mark.parametrize('name', PIXEL_LOSSES)
-def test_weights_of_one_change_no_bit(name):
+def test_weights_of_one_are_a_mean(name):
   error = jax.jit(PIXEL_LOSSES[name])
   a, b = jax.random.uniform(jax.random.key(0), (2, 5, 32, 24, 3))
   ones = jnp.ones((5, 32, 24, 1))
-  np.testing.assert_array_equal(error(a, b), error(a, b, ones))
+  np.testing.assert_allclose(error(a, b), error(a, b, ones), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('name', 'fields'),
+  [('denoise', {'sigma': (0.0,)}), ('inpaint', {'known_weight': 1.0})],
+)
+def test_weights_of_one_change_no_bit_of_the_loss(name, fields):
+  settings = DEGRADATIONS[name](**fields)
+  assert not settings.weighs_pixels
+  of_images = PIXEL_LOSSES['mse']
+  images = to_float(tiny.images(3))
+  restored = jnp.roll(images, 1, axis=1)
+  _, weights = objective(settings).degraded(images, jax.random.key(0))
+  assert (degrade(settings, images, KEYS).weights == 1).all()
+  np.testing.assert_array_equal(
+    of_images(images, restored, weights), of_images(images, restored)
+  )
+
+
+def test_nothing_done_to_images_changes_no_bit_of_a_step():
+  none, still = objective(None), objective(DEGRADATIONS['superres'](scale=1))
+  images, key = to_float(tiny.images(4)), jax.random.key(0)
+  # Enlarged by 1 they are rounded, as they are already.
+  variables = none.model.init(key, images)
+  losses = [
+    jax.jit(x.__call__)(
+      variables['params'], variables.get('codebook', {}), images, key, None
+    )[0]
+    for x in (none, still)
+  ]
+  assert losses[0] == losses[1]
 
 
 def test_an_error_is_the_mean_where_it_has_a_weight():
