@@ -29,6 +29,11 @@ codes images by the probabilities of a trained prior `ar` (train_prior.py):
 smaller files, of images of the side that it was trained on, which can be
 decoded only on the same kind of machine: see --prior below.
 
+  python codec.py encode --model=runs/repair --degradation noisy/*.png files/
+
+restores degraded images while it codes them, by a model that was trained with a
+section `degradation`: the files are those of the restored images.
+
 `curve` takes several values of a flag, joined by commas, and measures all of
 their combinations beside JPEG, WebP and AVIF. The others take one.
 """
@@ -51,6 +56,7 @@ from lasers_jax.experiment.codec_files import (
   encode_files,
   encode_files_by_prior,
   print_info,
+  reader_of_degraded,
 )
 from lasers_jax.experiment.codecs import choices_of
 from lasers_jax.experiment.loading import load
@@ -74,6 +80,10 @@ def main(words: list[str]) -> None:
       'python codec.py curve --model=WORKDIR FILE ... or '
       'python codec.py info FILE ...'
     )
+  if (given.degradation or given.masks) and (
+    command != 'encode' or given.prior
+  ):
+    raise InputError('--degradation and --masks are of encode by a --model')
   if command == 'info':
     print_info(files)
     return
@@ -100,7 +110,10 @@ def main(words: list[str]) -> None:
         'encode takes one --S, --coefficient_bits, --residual_norm, '
         '--quantizer_step and --price'
       )
-    encode_files(model, files[:-1], files[-1], choices[0])
+    read = None
+    if given.degradation or given.masks:
+      read = reader_of_degraded(model, given.masks)
+    encode_files(model, files[:-1], files[-1], choices[0], read)
   else:
     folder = given.output or os.path.join(model.folder, 'curve')
     metrics = load_metrics(given.metrics)
@@ -193,6 +206,19 @@ def _define_changes() -> None:
     False,
     'Predict each code from those around it by a network, which is trained '
     'once: smaller files, more time.',
+  )
+  flags.DEFINE_bool(
+    'degradation',
+    False,
+    'Images are degraded, and the model restores them: write files of the '
+    'restored ones.',
+  )
+  flags.DEFINE(
+    Path(),
+    'masks',
+    None,
+    'Folder with the masks of degraded images: PNG files of the same names, '
+    'white in the holes.',
   )
   flags.DEFINE_list('metrics', [], 'Metrics of a curve, besides PSNR and SSIM.')
   flags.DEFINE(

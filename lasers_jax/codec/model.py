@@ -70,7 +70,20 @@ class ModelCodec:
     return codes
 
   def encode(self, image: np.ndarray) -> bytes:
-    """Returns the file of an image uint8 [h, w, 3]."""
+    """Returns the file of an image uint8 [h, w, 3], or of a degraded one.
+
+    Args:
+      image: of a restoration also what the encoder sees of a degraded image,
+        float32 [h, w, channels]: the file is then of the restored one.
+
+    Raises:
+      InputError: the decoder of the model needs more than a file.
+    """
+    if self.model.sees_input:
+      raise InputError(
+        'the decoder of this model sees the degraded image, which a file does '
+        "not hold: train with degradation.protocol='code'"
+      )
     return self.codec.write(self.codes_of(image), *image.shape[:2])
 
   def decode(self, data: bytes) -> np.ndarray:

@@ -26,6 +26,7 @@ from lasers_jax.evaluation import protocol, rate_distortion
 from lasers_jax.experiment.codecs import AS_TRAINED, Choice
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors.model import TrainedPrior
+from lasers_jax.experiment.restoring import prepare
 from lasers_jax.metrics.registry import Metrics
 from lasers_jax.report import comparison, rate_distortion_curve
 
@@ -37,27 +38,55 @@ def encode_files(
   files: list[str],
   folder: str,
   choice: Choice = AS_TRAINED,
+  read: Callable[[str], np.ndarray] | None = None,
 ) -> None:
-  """Writes the compressed file of each image into a folder; prints totals."""
+  """Writes the compressed file of each image into a folder; prints totals.
+
+  Args:
+    read: returns the image of a file; None is `read_picture`.
+  """
   targets = _targets(files, folder, ENDING)
-  _encode(targets, model.encoder(choice).encode)
+  _encode(targets, model.encoder(choice).encode, read or read_picture)
+
+
+def reader_of_degraded(
+  model: TrainedModel, masks: str | None
+) -> Callable[[str], np.ndarray]:
+  """Returns what reads degraded images, as the encoder of a model sees them.
+
+  Args:
+    masks: a folder with the mask of each image, a PNG file of its name that is
+      white in the holes; None without masks.
+  """
+
+  def read(file: str) -> np.ndarray:
+    image, mask = read_picture(file), None
+    if masks is not None:
+      stem = os.path.splitext(os.path.basename(file))[0]
+      mask = read_picture(os.path.join(masks, f'{stem}.png'))[..., 0] > 127
+    [inputs] = prepare(model.experiment.degradation, image[None], mask)
+    return inputs
+
+  return read
 
 
 def encode_files_by_prior(
   prior: TrainedPrior, files: list[str], folder: str
 ) -> None:
   """Writes the file of each image by a prior, as `encode_files` does."""
-  _encode(_targets(files, folder, ENDING), prior.compress)
+  _encode(_targets(files, folder, ENDING), prior.compress, read_picture)
 
 
 def _encode(
-  targets: dict[str, str], encode: Callable[[np.ndarray], bytes]
+  targets: dict[str, str],
+  encode: Callable[[np.ndarray], bytes],
+  read: Callable[[str], np.ndarray],
 ) -> None:
   """Writes what a function makes of images; prints totals."""
   sizes, pixels = [], []
 
   def act(file: str, target: str) -> None:
-    image = read_picture(file)
+    image = read(file)
     data = encode(image)
     with writing(target), written_whole(target) as output:
       output.write(data)
