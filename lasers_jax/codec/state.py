@@ -44,12 +44,12 @@ class State(NamedTuple):
 
 def save(path: str, state: State) -> None:
   """Writes a state to one .npz file."""
-  write_arrays(path, _arrays(state), _header(state))
+  write_arrays(path, _stored(state), _header(state))
 
 
 def as_bytes(state: State) -> bytes:
   """Returns the file that `save` writes."""
-  return arrays_as_bytes(_arrays(state), _header(state))
+  return arrays_as_bytes(_stored(state), _header(state))
 
 
 def load(path: str) -> State:
@@ -62,6 +62,7 @@ def load(path: str) -> State:
   try:
     about, arrays = read_with_header(path)
     levels = arrays.pop('.levels', None)
+    arrays = {name: _widened(array) for name, array in arrays.items()}
     state = State(about['weights'], about['changes'], arrays, levels)
     _check(state)
     # Files that are older say none.
@@ -139,3 +140,22 @@ def _arrays(state: State) -> dict[str, np.ndarray]:
   if state.levels is not None:
     arrays['.levels'] = state.levels.astype('<f4')
   return arrays
+
+
+def _stored(state: State) -> dict[str, np.ndarray]:
+  """Returns the arrays as files hold them: integers of few bytes."""
+  arrays = _arrays(state)
+  return {
+    name: x.astype(_kind(x)) if x.dtype.kind == 'i' else x
+    for name, x in arrays.items()
+  }
+
+
+def _kind(array: np.ndarray) -> str:
+  """Returns the shortest kind of signed integers that holds an array."""
+  size = max(int(array.max()), -1 - int(array.min())).bit_length()
+  return next(f'<i{n}' for n in (1, 2, 4, 8) if size < 8 * n)
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+  return array.astype(np.int64) if array.dtype.kind == 'i' else array

@@ -43,6 +43,30 @@ def test_what_is_saved_is_loaded(tmp_path):
     load(str(tmp_path / 'other.npz'))
 
 
+@pytest.mark.parametrize(
+  ('numbers', 'bytes_each'),
+  [
+    ((1, 127), 1),
+    ((-128, 5), 1),
+    ((1, 128), 2),
+    ((-129, 0), 2),
+    ((1, 2**15), 4),
+    ((1, 2**31), 8),
+    ((-(2**31) - 1, -5), 8),
+  ],
+)
+def test_integers_take_few_bytes(numbers, bytes_each, tmp_path):
+  path = str(tmp_path / 'codec.npz')
+  table = np.array(numbers, np.int64)
+  state = STATE._replace(tables={'x@bias': table})
+  save(path, state)
+  with np.load(path) as stored:
+    assert stored['x@bias'].dtype == f'<i{bytes_each}'
+  same(load(path), state)
+  assert load(path).tables['x@bias'].dtype == np.int64
+  assert load(path).hash() == state.hash()
+
+
 def test_any_bits_that_change_are_an_error_or_nothing(tmp_path):
   """Or no change: some bits of a zip file say nothing."""
   path, rng = tmp_path / 'codec.npz', np.random.default_rng(0)
@@ -97,7 +121,7 @@ def about(text):
     {'header.json': None},
     {'header.json': np.zeros(3)},
     {'atoms': np.ones((1, 4))},
-    {'atoms': np.ones((1, 4), np.int32)},
+    {'atoms': np.ones((1, 4), np.uint32)},
     {'atoms': np.array(3)},
     {'atoms': np.ones((0, 4), int)},
     {'atoms': np.zeros((1, 4), int)},
