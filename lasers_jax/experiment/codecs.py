@@ -76,6 +76,15 @@ def no_state(bottleneck: Bottleneck, folder: str, choice: Choice) -> InputError:
   )
 
 
+def not_fitted(folder: str, choice: Choice, why: InputError) -> InputError:
+  """Returns the error for a new choice without images to fit it to."""
+  there = ', '.join(map(os.path.basename, state_files(folder)))
+  return InputError(
+    f'no {choice.file} in {folder} (there: {there or "none"}), and no images '
+    f'to fit it to: {why}'
+  )
+
+
 def file_version(folder: str, choice: Choice) -> tuple[str, Hashable] | None:
   """Returns the version of the file of a choice; None without a file."""
   found = storage.version(os.path.join(folder, choice.file))

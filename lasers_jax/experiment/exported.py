@@ -3,7 +3,8 @@
 config.json        the config, and the number of the format
 model.safetensors  averaged parameters and statistics, by flat names such as
                    params/decoder/Conv_0/kernel; its metadata has the step and
-                   the hash of the weights
+                   the hash of the weights. Those of float32 may be stored as
+                   float16, and are read as float32
 stats.json         statistics of latents and codes, bits per pixel, results
 README.md          the model card
 codec*.npz         states of the codec, if any
@@ -50,6 +51,7 @@ class Found(NamedTuple):
   latent: Mapping[str, Any]  # of `measure_latents`, or {'missing': reason}
   results: Mapping[str, Any] | None  # as in results.json
   codecs: Sequence[str]  # files of codec states
+  licence: str = ''  # of the model; unknown where empty
 
 
 def is_exported(path: str) -> bool:
@@ -65,12 +67,14 @@ def write(
   variables: Any,
   step: int,
   found: Found,
+  half: bool = False,
 ) -> None:
   """Writes a folder whole or not at all; an older export there is replaced.
 
   Args:
     folder: of `check_target`.
     experiment: the objects built from the config.
+    half: whether the variables have been `halved`, and are stored so.
 
   Raises:
     InputError: the folder cannot be written.
@@ -88,10 +92,11 @@ def write(
     'parameters': inference.count_parameters(variables),
     'decoder': decoder.describe(experiment.decoding)['decoder'],
     'version': provenance.versions(provenance.commit())['lasers_jax'],
+    'licence': found.licence,
   }
   title, complete = os.path.basename(folder), with_defaults(config)
   arrays = {
-    name: np.array(x, order='C')
+    name: np.array(x, _stored(x.dtype) if half else x.dtype, order='C')
     for name, x in flat_names(jax.device_get(variables)).items()
   }
   if experiment.source.frozen:  # the others are those of the source
@@ -108,6 +113,26 @@ def write(
     write_text(os.path.join(part, CARD), card)
     for source in found.codecs:
       _copy(source, os.path.join(part, os.path.basename(source)))
+
+
+def halved(variables: Any) -> Any:
+  """Rounds variables of float32 to what float16 holds; they stay float32.
+
+  Raises:
+    InputError: one is beyond the range of float16.
+  """
+
+  def halve(x: jax.Array) -> jax.Array:
+    rounded = x.astype(_stored(x.dtype)).astype(x.dtype)
+    if not np.isfinite(rounded).all():
+      raise InputError('half: a weight is beyond 65504, the largest of float16')
+    return rounded
+
+  return jax.tree.map(halve, variables)
+
+
+def _stored(dtype: np.dtype) -> np.dtype:
+  return np.dtype(np.float16) if dtype == np.float32 else dtype
 
 
 def check_target(folder: str) -> str:
@@ -174,6 +199,19 @@ def _upload(part: str, folder: str) -> None:
     _copy(os.path.join(part, name), os.path.join(folder, name))
 
 
+def metadata(folder: str) -> dict[str, str]:
+  """Returns what the weights of an exported model say of themselves.
+
+  `weights` is their hash, `step` that of the run.
+  """
+  path = os.path.join(folder, WEIGHTS)
+  with (
+    storage.as_local(path) as copy,
+    safe_open(copy, framework='numpy') as file,
+  ):
+    return file.metadata() or {}
+
+
 def read(folder: str, shapes: Any, frozen: Any) -> tuple[Any, int]:
   """Reads the variables of an exported model, and its step.
 
@@ -198,6 +236,10 @@ def read(folder: str, shapes: Any, frozen: Any) -> tuple[Any, int]:
   except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is damaged: {one_line(error)}') from error
   expected = flat_names(shapes)
+  for name, array in found.items():
+    kind = expected[name].dtype if name in expected else None
+    if kind == np.float32 and array.dtype == np.float16:
+      found[name] = array.astype(kind)
   for name in sorted(expected.keys() | found.keys()):
     there, here = _describe(found.get(name)), _describe(expected.get(name))
     if there != here:

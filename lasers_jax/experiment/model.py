@@ -230,7 +230,10 @@ class TrainedModel:
     state = codecs.stored_state(self.folder, choice, self.weights)
     if state is None:
       logging.info('counting the codes of images for %s', choice.file)
-      batches = model.sample_batches(codecs.FITTED_TO, source)
+      try:
+        batches = list(model.sample_batches(codecs.FITTED_TO, source))
+      except InputError as error:
+        raise codecs.not_fitted(self.path, choice, error) from error
       state = codecs.fit_state(
         model.module, model.variables, batches, choice, self.weights
       )
@@ -261,26 +264,46 @@ class TrainedModel:
     batches = self.sample_batches(SAMPLED, source)
     return measure_latents(self.module, self.variables, batches, self.mesh)
 
-  def export(self, folder: str | os.PathLike) -> None:
+  def export(
+    self, folder: str | os.PathLike, half: bool = False, licence: str = ''
+  ) -> None:
     """Writes the model into a folder that needs no checkpoint and no data.
 
     `load` reads it. An exported model in the folder is replaced; any other
     content is refused. The folder is written whole or not at all. Statistics of
     latents are measured over training images, where these can be opened.
 
+    Args:
+      half: whether to round the weights to float16: half the bytes. That is
+        another model, whose codec and results are its own.
+      licence: of the model, for its card.
+
     Raises:
-      InputError: the folder is something else, or cannot be written.
+      InputError: the folder is something else, or cannot be written; or a
+        weight is beyond float16.
     """
     folder = exported.check_target(os.fspath(folder))
-    bottleneck = self.config['bottleneck']
+    model = self._halved() if half else self
+    bottleneck = model.config['bottleneck']
     found = exported.Found(
-      self._known_statistics(),
-      exported.known_results(self.folder, self.weights, bottleneck),
-      codecs.states_of(self.folder, self.weights, self.changes),
+      model._known_statistics(),
+      exported.known_results(model.folder, model.weights, bottleneck),
+      codecs.states_of(model.folder, model.weights, model.changes),
+      licence,
     )
     exported.write(
-      folder, self.experiment, self.config, self.variables, self.step, found
+      folder,
+      model.experiment,
+      model.config,
+      model.variables,
+      model.step,
+      found,
+      half,
     )
+
+  def _halved(self) -> 'TrainedModel':
+    variables = exported.halved(self.variables)
+    return dataclasses.replace(self, variables=variables)
 
   def _known_statistics(self) -> dict[str, Any]:
     """Returns `statistics`, or the reason why they are missing."""

@@ -41,9 +41,12 @@ images = model.reconstruct(images)  # uint8 or float in [0, 1], [B, h, w, 3]
 
 ## Licence
 
-Unknown: the licence of the model is not stated here. The licence of the project
-covers its code alone; the data may have terms of its own.
+{licence}
 """
+_NO_LICENCE = (
+  'Unknown: the licence of the model is not stated here. The licence of the '
+  'project\ncovers its code alone; the data may have terms of its own.'
+)
 
 
 def card(
@@ -58,7 +61,8 @@ def card(
     title: the name of the model.
     config: complete, nested dictionaries.
     stats: as in stats.json.
-    about: `step`, `parameters` of each part, `decoder` and `version`.
+    about: `step`, `parameters` of each part, `decoder`, `version` and
+      `licence`, which may be empty.
   """
   sizes = about['parameters']
   return _CARD.format(
@@ -80,6 +84,7 @@ def card(
     version=about['version'],
     results=_results(stats['results']),
     latents=_latents(stats['latent']),
+    licence=about['licence'] or _NO_LICENCE,
   )
 
 

@@ -174,6 +174,33 @@ def test_it_replaces_an_export_and_nothing_else(copied, folder, tmp_path):
     load(folder).export(tmp_path / 'mine' / 'a.txt' / 'x')
 
 
+def test_half_of_its_bytes_are_another_model(workdir, folder, tmp_path):
+  trained = load(workdir)
+  trained.export(tmp_path / 'half', half=True, licence='CC0, like the data.')
+  found, path = load(tmp_path / 'half'), tmp_path / 'half' / exported.WEIGHTS
+  assert path.stat().st_size < 0.6 * (folder / exported.WEIGHTS).stat().st_size
+  for a, b in zip(*map(jax.tree.leaves, (found.variables, trained.variables))):
+    assert a.dtype == b.dtype
+    np.testing.assert_allclose(a, b, rtol=2**-11, atol=2**-24)
+  assert found.weights != trained.weights
+  # Results and tables of other weights stay behind.
+  assert not (tmp_path / 'half' / 'codec.npz').exists()
+  card = (tmp_path / 'half' / 'README.md').read_text()
+  assert 'CC0, like the data.\n' in card
+  assert 'Not measured.' in card
+  assert 'Unknown' not in card
+  found.export(tmp_path / 'again', half=True)  # rounds nothing more
+  assert load(tmp_path / 'again').weights == found.weights
+
+
+def test_weights_beyond_float16_are_one_line(workdir, tmp_path):
+  model = load(workdir)
+  model.variables['params']['decoder']['Conv_0']['bias'] += 1e5
+  with pytest.raises(InputError, match='half: a weight is beyond 65504'):
+    model.export(tmp_path / 'half', half=True)
+  assert not (tmp_path / 'half').exists()
+
+
 def test_it_is_written_whole_or_not_at_all(
   copied, folder, tmp_path, monkeypatch
 ):
@@ -214,14 +241,18 @@ NAME = 'params/decoder/Conv_0/bias'
       rf'another model: {NAME} is float32 \[3, 2\] there and float32 \[',
     ),
     (
-      lambda x: x.update({NAME: x[NAME].astype(np.float16)}),
-      f'another model: {NAME} is float16 ',
+      lambda x: x.update({NAME: x[NAME].astype(np.float64)}),
+      f'another model: {NAME} is float64 ',
     ),
     (
       lambda x: x.update({'params/more': x[NAME]}),
       'another model: params/more is float32 .* there and missing in config',
     ),
     (lambda x: x[NAME].__iadd__(1), 'damaged: its arrays are not those that'),
+    (
+      lambda x: x.update({NAME: x[NAME].astype(np.float16)}),
+      'damaged: its arrays are not those that',
+    ),
   ],
 )
 def test_other_arrays_are_one_line(copied, change, said):
