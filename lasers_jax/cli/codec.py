@@ -117,7 +117,7 @@ def main(words: list[str]) -> None:
   else:
     folder = given.output or os.path.join(model.folder, 'curve')
     metrics = load_metrics(given.metrics)
-    draw_curve(model, files, folder, choices, metrics)
+    draw_curve(model, files, folder, choices, metrics, given.beside)
 
 
 def code_by_prior(
@@ -221,6 +221,12 @@ def _define_changes() -> None:
     'white in the holes.',
   )
   flags.DEFINE_list('metrics', [], 'Metrics of a curve, besides PSNR and SSIM.')
+  flags.DEFINE_list(
+    'beside',
+    [],
+    'JSON files of other codecs on the same images, for a curve: published '
+    'results, or the curve.json of another model.',
+  )
   flags.DEFINE(
     Path(), 'output', None, 'Folder of a curve; MODEL/curve if unset.'
   )

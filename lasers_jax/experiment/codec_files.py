@@ -1,10 +1,12 @@
 """Compresses image files by a trained model; draws rate-distortion curves."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import PIL
 from tqdm import tqdm
 
 from lasers_jax.codec.container import unpack
@@ -22,7 +24,7 @@ from lasers_jax.core.storage import (
 )
 from lasers_jax.data.sources import decode as read_image
 from lasers_jax.errors import InputError, optional
-from lasers_jax.evaluation import protocol, rate_distortion
+from lasers_jax.evaluation import bjontegaard, protocol, rate_distortion
 from lasers_jax.experiment.codecs import AS_TRAINED, Choice
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors.model import TrainedPrior
@@ -137,10 +139,16 @@ def draw_curve(
   folder: str,
   choices: list[Choice],
   metrics: Metrics,
+  beside: Sequence[str] = (),
 ) -> None:
   """Measures choices of a model beside JPEG, WebP and AVIF on the same images.
 
-  Writes curve.md, curve.json and curve.png into a folder, and prints the table.
+  Writes curve.md, curve.json and curve.png into a folder, and prints the
+  tables: of all measurements, and of rates at equal PSNR.
+
+  Args:
+    beside: JSON files of codecs that were measured elsewhere on these images:
+      `rows` with `codec`, `bits_per_pixel` and `psnr`, as in a curve.json.
 
   Raises:
     InputError: a user error.
@@ -150,6 +158,7 @@ def draw_curve(
       f'a curve has metrics of single images, not {", ".join(metrics.of_sets)}'
     )
   images = [_with_name(file, read_picture, file) for file in files]
+  others = [row for file in beside for row in _measured_elsewhere(file)]
   check_folder(folder)
   name = os.path.basename(os.path.normpath(model.path))
   coders = list(rate_distortion.classical())
@@ -164,22 +173,46 @@ def draw_curve(
     rate_distortion.measure(coder, images, metrics)
     for coder in tqdm(coders, unit='setting', disable=None)
   ]
+  classical = list(rate_distortion.CLASSICAL)
+  gains = [rate_distortion_curve.above(rows, other) for other in classical]
+  for row, *above in zip(rows, *gains, strict=True):
+    row['above'] = dict(zip(classical, above, strict=True))
+  rates = bjontegaard.against([*rows, *others], classical)
   found = {
     'rows': rows,
+    'elsewhere': others,
+    'rates': rates,
     'protocol': {
       **protocol.PROTOCOL,
       **metrics.protocol,
+      'classical': f'Pillow {PIL.__version__}; colours 4:2:0 unless named',
+      'rates': bjontegaard.FORMULA,
       'images': [os.path.basename(file) for file in files],
       'weights': codecs[0].state.weights,
       'commit': provenance.commit(),
     },
   }
-  base, table = os.path.join(folder, 'curve'), rate_distortion_curve.table(rows)
+  base = os.path.join(folder, 'curve')
+  table = rate_distortion_curve.table(rows)
+  table += '\n' + rate_distortion_curve.rate_table(rates)
   write_text(f'{base}.json', as_json(found))
   write_text(f'{base}.md', table)
   print(table, end='', flush=True)
   with optional('curve.png'):
-    rate_distortion_curve.plot(rows, f'{base}.png')
+    rate_distortion_curve.plot(rows, f'{base}.png', others)
+
+
+def _measured_elsewhere(file: str) -> list[dict]:
+  """Reads rows of codecs; see `draw_curve`."""
+  try:
+    rows = json.loads(_with_name(file, _read_bytes, file))['rows']
+    for row in rows:
+      float(row['bits_per_pixel']), float(row['psnr']['mean']), row['codec']
+  except (ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f'{file} has no rows of codecs, as a curve.json has: {one_line(error)}'
+    ) from error
+  return rows
 
 
 def _targets(files: list[str], folder: str, ending: str) -> dict[str, str]:

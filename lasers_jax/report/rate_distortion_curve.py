@@ -1,6 +1,7 @@
 """Draws the table and the curves of codecs on the same images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,21 +71,59 @@ def _signed(value: float | None, own: bool) -> str:
   return '' if own or value is None else f'{value:+.2f}'
 
 
-def plot(rows: Sequence[dict], path: str) -> None:
-  """Draws PSNR and SSIM over bits per pixel, a curve for each codec."""
+def rate_table(rates: Sequence[dict]) -> str:
+  """Returns rates at equal PSNR as Markdown: `bjontegaard.against`."""
+  names = list(rates[0]['others'])
+  head = ['codec', *(f'bits against {name}' for name in names)]
+  lines = [line(head), line(['---'] * len(head))]
+  for row in rates:
+    cells = [_percent(row, name) for name in names]
+    lines.append(line([row['codec'], *cells]))
+  return '\n'.join(lines) + '\n'
+
+
+def _percent(row: dict, other: str) -> str:
+  value = row['others'][other]
+  if value is None or row['codec'] == other:
+    return ''
+  return f'{100 * value:+.1f} %'
+
+
+def plot(rows: Sequence[dict], path: str, others: Sequence[dict] = ()) -> None:
+  """Draws PSNR and SSIM over bits per pixel, a curve for each codec.
+
+  Args:
+    others: rows of codecs that were measured elsewhere, in thin lines; they
+      may lack SSIM.
+  """
   # Imported here: a table does not need it.
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(11, 5), layout='constrained')
   for axes, name in zip(figure.subplots(1, 2), ('psnr', 'ssim'), strict=True):
     label = METRICS[name].heading
-    for codec in dict.fromkeys(row['codec'] for row in rows):
-      own = [row for row in rows if row['codec'] == codec]
-      points = sorted((row['bits_per_pixel'], row[name]['mean']) for row in own)
-      style = dict(lw=1, ms=3) if codec in CLASSICAL else dict(lw=2, ms=6)
-      axes.plot(*zip(*points, strict=True), 'o-', label=codec, **style)
     axes.set(xlabel='bits per pixel, of files', ylabel=label, xscale='log')
+    for codec in dict.fromkeys(row['codec'] for row in rows):
+      style: dict[str, Any] = dict(marker='o', lw=2, ms=6)
+      if codec in CLASSICAL:
+        style.update(lw=1, ms=3)
+      _draw(axes, rows, codec, name, style)
+    ends = axes.get_xlim(), axes.get_ylim()
+    for i, codec in enumerate(dict.fromkeys(row['codec'] for row in others)):
+      dashes = ('--', '-.', ':')[i % 3]
+      style = dict(lw=0.8, ls=dashes, color=str(0.25 + 0.15 * (i % 4)))
+      _draw(axes, others, codec, name, style)
+    if others:  # as far as what was measured here
+      axes.set(xlim=ends[0], ylim=ends[1])
     axes.grid(alpha=0.3, which='both')
-  axes.legend()
+    axes.legend()
   with written_whole(path) as file:
     figure.savefig(file, format='png', dpi=120)
+
+
+def _draw(axes, rows, codec: str, name: str, style: dict[str, Any]) -> None:
+  """Draws the curve of a codec, where it has the metric."""
+  own = [row for row in rows if row['codec'] == codec and name in row]
+  points = sorted((row['bits_per_pixel'], row[name]['mean']) for row in own)
+  if points:
+    axes.plot(*zip(*points, strict=True), label=codec, **style)

@@ -14,7 +14,7 @@ from lasers_jax.codec.model import (
   ModelCodec,
 )
 from lasers_jax.errors import InputError
-from lasers_jax.evaluation import rate_distortion
+from lasers_jax.evaluation import bjontegaard, rate_distortion
 from lasers_jax.experiment import codec_files, codecs, loading
 from lasers_jax.experiment.codecs import Choice
 from lasers_jax.metrics import similarity
@@ -285,6 +285,72 @@ def test_a_curve_beside_other_codecs(
   assert 'dB above JPEG' in table
   assert '| run | S=1 |' in table
   assert np.asarray(Image.open(tmp_path / 'curve.png')).shape[1] > 1000
+  above = rate_distortion_curve.above(found['rows'], 'JPEG')
+  assert [row['above']['JPEG'] for row in found['rows']] == above
+  rates = bjontegaard.against(found['rows'], ['JPEG', 'AVIF'])
+  assert found['rates'] == rates
+  assert '\n| codec | bits against JPEG | bits against AVIF |\n' in table
+
+
+def test_a_curve_beside_codecs_that_were_measured_elsewhere(
+  coded_run, some_pictures, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(rate_distortion, 'CLASSICAL', {'JPEG': (10, 90)})
+  jpeg = [
+    rate_distortion.measure(coder, [np.asarray(Image.open(file))])
+    for coder in rate_distortion.classical()
+    for file in [some_pictures / '0.png']
+  ]
+  rows = [
+    {
+      'codec': 'theirs',
+      'bits_per_pixel': 0.9 * row['bits_per_pixel'],
+      'psnr': row['psnr'],
+    }
+    for row in jpeg
+  ]
+  (tmp_path / 'theirs.json').write_text(json.dumps({'rows': rows}))
+  drawn = []
+  monkeypatch.setattr(
+    rate_distortion_curve, 'plot', lambda *args: drawn.append(args)
+  )
+  curve = [str(some_pictures / '0.png')], str(tmp_path), [Choice()], ALWAYS
+  beside = [str(tmp_path / 'theirs.json')]
+  codec_files.draw_curve(coded_run[0], *curve, beside)
+  found = json.loads((tmp_path / 'curve.json').read_text())
+  assert found['elsewhere'] == drawn[0][2] == rows
+  *_, last = found['rates']
+  assert last['codec'] == 'theirs'
+  assert last['others']['JPEG'] == pytest.approx(-0.1)
+  assert '\n| theirs | -10.0 % |\n' in capsys.readouterr().out
+  for text in '{}', '[', '{"rows": [{"codec": "a"}]}', '{"rows": 3}':
+    (tmp_path / 'theirs.json').write_text(text)
+    with pytest.raises(InputError, match='theirs.json has no rows of codecs'):
+      codec_files.draw_curve(coded_run[0], *curve, beside)
+
+
+def test_codecs_of_elsewhere_are_drawn_where_there_is_room(tmp_path):
+  def rows(codec, *points):
+    return [
+      {'codec': codec, 'bits_per_pixel': x, 'psnr': {'mean': y}}
+      for x, y in points
+    ]
+
+  ours = rows('ours', (0.1, 25), (0.5, 30))
+  for row in ours:
+    row['ssim'] = {'mean': 0.5}
+  others = rows('a', (0.2, 28), (5, 60)) + rows('b', (0.2, 26), (0.4, 30))
+  for name, more in ('alone', ()), ('beside', others):
+    rate_distortion_curve.plot(ours, str(tmp_path / name), more)
+  alone, beside = (
+    np.asarray(Image.open(tmp_path / name), int) for name in ('alone', 'beside')
+  )
+  assert alone.shape == beside.shape
+  changed = (alone != beside).any(axis=2)
+  half = changed.shape[1] // 2
+  assert changed[:, :half].mean() > 0.001  # PSNR
+  # Axes are those of what was measured here; of SSIM nothing is known.
+  assert changed[:, half:].mean() < 1e-4
 
 
 def test_a_curve_that_cannot_be_drawn_is_in_numbers(
