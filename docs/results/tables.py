@@ -83,6 +83,10 @@ def distance(value: Row) -> str:
   return f'{value["distance"]:.4g} ({value["nearest"]:.2f})'
 
 
+def point(value: Row) -> str:
+  return f'{value["psnr"]:.2f} dB, {value["bits_per_pixel"]:.3f}'
+
+
 def cost(value: Row) -> str:
   return f'{signed(value["psnr"])} dB, {value["bits_per_pixel"]:.2f}'
 
@@ -323,6 +327,25 @@ TABLES = {
       Column('dB above JPEG', 'above_jpeg', signed),
       Column('WebP', 'above_webp', signed),
       Column('AVIF', 'above_avif', signed),
+    ),
+  ),
+  'redundancy': Table(
+    'redundancy',
+    (
+      Column('code', 'code'),
+      Column('bits per pixel', 'bits_per_pixel', '.3f'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+      Column('dB at equal bits', 'against', signed),
+      Column('atoms a site', 'atoms', '.1f'),
+    ),
+  ),
+  'redundancy-trained': Table(
+    'redundancy-trained',
+    (
+      Column('steps', 'steps', ',d'),
+      Column('cosines', 'cosines', point),
+      Column('K = 128', 'learned', point),
+      Column('K = 128 at equal bits, dB', 'against', signed),
     ),
   ),
   'small-files': Table(
