@@ -196,6 +196,11 @@ def _check_frozen(experiment: Experiment) -> None:
       "loss.pixel='latent' makes no images, and a discriminator sees nothing "
       "else: take loss.pixel='mse', or leave out the discriminator"
     )
+  if (latent or frozen) and experiment.degradation is not None:
+    raise InputError(
+      'degradation.name: an encoder learns to restore images by a loss of '
+      'images: leave out network.frozen, or the degradation'
+    )
   if frozen and discriminator is not None and discriminator.adaptive:
     raise InputError(
       'discriminator.adaptive=true goes by the gradient of the last layer, '

@@ -149,8 +149,9 @@ class Objective(NamedTuple):
   @property
   def decodes(self) -> bool:
     """Returns whether a step needs images."""
-    other = self.perceptual or self.model.decoder.has_losses
-    return self.loss.pixel != LATENT or bool(other)
+    if self.loss.pixel != LATENT or self.perceptual:
+      return True
+    return self.model.decoder.has_losses
 
   def degraded(self, images: Array, key: Array) -> tuple[Array, Array | None]:
     """Returns what the encoder sees of images, and weights of their pixels.

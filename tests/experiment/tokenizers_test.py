@@ -95,6 +95,11 @@ DISCRIMINATOR = {'start': 0}
       "else: take loss.pixel='mse', or leave out the discriminator",
     ),
     (
+      {'degradation': {'name': 'denoise'}},
+      'degradation.name: an encoder learns to restore images by a loss of '
+      'images: leave out network.frozen, or the degradation',
+    ),
+    (
       {'discriminator': DISCRIMINATOR, 'pixel': 'mse'},
       'discriminator.adaptive=true goes by the gradient of the last layer, '
       'which network.frozen=true keeps: set discriminator.adaptive=false',
