@@ -169,6 +169,30 @@ class NearestUpConv(nn.Module):
     return up_conv(x, sent) + bias[None, None, None]
 
 
+class BilinearUp(nn.Module):
+  """Interpolates between sites: [B, H, W, C] -> [B, f*H, f*W, C].
+
+  Beyond the edge, its sites are repeated. `mask`, bool [B, H, W], says which
+  sites there are; None: all.
+  """
+
+  f: int
+
+  @nn.compact
+  def __call__(self, x, mask=None):
+    b, h, w, _ = x.shape
+
+    def resize(x):
+      shape = (b, self.f * h, self.f * w, x.shape[-1])
+      return jax.image.resize(x, shape, 'linear')
+
+    if mask is None:
+      return resize(x)
+    weights = mask[..., None].astype(x.dtype)
+    x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+    return resize(x) / jnp.maximum(resize(weights), 1e-6)
+
+
 def conv(features: int, size: int, dtype, use_bias=True, name=None) -> nn.Conv:
   """Returns a convolution of `size` x `size` that keeps the side."""
   return nn.Conv(

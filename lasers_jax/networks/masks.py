@@ -44,8 +44,9 @@ def site_means(x: Array, sizes: Array | None) -> Array:
 def within(mask: Array | None):
   """Returns a context in which layers do not read beyond pictures.
 
-  Convolutions read zeros there, as beyond a whole map; normalisation and
-  attention leave these sites out. The output of layers there means nothing.
+  Convolutions read zeros there, as beyond a whole map; normalisation,
+  attention and interpolation leave these sites out. The output of layers there
+  means nothing.
 
   Args:
     mask: bool [B, h, w], where the pictures are; its parts have sides that
@@ -66,7 +67,7 @@ def within(mask: Array | None):
     elif isinstance(module, nn.GroupNorm):
       inside = jnp.broadcast_to(_at(mask, x)[..., None], x.shape)
       options = {**options, 'mask': inside}
-    elif isinstance(module, Attention):
+    elif isinstance(module, Attention | layers.BilinearUp):
       options = {**options, 'mask': _at(mask, x)}
     return layer(x, *args[1:], **options)
 

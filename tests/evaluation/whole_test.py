@@ -31,6 +31,8 @@ NETWORKS = {
   'maskgit': dict(
     name='maskgit', D=4, channels=8, multipliers=(1, 2), blocks=1
   ),
+  'tiny': dict(name='tiny', D=4, channels=4, pool=8),
+  'light': dict(name='light', D=4, channels=8),
 }
 DIFFUSION = dict(
   name='diffusion',
@@ -48,6 +50,8 @@ CASES = {
   'block-kl': ('block', dict(name='kl'), DEFAULT),
   'vector-residual': ('vector', dict(name='residual', inner=VQ), DEFAULT),
   'maskgit-none': ('maskgit', dict(name='none'), DEFAULT),
+  'tiny-none': ('tiny', dict(name='none'), DEFAULT),
+  'light-vq': ('light', VQ, DEFAULT),
   'vqvae-vq-diffusion': ('vqvae', VQ, DIFFUSION),
 }
 

@@ -1,6 +1,5 @@
 """Reads the configs of diffusers, and compares them with arrays."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,9 @@ from lasers_jax.pretrained.tokenizers.tokenizer import Patches
 from lasers_jax.pretrained.weights import named
 
 CONFIG = 'config.json'
-RESNETS = ('AutoencoderKL', 'AutoencoderKLFlux2', 'VQModel')
-SCALING = 0.18215  # where a config of AutoencoderKL has none
+CLASSES = 'AutoencoderKL', 'AutoencoderKLFlux2', 'AutoencoderTiny', 'VQModel'
+# Of a config without a scale: AutoencoderKL's default is that of SD.
+_SCALES = {'AutoencoderKL': 0.18215}
 _MEAN, _VARIANCE = 'bn.running_mean', 'bn.running_var'
 
 
@@ -28,25 +28,29 @@ def groups(config: Mapping[str, Any]) -> int:
   return found
 
 
-def check(
-  config: Mapping[str, Any], arrays: Arrays, network: Mapping[str, Any]
-) -> None:
+def check(config: Mapping[str, Any], said: Mapping[str, Any]) -> None:
   """Raises InputError where a config contradicts the arrays.
 
   Args:
-    network: of `resnet.measure`.
+    said: what a config says of such arrays.
   """
-  for key, value in _said_by(arrays, network).items():
-    said = config.get(key)
-    if said is not None and said != value:
+  for key, value in said.items():
+    given = config.get(key)
+    if given is not None and given != value:
       raise InputError(
-        f'{CONFIG} says {key}={shown(said)}, and the arrays say '
+        f'{CONFIG} says {key}={shown(given)}, and the arrays say '
         f'{shown(value)}: they are of two models'
       )
 
 
-def _said_by(arrays: Arrays, network: Mapping[str, Any]) -> dict[str, Any]:
-  """What a config would say of arrays."""
+def said_by_resnet(
+  arrays: Arrays, network: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns what a config says of arrays.
+
+  Args:
+    network: of `resnet.measure`.
+  """
   multipliers = network['multipliers']
   attending = [2**i in network['attention'] for i in range(len(multipliers))]
   widths = [network['channels'] * m for m in multipliers]
@@ -84,8 +88,9 @@ def _said_by(arrays: Arrays, network: Mapping[str, Any]) -> dict[str, Any]:
 def latent_scale(
   config: Mapping[str, Any], d: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns scale and shift, float32 [D], of a config of AutoencoderKL."""
-  scale = np.full(d, _numbers(config, 'scaling_factor', 1, SCALING))
+  """Returns scale and shift, float32 [D], of a config."""
+  default = _SCALES.get(config.get('_class_name', ''), 1.0)
+  scale = np.full(d, _numbers(config, 'scaling_factor', 1, default))
   shift = np.full(d, _numbers(config, 'shift_factor', 1, 0.0))
   if config.get('latents_mean') is not None:
     shift = _numbers(config, 'latents_mean', d, 0.0)
@@ -98,14 +103,16 @@ def _numbers(
 ) -> np.ndarray:
   """Reads a number, or a list of `count` of them; one of null is the default.
 
-  A number of 0 is refused but where 0 is the default.
+  Numbers that float32 does not hold are refused, and so is 0 but where it is
+  the default.
   """
   said = config.get(key)
   if said is None:
     return np.full(count, default)
   given = said if isinstance(said, list) else [said]
   fit = all(
-    type(x) in (int, float) and math.isfinite(x) and (x or not default)
+    type(x) in (int, float)
+    and (1e-30 < abs(x) < 1e30 or (x == 0 and not default))
     for x in given
   )
   if not fit or len(given) != count:

@@ -11,8 +11,8 @@ import numpy as np
 
 from lasers_jax.core import storage
 from lasers_jax.errors import InputError
-from lasers_jax.pretrained.tokenizers import diffusers, resnet
-from lasers_jax.pretrained.tokenizers.arrays import Arrays
+from lasers_jax.pretrained.tokenizers import diffusers, light, resnet, tiny
+from lasers_jax.pretrained.tokenizers.arrays import Arrays, Networks
 from lasers_jax.pretrained.tokenizers.tokenizer import Tokenizer
 from lasers_jax.pretrained.weights import read_weights
 
@@ -29,7 +29,9 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer:
   """Reads a tokenizer of another project.
 
   Args:
-    path: a folder of diffusers, with config.json, or a file of weights.
+    path: a folder of diffusers, with config.json, or a file of weights. Where
+      encoder and decoder have a file each, as X_encoder.pth and X_decoder.pth,
+      either is the path of both.
 
   Returns:
     Its networks as those of this project. What the shapes of the arrays say is
@@ -44,8 +46,47 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer:
     raise InputError(
       f'there is no tokenizer at {path}: neither a file nor a folder'
     )
+  try:
+    return _read(path)
+  except InputError as error:
+    said = str(error)
+    raise InputError(said if path in said else f'{path}: {said}') from error
+
+
+def _read(path: str) -> Tokenizer:
+  files, config, arrays = _files(path)
+  arrays = _within_prefix(arrays)
+  found = _networks(arrays, config)
+  d, bottleneck = found.network['D'], {'name': 'none'}
+  scale, shift = np.ones(d, np.float32), np.zeros(d, np.float32)
+  patches = diffusers.patches(config, arrays, d)
+  if found.codebook is not None:
+    bottleneck = {'name': 'vq', 'K': len(found.codebook)}
+  elif patches is not None:
+    scale, shift = diffusers.pooled(patches)
+  elif config:
+    scale, shift = diffusers.latent_scale(config, d)
+  _check_finite({**found.params, 'codebook': found.codebook})
+  return Tokenizer(
+    network=found.network,
+    params=found.params,
+    bottleneck=bottleneck,
+    codebook=found.codebook,
+    scale=scale,
+    shift=shift,
+    source=files[0] if not config else path,
+    hash=_hash(files),
+    patches=patches,
+  )
+
+
+def _files(path: str) -> tuple[list[str], dict[str, Any], Arrays]:
+  """Reads the files of a tokenizer: their paths, the config, and the arrays."""
   if not storage.is_folder(path):
-    return _read([path], {}, path)
+    arrays = read_weights(path)
+    if all(name[:1].isdigit() for name in arrays):
+      return _pair(path, arrays)
+    return [path], {}, arrays
   config_file = os.path.join(path, diffusers.CONFIG)
   files = [os.path.join(path, name) for name in _FILES]
   found = [file for file in files if storage.exists(file)]
@@ -54,45 +95,46 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer:
       f'{path} is no folder of diffusers: it must hold {diffusers.CONFIG} and '
       f'{_FILES[0]}'
     )
-  return _read([config_file, found[0]], _config(config_file), path)
+  config = _config(config_file)
+  return [config_file, found[0]], config, read_weights(found[0])
 
 
-def _read(files: list[str], config: Mapping[str, Any], path: str) -> Tokenizer:
-  """Reads a tokenizer of one file of weights, the last."""
-  try:
-    arrays = _within_prefix(read_weights(files[-1]))
-    groups = diffusers.groups(config)
-    network = resnet.measure(arrays, groups)
-    diffusers.check(config, arrays, network)
-    found = resnet.read(arrays, network)
-    d, scale, shift = (
-      network['D'],
-      np.ones(network['D']),
-      np.zeros(network['D']),
+def _pair(
+  path: str, arrays: Arrays
+) -> tuple[list[str], dict[str, Any], Arrays]:
+  """Reads the other one of the files of an encoder and a decoder."""
+  folder, name = os.path.split(path)
+  here, there = 'encoder', 'decoder'
+  if here not in name:
+    here, there = there, here
+  before, found, after = name.rpartition(here)
+  other = os.path.join(folder, before + there + after)
+  if not found or not storage.exists(other):
+    raise InputError(
+      f'{path} is half of a tokenizer, and the other is not beside it: name '
+      'them X_encoder.pth and X_decoder.pth'
     )
-    patches = diffusers.patches(config, arrays, d)
-    if patches is not None:
-      scale, shift = diffusers.pooled(patches)
-    elif config and found.codebook is None:
-      scale, shift = diffusers.latent_scale(config, d)
-  except InputError as error:
-    said = str(error)
-    raise InputError(said if path in said else f'{path}: {said}') from error
-  _check_finite(found.params, path)
-  bottleneck = {'name': 'none'}
-  if found.codebook is not None:
-    bottleneck = {'name': 'vq', 'K': len(found.codebook)}
-  return Tokenizer(
-    network=found.network,
-    params=found.params,
-    bottleneck=bottleneck,
-    codebook=found.codebook,
-    scale=scale.astype(np.float32),
-    shift=shift.astype(np.float32),
-    source=path,
-    hash=_hash(files),
-    patches=patches,
-  )
+  files = {here: path, there: other}
+  halves = {here: arrays, there: read_weights(other)}
+  both = {
+    f'{side}.{name}': array
+    for side, half in halves.items()
+    for name, array in half.items()
+  }
+  return [files['encoder'], files['decoder']], {}, both
+
+
+def _networks(arrays: Arrays, config: Mapping[str, Any]) -> Networks:
+  """Returns the networks of arrays, which a config does not contradict."""
+  if light.is_light(arrays):
+    return light.read(arrays, light.measure(arrays))
+  if tiny.is_tiny(arrays):
+    network = tiny.measure(arrays)
+    diffusers.check(config, tiny.said_by(network))
+    return tiny.read(arrays, network)
+  network = resnet.measure(arrays, diffusers.groups(config))
+  diffusers.check(config, diffusers.said_by_resnet(arrays, network))
+  return resnet.read(arrays, network)
 
 
 def _config(file: str) -> dict[str, Any]:
@@ -104,10 +146,10 @@ def _config(file: str) -> dict[str, Any]:
   except (ValueError, RecursionError) as error:
     raise InputError(f'{file} is damaged: {storage.one_line(error)}') from error
   kind = config.get('_class_name') if isinstance(config, dict) else None
-  if kind not in diffusers.RESNETS:
+  if kind not in diffusers.CLASSES:
     raise InputError(
       f'{file} is of the class {kind!r}: what can be read is '
-      f'{", ".join(diffusers.RESNETS)}'
+      f'{", ".join(diffusers.CLASSES)}'
     )
   return config
 
@@ -129,11 +171,11 @@ def _outside(name: str) -> str:
   return name.partition('.')[2] if name.startswith(_INSIDE) else name
 
 
-def _check_finite(params: Any, path: str) -> None:
+def _check_finite(params: Any) -> None:
   for place, array in jax.tree_util.tree_leaves_with_path(params):
     if not np.isfinite(array).all():
       raise InputError(
-        f'{path}: the parameters {jax.tree_util.keystr(place)} are not finite'
+        f'the parameters {jax.tree_util.keystr(place)} are not finite'
       )
 
 
