@@ -45,7 +45,12 @@ from absl import flags
 from lasers_jax.bottlenecks import Lasers
 from lasers_jax.bottlenecks.integers import Stepped
 from lasers_jax.cli import program
-from lasers_jax.cli.command_line import Numbers, Path
+from lasers_jax.cli.command_line import (
+  Model,
+  Numbers,
+  Path,
+  define_images,
+)
 from lasers_jax.codec.model import LEVELS
 from lasers_jax.core.ranges import declared
 from lasers_jax.core.storage import checked
@@ -59,6 +64,7 @@ from lasers_jax.experiment.codec_files import (
   reader_of_degraded,
 )
 from lasers_jax.experiment.codecs import choices_of
+from lasers_jax.experiment.foreign import with_images
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.priors.model import load_prior
 from lasers_jax.metrics.registry import load_metrics
@@ -101,7 +107,7 @@ def main(words: list[str]) -> None:
     'pursuit': [given.pursuit],
   }
   choices = choices_of(fields, given.levels, given.context)
-  model = load(given.model)
+  model = with_images(load(given.model), given.data, given.side)
   if command == 'decode':
     decode_files(model, files[:-1], files[-1])
   elif command == 'encode':
@@ -138,7 +144,14 @@ def code_by_prior(
 
 
 def define_flags() -> None:
-  flags.DEFINE(Path(), 'model', None, 'Workdir or exported model.')
+  flags.DEFINE(
+    Model(),
+    'model',
+    None,
+    'Workdir or exported model, or a tokenizer of another project: '
+    'diffusers:FOLDER or a file of weights, which need --data once.',
+  )
+  define_images()
   flags.DEFINE(
     Path(),
     'prior',

@@ -14,9 +14,12 @@ from ml_collections import ConfigDict, config_flags
 
 from lasers_jax.cli import config_file
 from lasers_jax.core import ranges
+from lasers_jax.core.ranges import declared
 from lasers_jax.core.storage import absolute
+from lasers_jax.data import DataSettings
 from lasers_jax.errors import InputError, nearest, shown
 from lasers_jax.experiment import settings
+from lasers_jax.pretrained.tokenizers import SCHEME
 
 _CONFIG = (
   'A config file or the short name of one, and behind a colon its argument: '
@@ -83,6 +86,14 @@ class Path(flags.ArgumentParser):
     return absolute(text) if text else text
 
 
+class Model(Path):
+  """Reads the path of a model; one of diffusers begins with its scheme."""
+
+  def parse(self, text: str) -> str:
+    scheme = SCHEME if text.startswith(SCHEME) else ''
+    return scheme + super().parse(text.removeprefix(scheme))
+
+
 class NamedPaths(flags.ArgumentParser):
   """Reads NAME=PATH,NAME=PATH to a dictionary."""
 
@@ -97,6 +108,32 @@ class NamedPaths(flags.ArgumentParser):
 
   def flag_type(self) -> str:
     return 'NAME=PATH, joined by commas'
+
+
+def define_model() -> None:
+  """Defines --model, for programs that measure or use a model."""
+  flags.DEFINE(
+    Model(),
+    'model',
+    None,
+    'Model instead of that of --workdir: an exported one, or a tokenizer of '
+    'another project, diffusers:FOLDER or a file of weights.',
+  )
+
+
+def define_images() -> None:
+  """Defines --data and --side, of models whose own images are not known."""
+  flags.DEFINE_string(
+    'data',
+    None,
+    'Images to fit to, as data.name of a config; those of the model if unset.',
+  )
+  flags.DEFINE(
+    Number(declared(DataSettings, 'side')),
+    'side',
+    None,
+    'Side of the squares cut out of them; as in the config if unset.',
+  )
 
 
 def define_config(

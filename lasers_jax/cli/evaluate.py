@@ -10,7 +10,7 @@ import jax
 from absl import flags
 
 from lasers_jax.bottlenecks import Lasers
-from lasers_jax.cli import program
+from lasers_jax.cli import command_line, program
 from lasers_jax.cli.command_line import NamedPaths, Number, Numbers, Path
 from lasers_jax.core.ranges import Fraction, Whole, declared
 from lasers_jax.decoders import DECODERS
@@ -25,6 +25,7 @@ from lasers_jax.metrics.registry import METRICS, load_metrics
 
 
 def define_flags() -> None:
+  command_line.define_model()
   step = Number(Whole)
   flags.DEFINE(
     step, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'
@@ -122,10 +123,11 @@ def _given(values: dict) -> dict:
 
 def main() -> None:
   given = flags.FLAGS
-  if not program.WORKDIR.value:
-    raise InputError('--workdir=FOLDER is needed')
+  path = given.model or program.WORKDIR.value
+  if not path:
+    raise InputError('--workdir=FOLDER is needed, or --model')
   program.set_up_jax()
-  model = load(program.WORKDIR.value, given.checkpoint)
+  model = load(path, given.checkpoint)
   model = changed(model, given)
   evaluation = measure(
     model,

@@ -19,10 +19,11 @@ not --given of these images instead, for each of --classes, into --output.
 import jax
 from absl import flags
 
-from lasers_jax.cli import program
+from lasers_jax.cli import command_line, program
 from lasers_jax.cli.command_line import Number, Path
 from lasers_jax.core.ranges import Seed, Several
 from lasers_jax.errors import InputError
+from lasers_jax.experiment.foreign import with_images
 from lasers_jax.experiment.generate import sample_all
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.priors.generate import (
@@ -43,6 +44,8 @@ def define_flags() -> None:
     f'Priors to fit: {", ".join(vector.PRIORS)}. Settings follow after colons: '
     'pmfs:k=100.',
   )
+  command_line.define_model()
+  command_line.define_images()
   flags.DEFINE(Number(Several), 'n', 10_000, 'Images to draw for each prior.')
   flags.DEFINE(Number(Seed), 'seed', 0, 'Seed of fitting and drawing.')
   flags.DEFINE_string(
@@ -80,15 +83,16 @@ def main() -> None:
   if given.prior:
     draw_from_prior(given)
     return
-  if not program.WORKDIR.value:
-    raise InputError('--workdir=FOLDER is needed')
+  paths = (given.model or program.WORKDIR.value or '').split(',')
+  if not paths[0]:
+    raise InputError('--workdir=FOLDER is needed, or --model')
   if not given.priors:
     raise InputError(f'--priors is empty: {", ".join(vector.PRIORS)}')
   program.set_up_jax()
   if jax.process_count() > 1:
     raise InputError('sample.py runs in one process')
   rows = sample_all(
-    [load(x) for x in program.WORKDIR.value.split(',')],
+    [with_images(load(path), given.data, given.side) for path in paths],
     given.priors,
     given.n,
     given.seed,

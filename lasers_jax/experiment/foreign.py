@@ -102,6 +102,24 @@ def load(path: str) -> ForeignModel:
   )
 
 
+def with_images(
+  model: TrainedModel, name: str | None = None, side: int | None = None
+) -> TrainedModel:
+  """Returns a model whose config names other images.
+
+  Args:
+    name: as of `data.name` of a config; None or '' keeps that.
+    side: of the squares that are cut out of them; None or 0 keeps that.
+
+  Raises:
+    InputError: a value cannot be used.
+  """
+  changes = {'name': name, 'options': {}} if name else {}
+  if side:
+    changes |= {'side': side, 'whole': False}
+  return model.with_config(data=changes) if changes else model
+
+
 def _variables(tokenizer: Tokenizer) -> dict[str, Any]:
   """Returns the parameters and statistics of the model of a tokenizer."""
   codebook = {}

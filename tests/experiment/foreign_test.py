@@ -2,13 +2,20 @@
 
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import lasers_jax as lj
 from lasers_jax.core.images import to_uint8_range
+from lasers_jax.experiment.priors.loop import train_prior
+from lasers_jax.experiment.priors.model import load_prior
+from tests.tiny import make_pictures
 
+ROOT = pathlib.Path(__file__).parents[2]
 _DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'pretrained'
 
 
@@ -27,6 +34,9 @@ def copied(tmp_path_factory):
       return target, dict(arrays)
 
   return copy
+
+
+PROGRAM = 'from lasers_jax.cli.main import main; main()'
 
 
 def in_bytes(images):
@@ -115,3 +125,55 @@ def test_user_errors_are_one_line(copied, tmp_path):
     lj.load(tmp_path / 'a.pth')
   with pytest.raises(lj.InputError, match='no tokenizer at .*b: neither'):
     lj.load(f'diffusers:{tmp_path}/b')
+
+
+@pytest.mark.slow
+def test_programs_take_one(copied, tmp_path):
+  folder, golden = copied('vq')
+  for split in 'train', 'validation', 'test':
+    (tmp_path / 'images' / split).mkdir(parents=True)
+    for i, image in enumerate(in_bytes(golden['images'])):
+      picture = Image.fromarray(image)
+      picture.save(tmp_path / 'images' / split / f'{i}.png')
+  model, data = (
+    f'--model=diffusers:{folder}',
+    f'--data=folder:{tmp_path}/images',
+  )
+
+  def run(*words):
+    command = [sys.executable, '-c', PROGRAM, *words]
+    done = subprocess.run(
+      command, capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+  said = run('evaluate', model, data, f'--output={tmp_path}/results')
+  assert '1.5 bits per pixel' in said
+  assert (tmp_path / 'results' / 'results.json').exists()
+  source = tmp_path / 'images' / 'test' / '0.png'
+  run('codec', 'encode', model, data, str(source), str(tmp_path / 'coded'))
+  coded = (tmp_path / 'coded' / '0.lz').read_bytes()
+  model = lj.load(f'diffusers:{folder}')
+  image = model.decompress(coded).astype(int)
+  expected = model.reconstruct(in_bytes(golden['images'])[0])
+  assert np.abs(image - expected).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_prior_over_one_finds_its_images_again(copied, tmp_path):
+  folder, _ = copied('vq')
+  images = make_pictures(tmp_path / 'images')
+  shutil.copytree(images / 'test', images / 'validation')
+  config = {
+    'steps': 1,
+    'batch_size': 8,
+    'prior': {'name': 'ar', 'width': 8, 'layers': 1, 'heads': 1},
+    'evaluation': {'batch_size': 8, 'pictures': 2},
+    'stage_one': {'data': f'folder:{images}', 'side': 16},
+    'tensorboard': False,
+  }
+  train_prior(config, f'diffusers:{folder}', str(tmp_path / 'prior'))
+  prior = load_prior(tmp_path / 'prior')
+  assert prior.view.side == 16
+  assert prior.view.model.path == f'diffusers:{folder}'

@@ -18,6 +18,7 @@ from lasers_jax.core.storage import make_folder
 from lasers_jax.data import Source
 from lasers_jax.data.rows import RowBatches
 from lasers_jax.errors import InputError, optional
+from lasers_jax.experiment.foreign import with_images
 from lasers_jax.experiment.hooks import Hooks
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.loop import Program, log_summary
@@ -116,6 +117,8 @@ def train_prior(
   trained = load(model)
   config = with_stage_one(config, trained)
   experiment = settings.from_config(config)
+  named = experiment.stage_one
+  trained = with_images(trained, named.data, named.side)
   mesh = sharding.make_mesh(**vars(experiment.mesh))
   sharding.check_batch(experiment.batch_size, mesh, 'batch_size')
   found = open_data(experiment, local(trained), path)
@@ -164,7 +167,7 @@ def with_stage_one(config: Mapping[str, Any], model: TrainedModel) -> dict:
       f'{model.path} has {model.weights}'
     )
   found = {'path': model.path, 'step': model.step, 'weights': model.weights}
-  return {**config, 'stage_one': found}
+  return {**config, 'stage_one': {**config.get('stage_one', {}), **found}}
 
 
 def bits_of(experiment: PriorExperiment, model: TrainedModel) -> float | None:

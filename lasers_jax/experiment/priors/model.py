@@ -20,6 +20,7 @@ from lasers_jax.core import ranges, sharding
 from lasers_jax.core.images import check_images, check_one
 from lasers_jax.errors import InputError, unknown
 from lasers_jax.experiment import sections
+from lasers_jax.experiment.foreign import with_images
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors import running, settings
@@ -280,6 +281,7 @@ def load_prior(
   experiment = settings.from_config(config)
   stage_one = experiment.stage_one
   model = model or load(stage_one.path)
+  model = with_images(model, stage_one.data, stage_one.side)
   check_model(model, stage_one.weights, path)
   known = workdir.load_fingerprints(path)
   view = with_planes(view_of(model, experiment), known)

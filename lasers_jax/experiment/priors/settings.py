@@ -23,14 +23,19 @@ class StageOne:
   """The trained model whose codes or latents are modelled.
 
   Attributes:
-    path: a workdir or an exported model.
+    path: a workdir or an exported model, or a tokenizer of another project.
     step: of its checkpoint.
     weights: the hash of its variables.
+    data: the name of other images than those of its config, which a tokenizer
+      of another project has not; '' keeps them.
+    side: of the squares cut out of images; 0 is as in its config.
   """
 
   path: str = ''
   step: Whole = 0
   weights: str = ''
+  data: str = ''
+  side: Whole = 0
 
 
 @dataclasses.dataclass(frozen=True)
