@@ -93,4 +93,6 @@ def test_latents_and_images_are_those_of_the_class(name, tmp_path):
     quantized = tokenizer.codebook[codes].reshape(latents.shape)
   made_here = jax.jit(decoder.apply)({'params': params['decoder']}, quantized)
   np.testing.assert_allclose(made_here + 0.5, decoded, atol=2e-5)
-  print('\n', name, abs(z - latents).max(), abs(made_here + 0.5 - decoded).max())
+  print(
+    '\n', name, abs(z - latents).max(), abs(made_here + 0.5 - decoded).max()
+  )
