@@ -10,10 +10,20 @@ import pytest
 
 import lasers_jax as lj
 from lasers_jax import inference
+from lasers_jax.decoders import Decoder
 from lasers_jax.errors import InputError
-from lasers_jax.experiment import loading, loop, tokenizers
+from lasers_jax.experiment import (
+  compare,
+  loading,
+  loop,
+  settings,
+  tokenizers,
+)
+from lasers_jax.experiment.priors.loop import train_prior
 from lasers_jax.pretrained.tokenizers import Tokenizer
+from lasers_jax.training.objective import Objective
 from tests import tiny
+from tests.experiment.priors.conftest import config as prior_config
 
 pytestmark = pytest.mark.slow
 
@@ -248,3 +258,53 @@ def test_a_source_that_changed_or_is_gone(run, pictures, source, tmp_path):
   # It may stand somewhere else.
   again = config(pictures, source, steps=2)
   assert lj.train(again, tmp_path / 'run').step == 2
+
+
+def test_rounding_learns_nothing_but_its_levels(pictures, source, tmp_path):
+  given = config(
+    pictures,
+    source,
+    steps=2,
+    bottleneck={'name': 'none', 'value_bits': 2},
+    loss={'pixel': 'latent', 'weights': {'pixel': 1.0}},
+  )
+  model = lj.train(given, tmp_path / 'run')
+  assert_same(networks(model), networks(lj.load(source)))
+  assert tiny.metrics(tmp_path / 'run')[-1]['gradient_norm'] == 0
+
+
+def test_no_decoder_is_in_a_step_on_latents(run, monkeypatch):
+  def fail(*_):
+    raise AssertionError('decoded')
+
+  monkeypatch.setattr(Decoder, '__call__', fail)
+  model = run.model
+  objective = Objective(model.module, model.experiment.loss)
+  images = jax.ShapeDtypeStruct((2, 16, 16, 3), np.float32)
+  variables = model.variables
+  jax.eval_shape(
+    lambda x: objective(
+      variables['params'], variables['codebook'], x, jax.random.key(0), None
+    )[0],
+    images,
+  )
+
+
+def test_a_prior_draws_for_a_recoded_model(run, tmp_path):
+  path = tmp_path / 'prior'
+  train_prior(prior_config(steps=1), str(run.path), str(path))
+  prior = lj.load_prior(path)
+  assert prior.view.sites == (4, 4)  # of patches
+  view = prior.draw(prior.balanced_labels(2))
+  assert prior.view.images(view).shape == (2, 16, 16, 3)
+
+
+def test_bottlenecks_are_compared_on_frozen_latents(pictures, source, tmp_path):
+  given = config(pictures, source, steps=1)
+  given['network'] |= {'pretrained': str(source)}
+  given['loss']['weights'] = {'pixel': 1.0}
+  # A patch is of 16 pixels: 4 bits.
+  entries = compare.plan(given, ['residual'], [0.25], str(tmp_path))
+  assert entries[0].error is None, entries[0].error
+  assert entries[0].fields == {'depth': 2, 'inner': {'K': 4}}
+  assert settings.from_config(entries[0].config).model.frozen

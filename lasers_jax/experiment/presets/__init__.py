@@ -64,9 +64,15 @@ def of_vectors(
 
 
 def replace(config: Mapping[str, Any], argument: str) -> dict[str, Any]:
-  """Returns a config with another bottleneck and decoder, as in `complete`."""
+  """Returns a config with another bottleneck and decoder, as in `complete`.
+
+  The patches of latents stay.
+  """
   name, _, parts = argument.partition('+')
   chosen = _sections(*bottlenecks.choose(name))
+  patch = config.get('bottleneck', {}).get('patch')
+  if patch is not None:
+    chosen['bottleneck']['patch'] = patch
   loss = {**config['loss'], **chosen['loss']}
   return add_decoder({**config, **chosen, 'loss': loss}, parts)
 
