@@ -132,6 +132,12 @@ def train(module: Autoencoder, weights: dict, z: np.ndarray, args) -> Any:
   return evaluation_variables(state)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def coded(module: Autoencoder, variables, z):
+  """Returns a map of latents as they are after the bottleneck: [1, ...]."""
+  return module.apply(variables, z[None]).latent.quantized
+
+
 def file_bits(module: Autoencoder, variables, z, test) -> float | None:
   """Returns the mean bits of files of maps of latents."""
   if module.bottleneck.bits_per_site is None and not module.bottleneck.symbols:
@@ -169,7 +175,7 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=400)
   parser.add_argument('--batch', type=int, default=16)
   parser.add_argument('--rate', type=float, default=3e-3)
-  parser.add_argument('--only', default='')
+  parser.add_argument('--only', default='', help='names of rows, with commas')
   args = parser.parse_args()
   model = lj.load(args.tokenizer)
   metrics = load_metrics(['lpips-alexnet'])
@@ -197,9 +203,14 @@ def main() -> None:
     test=f'{len(images)} images, middle {SIDE} x {SIDE}',
     **{k: getattr(args, k) for k in ('patch', 'steps', 'batch', 'rate')},
   )
-  shift, scale = z.mean((0, 1, 2)), 1 / z.std((0, 1, 2))
+  scale = 1 / z.std((0, 1, 2))
   variance = np.mean(((test - test.mean((0, 1, 2))) * scale) ** 2)
   pixels, width = SIDE**2, z.shape[-1] * args.patch**2
+
+  only = args.only.split(',') if args.only else []
+
+  def is_due(name):
+    return name not in rows and (name in only or not only)
 
   def add(name, latents, **more):
     error = np.mean(((latents - test) * scale) ** 2)
@@ -210,10 +221,10 @@ def main() -> None:
     brief = {k: x['mean'] for k, x in found.items()}
     print(name, more, float(error / variance), brief, flush=True)
 
-  if 'continuous' not in rows:
+  if is_due('continuous'):
     add('continuous', test, fixed=None, file=None)
   for name, (kind, fields) in settings(width).items():
-    if name in rows or args.only not in name:
+    if not is_due(name):
       continue
     started = time.time()
     section, weights = bottlenecks.choose(kind, K=1024)
@@ -229,8 +240,7 @@ def main() -> None:
     )
     variables = train(module, weights | {'pixel': 1.0}, z, args)
     trained = time.time() - started
-    apply = jax.jit(lambda v, x: module.apply(v, x).latent.quantized)
-    latents = np.concatenate([apply(variables, x[None]) for x in test])
+    latents = np.concatenate([coded(module, variables, x) for x in test])
     bits = module.bottleneck.map_bits(*(n // args.patch for n in z.shape[1:3]))
     fixed = None
     if bits is not None:
@@ -240,14 +250,14 @@ def main() -> None:
       name, latents, bottleneck=section, fixed=fixed,
       file=file and file / pixels, train_seconds=round(trained, 1),
     )  # fmt: skip
-  if not args.only:
-    for coder in rate_distortion.classical():
-      name = f'{coder.name} {coder.setting}'
-      if name not in rows:
-        row = rate_distortion.measure(coder, images, metrics)
-        row['file'] = row.pop('bits_per_pixel')
-        del row['seconds_per_megapixel']
-        rows.add(name, **row)
+  for coder in rate_distortion.classical():
+    name = f'{coder.name} {coder.setting}'
+    if is_due(name):
+      row = rate_distortion.measure(coder, images, metrics)
+      row['file'] = row.pop('bits_per_pixel')
+      del row['seconds_per_megapixel']
+      rows.add(name, **row)
+  if not only:
     rows.finish()
 
 

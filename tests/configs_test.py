@@ -26,7 +26,8 @@ AUTOENCODERS = ('ae', 'vae', 'beta_vae', 'wae', 'info_vae', 'rae')
 CONFIGS = sorted(
   path.stem
   for path in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')
-  if path.stem not in (*VECTORS, 'prior')  # of a run of another kind
+  # Of a run of another kind, and of networks that stand elsewhere.
+  if path.stem not in (*VECTORS, 'prior', 'recode')
 )
 
 

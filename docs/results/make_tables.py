@@ -18,10 +18,12 @@ from typing import Any
 
 import tables
 import tables_machines
+import tables_recoding
 import tables_speed
 from tables import Column, Row
 
-TABLES = {**tables.TABLES, **tables_speed.TABLES, **tables_machines.TABLES}
+MODULES = tables, tables_machines, tables_recoding, tables_speed
+TABLES = {name: x for module in MODULES for name, x in module.TABLES.items()}
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MARKED = re.compile(

@@ -1,5 +1,6 @@
 """Runs that begin from the networks of a trained model."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -162,6 +163,26 @@ def test_a_tokenizer_gives_its_own_scale(run, source, monkeypatch, tmp_path):
   kept = model.variables['codebook']['packing']
   assert_same(dict(kept), {'scale': row, 'shift': -row})
   assert_same(networks(model), arrays)
+
+
+def test_weights_of_other_shapes_are_told(run, source, monkeypatch, tmp_path):
+  arrays = jax.device_get(networks(lj.load(source)))
+  arrays['encoder']['to_latent']['bias'] = np.zeros(5, np.float32)
+  row = np.ones(4, np.float32)
+  found = Tokenizer({}, arrays, {}, None, row, 0 * row, '', 'ab')
+  monkeypatch.setattr(loading, 'read_tokenizer', lambda path: found)
+  foreign = tmp_path / 'weights'
+  foreign.touch()
+  about = dataclasses.replace(
+    run.model.experiment.source, pretrained=str(foreign), source_hash=''
+  )
+  changed = dataclasses.replace(run.model.experiment, source=about)
+  with pytest.raises(InputError) as error:
+    loading.read_source(changed)
+  assert str(error.value) == (
+    f'{foreign} is of other networks: encoder/to_latent/bias is (5,) there and '
+    '(4,) in the config'
+  )
 
 
 def test_without_frozen_loaded_weights_are_trained(pictures, source, tmp_path):

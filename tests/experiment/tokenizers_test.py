@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+import lasers_jax as lj
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings, tokenizers
+from lasers_jax.training.objective import Objective
 from tests import tiny
 
 NETWORK = {'name': 'resnet', 'D': 4, 'channels': 8, 'multipliers': [1] * 4}
@@ -119,3 +121,19 @@ def test_a_prior_has_no_networks(tmp_path):
   assert str(error.value) == (
     f'{tmp_path} is a prior, and has no networks of images'
   )
+
+
+@pytest.mark.parametrize('bottleneck', ['lasers', 'residual', 'entropy'])
+def test_a_config_of_the_package_asks_for_a_source(source, bottleneck):
+  found = lj.config(
+    'recode',
+    bottleneck=bottleneck,
+    network__pretrained=str(source),
+    bottleneck__patch=2,
+  )
+  run = settings.from_config(found)
+  assert run.model.frozen
+  assert run.model.stride == 16
+  objective = Objective(run.model, run.loss)
+  assert not objective.decodes
+  objective.check_weights(run.data.side)
