@@ -244,7 +244,7 @@ def _records(
 
 def _joined(jobs: Sequence[Job]) -> dict[str, Any]:
   """Returns the statistics of all shards, by their notes."""
-  notes = [read_note(job) for job in jobs]
+  notes = [note for job in jobs if (note := read_note(job)) is not None]
   sites = sum(note['sites'] for note in notes)
   total, squares = (
     np.sum([note[key] for note in notes], axis=0) for key in ('sum', 'squares')

@@ -1,7 +1,6 @@
 """The whole model: encoder, bottleneck and decoder."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -277,9 +276,8 @@ class Autoencoder(nn.Module):
     return first_sites(self.padded(sizes), height, width)
 
 
-@functools.cache
 def network_shapes(model: Autoencoder) -> dict[str, Any]:
-  """Returns the shapes of the parameters of both networks.
+  """Returns the shapes of the parameters of both networks of an Autoencoder.
 
   Those are the encoder and the network of the decoder: what a tokenizer has.
   """
