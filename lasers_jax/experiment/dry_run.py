@@ -168,7 +168,9 @@ def trace(task: Task, mesh: Mesh) -> jax.stages.Traced:
 def _estimate(task: Task, machine: machines.Machine, mesh: Mesh) -> Estimate:
   """Compiles the step of a run for a machine, and reads what it needs."""
   started = time.process_time()
-  state, traced = task.build(mesh).target, trace(task, mesh)
+  program, traced = task.build(mesh), trace(task, mesh)
+  state = program.target
+  params = state.params, dict(program.frozen)
   platform = mesh.devices.flat[0].platform
   flops = count_flops(traced.jaxpr, platform) / mesh.size
   known = Estimate(
@@ -178,8 +180,8 @@ def _estimate(task: Task, machine: machines.Machine, mesh: Mesh) -> Estimate:
     hosts=len({d.process_index for d in mesh.devices.flat}),
     mesh=dict(mesh.shape),
     batch_size=task.run.batch_size,
-    parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
-    parameter_bytes=sharding.bytes_per_device(state.params),
+    parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(params)),
+    parameter_bytes=sharding.bytes_per_device(params),
     state_bytes=sharding.bytes_per_device(state),
     memory=machine.chip.memory,
     flops=flops,

@@ -117,6 +117,8 @@ def train_and_evaluate(
       loaded = jax.device_put(loaded, sharding.replicated(mesh))
       state = program.create(put_images(train.batch(0), mesh), loaded)
     log_summary(experiment, mesh, state, experiment.bits_per_pixel)
+    if frozen:
+      logging.info('%-10s %s', 'frozen', experiment.source.pretrained)
     hooks.on_start(experiment, mesh, state)
     if int(state.step) < experiment.steps:
       # Before the loop, where a request to stop is met at once: there is
@@ -180,7 +182,7 @@ def build_program(
   model = experiment.model
   optimizer, adversary = settings.build_learners(experiment)
 
-  def create(images, loaded):
+  def create(images, loaded=MappingProxyType({})):
     key = jax.random.key(experiment.seed)
     inputs, _ = objective.degraded(to_float(images), key)
     return create_train_state(
@@ -189,7 +191,7 @@ def build_program(
 
   # Shapes first, so that each array is created in its place; of whole batches,
   # so that the start of a run is traced once.
-  shapes = jax.eval_shape(create, batch_shape(experiment, mesh), {})
+  shapes = jax.eval_shape(create, batch_shape(experiment, mesh))
   places = sharding.state_shardings(shapes, mesh, model.bottleneck.K)
   kept = network_shapes(model) if model.frozen else {}
   frozen_places = sharding.state_shardings(kept, mesh)
