@@ -25,7 +25,6 @@ import functools
 import math
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ from lasers_jax.training.step import make_train_step
 SIDE = 256  # of the middles of test images
 STARTED_FROM = 64  # maps of latents, from which bottlenecks start
 TABLES_FROM = 128  # maps of latents whose codes are counted
-SPARSE = {'pursuit': 'rounded', 'coefficient_bits': 2}
+SPARSE = {'pursuit': 'rounded', 'coefficient_bits': 2}  # names say others
 
 
 def settings(sites_of: int) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -67,6 +66,9 @@ def settings(sites_of: int) -> dict[str, tuple[str, dict[str, Any]]]:
   found: dict[str, tuple[str, dict[str, Any]]] = {'vq 1024': ('vq', {})}
   for s in (1, 2, 4, 8):
     found[f'lasers S={s}'] = ('lasers', {'S': s, **SPARSE})
+  for s in (2, 4, 8):
+    one = {'S': s, **SPARSE, 'coefficient_bits': 1}
+    found[f'lasers S={s}, 1 bit'] = ('lasers', one)
   for depth in (2, 4, 8):
     found[f'residual {depth}'] = ('residual-vq', {'depth': depth})
   for groups in (2, 4, 8):
@@ -175,7 +177,7 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=400)
   parser.add_argument('--batch', type=int, default=16)
   parser.add_argument('--rate', type=float, default=3e-3)
-  parser.add_argument('--only', default='', help='names of rows, with commas')
+  parser.add_argument('--only', default='', help='names of rows, with ;')
   args = parser.parse_args()
   model = lj.load(args.tokenizer)
   metrics = load_metrics(['lpips-alexnet'])
@@ -207,7 +209,7 @@ def main() -> None:
   variance = np.mean(((test - test.mean((0, 1, 2))) * scale) ** 2)
   pixels, width = SIDE**2, z.shape[-1] * args.patch**2
 
-  only = args.only.split(',') if args.only else []
+  only = args.only.split(';') if args.only else []
 
   def is_due(name):
     return name not in rows and (name in only or not only)
@@ -226,7 +228,6 @@ def main() -> None:
   for name, (kind, fields) in settings(width).items():
     if not is_due(name):
       continue
-    started = time.time()
     section, weights = bottlenecks.choose(kind, K=1024)
     section = merge(section, fields)
     section.pop('patch')
@@ -239,7 +240,6 @@ def main() -> None:
       standardized=True,
     )
     variables = train(module, weights | {'pixel': 1.0}, z, args)
-    trained = time.time() - started
     latents = np.concatenate([coded(module, variables, x) for x in test])
     bits = module.bottleneck.map_bits(*(n // args.patch for n in z.shape[1:3]))
     fixed = None
@@ -248,7 +248,7 @@ def main() -> None:
     file = file_bits(module, variables, z, test)
     add(
       name, latents, bottleneck=section, fixed=fixed,
-      file=file and file / pixels, train_seconds=round(trained, 1),
+      file=file and file / pixels, steps=args.steps,
     )  # fmt: skip
   for coder in rate_distortion.classical():
     name = f'{coder.name} {coder.setting}'

@@ -73,6 +73,8 @@ class MQVAE(Copies, kw_only=True):
     width: channels of both networks.
   """
 
+  held = False  # the second network learns by the decoder as it is
+
   keep: Annotated[float, Range(0, 1, '(]')] = 0.25
   blocks: Count = 2
   width: Count = 64
