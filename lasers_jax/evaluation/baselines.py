@@ -54,13 +54,14 @@ def measure_baselines(
 
   Returns:
     By name, each metric of single images as `protocol.summarize` has it; or
-    {'missing': the reason}.
+    {'missing': the reason}. `input` is of the degraded images as they are.
   """
   found: dict[str, dict[int, dict]] = {}
   missing = {}
   for batch in batches:
-    made: dict[str, list] = {}
-    rows = list(each_row(degradation, batch))
+    rows, sides = list(each_row(degradation, batch)), batch['image'].shape[1:3]
+    unrestored = [pad(x.inputs[..., :3], sides=sides) for _, x in rows]
+    made: dict[str, list] = {'input': unrestored}
     for name, restore in baselines(degradation).items():
       if isinstance(restore, Missing):
         missing[name] = {'missing': restore.reason}
@@ -70,7 +71,7 @@ def measure_baselines(
         observed = degradation.observed(truth, degraded)
         result = restore(observed, degraded.known[..., 0] > 0)
         result = np.asarray(result, np.float32)
-        made.setdefault(name, []).append(pad(result, sides=image.shape[:2]))
+        made.setdefault(name, []).append(pad(result, sides=sides))
     for name, results in made.items():
       values = _score(degradation, metrics, mesh, batch, rows, results)
       found.setdefault(name, {}).update(values)

@@ -73,8 +73,8 @@ def of_models(named: Mapping[str, Results]) -> Table:
 
 def without_a_model(named: Mapping[str, Results]) -> Table:
   """Returns all metrics of the degraded images and of the methods."""
-  rows = {'the input as it is': next(iter(named.values()))['input']}
-  rows |= {k: x for k, x in _baselines(named).items() if 'missing' not in x}
+  rows = {'input': next(iter(named.values()))['input'], **_baselines(named)}
+  rows = {k: x for k, x in rows.items() if 'missing' not in x}
   metrics = known({name for x in rows.values() for name in x})
   table = [['without a model', *(x.heading for x in metrics.values())]]
   for name, values in rows.items():

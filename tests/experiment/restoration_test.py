@@ -139,7 +139,10 @@ def test_numbers_are_those_of_restored_images(model, measured, truths):
 
 def test_baselines_stand_beside(measured):
   found = measured[1]['baselines']
-  assert set(found) == {'mean', 'telea', 'navier_stokes', 'biharmonic'}
+  assert set(found) == {'input', 'mean', 'telea', 'navier_stokes', 'biharmonic'}
+  np.testing.assert_allclose(
+    found['input']['psnr']['mean'], measured[1]['input']['psnr']['mean'], 1e-6
+  )
   for name in 'mean', 'biharmonic':
     assert found[name]['psnr_hole']['count'] == tiny.TEST
   # They paste what is known.
