@@ -5,7 +5,9 @@ super-resolution the small one), and where it is the truth, bool [H, W], to the
 restored image [H, W, 3].
 """
 
+import bisect
 import importlib
+import io
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -53,6 +55,39 @@ def baselines(degradation: Degradation) -> Mapping[str, Restore | Missing]:
   return {}
 
 
+def small_by_webp(
+  image: np.ndarray, height: int, width: int, bits_per_pixel: float
+) -> tuple[np.ndarray, float]:
+  """Sends the small image as WebP, and enlarges it by Keys' cubic.
+
+  Args:
+    image: float32 [h, w, 3] in [0, 1].
+    height, width: of the result.
+    bits_per_pixel: of the result, at most; the best quality within is taken,
+      and the least one where none is.
+
+  Returns:
+    The result [height, width, 3], and its bits per pixel.
+  """
+  picture = Image.fromarray(np.round(255 * image).astype(np.uint8))
+
+  def written(quality: int) -> io.BytesIO:
+    file = io.BytesIO()
+    picture.save(file, 'WEBP', quality=quality)
+    return file
+
+  def bits_of(quality: int) -> float:
+    return 8 * len(written(quality).getvalue()) / (height * width)
+
+  # Nearly always, more quality takes more bytes.
+  fitting = bisect.bisect_right(range(101), bits_per_pixel, key=bits_of)
+  quality = max(fitting - 1, 0)
+  with Image.open(written(quality)) as sent:
+    small = np.asarray(sent, np.float32) / 255
+  large = _enlarge(Image.Resampling.BICUBIC)(small, np.ones((height, width)))
+  return large, bits_of(quality)
+
+
 def _enlarge(way: Image.Resampling) -> Restore:
   def restore(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     height, width = known.shape
@@ -96,10 +131,16 @@ def _tv(image: np.ndarray, weight: float) -> np.ndarray:
 
 
 def _deviation(image: np.ndarray, known: float | None) -> float:
-  """The deviation of the noise: as it is known, or estimated."""
+  """The deviation of the noise: as it is known, or estimated.
+
+  D. Donoho and I. Johnstone, "Ideal spatial adaptation by wavelet shrinkage",
+  Biometrika 1994: by the median of the finest diagonal details (Haar's).
+  """
   if known is not None:
     return known
-  return restoration.estimate_sigma(image, average_sigmas=True, channel_axis=-1)
+  rows = image[1:] - image[:-1]
+  details = (rows[:, 1:] - rows[:, :-1]) / 2
+  return float(np.median(np.abs(details)) / 0.6745)
 
 
 def _tv_of_noise(sigma: float | None) -> Restore:

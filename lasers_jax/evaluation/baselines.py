@@ -12,7 +12,12 @@ from lasers_jax.core.images import as_rgb, to_float, to_uint8_range
 from lasers_jax.core.padding import pad, sizes_of
 from lasers_jax.core.sharding import put_batch, replicated
 from lasers_jax.degradations import Degradation, in_evaluation
-from lasers_jax.degradations.baselines import Missing, baselines
+from lasers_jax.degradations.baselines import (
+  Missing,
+  baselines,
+  small_by_webp,
+)
+from lasers_jax.degradations.superres import SuperResolution
 from lasers_jax.evaluation.degraded import each_row
 from lasers_jax.evaluation.protocol import compare
 from lasers_jax.metrics import statistics
@@ -46,15 +51,19 @@ def measure_baselines(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
   metrics: Metrics,
+  bits_per_pixel: float | None = None,
 ) -> dict[str, dict[str, Any]]:
   """Measures methods without a model on the images that a model would see.
 
   Args:
     batches, mesh, metrics: as of `protocol.measure`.
+    bits_per_pixel: of a model, for `webp_small` of super-resolution: the small
+      image is sent at so many bits, and enlarged.
 
   Returns:
     By name, each metric of single images as `protocol.summarize` has it; or
-    {'missing': the reason}. `input` is of the degraded images as they are.
+    {'missing': the reason}. `input` is of the degraded images as they are;
+    `webp_small` has its own `bits_per_pixel`.
   """
   found: dict[str, dict[int, dict]] = {}
   missing = {}
@@ -72,8 +81,15 @@ def measure_baselines(
         result = restore(observed, degraded.known[..., 0] > 0)
         result = np.asarray(result, np.float32)
         made.setdefault(name, []).append(pad(result, sides=sides))
+    bits = {}
+    if bits_per_pixel and isinstance(degradation, SuperResolution):
+      sent = _sent(degradation, rows, bits_per_pixel)
+      made['webp_small'] = [pad(x, sides=sides) for x, _ in sent]
+      bits['webp_small'] = np.array([x for _, x in sent], np.float32)
     for name, results in made.items():
-      values = _score(degradation, metrics, mesh, batch, rows, results)
+      values = _score(
+        degradation, metrics, mesh, batch, rows, results, bits.get(name)
+      )
       found.setdefault(name, {}).update(values)
   return {
     **{name: _summary(values) for name, values in found.items()},
@@ -81,9 +97,23 @@ def measure_baselines(
   }
 
 
-def _score(degradation, metrics, mesh, batch, rows, results) -> dict[int, dict]:
+def _sent(degradation, rows, bits_per_pixel) -> list[tuple[np.ndarray, float]]:
+  """Returns images whose small ones were sent, and their bits per pixel."""
+  found = []
+  for image, degraded in rows:
+    height, width, _ = degraded.inputs.shape
+    small = degradation.observed(image[:height, :width], degraded)
+    found.append(small_by_webp(small, height, width, bits_per_pixel))
+  return found
+
+
+def _score(
+  degradation, metrics, mesh, batch, rows, results, bits=None
+) -> dict[int, dict]:
   """Returns the values of each real image of all processes, by its number."""
   kept = {x: batch[x] for x in ('image', 'mask', 'index')}
+  if bits is not None:
+    kept['bits'] = bits
   kept['made'] = np.stack(results)
   sides = batch['image'].shape[1:3]
   kept['known'] = np.stack([pad(x.known, sides=sides) for _, x in rows])
@@ -107,6 +137,8 @@ def _values(modules, degradation, mesh, params, batch):
   images, sizes = to_float(batch['image']), batch.get('sizes')
   values = compare(modules, params, images, made, sizes)
   values |= degradation.scores(images, made, batch['known'], sizes)
+  if 'bits' in batch:
+    values['bits_per_pixel'] = batch['bits']
   result = {'values': values, 'index': batch['index'], 'mask': batch['mask']}
   return jax.lax.with_sharding_constraint(result, replicated(mesh))
 

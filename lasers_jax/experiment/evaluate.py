@@ -146,7 +146,11 @@ def of_restoration(
   assert experiment.degradation
   if baselines:
     results['baselines'] = measure_baselines(
-      experiment.degradation, batches, model.mesh, metrics
+      experiment.degradation,
+      batches,
+      model.mesh,
+      metrics,
+      experiment.bits_per_pixel,
     )
   if model.module.decoder.is_stochastic:
     images = experiment.data.first_images(source, draws.IMAGES)

@@ -76,13 +76,19 @@ def without_a_model(named: Mapping[str, Results]) -> Table:
   rows = {'input': next(iter(named.values()))['input'], **_baselines(named)}
   rows = {k: x for k, x in rows.items() if 'missing' not in x}
   metrics = known({name for x in rows.values() for name in x})
-  table = [['without a model', *(x.heading for x in metrics.values())]]
+  head = ['without a model', *(x.heading for x in metrics.values())]
+  sent = any('bits_per_pixel' in x for x in rows.values())
+  table = [[*head, 'bits per pixel'] if sent else head]
   for name, values in rows.items():
-    cells = [
+    cells = [name.replace('_', ' ')]
+    cells += [
       x.number(mean_of(values[k])) if k in values else ''
       for k, x in metrics.items()
     ]
-    table.append([name.replace('_', ' '), *cells])
+    if sent:
+      bits = values.get('bits_per_pixel')
+      cells.append(f'{mean_of(bits):.3g}' if bits else '')
+    table.append(cells)
   return table
 
 

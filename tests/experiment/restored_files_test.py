@@ -112,7 +112,23 @@ def test_a_comparison_has_the_methods_without_a_model(pictures, tmp_path):
   for words in 'copy of a clean image', '| bicubic |', '| lanczos |':
     assert words in table
   assert table.count('| nearest |') == 1
+  assert '| webp small |' in table
   assert (tmp_path / 'pictures.png').exists()
   rows = json.loads((tmp_path / 'table.json').read_text())
   # They are measured once.
   assert sum('baselines' in row['results'] for row in rows) == 1
+
+
+def test_noise_of_25_is_reduced_by_2_decibels(pictures, tmp_path):
+  config = tiny.config(pictures, steps=200, checkpoint_every=0, log_every=50)
+  config['network'] |= {'D': 16}
+  config['bottleneck'] = {'name': 'none'}
+  config['loss']['weights'] = {'pixel': 10.0}
+  config['optimizer'] |= {'learning_rate': 5e-3, 'ema': 0.98}
+  config['mesh']['data'] = 1
+  config['degradation'] = {'name': 'denoise', 'sigma': (25.0,)}
+  loop.train_and_evaluate(config, str(tmp_path))
+  results = evaluate.evaluate(str(tmp_path), baselines=False)
+  before, after = (x['psnr']['mean'] for x in (results['input'], results))
+  assert abs(before - 20.5) < 0.5  # clipped and rounded; 20.2 dB without
+  assert after > before + 2, (before, after)
