@@ -1,5 +1,6 @@
 """The contract of degradations: pure functions of an image and a key."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
@@ -169,7 +170,7 @@ def in_evaluation(
     NumPy arrays [h, w, ...].
   """
   settings.check(*image.shape[:2])
-  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+  with _on_host():
     key = jax.random.fold_in(jax.random.key(settings.seed), index)
     return jax.device_get(settings.in_evaluation(image, key))
 
@@ -196,8 +197,16 @@ def prepared(
       f'the mask is {_by(mask.shape)} and the image {_by(image.shape[:2])}: '
       'they must be of one size'
     )
-  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+  with _on_host():
     return jax.device_get(_prepare(settings, image, mask))
+
+
+def _on_host() -> contextlib.AbstractContextManager:
+  """A context that computes on the host's processor."""
+  try:
+    return jax.default_device(jax.local_devices(backend='cpu')[0])
+  except RuntimeError:  # JAX_PLATFORMS names others alone
+    return contextlib.nullcontext()
 
 
 def _by(sides: tuple[int, ...]) -> str:

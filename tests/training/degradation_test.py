@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lasers_jax.core import sharding
 from lasers_jax.core.images import to_float
 from lasers_jax.degradations import DEGRADATIONS, degrade, row_keys
+from lasers_jax.experiment import loop
 from lasers_jax.experiment.settings import from_config
 from lasers_jax.training.objective import PIXEL_LOSSES, Objective
 from tests import tiny
@@ -89,3 +91,31 @@ def test_damage_is_of_the_key_and_the_row():
   masks = [np.asarray(x[i, ..., 3]) for x in (inputs, other) for i in range(3)]
   assert len({mask.tobytes() for mask in masks}) == 6
   assert (weights[..., 0] == jnp.where(inputs[..., 3] == 1, 1, 0.1)).all()
+
+
+@pytest.mark.parametrize(
+  ('name', 'protocol'), [('inpaint', 'code'), ('inpaint', 'input')]
+)
+def test_decoders_and_discriminators_take_degraded_images(name, protocol):
+  config = tiny.config('')
+  section = {'name': name, 'mask': 'box', 'protocol': protocol}
+  config['degradation'] = section
+  config['discriminator'] = {'channels': 8, 'num_downsamples': 1}
+  config['decoder'] = {
+    'name': 'diffusion',
+    'channels': 8,
+    'multipliers': (1, 2),
+    'blocks': 1,
+  }
+  config['loss']['weights']['diffusion'] = 1.0
+  run = from_config(config)
+  built = Objective(run.model, run.loss, None, run.degradation)
+  assert 'diffusion' in built.check_weights(16)
+  mesh = sharding.make_mesh(data=8)
+  program = loop.build_program(run, built, mesh)
+  fusion = 'fusion' in program.target.params['decoder']
+  assert fusion == (protocol == 'input')
+  state, metrics = loop.trace_step(run, mesh, program, None).out_info
+  assert {'pixel', 'diffusion', 'adversarial'} < metrics.keys()
+  shapes = [jax.tree.map(lambda x: x.shape, x) for x in (state, program.target)]
+  assert shapes[0] == shapes[1]
