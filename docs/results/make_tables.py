@@ -19,10 +19,17 @@ from typing import Any
 import tables
 import tables_machines
 import tables_recoding
+import tables_restoration
 import tables_speed
 from tables import Column, Row
 
-MODULES = tables, tables_machines, tables_recoding, tables_speed
+MODULES = (
+  tables,
+  tables_machines,
+  tables_recoding,
+  tables_restoration,
+  tables_speed,
+)
 TABLES = {name: x for module in MODULES for name, x in module.TABLES.items()}
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
