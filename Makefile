@@ -36,10 +36,7 @@ compiler: install
 	$(call set_up,$(WITH_COMPILER))
 
 demo: $(VENV)/core
-	$(BIN)/python train.py --config=configs/photos.py:lasers \
-	  --workdir=$(WORKDIR) $(DEMO_FLAGS)
-	@$(BIN)/python evaluate.py --workdir=$(WORKDIR)
-	@echo $(WORKDIR)/results.png
+	$(BIN)/python examples/demo.py --workdir=$(WORKDIR) $(DEMO_FLAGS)
 
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
