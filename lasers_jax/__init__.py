@@ -30,6 +30,7 @@ _HOMES = {
   'evaluate': 'lasers_jax.experiment.evaluate',
   'load': 'lasers_jax.experiment.loading',
   'load_prior': 'lasers_jax.experiment.priors.model',
+  'models': 'lasers_jax.experiment.shipped',
   'priors': 'lasers_jax',
   'train': 'lasers_jax.experiment.train',
 }

@@ -34,6 +34,12 @@ model.export('photos-model')
 exported = lj.load('photos-model')
 assert exported.compress(image) == data
 
+# A codec that comes along: no training, and no data.
+photo_codec = lj.load('photo-codec')
+data = photo_codec.compress(image)
+assert photo_codec.decompress(data).shape == image.shape
+assert lj.models()['photo-codec']['weights'] == photo_codec.weights
+
 # Measure: quality beside the bits that it costs.
 results = lj.evaluate(exported, data=images)
 bits = results['bits_per_pixel']['fixed_length']

@@ -27,6 +27,7 @@ NAMES = {
   'evaluate',
   'load',
   'load_prior',
+  'models',
   'priors',
   'train',
 }

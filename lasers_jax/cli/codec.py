@@ -10,12 +10,13 @@ The last word of encode and decode is the folder to write into. Images may have
 any size. Each file is written whole or not at all, so several processes may
 work at once.
 
-The model is a workdir or an exported model with a discrete code. The first
-encoding counts the codes of training images and writes MODEL/codec.npz, which
-decoding requires, too. Flags that change the code (below) each lead to a file
-of their own beside it. Which of them apply depends on the bottleneck:
+The model is a workdir or an exported model with a discrete code, or the name of
+one that comes along: photo-codec. The first encoding counts the codes of
+training images and writes MODEL/codec.npz, which decoding requires, too. Flags
+that change the code (below) each lead to a file of their own beside it. Which
+of them apply depends on the bottleneck:
 
-  lasers    --S --coefficient_bits --levels --pursuit --residual_norm
+  lasers    --S --coefficient_bits --levels --pursuit
   lista     --coefficient_bits --levels
   scq       --coefficient_bits
   entropy   --quantizer_step --price
@@ -55,6 +56,7 @@ from lasers_jax.codec.model import LEVELS
 from lasers_jax.core.ranges import declared
 from lasers_jax.core.storage import checked
 from lasers_jax.errors import InputError
+from lasers_jax.experiment import shipped
 from lasers_jax.experiment.codec_files import (
   decode_files,
   draw_curve,
@@ -70,8 +72,8 @@ from lasers_jax.experiment.priors.model import load_prior
 from lasers_jax.metrics.registry import load_metrics
 
 # Flags of codes that differ from training.
-CHANGES = 'S', 'coefficient_bits', 'residual_norm', 'quantizer_step', 'price'
-CHANGES = (*CHANGES, 'pursuit', 'levels', 'context')
+CHANGES = 'S', 'coefficient_bits', 'quantizer_step', 'price', 'pursuit'
+CHANGES = (*CHANGES, 'levels', 'context')
 
 
 def main(words: list[str]) -> None:
@@ -101,7 +103,6 @@ def main(words: list[str]) -> None:
   fields = {
     'S': given.S,
     'coefficient_bits': given.coefficient_bits,
-    'residual_norm': given.residual_norm,
     'step': given.quantizer_step,
     'price': given.price,
     'pursuit': [given.pursuit],
@@ -113,15 +114,16 @@ def main(words: list[str]) -> None:
   elif command == 'encode':
     if len(choices) > 1:
       raise InputError(
-        'encode takes one --S, --coefficient_bits, --residual_norm, '
-        '--quantizer_step and --price'
+        'encode takes one --S, --coefficient_bits, --quantizer_step and --price'
       )
     read = None
     if given.degradation or given.masks:
       read = reader_of_degraded(model, given.masks)
     encode_files(model, files[:-1], files[-1], choices[0], read)
   else:
-    folder = given.output or os.path.join(model.folder, 'curve')
+    folder = given.output or os.path.join(
+      shipped.own_folder(model.folder, None), 'curve'
+    )
     metrics = load_metrics(given.metrics)
     draw_curve(model, files, folder, choices, metrics, given.beside)
 
@@ -148,8 +150,10 @@ def define_flags() -> None:
     Model(),
     'model',
     None,
-    'Workdir or exported model, or a tokenizer of another project: '
-    'diffusers:FOLDER or a file of weights, which need --data once.',
+    'Workdir, exported model, the name of a model of the package ('
+    + ', '.join(shipped.MODELS)
+    + '), or a tokenizer of another project: diffusers:FOLDER or a file of '
+    'weights, which need --data once.',
   )
   define_images()
   flags.DEFINE(
@@ -180,14 +184,7 @@ def _define_changes() -> None:
     None,
     'Bits of each coefficient; as in training if unset.',
   )
-  norm, step = declared(Lasers, 'residual_norm'), declared(Stepped, 'step')
-  flags.DEFINE(
-    Numbers(norm),
-    'residual_norm',
-    None,
-    'Residual norm at which a site gets no further atom, up to S of them; '
-    'requires --pursuit=rounded or a model trained so.',
-  )
+  step = declared(Stepped, 'step')
   flags.DEFINE(
     Numbers(step | None),
     'quantizer_step',

@@ -21,6 +21,7 @@ from lasers_jax.experiment import settings
 from lasers_jax.experiment.evaluate import illustrate, measure
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.shipped import own_folder
 from lasers_jax.metrics.registry import METRICS, load_metrics
 
 
@@ -134,7 +135,7 @@ def main() -> None:
     given.data,
     given.split,
     load_metrics(given.metrics, given.metric_weights),
-    given.output or model.folder,
+    own_folder(model.folder, given.output),
     given.dump,
   )
   if jax.process_index() == 0:

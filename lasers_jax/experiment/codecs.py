@@ -40,7 +40,7 @@ class Choice(NamedTuple):
   @property
   def fits_levels(self) -> bool:
     """Returns whether coefficients need other levels than in training."""
-    return bool(self.changes.keys() - {'residual_norm', 'step', 'price'})
+    return bool(self.changes.keys() - {'step', 'price'})
 
   @property
   def file(self) -> str:
@@ -76,7 +76,7 @@ def no_state(bottleneck: Bottleneck, folder: str, choice: Choice) -> InputError:
   )
 
 
-def not_fitted(folder: str, choice: Choice, why: InputError) -> InputError:
+def _not_fitted(folder: str, choice: Choice, why: InputError) -> InputError:
   """Returns the error for a new choice without images to fit it to."""
   there = ', '.join(map(os.path.basename, state_files(folder)))
   return InputError(
@@ -111,6 +111,27 @@ def fit_state(
     variables = with_levels(variables, levels)
   tables = fit_tables(module, variables, batches, choice.context)
   return State(weights, dict(choice.changes), tables, levels)
+
+
+def new_state(model: Any, choice: Choice, source: Any = None) -> State:
+  """Fits the state of a choice to images, and keeps it with the model.
+
+  Args:
+    model: a TrainedModel with the changes of the choice.
+    source: of the images; None takes training images.
+
+  Raises:
+    InputError: there are none.
+  """
+  logging.info('counting the codes of images for %s', choice.file)
+  try:
+    batches = list(model.sample_batches(FITTED_TO, source))
+  except InputError as error:
+    raise _not_fitted(model.path, choice, error) from error
+  state = fit_state(
+    model.module, model.variables, batches, choice, model.weights
+  )
+  return store_state(model.folder, choice, state)
 
 
 def store_state(folder: str, choice: Choice, state: State) -> State:

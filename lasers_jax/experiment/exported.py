@@ -34,7 +34,7 @@ from lasers_jax.core.arrays import flat_names
 from lasers_jax.core.storage import as_json, one_line, write_text, writing
 from lasers_jax.core.trees import merge, without
 from lasers_jax.errors import InputError
-from lasers_jax.experiment.settings import Experiment, with_defaults
+from lasers_jax.experiment.settings import with_defaults
 from lasers_jax.networks.autoencoder import network_shapes
 from lasers_jax.report import model_card
 from lasers_jax.training import workdir
@@ -60,52 +60,45 @@ def is_exported(path: str) -> bool:
   return storage.exists(file) and not storage.is_folder(file)
 
 
-def write(
-  folder: str,
-  experiment: Experiment,
-  config: Mapping[str, Any],
-  variables: Any,
-  step: int,
-  found: Found,
-  half: bool = False,
-) -> None:
+def write(folder: str, model: Any, found: Found, half: bool = False) -> None:
   """Writes a folder whole or not at all; an older export there is replaced.
 
   Args:
     folder: of `check_target`.
-    experiment: the objects built from the config.
-    half: whether the variables have been `halved`, and are stored so.
+    model: a TrainedModel.
+    half: whether its variables have been `halved`, and are stored so.
 
   Raises:
     InputError: the folder cannot be written.
   """
-  bits = experiment.bits_per_pixel
+  bits = model.experiment.bits_per_pixel
   stats = {
-    'side': experiment.data.side,
+    'side': model.experiment.data.side,
     'bits_per_pixel': 'continuous' if bits is None else bits,
     'latent': found.latent,
     'results': found.results,
   }
-  decoder = experiment.model.decoder
+  decoder = model.module.decoder
   about = {
-    'step': step,
-    'parameters': inference.count_parameters(variables),
-    'decoder': decoder.describe(experiment.decoding)['decoder'],
+    'step': model.step,
+    'parameters': inference.count_parameters(model.variables),
+    'decoder': decoder.describe(model.decoding)['decoder'],
     'version': provenance.versions(provenance.commit())['lasers_jax'],
     'licence': found.licence,
   }
-  title, complete = os.path.basename(folder), with_defaults(config)
+  title, complete = os.path.basename(folder), with_defaults(model.config)
   arrays = {
     name: np.array(x, _stored(x.dtype) if half else x.dtype, order='C')
-    for name, x in flat_names(jax.device_get(variables)).items()
+    for name, x in flat_names(jax.device_get(model.variables)).items()
   }
-  if experiment.source.frozen:  # the others are those of the source
-    kept = network_shapes(experiment.model)
-    trained = {**variables, 'params': without(variables['params'], kept)}
+  if model.experiment.source.frozen:  # the others are those of the source
+    kept = network_shapes(model.module)
+    params = without(model.variables['params'], kept)
+    trained = {**model.variables, 'params': params}
     arrays = {name: arrays[name] for name in flat_names(trained)}
-  metadata = {'weights': inference.weights_hash(variables), 'step': str(step)}
+  metadata = {'weights': model.weights, 'step': str(model.step)}
   with _written_whole(folder) as part:
-    workdir.write_config(part, config)
+    workdir.write_config(part, model.config)
     with storage.written_whole(os.path.join(part, WEIGHTS)) as file:
       file.write(save(arrays, metadata))
     write_text(os.path.join(part, STATS), as_json(stats))

@@ -1,7 +1,6 @@
 """Finds trained models, and reads them."""
 
 import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,13 @@ from lasers_jax.core.arrays import flat_names
 from lasers_jax.core.storage import absolute, check_bucket, is_folder
 from lasers_jax.core.trees import within
 from lasers_jax.errors import InputError, nearest
-from lasers_jax.experiment import exported, foreign, settings, tokenizers
+from lasers_jax.experiment import (
+  exported,
+  foreign,
+  settings,
+  shipped,
+  tokenizers,
+)
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.networks.autoencoder import network_shapes
 from lasers_jax.pretrained.tokenizers import read_tokenizer
@@ -27,7 +32,7 @@ from lasers_jax.training.state import (
 )
 
 # Folders of the exported models that come with the package, by name.
-NAMES: Mapping[str, str] = {}
+NAMES = {name: shipped.folder(name) for name in shipped.MODELS}
 
 
 def load(
@@ -37,7 +42,8 @@ def load(
 
   Args:
     path: a workdir or the folder of an exported model, on a disk or in a
-      bucket (gs://, s3://); a name in NAMES; or a tokenizer of another project,
+      bucket (gs://, s3://); the name of a model that comes with the package, as
+      in `lasers_jax.models()`; or a tokenizer of another project,
       'diffusers:FOLDER' or a file of weights (.safetensors, .ckpt, .pth).
     checkpoint: the step of a checkpoint of a workdir; None takes the newest
       that is whole.

@@ -229,15 +229,7 @@ class TrainedModel:
     choice = choice._replace(changes=model.changes)
     state = codecs.stored_state(self.folder, choice, self.weights)
     if state is None:
-      logging.info('counting the codes of images for %s', choice.file)
-      try:
-        batches = list(model.sample_batches(codecs.FITTED_TO, source))
-      except InputError as error:
-        raise codecs.not_fitted(self.path, choice, error) from error
-      state = codecs.fit_state(
-        model.module, model.variables, batches, choice, self.weights
-      )
-      state = codecs.store_state(self.folder, choice, state)
+      state = codecs.new_state(model, choice, source)
     return model._codec(state, choice.file)
 
   def decoder(self, name: bytes) -> ModelCodec:
@@ -283,7 +275,10 @@ class TrainedModel:
         weight is beyond float16.
     """
     folder = exported.check_target(os.fspath(folder))
-    model = self._halved() if half else self
+    model = self
+    if half:
+      variables = exported.halved(self.variables)
+      model = dataclasses.replace(self, variables=variables)
     bottleneck = model.config['bottleneck']
     found = exported.Found(
       model._known_statistics(),
@@ -291,19 +286,7 @@ class TrainedModel:
       codecs.states_of(model.folder, model.weights, model.changes),
       licence,
     )
-    exported.write(
-      folder,
-      model.experiment,
-      model.config,
-      model.variables,
-      model.step,
-      found,
-      half,
-    )
-
-  def _halved(self) -> 'TrainedModel':
-    variables = exported.halved(self.variables)
-    return dataclasses.replace(self, variables=variables)
+    exported.write(folder, model, found, half)
 
   def _known_statistics(self) -> dict[str, Any]:
     """Returns `statistics`, or the reason why they are missing."""

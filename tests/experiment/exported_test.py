@@ -179,7 +179,9 @@ def test_half_of_its_bytes_are_another_model(workdir, folder, tmp_path):
   trained.export(tmp_path / 'half', half=True, licence='CC0, like the data.')
   found, path = load(tmp_path / 'half'), tmp_path / 'half' / exported.WEIGHTS
   assert path.stat().st_size < 0.6 * (folder / exported.WEIGHTS).stat().st_size
-  for a, b in zip(*map(jax.tree.leaves, (found.variables, trained.variables))):
+  for a, b in zip(
+    *map(jax.tree.leaves, (found.variables, trained.variables)), strict=True
+  ):
     assert a.dtype == b.dtype
     np.testing.assert_allclose(a, b, rtol=2**-11, atol=2**-24)
   assert found.weights != trained.weights

@@ -1,0 +1,81 @@
+"""The models that come with the package: what they are, and where.
+
+Each is the folder of an exported model, which `benchmarks/ship_model.py` writes
+from the workdir of a run.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+from lasers_jax.errors import InputError
+from lasers_jax.experiment import exported
+
+_FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'models')
+
+
+class About(NamedTuple):
+  """What the files of a model do not say of it.
+
+  Attributes:
+    summary: one line.
+    licence: of the weights, and of the data that they were trained on.
+    command: by which they were trained.
+  """
+
+  summary: str
+  licence: str
+  command: str
+
+
+MODELS = {
+  'photo-codec': About(
+    summary='photographs to small files and back: integers with a price, f = 8',
+    licence='Apache License 2.0, as the project. Trained on photographs of '
+    'clothing-dataset-small, which "can be freely used for any purpose": '
+    'https://github.com/alexeygrigorev/clothing-dataset-small.',
+    command='lasers-jax train --config=codec:lasers --workdir=runs/codec '
+    '--config.data.name=folder:/my/images --config.steps=3000 '
+    '--config.evaluate_every=0',
+  ),
+}
+
+
+def models() -> dict[str, dict[str, Any]]:
+  """Returns the models that come with the package, by the names `load` takes.
+
+  Returns:
+    Of each: `summary`, `licence` and `command` as text; `bytes` of all its
+    files; `weights`, the hash of its arrays; `codecs`, the files of the choices
+    that it can encode by without training images.
+  """
+  return {name: _describe(name, about) for name, about in MODELS.items()}
+
+
+def _describe(name: str, about: About) -> dict[str, Any]:
+  path = folder(name)
+  files = sorted(os.listdir(path))
+  return {
+    **about._asdict(),
+    'bytes': sum(os.path.getsize(os.path.join(path, x)) for x in files),
+    'weights': exported.metadata(path)['weights'],
+    'codecs': [x for x in files if x.startswith('codec')],
+  }
+
+
+def folder(name: str) -> str:
+  """Returns the folder of a model of the package."""
+  return os.path.join(_FOLDER, name)
+
+
+def own_folder(path: str, output: str | None) -> str:
+  """Returns where results of a model go: a folder that was asked for, or its.
+
+  Raises:
+    InputError: the model comes with the package, and none was asked for.
+  """
+  if output is None and path in map(folder, MODELS):
+    raise InputError(
+      f'{os.path.basename(path)} comes with the package: say where results go, '
+      '--output=FOLDER'
+    )
+  return output or path

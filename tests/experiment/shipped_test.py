@@ -1,0 +1,141 @@
+"""The models that come with the package: they need nothing else."""
+
+import fnmatch
+import os
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import chelsea
+
+import lasers_jax as lj
+from lasers_jax.experiment import codecs, exported, shipped
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = list(shipped.MODELS)
+FILES = [
+  path for path in (ROOT / 'lasers_jax' / 'models').rglob('*') if path.is_file()
+]
+
+
+@pytest.fixture(scope='module')
+def image():
+  return chelsea()[60:188, 90:251]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+  """A folder where there is nothing."""
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def test_the_folders_are_those_of_the_table():
+  folders = {path.parent for path in FILES}
+  assert folders == {pathlib.Path(shipped.folder(name)) for name in NAMES}
+
+
+def test_the_wheel_has_every_file():
+  settings = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+  patterns = settings['tool']['setuptools']['package-data']['lasers_jax']
+  for path in FILES:
+    name = path.relative_to(ROOT / 'lasers_jax').as_posix()
+    assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_listed_is_true(name):
+  about = lj.models()[name]
+  path = pathlib.Path(shipped.folder(name))
+  assert about['bytes'] == sum(x.stat().st_size for x in path.iterdir())
+  assert about['bytes'] < 10e6
+  assert (path / exported.WEIGHTS).stat().st_size < 6.1e6
+  assert about['weights'] == lj.load(name).weights
+  assert about['codecs'] == sorted(x.name for x in path.glob('codec*.npz'))
+  for text in about['summary'], about['licence'], about['command']:
+    assert text
+    assert '\n' not in text
+  assert about['licence'] in (path / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_no_path_of_a_machine_is_in_it(name):
+  for path in pathlib.Path(shipped.folder(name)).iterdir():
+    data = path.read_bytes()
+    for word in b'/work', b'/tmp', b'/home', b'/root':
+      assert word not in data, path
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_it_compresses_wherever_one_is(name, image, elsewhere):
+  pytest.importorskip('constriction')
+  model = lj.load(name)
+  sizes = []
+  for file in lj.models()[name]['codecs']:
+    state = codecs.load_state(os.path.join(model.path, file))
+    choice = codecs.Choice(state.changes, context='context' in file)
+    assert choice.file == file
+    data = model.encoder(choice).encode(image)
+    found = model.decompress(data)
+    error = np.mean((found.astype(float) - image) ** 2)
+    assert found.shape == image.shape
+    assert 10 * np.log10(255**2 / error) > 24
+    sizes.append(len(data))
+  assert min(sizes) < 0.5 * max(sizes) < 0.1 * image.nbytes
+  assert model.compress(image) == model.encoder().encode(image)
+  assert not os.listdir(elsewhere)
+
+
+def test_a_folder_of_that_name_comes_first(elsewhere):
+  os.mkdir('photo-codec')
+  with pytest.raises(lj.InputError, match='is no workdir of a run'):
+    lj.load('photo-codec')
+
+
+def test_a_choice_without_state_says_which_there_are(elsewhere):
+  pytest.importorskip('constriction')
+  model = lj.load('photo-codec')
+  with pytest.raises(lj.InputError) as error:
+    model.encoder(codecs.Choice({'step': 0.3}))
+  said = str(error.value)
+  assert said.startswith(f'no codec-step0.3.npz in {model.path} (there: codec')
+  assert ', codec-step0.225-context.npz, ' in said
+  assert said.endswith(
+    "no images to fit it to: there is no folder 'images': check the path"
+  )
+  assert not os.listdir(elsewhere)
+
+
+def test_results_do_not_go_into_the_package():
+  path = shipped.folder('photo-codec')
+  with pytest.raises(lj.InputError) as error:
+    shipped.own_folder(path, None)
+  assert str(error.value) == (
+    'photo-codec comes with the package: say where results go, --output=FOLDER'
+  )
+  assert shipped.own_folder(path, '/there') == '/there'
+  assert shipped.own_folder('/runs/mine', None) == '/runs/mine'
+
+
+@pytest.mark.slow
+def test_the_command_takes_its_name(tmp_path, image):
+  pytest.importorskip('constriction')
+  Image.fromarray(image).save(tmp_path / 'a.png')
+  for words in (
+    ['encode', 'a.png', 'files'],
+    ['decode', 'files/a.lz', 'decoded'],
+  ):
+    subprocess.run(
+      [sys.executable, str(ROOT / 'codec.py'), '--model=photo-codec', *words],
+      cwd=tmp_path,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+      check=True,
+      timeout=300,
+    )
+  found = np.asarray(Image.open(tmp_path / 'decoded' / 'a.png'))
+  data = (tmp_path / 'files' / 'a.lz').read_bytes()
+  np.testing.assert_array_equal(found, lj.load('photo-codec').decompress(data))
