@@ -32,8 +32,8 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the damage.')
 F, SITES = 4, 16
 BOTTLENECKS = {
   'lasers': Lasers(D=8, K=64, S=3, coefficient_bits=4),
-  'lasers, residual norm': Lasers(
-    D=8, K=64, S=3, coefficient_bits=2, pursuit='rounded', residual_norm=1.0
+  'lasers, rounded': Lasers(
+    D=8, K=64, S=3, coefficient_bits=2, pursuit='rounded'
   ),
   'vq': VQ(D=8, K=256),
   'entropy': Entropy(D=8, limit=15, step=0.3),

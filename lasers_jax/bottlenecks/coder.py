@@ -74,19 +74,18 @@ class Coder(Protocol):
     self,
     name: str,
     codes: np.ndarray | None,
-    counts: np.ndarray,
+    sites: Sites,
     size: int,
-    most: int,
+    count: int,
   ) -> np.ndarray:
-    """Codes a map of sets of integers in [0, size), each ascending.
+    """Codes a map of sets of `count` integers in [0, size), each ascending.
 
-    The probability of a set, given its number of members, is proportional to
-    the product of their weights: so no bits are spent on an order.
+    The probability of a set is proportional to the product of the weights of
+    its members: so no bits are spent on an order.
 
     Args:
-      codes: int [h, w, most]; they are returned as int64; `size` fills sets of
-        fewer members.
-      counts: int [h, w], members of each set, at most `most`.
+      codes: int [h, w, count]; they are returned as int64.
+      sites: h and w.
     """
 
   @abc.abstractmethod
@@ -123,31 +122,22 @@ class Coder(Protocol):
     codes: Sequence[np.ndarray] | None,
     sites: Sites,
     shape: tuple[int, int, int],
-    counted: bool,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Codes a map of sets of atoms, then the level of each, given the atom.
 
     Args:
-      codes: atoms and levels, int [h, w, S] each; they are returned as int32;
-        K fills sets of fewer atoms, and their levels are 0.
+      codes: atoms and levels, int [h, w, S] each; they are returned as int32.
       sites: h and w.
       shape: S, K, and the number of levels.
-      counted: whether sites have their own numbers of atoms, coded first.
     """
     s, k, levels = shape
     atoms, stored = (None, None) if codes is None else codes
-    counts = np.full(sites, s)
-    if counted:
-      counts = None if atoms is None else np.sum(atoms < k, axis=-1)
-      counts = transfer_plane(self, f'{name}counts', counts, sites, s + 1)
-    atoms = self.sets(f'{name}atoms', atoms, counts, k, s)
-    taken = atoms < k
-    given = None if stored is None else stored[taken]
-    found = np.zeros(atoms.shape, np.int32)
-    found[taken] = self.table(
-      f'{name}levels', given, int(np.sum(taken)), levels, atoms[taken], k
+    atoms = self.sets(f'{name}atoms', atoms, sites, k, s)
+    given = None if stored is None else stored.ravel()
+    found = self.table(
+      f'{name}levels', given, atoms.size, levels, atoms.ravel(), k
     )
-    return atoms.astype(np.int32), found
+    return atoms.astype(np.int32), found.reshape(atoms.shape).astype(np.int32)
 
 
 def transfer_planes(

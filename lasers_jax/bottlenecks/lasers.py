@@ -7,7 +7,6 @@ of a site are stored as a set; coefficients are stored as integers, in training
 too; and the mean of all signals is subtracted before coding.
 """
 
-import math
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
@@ -29,7 +28,7 @@ from lasers_jax.bottlenecks.prefixes import draw_prefixes
 from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.positions import largest_n, position_bits
-from lasers_jax.core.ranges import Amount, Count, Fraction, Range
+from lasers_jax.core.ranges import Count, Fraction, Range
 from lasers_jax.errors import InputError
 
 BITS = {'omp': (1, 12), 'rounded': (0, 4)}
@@ -68,10 +67,6 @@ class Lasers(Codebook):
       sees only the first 1 to S atoms, a random number, so that it learns to
       decode smaller S (as N. Zeghidour et al., "SoundStream", arXiv 2107.03312,
       section III-C, drop stages of a residual quantizer).
-    residual_norm: in evaluation a site takes no more atoms once its residual
-      has a squared norm of at most this times the mean square of the usual
-      sizes of coefficients, and so has its own S, from 0 on; unused slots hold
-      K, and come last. Goes with pursuit='rounded'.
     forgetting: of the online statistics, per step.
     decay: of the moving averages of use and of the levels.
   """
@@ -81,7 +76,7 @@ class Lasers(Codebook):
     'pursuit': ('omp', 'rounded'),
   }
   loss_weights: ClassVar = {'dictionary': 1.0, 'commitment': 0.25}
-  adjustable = ('S', 'coefficient_bits', 'pursuit', 'residual_norm')
+  adjustable = ('S', 'coefficient_bits', 'pursuit')
   held = True
 
   S: Count = 5
@@ -90,7 +85,6 @@ class Lasers(Codebook):
   pursuit: str = 'omp'
   progressive: bool = False
   sparsity_dropout: Fraction = 0.0
-  residual_norm: Amount | None = None
   forgetting: Fraction = 0.98
 
   def setup(self):
@@ -119,8 +113,6 @@ class Lasers(Codebook):
         f'coefficient_bits must be from {low} to {high} with '
         f'pursuit={self.pursuit!r}, got {self.coefficient_bits}'
       )
-    if self.residual_norm is not None and self.pursuit != 'rounded':
-      raise ValueError("residual_norm goes with pursuit='rounded' only")
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:
@@ -146,12 +138,7 @@ class Lasers(Codebook):
   @property
   def bits_per_site(self) -> float:
     each = 32 if self.coefficient_bits is None else self.coefficient_bits
-    if self.residual_norm is None:
-      bits = position_bits(self.K, self.S) + self.S * each
-    else:
-      sets = (math.comb(self.K, s) * 2 ** (s * each) for s in range(self.S + 1))
-      bits = (sum(sets) - 1).bit_length()
-    return bits
+    return position_bits(self.K, self.S) + self.S * each
 
   def atoms(self) -> Array:
     rows = self.coefficients.usual()[:, None] * self._atoms().T
@@ -188,13 +175,10 @@ class Lasers(Codebook):
 
     Returns:
       SparseCode of [..., H, W, S]: atoms int32, ascending, and of their
-      coefficients the levels int32, or float32 where coefficient_bits is None;
-      0 for those that are not taken.
+      coefficients the levels int32, or float32 where coefficient_bits is None.
     """
     signals = self._signals(z)
     code = self._pursue(signals, self._atoms())
-    if self.residual_norm is not None:
-      code = self._stop(signals, code, self.residual_norm)
     return self._store(z, _sorted(code))
 
   def pursue(self, z: Array) -> SparseCode:
@@ -224,8 +208,7 @@ class Lasers(Codebook):
         'coefficients are stored as float32: set bottleneck.coefficient_bits'
       )
     shape = self.S, self.K, 2**self.coefficient_bits
-    counted = self.residual_norm is not None
-    found = coder.pairs(name, codes, self.grid(*sites), shape, counted)
+    found = coder.pairs(name, codes, self.grid(*sites), shape)
     return SparseCode._make(found)  # of NumPy arrays
 
   def energies(self, name: str = '') -> dict[str, Any]:
@@ -291,16 +274,6 @@ class Lasers(Codebook):
     stored = self.coefficients.store(chosen, fitted)
     return _Pursued(chosen, fitted, stored, path)
 
-  def _stop(self, signals: Array, code: _Pursued, norm: float) -> _Pursued:
-    """Takes away the atoms that come after the error is small enough."""
-    enough = norm * jnp.mean(self.coefficients.usual() ** 2)
-    read = self._read(code.atoms, code.stored)
-    taken = coding.needed_atoms(signals, self._atoms(), read, enough)
-    return code._replace(
-      atoms=jnp.where(taken, code.atoms, self.K),
-      stored=jnp.where(taken, code.stored, 0),
-    )
-
   def _reconstruct(self, code: SparseCode, atoms: Array) -> Array:
     return self.mean.value[None] + coding.reconstruct(code, atoms)
 
@@ -316,8 +289,7 @@ class Lasers(Codebook):
     return coding.normalize_atoms(self.get_variable(self._home, 'dictionary'))
 
   def _read(self, atoms: Array, stored: Array) -> SparseCode:
-    read = self.coefficients.read(atoms, stored)
-    return SparseCode(atoms, jnp.where(atoms < self.K, read, 0))
+    return SparseCode(atoms, self.coefficients.read(atoms, stored))
 
   def _store(self, z: Array, code: _Pursued) -> SparseCode:
     return SparseCode(self._as_map(z, code.atoms), self._as_map(z, code.stored))

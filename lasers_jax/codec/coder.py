@@ -157,30 +157,20 @@ class FittedCoder(RowCoder):
         found[which] = self._integers(given, len(which), np.ones(1 << bits))
     return found
 
-  def sets(self, name, codes, counts, size, most):
+  def sets(self, name, codes, sites, size, count):
     network = self._network(name)
-    if network is None:
-      return self._sets_by_table(name, codes, counts, size, most)
-    return self._sets_by_network(network, codes, counts, size, most)
-
-  def _sets_by_table(self, name, codes, counts, size, most):
-    """Codes sets of one member, then those of two, and so on.
-
-    Of these the lowest members, then the next; those after the same together.
-    """
-    found = np.full((*counts.shape, most), size)
-    weights = tuple(self._tables[name][0].tolist())
-    for count, where in _alike(counts.ravel()):
-      if count:
-        where = np.unravel_index(where, counts.shape)
-        given = None if codes is None else codes[where]
-        found[(*where, slice(count))] = self._members(
-          steps(weights, count), given, len(where[0])
-        )
-    return found
+    if network is not None:
+      return self._sets_by_network(network, codes, sites, size, count)
+    each = steps(tuple(self._tables[name][0].tolist()), count)
+    given = None if codes is None else codes.reshape(-1, count)
+    found = self._members(each, given, math.prod(sites))
+    return found.reshape(*sites, count)
 
   def _members(self, each, codes, n):
-    """Codes n sets: the r-th member by the r-th of `steps`."""
+    """Codes n sets: the r-th member by the r-th of `steps`.
+
+    The lowest members come first, then the next; those after the same together.
+    """
     found = np.zeros((n, len(each)), np.int64)
     before = np.full(n, -1)
     for r, weights in enumerate(each):
@@ -192,23 +182,19 @@ class FittedCoder(RowCoder):
       before = found[:, r]
     return found
 
-  def _sets_by_network(self, network, codes, counts, size, most):
-    maps = AutoregressiveMap(network, Kind((size,), most), counts.shape)
+  def _sets_by_network(self, network, codes, sites, size, count):
+    maps = AutoregressiveMap(network, Kind((size,), count), sites)
     for wave in maps.waves():
-      each = np.stack(ladder(maps.weights(wave, 0), most))
       last = np.full(len(wave[0]), -1)
-      for r in range(most):
-        missing = counts[wave] - r
-        which = np.flatnonzero(missing > 0)
-        where = tuple(x[which] for x in wave)
-        given = None if codes is None else codes[(*where, r)]
-        above = np.arange(size)[None] > last[which, None]
-        weights = np.where(above, each[most - missing[which], which], 0)
+      for r, each in enumerate(ladder(maps.weights(wave, 0), count)):
+        given = None if codes is None else codes[(*wave, r)]
+        above = np.arange(size)[None] > last[:, None]
+        weights = np.where(above, each, 0)
         found = self._each(given, _probabilities(weights))
         if not weights[np.arange(len(found)), found].all():
           raise InputError(_MEANINGLESS)
-        maps.learn(where, r, found)
-        last[which] = found
+        maps.learn(wave, r, found)
+        last = found
     return maps.codes
 
   def _network(self, name: str) -> Network | None:

@@ -59,7 +59,7 @@ class Network(NamedTuple):
 class Kind(NamedTuple):
   """Describes the integers of a site: a plane of each size, or a set.
 
-  A set has at most `count` members, all below its one size, which fills it.
+  A set has `count` members, all below its one size.
   """
 
   sizes: tuple[int, ...]
@@ -192,8 +192,7 @@ def bits(params: Network, kind: Kind, around, own):
     chosen = own if kind.count else own[:, plane : plane + 1]
     chosen -= symbols.start
     costs = -jnp.take_along_axis(log_fractions, chosen, axis=1, mode='clip')
-    filler = chosen == kind.sizes[plane]
-    total += jnp.sum(jnp.where(filler, 0, costs), axis=1)
+    total += jnp.sum(costs, axis=1)
   return jnp.mean(total)
 
 
@@ -216,7 +215,7 @@ def _around(padded: np.ndarray, rows, columns) -> np.ndarray:
 def _start(kind: Kind, own: np.ndarray, rng) -> Network:
   """At first the network says how often each symbol was seen."""
   n = sum(kind.sizes)
-  counts = np.bincount(own.ravel(), minlength=n)[:n] + 0.5  # not of filler
+  counts = np.bincount(own.ravel(), minlength=n) + 0.5
 
   def normal(*shape, scale):
     return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)

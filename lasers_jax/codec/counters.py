@@ -20,9 +20,8 @@ class Counter(RowCoder):
   def tables(self) -> Tables:
     return {name: weigh(counts) for name, counts in self.counts.items()}
 
-  def sets(self, name, codes, counts, size, most):
-    members = codes[codes < size]
-    self._row(name, (1, size), 0, members, len(members))
+  def sets(self, name, codes, sites, size, count):
+    self._row(name, (1, size), 0, codes.ravel(), codes.size)
     return codes
 
   def _row(self, name, shape, row, values, n):
@@ -61,8 +60,8 @@ class MapCollector(RowCoder):
     self._maps.setdefault((name, Kind(tuple(sizes))), []).append(codes)
     return codes
 
-  def sets(self, name, codes, counts, size, most):
-    self._maps.setdefault((name, Kind((size,), most)), []).append(codes)
+  def sets(self, name, codes, sites, size, count):
+    self._maps.setdefault((name, Kind((size,), count)), []).append(codes)
     return codes
 
   def _row(self, name, shape, row, values, n):
@@ -95,11 +94,11 @@ class Checker(FittedCoder):
       return super().numbers(name, codes, sites, limit, count)
     return np.zeros((*sites, count), np.int64)
 
-  def sets(self, name, codes, counts, size, most):
-    shapes = context.shapes(Kind((size,), most))
+  def sets(self, name, codes, sites, size, count):
+    shapes = context.shapes(Kind((size,), count))
     if not self._check(name, Network, shapes):
       self._need(name, (1, size))
-    return np.full((*counts.shape, most), size)
+    return np.zeros((*sites, count), np.int64)
 
   def _check(self, name, kind, shapes) -> bool:
     """Whether there is something fitted; the shapes are those of its fields."""

@@ -45,7 +45,7 @@ from lasers_jax.coding.revival import (
   find_twins,
   revive_atoms,
 )
-from lasers_jax.coding.rounded import RoundedCode, needed_atoms, rounded_pursuit
+from lasers_jax.coding.rounded import RoundedCode, rounded_pursuit
 
 __all__ = [
   'CodebookStatistics',
@@ -70,7 +70,6 @@ __all__ = [
   'ksvd',
   'ksvd_sweep',
   'nearest_code',
-  'needed_atoms',
   'normalize_atoms',
   'normalize_codes',
   'online',

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.numbers import as_float32, check_shapes, finite_rows
-from lasers_jax.coding.omp import SparseCode
 from lasers_jax.coding.pursuit import Options
 from lasers_jax.coding.scalar import nearest_level
 from lasers_jax.coding.search import in_blocks, largest, matmul, take
@@ -91,24 +90,3 @@ def rounded_pursuit(
     return RoundedCode(*(jnp.stack(x, axis=1) for x in slots))
 
   return in_blocks(code, signals, dictionary.shape[1])
-
-
-def needed_atoms(
-  signals: Array, dictionary: Array, code: SparseCode, square: Array | float
-) -> Array:
-  """Finds the atoms that codes need for a small residual.
-
-  Args:
-    signals: float32 [N, D]; dictionary: float32 [D, K].
-    code: atoms [N, S] and coefficients [N, S], in the order of the pursuit.
-    square: squared norm of a residual that needs no more atoms.
-
-  Returns:
-    bool [N, S]: whether the residual of the atoms before is larger.
-  """
-  rows, residuals = dictionary.T, signals
-  needed = [jnp.full(len(signals), True)]
-  for s in range(code.atoms.shape[1]):
-    needed.append(needed[-1] & (jnp.sum(residuals**2, axis=1) > square))
-    residuals -= code.coefficients[:, s, None] * rows[code.atoms[:, s]]
-  return jnp.stack(needed[1:], axis=1)

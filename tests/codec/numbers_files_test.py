@@ -111,7 +111,7 @@ def others():
   writer.table('t', rng.integers(0, 12, 500), 500, 12, rows, 3)
   sets = np.sort([rng.permutation(12)[:4] for _ in range(60)], axis=1)
   tables['t'] = tables['t'][:1]
-  writer.sets('t', sets.reshape(6, 10, 4), np.full((6, 10), 4), 12, 4)
+  writer.sets('t', sets.reshape(6, 10, 4), (6, 10), 12, 4)
   codes = np.stack([rng.integers(0, size, (7, 8)) for size in (6, 9)], axis=-1)
   writer.planes('n', codes, (7, 8), (6, 9))
   writer.numbers('i', draw_codes((4, 6), planes=2), (4, 6), 5, 2)

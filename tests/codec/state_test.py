@@ -20,7 +20,7 @@ from tests.codec.codec_test import maps
 
 STATE = State(
   'w' * 8,
-  {'S': 2, 'residual_norm': 0.5, 'pursuit': 'rounded'},
+  {'S': 2, 'step': 0.5, 'pursuit': 'rounded'},
   {'atoms': np.arange(20).reshape(1, 20) + 1, 'x@bias': np.arange(-4, 4)},
   np.linspace(-1, 1, 4, dtype=np.float32),
 )
@@ -115,7 +115,7 @@ def about(text):
         '{"weights": "a", "changes": {"S": [1]}}',
         '{"weights": "a", "changes": {"S": {}}}',
         '{"weights": "a", "changes": {"S": null}}',
-        '{"weights": "a", "changes": {"residual_norm": NaN}}',
+        '{"weights": "a", "changes": {"step": NaN}}',
       )
     ),
     {'header.json': None},

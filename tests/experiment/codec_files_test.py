@@ -212,7 +212,6 @@ def test_two_pictures_of_one_name(coded_run):
     Choice({'S': 1}),
     Choice({'coefficient_bits': 4}, 'mu_law'),
     Choice({'coefficient_bits': 2, 'pursuit': 'rounded'}),
-    Choice({'coefficient_bits': 2, 'pursuit': 'rounded', 'residual_norm': 0.5}),
   ],
 )
 def test_a_model_encodes_otherwise_than_it_was_trained(

@@ -326,8 +326,8 @@ def test_changed_bytes_are_one_error_each(
 
 
 def test_choices_are_all_that_flags_name():
-  flags = {'S': [2], 'bits': [], 'residual_norm': [None, 0.5], 'step': [0.1]}
+  flags = {'S': [2], 'bits': [], 'price': [None, 0.5], 'step': [0.1]}
   assert codecs.choices_of(flags) == [
     Choice({'S': 2, 'step': 0.1}),
-    Choice({'S': 2, 'residual_norm': 0.5, 'step': 0.1}),
+    Choice({'S': 2, 'price': 0.5, 'step': 0.1}),
   ]

@@ -185,21 +185,14 @@ class _EventCoder(Coder, abc.ABC):
     codes = None if codes is None else codes + limit
     return self.channels(name, codes, sites, 2 * limit + 1, count) - limit
 
-  def pairs(self, name, codes, sites, shape, counted):
+  def pairs(self, name, codes, sites, shape):
     s, k, levels = shape
-    counts, counts_plane = np.full(sites, s), None
-    if counted:
-      counts_plane = len(self._sizes)
-      counts = None if codes is None else np.sum(codes[0] < k, axis=-1)
-      counts = self._plane(counts, sites, s + 1)
     pairs = self._orders(name, k, levels)
     events = None if codes is None else pairs.events(*codes)
     first = len(self._sizes)
     events = self.planes(name, events, sites, pairs.sizes * s)
-    self._sets.append(pairs.sets(first, s, counts_plane))
-    if codes is not None:
-      return codes
-    return pairs.codes(events, np.arange(s) < counts[..., None])
+    self._sets.append(pairs.sets(first, s))
+    return pairs.codes(events) if codes is None else codes
 
   def subset(self, values, m, n):
     if self._sizes:
@@ -214,7 +207,7 @@ class _EventCoder(Coder, abc.ABC):
     self._kept, self._positions = m, np.flatnonzero(kept)
     return self._positions
 
-  def sets(self, name, codes, counts, size, most):
+  def sets(self, name, codes, sites, size, count):
     raise _no_maps(name)
 
   def table(self, name, values, n, size, rows=None, row_count=1):

@@ -20,15 +20,12 @@ class Sets(NamedTuple):
 
   Attributes:
     planes: numbers of the planes of ranks, ascending.
-    counts: the plane that holds the number of members; None if all have them.
-      The planes of members beyond it are 0.
     atoms: int32 [V], of each rank.
     levels: int32 [V], of each rank; zeros where levels have planes.
     level_planes: numbers of the planes of levels, one a member, or none.
   """
 
   planes: tuple[int, ...]
-  counts: int | None
   atoms: np.ndarray
   levels: np.ndarray
   level_planes: tuple[int, ...] = ()
@@ -74,25 +71,18 @@ class Layout:
       assert left is not None  # an image must end with all that it keeps
       return jnp.stack([left[..., 1] > left[..., 0], left[..., 0] > 0], -1)
     values = like_sites(jnp.arange(self.sizes[plane]), before)
-    legal, taken = None, []  # and whether the site has this event at all
-    if self.kept is not None:
-      taken.append(before[..., 0] == 1)
+    legal = None
     for group in self.sets:
-      member = _member(group, plane)
-      if member is None:
-        continue
-      if group.counts is not None:
-        taken.append(before[..., group.counts] > member)
       if plane in group.planes:
-        legal = _continues(group, member, before)
+        legal = _continues(group, group.planes.index(plane), before)
     for group in self.distinct:
       if plane in group:
         for other in (x for x in group if x < plane):
           new = before[..., other, None] != values
           legal = new if legal is None else legal & new
-    if not taken:
+    if self.kept is None:
       return legal
-    has = jnp.all(jnp.stack(taken, -1), -1, keepdims=True)
+    has = before[..., :1] == 1  # whether the site has this event at all
     return jnp.where(has, True if legal is None else legal, values == 0)
 
   def left(self, events: Array) -> Array | None:
@@ -115,14 +105,6 @@ class Layout:
     return counts.reshape(*events.shape[:-1], 2)
 
 
-def _member(group: Sets, plane: int) -> int | None:
-  """The number of the member of a set that a plane is of, if of any."""
-  for planes in group.planes, group.level_planes:
-    if plane in planes:
-      return planes.index(plane)
-  return None
-
-
 def _continues(group: Sets, member: int, before: Array) -> Array:
   """Says which ranks go on with a set that can be finished: bool [..., V].
 
@@ -133,8 +115,6 @@ def _continues(group: Sets, member: int, before: Array) -> Array:
   ranks = like_sites(jnp.arange(len(room)), before)
   room = like_sites(jnp.asarray(room), before)
   missing = len(group.planes) - member - 1
-  if group.counts is not None:
-    missing = before[..., group.counts, None] - member - 1
   legal = True
   for plane in group.planes[:member]:
     last = before[..., plane, None]

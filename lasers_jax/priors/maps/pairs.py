@@ -23,8 +23,7 @@ class Pairs(NamedTuple):
     levels: their number.
     order: int32 [V], the pair (atom · levels + level) of each rank; the atom
       where levels are apart.
-    ranks: int32 [V + 1], the rank of each pair or atom, and V for that of atom
-      K, which stands for none.
+    ranks: int32 [V], the rank of each pair or atom.
   """
 
   k: int
@@ -41,13 +40,13 @@ class Pairs(NamedTuple):
     """Returns the number of values of each plane of a member."""
     return [len(self.order), *([self.levels] if self.apart else [])]
 
-  def sets(self, first: int, s: int, counts: int | None) -> Sets:
+  def sets(self, first: int, s: int) -> Sets:
     """Returns what a layout says of planes from `first` on, of S members."""
     width = len(self.sizes)
     planes = tuple(range(first, first + s * width))
     atoms, levels = np.divmod(self.order, 1 if self.apart else self.levels)
     over = planes[1::2] if self.apart else ()
-    return Sets(planes[::width], counts, atoms, levels, over)
+    return Sets(planes[::width], atoms, levels, over)
 
   def events(self, atoms: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Returns the events of members [..., S]: [..., S or 2 S]."""
@@ -55,32 +54,27 @@ class Pairs(NamedTuple):
     ranks = self.ranks[pairs]
     order = np.argsort(ranks, axis=-1, kind='stable')
     ranks = np.take_along_axis(ranks, order, axis=-1)
-    ranks = np.where(ranks < len(self.order), ranks, 0)
     if not self.apart:
       return ranks
     levels = np.take_along_axis(levels, order, axis=-1)
     return np.stack([ranks, levels], axis=-1).reshape(*ranks.shape[:-1], -1)
 
-  def codes(
-    self, events: np.ndarray, taken: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns atoms, ascending, and their levels: int32 [..., S].
+  def codes(self, events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the atoms, ascending, and their levels of `events`.
 
-    Args:
-      events: of `events`.
-      taken: bool [..., S], False for members beyond the count.
+    Returns:
+      int32 [..., S] each.
     """
     if self.apart:
       atoms, levels = self.order[events[..., ::2]], events[..., 1::2]
     else:
       atoms, levels = np.divmod(self.order[events], self.levels)
-    atoms = np.where(taken, atoms, self.k).astype(np.int32)
-    levels = np.where(taken, levels, 0).astype(np.int32)
     order = np.argsort(atoms, axis=-1, kind='stable')
-    return (
-      np.take_along_axis(atoms, order, axis=-1),
-      np.take_along_axis(levels, order, axis=-1),
+    atoms, levels = (
+      np.take_along_axis(x, order, axis=-1).astype(np.int32)
+      for x in (atoms, levels)
     )
+    return atoms, levels
 
 
 Orders = Callable[[str, int, int], Pairs]  # by name, K and number of levels
@@ -104,7 +98,7 @@ def find_orders(
       found = np.argsort(-energies, kind='stable')
     else:
       found = np.arange(count)
-    ranks = np.full(count + 1, count, np.int32)
+    ranks = np.zeros(count, np.int32)
     ranks[found] = np.arange(count)
     return Pairs(k, levels, found.astype(np.int32), ranks)
 

@@ -23,15 +23,15 @@ from tests.bottlenecks.rows import (
 )
 
 VQ = {'name': 'vq', 'learning': 'loss'}
-ROUNDED = {'pursuit': 'rounded', 'residual_norm': 1.0, 'S': 3}
+ROUNDED = {'pursuit': 'rounded', 'S': 3}
 MORE = {
-  'counts': {**SPARSE, **ROUNDED, 'coefficient_bits': 1},
+  'rounded': {**SPARSE, **ROUNDED, 'coefficient_bits': 1},
   **{f'bits-{b}': {**SPARSE, 'coefficient_bits': b} for b in (1, 3, 6)},
   'bits-0': {**SPARSE, 'pursuit': 'rounded', 'coefficient_bits': 0},
   'apart': {**SPARSE, 'coefficient_bits': 12},
-  'apart-counts': {**SPARSE, **ROUNDED, 'coefficient_bits': 4, 'K': 1200},
+  'apart-rounded': {**SPARSE, **ROUNDED, 'coefficient_bits': 4, 'K': 1200},
   'residual-lasers': {'name': 'residual', 'depth': 2, 'inner': SPARSE},
-  'product-counts': {
+  'product-rounded': {
     'name': 'product',
     'groups': 2,
     'inner': {**SPARSE, **ROUNDED, 'coefficient_bits': 2, 'D': 4},
@@ -79,20 +79,16 @@ class Random(Coder):
     )
     return order[..., : len(sizes)]
 
-  def pairs(self, name, codes, sites, shape, counted):
+  def pairs(self, name, codes, sites, shape):
     s, k, levels = shape
-    counts = self.rng.integers(0 if counted else s, s + 1, sites)
-    taken = np.arange(s) < counts[..., None]
-    atoms = self.distinct(name, None, sites, [k] * s)
-    atoms = np.sort(np.where(taken, atoms, k), axis=-1)
+    atoms = np.sort(self.distinct(name, None, sites, [k] * s), axis=-1)
     stored = self.rng.integers(0, levels, atoms.shape)
-    stored = np.where(atoms < k, stored, 0)
     return atoms.astype(np.int32), stored.astype(np.int32)
 
   def subset(self, values, m, n):
     return np.sort(self.rng.permutation(n)[:m])
 
-  def sets(self, name, codes, counts, size, most):
+  def sets(self, name, codes, sites, size, count):
     raise NotImplementedError
 
   def table(self, name, values, n, size, rows=None, row_count=1):
@@ -174,7 +170,7 @@ def test_layouts_are_as_the_codes_are():
   assert sizes('kl-rounded') == (8,) * 8
   assert sizes('lista-kept') == (16,) * 3 + (256,) * 3
   assert sizes('lasers') == (16 * 256,) * 2
-  assert sizes('counts') == (4, 32, 32, 32)
+  assert sizes('rounded') == (32, 32, 32)
   assert sizes('apart') == (16, 4096) * 2
   assert sizes('mqvae') == (2, 16)
 
@@ -227,7 +223,9 @@ def test_all_other_planes_stay_where_they_are():
     assert events.planes == tuple(range(len(events.layout.sizes)))
 
 
-@pytest.mark.parametrize('name', ['counts', 'apart-counts', 'residual-lasers'])
+@pytest.mark.parametrize(
+  'name', ['rounded', 'apart-rounded', 'residual-lasers']
+)
 def test_permuted_sets_give_the_same_events(name):
   module = build(**KINDS[name])
   sites, codes = drawn_codes(module)
@@ -343,7 +341,7 @@ class Odd(Bottleneck):
     if self.way == 'table':
       return coder.table('mine', codes, 4, 2)
     if self.way == 'sets':
-      return coder.sets('mine', codes, np.ones(sites, int), 4, 2)
+      return coder.sets('mine', codes, sites, 4, 2)
     for side in 1, 2:
       coder.planes('mine', codes, (side, side), [4])
 

@@ -10,22 +10,20 @@ RNG = np.random.default_rng(0)
 MOST = 256  # events of a site, so that shapes are few
 
 
-def pairs(k, levels, s, order=None, counted=False, apart=False):
+def pairs(k, levels, s, order=None, apart=False):
   """A layout of one set, whose pairs have this order."""
   order = np.arange(k * levels) if order is None else order
-  first = int(counted)
-  planes = tuple(range(first, first + s))
+  planes = tuple(range(s))
   sizes = (k * levels,) * s
   if apart:
     assert len(order) == k * levels
-    planes = tuple(range(first, first + 2 * s, 2))
+    planes = tuple(range(0, 2 * s, 2))
     sizes = (k, levels) * s
     order = order[:k] if len(order) == k else RNG.permutation(k) * levels
   atoms, fixed = np.divmod(order, levels)
-  counts = 0 if counted else None
   over = tuple(x + 1 for x in planes) if apart else ()
-  group = Sets(planes, counts, atoms.astype('i4'), fixed.astype('i4'), over)
-  return Layout((1, 1), ((s + 1,) if counted else ()) + sizes, (group,))
+  group = Sets(planes, atoms.astype('i4'), fixed.astype('i4'), over)
+  return Layout((1, 1), sizes, (group,))
 
 
 def walk(layout, left=None):
@@ -49,11 +47,8 @@ def walk(layout, left=None):
 def sets_of(layout, events):
   """The set of pairs that the events of a site are."""
   group = layout.sets[0]
-  count = len(group.planes)
-  if group.counts is not None:
-    count = events[group.counts]
   found = []
-  for i in range(count):
+  for i in range(len(group.planes)):
     rank = events[group.planes[i]]
     level = group.levels[rank]
     if group.level_planes:
@@ -68,19 +63,16 @@ def all_sets(k, levels, s):
       yield frozenset(zip(atoms, each, strict=True))
 
 
-@pytest.mark.parametrize('counted', [False, True])
 @pytest.mark.parametrize(
   'k, levels, s, apart',
   [(4, 2, 2, False), (5, 2, 3, False), (3, 3, 3, False), (4, 2, 3, True)],
 )
-def test_each_set_is_one_list_of_events(k, levels, s, apart, counted):
+def test_each_set_is_one_list_of_events(k, levels, s, apart):
   order = RNG.permutation(k * levels)
-  layout = pairs(k, levels, s, order, counted, apart)
+  layout = pairs(k, levels, s, order, apart)
   events, p = walk(layout)
   found = {sets_of(layout, x) for x in events}
-  expected = set()
-  for size in range(s + 1) if counted else [s]:
-    expected |= set(all_sets(k, levels, size))
+  expected = set(all_sets(k, levels, s))
   assert len(events) == len(expected)
   assert found == expected
   assert p.sum() == pytest.approx(1, abs=1e-5)
@@ -106,15 +98,6 @@ def test_without_looking_ahead_mass_is_lost():
   first = layout.legal(0, np.zeros(0, np.int32))
   # Pairs of atom 3 have no other atom above them.
   np.testing.assert_array_equal(first, [1, 1, 1, 1, 1, 1, 0, 0])
-
-
-def test_members_beyond_the_count_are_zero():
-  layout = pairs(4, 2, 2, counted=True)
-  for count, plane, events in (0, 1, [0]), (0, 2, [0, 0]), (1, 2, [1, 7]):
-    legal = layout.legal(plane, np.array(events, np.int32))
-    np.testing.assert_array_equal(legal, np.arange(8) == 0, f'{count=}')
-  legal = layout.legal(1, np.array([1], np.int32))
-  assert np.all(legal)
 
 
 def test_distinct_values_differ():
@@ -162,9 +145,9 @@ def test_an_image_keeps_as_many_sites_as_it_must():
 
 def test_sets_of_sites_that_are_not_kept_are_zero():
   order = RNG.permutation(8).astype('i4')
-  group = Sets((2, 3), 1, order // 2, order % 2)
-  layout = Layout((1, 2), (2, 3, 8, 8), (group,), kept=1)
-  assert_kept(layout, *images(layout, 2), 2 * (1 + 8 + 24))
+  group = Sets((1, 2), order // 2, order % 2)
+  layout = Layout((1, 2), (2, 8, 8), (group,), kept=1)
+  assert_kept(layout, *images(layout, 2), 2 * 24)
 
 
 def test_planes_of_their_own_are_free():
@@ -174,11 +157,11 @@ def test_planes_of_their_own_are_free():
 
 
 def test_batches_and_programs_say_the_same_as_a_site_alone():
-  layout = pairs(5, 2, 3, RNG.permutation(10), counted=True)
+  layout = pairs(5, 2, 3, RNG.permutation(10))
   sites = walk(layout)[0]
   sites = sites[RNG.permutation(len(sites))[:24]].reshape(4, 6, -1)
   legal = jax.jit(layout.legal, static_argnums=0)
-  for plane in range(1, 4):
+  for plane in range(3):
     together = legal(plane, sites[..., :plane])
     assert together.shape == (4, 6, 10)
     for i, j in (0, 0), (1, 5), (3, 2):

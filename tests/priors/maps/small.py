@@ -13,7 +13,7 @@ def pairs(sites=(1, 2), k=4, levels=2, s=2):
   """A code of sets: s of k atoms, each with a level, in a random order."""
   order = np.random.default_rng(3).permutation(k * levels)
   atoms, levels = (x.astype('i4') for x in np.divmod(order, levels))
-  group = Sets(tuple(range(s)), None, atoms, levels)
+  group = Sets(tuple(range(s)), atoms, levels)
   return Layout(sites, (len(order),) * s, (group,))
 
 
