@@ -97,7 +97,7 @@ def write(folder: str, model: Any, found: Found, half: bool = False) -> None:
     trained = {**model.variables, 'params': params}
     arrays = {name: arrays[name] for name in flat_names(trained)}
   metadata = {'weights': model.weights, 'step': str(model.step)}
-  with _written_whole(folder) as part:
+  with written_whole(folder) as part:
     workdir.write_config(part, model.config)
     with storage.written_whole(os.path.join(part, WEIGHTS)) as file:
       file.write(save(arrays, metadata))
@@ -159,7 +159,7 @@ def _copy(source: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def _written_whole(folder: str) -> Iterator[str]:
+def written_whole(folder: str) -> Iterator[str]:
   """Yields a folder that takes its name where the block ends without error."""
   if storage.is_remote(folder):
     with tempfile.TemporaryDirectory() as part:

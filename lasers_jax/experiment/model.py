@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,7 +21,7 @@ from lasers_jax.core.trees import merge
 from lasers_jax.decoders import DEFAULT, SamplingSettings
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation.latents import measure_latents
-from lasers_jax.experiment import codecs, exported, settings, sources
+from lasers_jax.experiment import codecs, exported, formats, settings, sources
 from lasers_jax.experiment.codecs import AS_TRAINED, Choice
 from lasers_jax.experiment.restoring import check_same, prepare
 from lasers_jax.networks.autoencoder import Autoencoder
@@ -257,7 +256,11 @@ class TrainedModel:
     return measure_latents(self.module, self.variables, batches, self.mesh)
 
   def export(
-    self, folder: str | os.PathLike, half: bool = False, licence: str = ''
+    self,
+    folder: str | os.PathLike,
+    format: str | None = None,
+    half: bool = False,
+    licence: str = '',
   ) -> None:
     """Writes the model into a folder that needs no checkpoint and no data.
 
@@ -266,6 +269,9 @@ class TrainedModel:
     latents are measured over training images, where these can be opened.
 
     Args:
+      format: 'diffusers' writes into a new folder what its classes read, for
+        the bottlenecks `none`, `kl` and `vq`; None: what `load` reads, to which
+        alone the others apply.
       half: whether to round the weights to float16: half the bytes. That is
         another model, whose codec and results are its own.
       licence: of the model, for its card.
@@ -274,27 +280,7 @@ class TrainedModel:
       InputError: the folder is something else, or cannot be written; or a
         weight is beyond float16.
     """
-    folder = exported.check_target(os.fspath(folder))
-    model = self
-    if half:
-      variables = exported.halved(self.variables)
-      model = dataclasses.replace(self, variables=variables)
-    bottleneck = model.config['bottleneck']
-    found = exported.Found(
-      model._known_statistics(),
-      exported.known_results(model.folder, model.weights, bottleneck),
-      codecs.states_of(model.folder, model.weights, model.changes),
-      licence,
-    )
-    exported.write(folder, model, found, half)
-
-  def _known_statistics(self) -> dict[str, Any]:
-    """Returns `statistics`, or the reason why they are missing."""
-    try:
-      return self.statistics()
-    except InputError as error:
-      logging.warning('no statistics of latents: %s', error)
-      return {'missing': str(error)}
+    formats.export(self, os.fspath(folder), format, half, licence)
 
   def sample_batches(self, count: int, source: Any = None) -> Iterator[dict]:
     """Yields batches of some training images, evenly spread over all.

@@ -146,8 +146,11 @@ class _Unpickler(pickle.Unpickler):
 
   def load(self):
     start, tuples = self._data.tell(), 0
-    for code, _, _ in pickletools.genops(self._data):
+    for code, argument, _ in pickletools.genops(self._data):
       tuples += code.name.startswith(('TUPLE', 'FROZENSET'))
+      # Python makes room for all numbers of objects up to this.
+      if code.name.endswith('PUT') and argument > self._data.tell():
+        raise pickle.UnpicklingError('an object without its number')
     if tuples > _MOST_TUPLES:
       raise pickle.UnpicklingError('too many tuples')
     self._data.seek(start)

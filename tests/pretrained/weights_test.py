@@ -229,6 +229,7 @@ LIST = b'}(' + b''.join(b'K%cN' % i for i in range(250)) + b'u'
 ORDERED = b'ccollections\nOrderedDict\n'
 HOSTILE: dict = {
   'a deep key': {b')' + b'\x85' * 200_000: 1},
+  'a large number of an object': {'x': b'}r\xff\xff\xff\x7f'},
   'a long pickle': {'x': b'}0' * 5_000_000 + b'}'},
   'copies': {
     'x': LIST + b'q\x000' + (ORDERED + b'h\x00\x85R0') * 20_000 + b'N'

@@ -23,7 +23,7 @@ from lasers_jax.pretrained.weights import kernel, named
 
 GROUPS = 32  # of all published ones
 CODEBOOK = 'quantize.embedding.weight'
-_QUANT, _OUT = 'quant_conv', 'encoder.conv_out'
+_QUANT, _POST, _OUT = 'quant_conv', 'post_quant_conv', 'encoder.conv_out'
 _MOST_LEVELS = 8
 # Discriminators, averages of weights and statistics: no part of the networks.
 _LEFT_OUT = ('loss.', 'model_ema.', 'bn.', 'quantize.embedding.cluster_size')
@@ -64,9 +64,7 @@ def measure(arrays: Arrays, groups: int = GROUPS) -> dict[str, Any]:
     'groups': groups,
     'downsample': 'conv3',
     'middle_attention': _any(arrays, middle),
-    'from_latent': shape(arrays, 'decoder.conv_in.weight', 4)[1]
-    if 'post_quant_conv.weight' in arrays
-    else 0,
+    'from_latent': _from_latent(arrays),
     'decoder_channels': decoder_channels
     if decoder_channels != channels
     else None,
@@ -83,6 +81,8 @@ def read(arrays: Arrays, network: Mapping[str, Any]) -> Networks:
     InputError: an array is missing, has another shape, or no place.
   """
   used = {f'{_QUANT}.weight', f'{_QUANT}.bias', CODEBOOK}
+  if not network['from_latent']:
+    used |= {f'{_POST}.weight', f'{_POST}.bias'}
   family = _family(arrays)
   kernels = {name: _as_kernel(name, array) for name, array in arrays.items()}
   for leaf, array in _to_latent(arrays).items():
@@ -157,6 +157,18 @@ def _to_latent(arrays: Arrays) -> dict[str, np.ndarray]:
       )
     weight, bias = weight[: len(weight) // 2], bias[: len(bias) // 2]
   return {'weight': weight, 'bias': bias}
+
+
+def _from_latent(arrays: Arrays) -> int:
+  """The width of a 1x1 convolution before the decoder; 0 of an identity."""
+  if f'{_POST}.weight' not in arrays:
+    return 0
+  width = shape(arrays, 'decoder.conv_in.weight', 4)[1]
+  matrix, bias = arrays[f'{_POST}.weight'], arrays.get(f'{_POST}.bias')
+  identity = np.eye(width)[..., None, None]
+  if np.array_equal(matrix, identity) and np.array_equal(bias, np.zeros(width)):
+    return 0
+  return width
 
 
 def _codebook(arrays: Arrays, d: int) -> np.ndarray | None:
