@@ -56,7 +56,7 @@ def render(name: str, page: pathlib.Path) -> str:
   path = HERE / f'{table.file}.json'
   results = json.loads(path.read_text(encoding='utf-8'))
   stated = isinstance(results, dict) and 'rows' in results
-  rows = results['rows'] if stated else results
+  rows = results[table.key] if stated else results
   lines = [
     [column.title for column in table.columns],
     ['---' for _ in table.columns],

@@ -31,11 +31,13 @@ class Table(NamedTuple):
     file: of results, without its suffix.
     columns: from left to right.
     select: the rows that the table has, from those of the file.
+    key: where a file that states its protocol has the rows.
   """
 
   file: str
   columns: tuple[Column, ...]
   select: Callable[[list[Row]], list[Row]] = lambda rows: rows
+  key: str = 'rows'
 
 
 def code(text: str) -> str:
@@ -81,6 +83,15 @@ def site_bits(value: Row) -> str:
 
 def distance(value: Row) -> str:
   return f'{value["distance"]:.4g} ({value["nearest"]:.2f})'
+
+
+def gain(value: float) -> str:
+  return f'{100 * value:+.0f}{SPACE}%'.replace('-', '−') if value else ''
+
+
+def of_models(rows: list[Row]) -> list[Row]:
+  """Rows of codecs of this project."""
+  return [row for row in rows if row['codec'] not in CLASSICAL]
 
 
 def point(value: Row) -> str:
@@ -161,6 +172,7 @@ FILES = (
   Column('PSNR in dB (95 %)', 'psnr', interval),
   Column('SSIM', 'ssim', '.3f'),
 )
+CLASSICAL = 'JPEG', 'WEBP', 'AVIF', 'AVIF 4:4:4'
 PRIORS = 'ae', 'rae', 'wae', 'beta_vae', 'vae', 'info_vae'
 SECONDS = '0.25', '0.5', '1', '2.5', '5', '10', '20'
 LEARNING = (
@@ -319,15 +331,29 @@ TABLES = {
     ),
   ),
   'kodak-priced': Table(
-    'kodak-priced',
+    'kodak-curve',
     (
-      Column('model', 'model'),
+      Column('model', 'codec'),
       Column('setting', 'setting'),
-      *FILES,
-      Column('dB above JPEG', 'above_jpeg', signed),
-      Column('WebP', 'above_webp', signed),
-      Column('AVIF', 'above_avif', signed),
+      *FILES[:2],
+      Column('SSIM', 'ssim/mean', '.3f'),
+      Column('dB above JPEG', 'above/JPEG', signed),
+      Column('WebP', 'above/WEBP', signed),
+      Column('AVIF', 'above/AVIF', signed),
     ),
+    of_models,
+  ),
+  'kodak-rates': Table(
+    'kodak-curve',
+    (
+      Column('codec', 'codec'),
+      Column('bits against JPEG', 'others/JPEG', gain),
+      Column('WebP', 'others/WEBP', gain),
+      Column('AVIF 4:2:0', 'others/AVIF', gain),
+      Column('AVIF 4:4:4', 'others/AVIF 4:4:4', gain),
+    ),
+    lambda rows: [row for row in rows if any(row['others'].values())],
+    key='rates',
   ),
   'redundancy': Table(
     'redundancy',

@@ -116,14 +116,17 @@ def plot(rows: Sequence[dict], path: str, others: Sequence[dict] = ()) -> None:
     if others:  # as far as what was measured here
       axes.set(xlim=ends[0], ylim=ends[1])
     axes.grid(alpha=0.3, which='both')
-    axes.legend()
+    axes.legend(loc='lower right')
   with written_whole(path) as file:
     figure.savefig(file, format='png', dpi=120)
 
 
 def _draw(axes, rows, codec: str, name: str, style: dict[str, Any]) -> None:
   """Draws the curve of a codec, where it has the metric."""
-  own = [row for row in rows if row['codec'] == codec and name in row]
-  points = sorted((row['bits_per_pixel'], row[name]['mean']) for row in own)
+  points = sorted(
+    (row['bits_per_pixel'], row[name]['mean'])
+    for row in rows
+    if row['codec'] == codec and isinstance(row.get(name), dict)
+  )
   if points:
     axes.plot(*zip(*points, strict=True), label=codec, **style)

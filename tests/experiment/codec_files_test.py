@@ -339,6 +339,7 @@ def test_codecs_of_elsewhere_are_drawn_where_there_is_room(tmp_path):
   for row in ours:
     row['ssim'] = {'mean': 0.5}
   others = rows('a', (0.2, 28), (5, 60)) + rows('b', (0.2, 26), (0.4, 30))
+  others[0]['ssim'] = 0.9  # nobody knows of what
   for name, more in ('alone', ()), ('beside', others):
     rate_distortion_curve.plot(ours, str(tmp_path / name), more)
   alone, beside = (
