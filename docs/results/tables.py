@@ -94,6 +94,16 @@ def of_models(rows: list[Row]) -> list[Row]:
   return [row for row in rows if row['codec'] not in CLASSICAL]
 
 
+def by_codec(rows: list[Row]) -> list[Row]:
+  """One row a codec: its points up to about one bit per pixel."""
+  found: dict[str, list[str]] = {}
+  for row in rows:
+    if row['bits_per_pixel'] < 1:
+      text = f'{row["psnr"]["mean"]:.2f} at {row["bits_per_pixel"]:.3f}'
+      found.setdefault(row['codec'], []).append(text.replace(' ', SPACE))
+  return [{'codec': k, 'points': ', '.join(x)} for k, x in found.items()]
+
+
 def point(value: Row) -> str:
   return f'{value["psnr"]:.2f} dB, {value["bits_per_pixel"]:.3f}'
 
@@ -354,6 +364,14 @@ TABLES = {
     ),
     lambda rows: [row for row in rows if any(row['others'].values())],
     key='rates',
+  ),
+  'kodak-published': Table(
+    'kodak-published',
+    (
+      Column('codec', 'codec', code),
+      Column('PSNR in dB at bits per pixel', 'points'),
+    ),
+    by_codec,
   ),
   'redundancy': Table(
     'redundancy',

@@ -11,6 +11,7 @@ An image autoencoder with coded latents, trained with `lasers_jax`.
 
 ```python
 import lasers_jax as lj
+
 model = lj.load('{folder}')
 images = model.reconstruct(images)  # uint8 or float in [0, 1], [B, h, w, 3]
 ```
