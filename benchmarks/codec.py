@@ -2,7 +2,7 @@
 
   python benchmarks/codec.py
 
-The models are those of configs/photos.py, and that of integers of
+The models are those of configs/photos.py, and those of integers of
 configs/codec.py, with random weights, initialized by a few crops of a
 photograph. Each codes an image of --height x --width pixels to a file and back,
 on whatever device there is, compilation apart. One interleaved run of --rounds;
@@ -40,6 +40,8 @@ CODECS = {
   'residual': (photos, False),
   'entropy': (codec, False),
   'entropy, context': (codec, True),
+  'priced': (codec, False),
+  'priced, context': (codec, True),
 }
 
 
