@@ -206,8 +206,7 @@ def _measured_elsewhere(file: str) -> list[dict]:
   """Reads rows of codecs; see `draw_curve`."""
   try:
     rows = json.loads(_with_name(file, _read_bytes, file))['rows']
-    for row in rows:
-      float(row['bits_per_pixel']), float(row['psnr']['mean']), row['codec']
+    bjontegaard.against(rows, [row['codec'] for row in rows])  # as is needed
   except (ValueError, KeyError, TypeError) as error:
     raise InputError(
       f'{file} has no rows of codecs, as a curve.json has: {one_line(error)}'
