@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKDIR ?= runs/photos
+WORKDIR ?= runs/demo
 DEMO_FLAGS ?=
 WITH_COMPILER := .[dev,tpu]
 

@@ -1,7 +1,7 @@
 """Trains a codec for photographs, and sets it beside JPEG at equal bytes.
 
   make demo
-  python examples/demo.py --workdir=runs/photos --steps=800
+  python examples/demo.py --workdir=runs/demo --steps=800
 
 The model is configs/codec.py:lasers, whose blocks start as the cosines of JPEG.
 It is trained on seven photographs that come with scikit-image and scikit-learn.
@@ -130,7 +130,7 @@ def most_used(model: lj.TrainedModel, images: list[np.ndarray]) -> np.ndarray:
 
 def main() -> None:
   parser = argparse.ArgumentParser()
-  parser.add_argument('--workdir', default='runs/photos')
+  parser.add_argument('--workdir', default='runs/demo')
   parser.add_argument('--steps', type=int, default=800)
   given = parser.parse_args()
   logging.basicConfig(level=logging.INFO, format='%(message)s')
