@@ -73,11 +73,13 @@ class MQVAE(Copies, kw_only=True):
     width: channels of both networks.
   """
 
-  held = False  # the second network learns by the decoder as it is
-
   keep: Annotated[float, Range(0, 1, '(]')] = 0.25
   blocks: Count = 2
   width: Count = 64
+
+  @property
+  def held(self) -> bool:
+    return False  # the second network learns by the decoder as it is
 
   @classmethod
   def at_rate(cls, asked: Asked) -> Fields:

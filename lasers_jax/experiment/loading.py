@@ -1,6 +1,7 @@
 """Finds trained models, and reads them."""
 
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
