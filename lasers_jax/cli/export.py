@@ -5,7 +5,8 @@
 The folder has the config, the averaged weights (safetensors), statistics of
 latents and a model card; also results and tables of the codec, where the
 workdir has them. lasers_jax.load('photos-model') reads it, and the other
-programs take it in place of a workdir.
+programs take it in place of a workdir. --format=diffusers writes what the
+classes of diffusers read instead.
 """
 
 from absl import flags
@@ -15,6 +16,7 @@ from lasers_jax.cli import program
 from lasers_jax.cli.command_line import Number, Path
 from lasers_jax.core.ranges import Whole
 from lasers_jax.errors import InputError
+from lasers_jax.experiment.formats import FORMATS
 from lasers_jax.experiment.loading import load
 
 
@@ -26,6 +28,13 @@ def define_flags() -> None:
   flags.DEFINE(
     Path(), 'output', None, 'Folder to write; an earlier export is replaced.'
   )
+  flags.DEFINE_enum(
+    'format',
+    None,
+    list(FORMATS),
+    'Format of another project, of the bottlenecks none, kl and vq; the folder '
+    'must be new.',
+  )
 
 
 def main() -> None:
@@ -34,7 +43,7 @@ def main() -> None:
     raise InputError('--workdir=FOLDER and --output=FOLDER are needed')
   program.set_up_jax()
   model = load(program.WORKDIR.value, given.checkpoint)
-  model.export(given.output)
+  model.export(given.output, given.format)
   count = sum(inference.count_parameters(model.variables).values())
   print(
     f'{given.output}: step {model.step}, {count:,} parameters, '

@@ -181,7 +181,7 @@ def test_help_shows_the_flags_of_the_program(parse, capsys, word):
 )
 def test_lists_of_nothing_are_refused(monkeypatch, script, name):
   given = dict(config=1, priors=[1], bottlenecks=[1], bits_per_pixel=[1])
-  given['prior'] = None
+  given |= dict(prior=None, model=None)
   given = types.SimpleNamespace(**{**given, name: []})
   monkeypatch.setattr(script, 'flags', types.SimpleNamespace(FLAGS=given))
   workdir = types.SimpleNamespace(value='workdir')
