@@ -212,8 +212,12 @@ def read_torch_zip(file: pathlib.Path) -> dict[str, np.ndarray]:
       says that it is damaged.
   """
   with zipfile.ZipFile(file) as archive:
-    if any(x.compress_type != zipfile.ZIP_STORED for x in archive.infolist()):
+    entries, size = archive.infolist(), os.path.getsize(file)
+    if any(x.compress_type != zipfile.ZIP_STORED for x in entries):
       raise InputError(f'{file} is compressed, as torch.save leaves no file')
+    # Python makes room for what an entry claims to hold.
+    if any(max(x.compress_size, x.file_size) > size for x in entries):
+      raise zipfile.BadZipFile('an entry that is longer than the file')
     (index,) = (n for n in archive.namelist() if n.endswith('/data.pkl'))
     if archive.getinfo(index).file_size > _LONGEST:
       raise pickle.UnpicklingError('too long')

@@ -254,6 +254,12 @@ def test_a_compressed_file_and_one_that_claims_more_than_it_holds(tmp_path):
   (tmp_path / 'w.pth').write_bytes(packed)
   with pytest.raises(InputError, match='w.pth is compressed, as torch.save'):
     read_weights(tmp_path / 'w.pth')
+  plain = as_zip(ONE)
+  sizes = (8).to_bytes(4, 'little') * 2, b'\x08\0\0\x40\x08\0\0\0'
+  assert plain.count(sizes[0]) == 2  # before the data, and in the directory
+  (tmp_path / 'w.pth').write_bytes(plain.replace(*sizes))
+  with pytest.raises(InputError, match='BadZipFile.*damaged'):
+    read_weights(tmp_path / 'w.pth')
   counts = (2).to_bytes(8, 'little'), (2**60).to_bytes(8, 'little')
   (tmp_path / 'w.pth').write_bytes(as_legacy(ONE).replace(*counts))
   with pytest.raises(InputError, match='EOFError.*damaged'):
