@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tables import Column, Row, Table, interval
+from tables import Column, Row, Table, code, interval, rate
 
 METHODS = {
   'input': 'the input as it is',
@@ -48,12 +48,36 @@ def is_bicubic(row: Row) -> bool:
   return row['degradation']['name'] == 'superres' and row['method'] == 'input'
 
 
+def models(rows: list[Row]) -> list[Row]:
+  """The models of a comparison, and the methods without one, the best first."""
+  done = [row['results'] | {'own': row} for row in rows if row['results']]
+  first = next(x for x in done if 'baselines' in x)
+  found = []
+  for results in done:
+    own = results['own']
+    bits = results['bits_per_pixel']['fixed_length']
+    found.append(
+      {**results, 'name': code(own['bottleneck']), 'rate': rate(bits)}
+    )
+  for method, values in first['baselines'].items():
+    if 'missing' not in values and method != 'bicubic':
+      name = METHODS.get(method, method)
+      if method == 'input' and 'consistency' in values:
+        name = 'bicubic: the input as it is'
+      bits = values.get('bits_per_pixel')
+      bits = f'{bits["mean"]:.3g}' if bits else 'none'
+      found.append({**values, 'name': name, 'rate': bits})
+  return sorted(found, key=lambda row: -row['psnr']['mean'])
+
+
 _PSNR = Column('PSNR in dB (95 %)', 'psnr', interval)
 _SSIM = Column('SSIM', 'ssim/mean', '.3f')
+_CLEAN = Column('copy of a clean image in dB', 'clean/psnr/mean', '.2f')
 _METHOD = Column('damage', 'damage'), Column('method', 'name')
 _Y_CUT = Column('PSNR of Y, border cut', 'psnr_y_cropped/mean', '.2f')
 _SMALL = Column('consistency in dB', 'consistency/mean', '.2f')
 _HOLE = Column('PSNR in the hole', 'psnr_hole/mean', '.2f')
+_MODEL = Column('model or method', 'name'), Column('bits per pixel', 'rate')
 
 TABLES = {
   'kodak-superres': Table(
@@ -73,5 +97,22 @@ TABLES = {
     'kodak-restorations',
     (*_METHOD, _PSNR, Column('PSNR of Y', 'psnr_y/mean', '.2f'), _SSIM),
     of('denoise', 'deblock', 'colorize'),
+  ),
+  'cifar10-superres': Table(
+    'cifar10-superres', (*_MODEL, _PSNR, _CLEAN, _Y_CUT, _SMALL), models
+  ),
+  'cifar10-superres-input': Table(
+    'cifar10-superres-input', (*_MODEL, _PSNR, _Y_CUT, _SMALL), models
+  ),
+  'cifar10-inpaint': Table(
+    'cifar10-inpaint',
+    (
+      *_MODEL,
+      _HOLE,
+      _PSNR,
+      Column('known pixels pasted', 'pasted/psnr/mean', '.2f'),
+      _CLEAN,
+    ),
+    models,
   ),
 }

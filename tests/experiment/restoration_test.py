@@ -64,16 +64,6 @@ def test_going_on_gives_the_run_that_never_stopped(holes, pictures, tmp_path):
   tiny.assert_identical(state, holes[1])
 
 
-def test_another_mesh_gives_the_same_numbers(holes, pictures, tmp_path):
-  config = {
-    **tiny.config(pictures, mesh=dict(data=1, fsdp=1, model=1)),
-    'degradation': dict(name='inpaint', mask='mixed'),
-  }
-  loop.train_and_evaluate(config, str(tmp_path / 'run'))
-  one, eight = (tiny.losses(x) for x in (tmp_path / 'run', holes[0]))
-  np.testing.assert_allclose(one, eight, rtol=1e-4)
-
-
 @pytest.mark.parametrize(('batch_size', 'devices'), [(5, 1), (8, 8)])
 def test_batches_and_devices_meet_the_same_damage(
   model, measured, batch_size, devices
@@ -147,40 +137,6 @@ def test_baselines_stand_beside(measured):
     assert found[name]['psnr_hole']['count'] == tiny.TEST
   # They paste what is known.
   assert found['mean']['psnr']['mean'] > found['mean']['psnr_hole']['mean']
-
-
-def test_with_the_input_known_pixels_are_the_truth(pictures, tmp_path):
-  train(pictures, tmp_path, name='inpaint', mask='centre', protocol='input')
-  model = load(tmp_path)
-  source = model.open_split('test')
-  images = np.stack(model.experiment.data.first_images(source, 3))
-  inputs = damage(model, images)[0]
-  mask = np.zeros((16, 16), bool)
-  mask[4:12, 4:12] = True
-  restored = model.restore(inputs[..., :3], mask)
-  np.testing.assert_array_equal(restored[:, ~mask], images[:, ~mask])
-  assert (restored[:, mask] != images[:, mask]).any()
-  results = evaluate.evaluate(model, output=str(tmp_path / 'output'))
-  assert results['protocol']['restoration'].startswith('with the input')
-  assert 'clean' not in results
-  assert (tmp_path / 'output' / 'results.png').exists()
-  with pytest.raises(InputError, match='the code alone: train with'):
-    model.decode(model.encode(images))
-
-
-def test_a_small_image_comes_back_large(pictures, tmp_path):
-  train(pictures, tmp_path, name='superres', scale=2)
-  model = load(tmp_path)
-  results = evaluate.evaluate(model)
-  assert {'psnr_y_cropped', 'consistency'} < results.keys()
-  # The input is the small image enlarged by the same cubic.
-  np.testing.assert_allclose(
-    results['baselines']['bicubic']['psnr']['mean'],
-    results['input']['psnr']['mean'],
-    atol=0.02,
-  )
-  assert results['input']['consistency']['mean'] > 30
-  assert model.restore(np.zeros((8, 10, 3), np.uint8)).shape == (16, 20, 3)
 
 
 def test_what_cannot_be_restored_is_one_line(model, tiny_run, truths):

@@ -99,14 +99,18 @@ def test_a_diffusion_decoder_draws_restorations(pictures, tmp_path):
   mask[4:12, 4:12] = True
   restored = model.restore(images, mask)
   np.testing.assert_array_equal(restored[:, ~mask], images[:, ~mask])
+  assert (restored[:, mask] != images[:, mask]).any()
+  assert 'clean' not in results
   with pytest.raises(InputError, match='which a file does not hold'):
     model.encoder().encode(images[0])
+  with pytest.raises(InputError, match='the code alone: train with'):
+    model.decode(model.encode(images))
 
 
 def test_a_comparison_has_the_methods_without_a_model(pictures, tmp_path):
   config = tiny.config(pictures, steps=2, batch_size=8)
   config['degradation'] = {'name': 'superres', 'scale': 2}
-  entries = compare.compare(config, ['fsq', 'none'], [2.0], str(tmp_path))
+  entries = compare.compare(config, ['fsq'], [1.0, 2.0], str(tmp_path))
   assert [x.error for x in entries if not x.results] == []
   table = (tmp_path / 'table.md').read_text()
   for words in 'copy of a clean image', '| bicubic |', '| lanczos |':
@@ -117,6 +121,18 @@ def test_a_comparison_has_the_methods_without_a_model(pictures, tmp_path):
   rows = json.loads((tmp_path / 'table.json').read_text())
   # They are measured once.
   assert sum('baselines' in row['results'] for row in rows) == 1
+  results = rows[0]['results']
+  assert {'psnr_y_cropped', 'consistency'} < results.keys()
+  # The input is the small image enlarged by the same cubic.
+  np.testing.assert_allclose(
+    results['baselines']['bicubic']['psnr']['mean'],
+    results['input']['psnr']['mean'],
+    atol=0.02,
+  )
+  assert results['input']['consistency']['mean'] > 30
+  model = load(entries[0].path)
+  small = np.zeros((8, 10, 3), np.uint8)
+  assert model.restore(small).shape == (16, 20, 3)
 
 
 def test_noise_of_25_is_reduced_by_2_decibels(pictures, tmp_path):
