@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from lasers_jax.errors import InputError
 from lasers_jax.pretrained.tokenizers import read_tokenizer
+from lasers_jax.pretrained.tokenizers.arrays import expected
 from lasers_jax.pretrained.weights import read_weights
 from tests.pretrained.torch_files import as_zip
 
@@ -55,7 +56,7 @@ def test_attention_has_two_kinds_of_names_and_three_of_shapes(
   rank, words, tmp_path
 ):
   arrays, config = source('vq')
-  expected = read_tokenizer(folder_of(arrays, config, tmp_path))
+  whole = read_tokenizer(folder_of(arrays, config, tmp_path))
   shaped = {
     name: x.reshape(*x.shape, *[1] * (rank - 2))
     if '.to_' in name and x.ndim == 2
@@ -63,7 +64,7 @@ def test_attention_has_two_kinds_of_names_and_three_of_shapes(
     for name, x in arrays.items()
   }
   found = folder_of(renamed(shaped, words), config, tmp_path)
-  assert_same(read_tokenizer(found), expected)
+  assert_same(read_tokenizer(found), whole)
 
 
 @pytest.mark.parametrize('prefix', ['first_stage_model.', 'vae.'])
@@ -80,11 +81,11 @@ def test_a_tokenizer_within_a_larger_model(prefix, tmp_path):
 
 def test_a_bare_file_is_read_by_its_shapes(tmp_path):
   arrays, config = source('kl')
-  expected = read_tokenizer(folder_of(arrays, config, tmp_path))
+  whole = read_tokenizer(folder_of(arrays, config, tmp_path))
   found = read_tokenizer(tmp_path / FILE)
-  assert_same(found, expected)
+  assert_same(found, whole)
   assert (set(found.scale), set(found.shift)) == ({1.0}, {0.0})
-  assert found.hash != expected.hash
+  assert found.hash != whole.hash
 
 
 def test_the_hash_is_that_of_the_contents(tmp_path):
@@ -257,3 +258,29 @@ def test_what_is_no_tokenizer(tmp_path):
   save_file({'a': np.ones(3)}, tmp_path / 'a.safetensors')
   with pytest.raises(InputError, match=r'no arrays encoder.\* or decoder'):
     read_tokenizer(tmp_path / 'a.safetensors')
+
+
+@pytest.mark.parametrize(
+  'd, convolutions, parameters',
+  [
+    (4, True, 83_653_863),  # Stable Diffusion
+    (16, False, 83_819_683),  # Stable Diffusion 3, FLUX.1
+    (32, True, 84_046_115),  # FLUX.2
+  ],
+)
+def test_networks_of_full_size_have_the_published_parameters(
+  d, convolutions, parameters
+):
+  network = {
+    'name': 'resnet',
+    'D': d,
+    'channels': 128,
+    'multipliers': (1, 2, 4, 4),
+    'attention': (),
+    'downsample': 'conv3',
+    'from_latent': d if convolutions else 0,
+  }
+  found = sum(leaf.size for leaf in jax.tree.leaves(expected(network)))
+  found += d * (9 * 512 + 1)  # of the variance
+  found += (2 * d) ** 2 + 2 * d if convolutions else 0  # quant_conv
+  assert found == parameters
