@@ -199,7 +199,7 @@ def test_without_frozen_loaded_weights_are_trained(pictures, source, tmp_path):
   assert {'encoder', 'bottleneck', 'decoder'} == state.params.keys()
 
 
-TERMS = {**WEIGHTS, 'perceptual': 0.1}
+TERMS = {**WEIGHTS, 'codebook': 0.0, 'perceptual': 0.1}
 THROUGH = {
   'mse': {},
   'lpips': {
@@ -214,10 +214,6 @@ THROUGH = {
     },
   },
   'diffusion': {
-    'decoder': {'name': 'diffusion', 'channels': 8, 'multipliers': (1,)},
-    'loss': {'pixel': 'mse', 'weights': {**WEIGHTS, 'diffusion': 1.0}},
-  },
-  'diffusion on latents': {
     'decoder': {'name': 'diffusion', 'channels': 8, 'multipliers': (1,)},
     'loss': {'pixel': 'latent', 'weights': {**WEIGHTS, 'diffusion': 1.0}},
   },
