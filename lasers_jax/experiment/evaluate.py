@@ -1,6 +1,7 @@
 """Measures a trained model over a split, and writes results and a report."""
 
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -154,7 +155,8 @@ def of_restoration(
     )
   if model.module.decoder.is_stochastic:
     images = experiment.data.first_images(source, draws.IMAGES)
-    alike = [x for x in images if x.shape == images[0].shape]
+    # Of one size, and with the numbers that they have in the split.
+    alike = itertools.takewhile(lambda x: x.shape == images[0].shape, images)
     results['draws'] = draws.measure_draws(
       model.module,
       model.variables,
@@ -162,7 +164,7 @@ def of_restoration(
       model.decoding,
       metrics,
       experiment.degradation,
-      np.stack(alike),
+      np.stack(list(alike)),
     )
   return results
 
