@@ -222,3 +222,14 @@ def choices_of(
     )
     for row in itertools.product(*some)
   ]
+
+
+def other_values(
+  values: Mapping[str, Any], bottleneck: Bottleneck
+) -> dict[str, Any]:
+  """Returns those values of fields that a bottleneck does not have already."""
+  return {
+    name: value
+    for name, value in values.items()
+    if not hasattr(bottleneck, name) or getattr(bottleneck, name) != value
+  }

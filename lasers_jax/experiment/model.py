@@ -308,6 +308,7 @@ class TrainedModel:
       InputError: a field is unknown or not one of the bottleneck's
         `adjustable`, or its value cannot be used.
     """
+    fields = codecs.other_values(fields, self.module.bottleneck)
     if not fields:
       return self
     changed = self.with_config(bottleneck=fields)

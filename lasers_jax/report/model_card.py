@@ -44,6 +44,7 @@ images = model.reconstruct(images)  # uint8 or float in [0, 1], [B, h, w, 3]
 
 {licence}
 """
+_SOURCE = 'pretrained', 'frozen', 'source_hash'
 _NO_LICENCE = (
   'Unknown: the licence of the model is not stated here. The licence of the '
   'project\ncovers its code alone; the data may have terms of its own.'
@@ -70,7 +71,7 @@ def card(
     title=title,
     folder=title,
     bottleneck=_fields(config['bottleneck']),
-    network=_fields(config['network']),
+    network=_fields(_of_network(config['network'])),
     decoder=about['decoder'],
     parameters=', '.join(f'{name} {n:,}' for name, n in sizes.items()),
     code=_code(stats),
@@ -87,6 +88,12 @@ def card(
     latents=_latents(stats['latent']),
     licence=about['licence'] or _NO_LICENCE,
   )
+
+
+def _of_network(section: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what a section says of networks that may be of no tokenizer."""
+  source = () if section.get('pretrained') else _SOURCE
+  return {name: x for name, x in section.items() if name not in source}
 
 
 def _fields(section: Mapping[str, Any], name: str = 'name') -> str:
