@@ -18,7 +18,7 @@ from lasers_jax.core.ranges import declared
 from lasers_jax.core.storage import absolute
 from lasers_jax.data import DataSettings
 from lasers_jax.errors import InputError, nearest, shown
-from lasers_jax.experiment import settings
+from lasers_jax.experiment import settings, shipped
 from lasers_jax.pretrained.tokenizers import SCHEME
 
 _CONFIG = (
@@ -87,9 +87,14 @@ class Path(flags.ArgumentParser):
 
 
 class Model(Path):
-  """Reads the path of a model; one of diffusers begins with its scheme."""
+  """Reads the path of a model; one of diffusers begins with its scheme.
+
+  The names of models that come with the package stay names.
+  """
 
   def parse(self, text: str) -> str:
+    if text in shipped.MODELS:
+      return text
     scheme = SCHEME if text.startswith(SCHEME) else ''
     return scheme + super().parse(text.removeprefix(scheme))
 
@@ -116,8 +121,9 @@ def define_model() -> None:
     Model(),
     'model',
     None,
-    'Model instead of that of --workdir: an exported one, or a tokenizer of '
-    'another project, diffusers:FOLDER or a file of weights.',
+    'Model instead of that of --workdir: an exported one, the name of one of '
+    'the package, or a tokenizer of another project, diffusers:FOLDER or a '
+    'file of weights.',
   )
 
 

@@ -103,11 +103,17 @@ def test_a_choice_without_state_says_which_there_are(elsewhere):
     model.encoder(codecs.Choice({'step': 0.3}))
   said = str(error.value)
   assert said.startswith(f'no codec-step0.3.npz in {model.path} (there: codec')
-  assert ', codec-step0.225-context.npz, ' in said
+  assert ', codec-step0.4-context.npz, ' in said
   assert said.endswith(
     "no images to fit it to: there is no folder 'images': check the path"
   )
   assert not os.listdir(elsewhere)
+
+
+def test_a_value_that_it_has_is_no_change():
+  model = lj.load('photo-codec')
+  assert model.with_(step=model.module.bottleneck.step) is model
+  assert model.with_(step=0.4, price=0.15).changes == {'step': 0.4}
 
 
 def test_results_do_not_go_into_the_package():
