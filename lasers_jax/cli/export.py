@@ -5,8 +5,11 @@
 The folder has the config, the averaged weights (safetensors), statistics of
 latents and a model card; also results and tables of the codec, where the
 workdir has them. lasers_jax.load('photos-model') reads it, and the other
-programs take it in place of a workdir. --format=diffusers writes what the
-classes of diffusers read instead.
+programs take it in place of a workdir. --format writes for programs that are
+not of this project instead:
+
+  diffusers  a folder that the classes of diffusers read
+  stablehlo  programs of jax.export that encode and decode
 """
 
 from absl import flags
@@ -21,9 +24,9 @@ from lasers_jax.experiment.loading import load
 
 
 def define_flags() -> None:
-  step = Number(Whole)
+  whole = Number(Whole)
   flags.DEFINE(
-    step, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'
+    whole, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'
   )
   flags.DEFINE(
     Path(), 'output', None, 'Folder to write; an earlier export is replaced.'
@@ -32,8 +35,10 @@ def define_flags() -> None:
     'format',
     None,
     list(FORMATS),
-    'Format of another project, of the bottlenecks none, kl and vq; the folder '
-    'must be new.',
+    'Format for other programs; the folder must be new.',
+  )
+  flags.DEFINE(
+    whole, 'side', None, 'Of the images that --format=stablehlo encodes.'
   )
 
 
@@ -43,7 +48,7 @@ def main() -> None:
     raise InputError('--workdir=FOLDER and --output=FOLDER are needed')
   program.set_up_jax()
   model = load(program.WORKDIR.value, given.checkpoint)
-  model.export(given.output, given.format)
+  model.export(given.output, given.format, side=given.side)
   count = sum(inference.count_parameters(model.variables).values())
   print(
     f'{given.output}: step {model.step}, {count:,} parameters, '

@@ -261,6 +261,7 @@ class TrainedModel:
     format: str | None = None,
     half: bool = False,
     licence: str = '',
+    side: int | None = None,
   ) -> None:
     """Writes the model into a folder that needs no checkpoint and no data.
 
@@ -269,18 +270,18 @@ class TrainedModel:
     latents are measured over training images, where these can be opened.
 
     Args:
-      format: 'diffusers' writes into a new folder what its classes read, for
-        the bottlenecks `none`, `kl` and `vq`; None: what `load` reads, to which
-        alone the others apply.
+      format: None writes what `load` reads. The others of `formats.FORMATS`
+        write a new folder, for programs that are not of this project.
       half: whether to round the weights to float16: half the bytes. That is
         another model, whose codec and results are its own.
       licence: of the model, for its card.
+      side: of the images that format='stablehlo' encodes; None: data.side.
 
     Raises:
-      InputError: the folder is something else, or cannot be written; or a
-        weight is beyond float16.
+      InputError: the folder is something else, or cannot be written; or the
+        format cannot hold the model.
     """
-    formats.export(self, os.fspath(folder), format, half, licence)
+    formats.export(self, os.fspath(folder), format, half, licence, side)
 
   def sample_batches(self, count: int, source: Any = None) -> Iterator[dict]:
     """Yields batches of some training images, evenly spread over all.

@@ -5,57 +5,13 @@ import numpy as np
 import pytest
 
 import lasers_jax as lj
-from lasers_jax.core import sharding
-from lasers_jax.experiment import settings
-from lasers_jax.experiment.model import TrainedModel
-from lasers_jax.training.state import evaluation_variables, state_shapes
+from tests.experiment.formats.drawn import IMAGES, made
 
-NETWORK = {
-  'name': 'resnet',
-  'D': 4,
-  'channels': 8,
-  'multipliers': (1, 2),
-  'blocks': 1,
-  'attention': (2,),
-  'groups': 4,
-  'downsample': 'conv3',
-}
 CASES = {
   'none': {'name': 'none'},
   'kl': {'name': 'kl'},
   'vq': {'name': 'vq', 'K': 16},
 }
-
-
-def made(bottleneck, **network):
-  """A model with random weights of which each counts."""
-  config = {
-    'steps': 1,
-    'batch_size': 2,
-    'data': {'name': 'given', 'side': 16},
-    'network': NETWORK | network,
-    'bottleneck': bottleneck,
-  }
-  experiment = settings.from_config(config)
-  shapes = state_shapes(
-    experiment.model, settings.build_learners(experiment)[0], 16
-  )
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    deviation = 0.3 if len(leaf.shape) < 3 else np.prod(leaf.shape[:-1]) ** -0.5
-    array = rng.normal(0, deviation, leaf.shape).astype(np.float32)
-    return 1 + array if 'scale' in str(path[-1]) else array
-
-  variables = jax.tree_util.tree_map_with_path(
-    draw, evaluation_variables(shapes)
-  )
-  mesh = experiment.evaluation_mesh()
-  variables = jax.device_put(variables, sharding.replicated(mesh))
-  return TrainedModel(experiment, variables, config, mesh, 0, '')
-
-
-IMAGES = np.random.default_rng(1).random((2, 16, 24, 3), np.float32)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -134,15 +90,3 @@ def test_what_diffusers_cannot_hold(bottleneck, network, problem, tmp_path):
   with pytest.raises(lj.InputError, match=problem):
     model.export(tmp_path / 'out', format='diffusers')
   assert not (tmp_path / 'out').exists()
-
-
-def test_folders_and_formats(tmp_path):
-  model = made(CASES['none'])
-  with pytest.raises(lj.InputError, match='format is .onnx.*diffusers'):
-    model.export(tmp_path / 'out', format='onnx')
-  (tmp_path / 'full').mkdir()
-  (tmp_path / 'full' / 'a').touch()
-  with pytest.raises(lj.InputError, match='full is not empty'):
-    model.export(tmp_path / 'full', format='diffusers')
-  with pytest.raises(lj.InputError, match='half and licence are not of'):
-    model.export(tmp_path / 'out', format='diffusers', half=True)
