@@ -10,6 +10,7 @@ not of this project instead:
 
   diffusers  a folder that the classes of diffusers read
   stablehlo  programs of jax.export that encode and decode
+  torch      a module of PyTorch in one file, and its weights
 """
 
 from absl import flags
