@@ -4,7 +4,7 @@ A row is of a signal: p x p latents of width D, side by side, in units of the
 latents. `indices` name one row of each table, and the signal is the sum of the
 rows. `sparse` codes name S rows of a dictionary, and the signal is an offset
 and the sum of the rows, each times its coefficient. `continuous` codes are the
-latents.
+signal but for a scale and an offset.
 """
 
 from typing import Any, NamedTuple
