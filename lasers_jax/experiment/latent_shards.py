@@ -193,7 +193,7 @@ def _write(
         write(record)
       close()
     else:
-      with open(part, 'wb') as file:
+      with storage.written_whole(part) as file:
         file.write(save(arrays, {'names': json.dumps(names)}))
     publish(part, path)
   rows = latents.reshape(-1, latents.shape[-1]).astype(np.float64)

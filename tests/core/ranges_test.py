@@ -15,9 +15,11 @@ from lasers_jax.bottlenecks import BOTTLENECKS, Bottleneck
 from lasers_jax.core import ranges
 from lasers_jax.core.ranges import Range
 from lasers_jax.decoders import DECODERS, Decoder, SamplingSettings
+from lasers_jax.degradations import DEGRADATIONS, Degradation
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.presets import bottlenecks
+from lasers_jax.experiment.tokenizers import SourceSettings
 from lasers_jax.networks import NETWORKS
 from lasers_jax.priors.vector import PRIORS, parse
 from lasers_jax.training.adversarial import DiscriminatorSettings
@@ -39,12 +41,15 @@ BUILT |= {
 }
 EVERY = [*BUILT.values(), *PRIORS.values()]
 EVERY += [kinds[1] for kinds in NETWORKS.values()]
+EVERY += DEGRADATIONS.values()
 # These fields hold no numbers; the last ones are built from other sections.
 OTHERS = (
   jnp.dtype,
   Bottleneck,
   nn.Module,
   SamplingSettings,
+  SourceSettings,
+  Degradation,
   *SECTIONS.values(),
 )
 

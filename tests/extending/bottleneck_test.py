@@ -38,7 +38,7 @@ def workdir(sign, pictures, tmp_path_factory):
 
 def test_sections_are_made_of_its_fields(sign):
   section, weights = bottlenecks.choose('sign')
-  assert section == SECTION
+  assert section == {**SECTION, 'patch': 1}
   assert weights == {'pixel': 10.0, 'commitment': 0.25}
   section, weights = bottlenecks.choose('product-sign')
   assert section['inner'] == SECTION

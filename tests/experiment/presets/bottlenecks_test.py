@@ -119,7 +119,7 @@ def test_sections_are_the_recorded_ones(name):
 def test_every_field_is_a_key(name):
   section, _ = bottlenecks.choose(name)
   fields = {f.name for f in dataclasses.fields(BOTTLENECKS[name])}
-  assert section.keys() == fields - {'D', 'parent'}
+  assert section.keys() == fields - {'D', 'parent'} | {'patch'}
   assert type(section) is dict
   assert type(section.get('inner', {})) is dict
 
@@ -129,7 +129,8 @@ def test_every_field_is_a_key(name):
 def test_copies_are_of_what_a_name_says(outer, inner):
   section, weights = bottlenecks.choose(f'{outer}-{inner}')
   assert section['name'] == outer
-  assert section['inner'] == bottlenecks.choose(inner)[0]
+  # What is copied codes the signals of the whole: it cuts no patches.
+  assert {**section['inner'], 'patch': 1} == bottlenecks.choose(inner)[0]
   assert weights == bottlenecks.choose(inner)[1]
 
 
