@@ -1,7 +1,8 @@
 """Models as folders that the classes of diffusers read.
 
 They are AutoencoderKL for the bottlenecks `none` and `kl`, and VQModel for
-`vq`.
+`vq`. Others are an AutoencoderKL, too, and beside it bottleneck.safetensors and
+bottleneck.json, by which their codes are decoded: see `gathered`.
 """
 
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from lasers_jax import inference
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import settings
 from lasers_jax.experiment.formats import common
+from lasers_jax.experiment.formats.gathered import gathered
 from lasers_jax.pretrained.tokenizers.writing import as_diffusers
 
+_THEIRS = ('none', 'kl', 'vq')  # bottlenecks that the classes have
 _WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
 
@@ -37,6 +40,19 @@ def files(model: Any) -> dict[str, bytes]:
   return {
     _WEIGHTS: save(arrays, {'format': 'pt'}),
     'config.json': common.json_file(found),
+    **_coding(model, complete['bottleneck']['name']),
+  }
+
+
+def _coding(model: Any, kind: str) -> dict[str, bytes]:
+  """Returns the files of a bottleneck that the classes do not have."""
+  if kind in _THEIRS:
+    return {}
+  coded = gathered(model, 'diffusers')
+  arrays = {k: np.array(x, order='C') for k, x in coded.arrays.items()}
+  return {
+    'bottleneck.safetensors': save(arrays),
+    'bottleneck.json': common.json_file({'name': kind, **coded.about}),
   }
 
 
@@ -47,12 +63,9 @@ def _as_diffusers(
   network, params = config['network'], variables['params']
   bottleneck, coder = config['bottleneck'], experiment.model.bottleneck
   kind = bottleneck['name']
-  if kind not in ('none', 'kl', 'vq') or bottleneck.get('value_bits'):
-    raise InputError(
-      f"format='diffusers' holds the bottlenecks none and kl, without "
-      f'value_bits, and vq: not {kind}'
-    )
-  if experiment.model.patch != 1:
+  if bottleneck.get('value_bits'):
+    raise InputError("format='diffusers' requires no bottleneck.value_bits")
+  if kind in _THEIRS and experiment.model.patch != 1:
     raise InputError("format='diffusers' requires bottleneck.patch=1")
   if kind == 'vq':
     if bottleneck['distance'] != 'euclidean':
@@ -62,7 +75,7 @@ def _as_diffusers(
     every = np.arange(coder.K, dtype=np.int32)[None, None]
     codes = inference.look_up(experiment.model, variables, every)
     return as_diffusers(network, params, np.asarray(codes)[0, 0])
-  if kind == 'none':
+  if kind != 'kl':
     return as_diffusers(network, params)
   last, dense = params['encoder']['to_latent'], params['bottleneck']
   mean, variance = (_after(last, dense[x]) for x in ('mean', 'log_variance'))
