@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import functools
 import gc
 import logging
 import os
@@ -20,8 +21,8 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 # Compiling is most of the time that tests take, and these cut it to a third;
-# tests/coding/conftest.py undoes them for tests that count the last bits. The
-# processes that tests start read them from the environment.
+# `as_in_use` undoes them for tests that count the last bits. The processes
+# that tests start read them from the environment.
 jax.config.update('jax_disable_most_optimizations', True)
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 _flags = [
@@ -225,3 +226,17 @@ class captured_log(logging.Handler):
   def __exit__(self, *_):
     logging.getLogger().removeHandler(self)
     logging.getLogger().setLevel(self._level)
+
+
+_OPTIONS = {
+  'xla_backend_optimization_level': 3,
+  'xla_llvm_disable_expensive_passes': False,
+}
+if 'xla_cpu_use_fusion_emitters' in os.environ['XLA_FLAGS']:
+  _OPTIONS['xla_cpu_use_fusion_emitters'] = True
+
+
+@pytest.fixture(scope='session')
+def as_in_use():
+  """Compiles a function with all optimizations; other tests do without."""
+  return functools.partial(jax.jit, compiler_options=_OPTIONS)

@@ -347,6 +347,7 @@ TABLES = {
       Column('setting', 'setting'),
       *FILES[:2],
       Column('SSIM', 'ssim/mean', '.3f'),
+      Column('LPIPS', 'lpips-alexnet/mean', '.3f'),
       Column('dB above JPEG', 'above/JPEG', signed),
       Column('WebP', 'above/WEBP', signed),
       Column('AVIF', 'above/AVIF', signed),
