@@ -278,8 +278,7 @@ class TrainedModel:
       side: of the images that format='stablehlo' encodes; None: data.side.
 
     Raises:
-      InputError: the folder is something else, or cannot be written; or the
-        format cannot hold the model.
+      InputError: the folder cannot be written, or hold the model.
     """
     formats.export(self, os.fspath(folder), format, half, licence, side)
 
