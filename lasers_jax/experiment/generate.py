@@ -16,6 +16,7 @@ from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import generation
 from lasers_jax.evaluation.generation import ImageSet, Real
 from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.shipped import own_folder
 from lasers_jax.metrics import classifier
 from lasers_jax.metrics.base import Extractor
 from lasers_jax.metrics.registry import METRICS, load_metrics
@@ -69,7 +70,7 @@ def sample_all(
     for spec in specs
   }
   for model in models:
-    check_folder(os.path.join(model.folder, 'samples'))
+    check_folder(os.path.join(own_folder(model.folder, None), 'samples'))
   if output:
     check_folder(output)
   rows, shown, extractor = [], [], None

@@ -79,7 +79,7 @@ def own_folder(path: str, output: str | None) -> str:
   """
   if output is None and path in map(folder, MODELS):
     raise InputError(
-      f'{os.path.basename(path)} comes with the package: say where results go, '
-      '--output=FOLDER'
+      f'{os.path.basename(path)} comes with the package: say where results go '
+      '(--output=FOLDER), or export it to a folder of yours and take that'
     )
   return output or path

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.data import chelsea
 
 import lasers_jax as lj
-from lasers_jax.experiment import codecs, exported, shipped
+from lasers_jax.experiment import codecs, exported, generate, shipped
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = list(shipped.MODELS)
@@ -121,8 +121,11 @@ def test_results_do_not_go_into_the_package():
   with pytest.raises(lj.InputError) as error:
     shipped.own_folder(path, None)
   assert str(error.value) == (
-    'photo-codec comes with the package: say where results go, --output=FOLDER'
+    'photo-codec comes with the package: say where results go '
+    '(--output=FOLDER), or export it to a folder of yours and take that'
   )
+  with pytest.raises(lj.InputError, match='comes with the package'):
+    generate.sample_all([lj.load('photo-codec')], ['histogram'], 2)
   assert shipped.own_folder(path, '/there') == '/there'
   assert shipped.own_folder('/runs/mine', None) == '/runs/mine'
 
