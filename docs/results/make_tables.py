@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import tables
+import tables_files
 import tables_machines
 import tables_recoding
 import tables_restoration
@@ -25,6 +26,7 @@ from tables import Column, Row
 
 MODULES = (
   tables,
+  tables_files,
   tables_machines,
   tables_recoding,
   tables_restoration,

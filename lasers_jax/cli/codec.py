@@ -167,10 +167,12 @@ def define_flags() -> None:
     'prior computes in floats; it is refused elsewhere.',
   )
   _define_changes()
+  _define_restoring()
+  _define_curve()
 
 
 def _define_changes() -> None:
-  """Defines what an encoder may change of a trained model, and the rest."""
+  """Defines what an encoder may change of a trained model."""
   atoms, bits = declared(Lasers, 'S'), declared(Lasers, 'coefficient_bits')
   flags.DEFINE(
     Numbers(atoms | None),
@@ -217,6 +219,10 @@ def _define_changes() -> None:
     'Predict each code from those around it by a network, which is trained '
     'once: smaller files, more time.',
   )
+
+
+def _define_restoring() -> None:
+  """Defines that images are degraded, and their masks."""
   flags.DEFINE_bool(
     'degradation',
     False,
@@ -230,6 +236,10 @@ def _define_changes() -> None:
     'Folder with the masks of degraded images: PNG files of the same names, '
     'white in the holes.',
   )
+
+
+def _define_curve() -> None:
+  """Defines what a curve has beside the model, and where it goes."""
   flags.DEFINE_list('metrics', [], 'Metrics of a curve, besides PSNR and SSIM.')
   flags.DEFINE_list(
     'beside',

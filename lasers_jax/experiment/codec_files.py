@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,15 +160,7 @@ def draw_curve(
   images = [_with_name(file, read_picture, file) for file in files]
   others = [row for file in beside for row in _measured_elsewhere(file)]
   check_folder(folder)
-  name = os.path.basename(os.path.normpath(model.path))
-  coders = list(rate_distortion.classical())
-  codecs = [model.encoder(choice) for choice in choices]
-  for choice, codec in zip(choices, codecs, strict=True):
-    fields = comparison.describe_settings(choice.changes) or 'as trained'
-    fields += ', context' if choice.context else ''
-    coders.append(
-      rate_distortion.Coder(name, fields, codec.encode, codec.decode)
-    )
+  coders = [*rate_distortion.classical(), *_coders(model, choices)]
   rows = [
     rate_distortion.measure(coder, images, metrics)
     for coder in tqdm(coders, unit='setting', disable=None)
@@ -188,7 +180,7 @@ def draw_curve(
       'classical': f'Pillow {PIL.__version__}; colours 4:2:0 unless named',
       'rates': bjontegaard.FORMULA,
       'images': [os.path.basename(file) for file in files],
-      'weights': codecs[0].state.weights,
+      'weights': model.weights,
       'commit': provenance.commit(),
     },
   }
@@ -200,6 +192,18 @@ def draw_curve(
   print(table, end='', flush=True)
   with optional('curve.png'):
     rate_distortion_curve.plot(rows, f'{base}.png', others)
+
+
+def _coders(
+  model: TrainedModel, choices: list[Choice]
+) -> Iterator[rate_distortion.Coder]:
+  """The choices of a model as codecs to measure."""
+  name = os.path.basename(os.path.normpath(model.path))
+  for choice in choices:
+    codec = model.encoder(choice)
+    fields = comparison.describe_settings(choice.changes) or 'as trained'
+    fields += ', context' if choice.context else ''
+    yield rate_distortion.Coder(name, fields, codec.encode, codec.decode)
 
 
 def _measured_elsewhere(file: str) -> list[dict]:

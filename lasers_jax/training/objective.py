@@ -117,11 +117,7 @@ class Objective(NamedTuple):
       return jnp.mean(distances)
 
     weights = self.loss.weights
-    if self.loss.pixel == LATENT:
-      pixels = self.model.apply(variables, output, method='latent_error')
-    else:
-      error = PIXEL_LOSSES[self.loss.pixel]
-      pixels = error(images, output.images, pixel_weights)
+    pixels = self._errors(variables, images, output, pixel_weights)
     terms = {'pixel': jnp.mean(pixels), **output.latent.losses}
     if self.perceptual:
       terms['perceptual'] = distance(images, output.images)
@@ -145,6 +141,15 @@ class Objective(NamedTuple):
       metrics['psnr'] = jnp.mean(training_psnr(images, output.images))
     metrics |= output.latent.stats
     return loss, (metrics, output, updates.get('codebook', codebook))
+
+  def _errors(
+    self, variables: Any, images: Array, output: Output, weights: Array | None
+  ) -> Array:
+    """The error of each image or of its latent: [B]."""
+    if self.loss.pixel == LATENT:
+      return self.model.apply(variables, output, method='latent_error')
+    error = PIXEL_LOSSES[self.loss.pixel]
+    return error(images, output.images, weights)
 
   @property
   def decodes(self) -> bool:

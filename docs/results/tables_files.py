@@ -1,0 +1,142 @@
+"""The tables of files: their bytes, their images, and what damages them."""
+
+from tables import CLASSICAL, FILES, SPACE, Column, Row, Table, code, signed
+
+
+def site_bits(value: Row) -> str:
+  levels = f' ({value["levels"]:.2f})' if 'levels' in value else ''
+  return f'{value["bits"]:.2f}{levels}'
+
+
+def gain(value: float) -> str:
+  return f'{100 * value:+.0f}{SPACE}%'.replace('-', '−') if value else ''
+
+
+def of_models(rows: list[Row]) -> list[Row]:
+  """Rows of codecs of this project."""
+  return [row for row in rows if row['codec'] not in CLASSICAL]
+
+
+def by_codec(rows: list[Row]) -> list[Row]:
+  """One row a codec: its points up to about one bit per pixel."""
+  found: dict[str, list[str]] = {}
+  for row in rows:
+    if row['bits_per_pixel'] < 1:
+      text = f'{row["psnr"]["mean"]:.2f} at {row["bits_per_pixel"]:.3f}'
+      found.setdefault(row['codec'], []).append(text.replace(' ', SPACE))
+  return [{'codec': k, 'points': ', '.join(x)} for k, x in found.items()]
+
+
+def point(value: Row) -> str:
+  return f'{value["psnr"]:.2f} dB, {value["bits_per_pixel"]:.3f}'
+
+
+def cost(value: Row) -> str:
+  return f'{signed(value["psnr"])} dB, {value["bits_per_pixel"]:.2f}'
+
+
+TABLES = {
+  'kodak': Table(
+    'kodak-codec',
+    (
+      Column('model', 'model', code),
+      Column('setting', 'setting'),
+      *FILES,
+      Column('dB above JPEG', 'above_jpeg', signed),
+      Column('WebP', 'above_webp', signed),
+      Column('AVIF', 'above_avif', signed),
+    ),
+  ),
+  'kodak-priced': Table(
+    'kodak-curve',
+    (
+      Column('model', 'codec'),
+      Column('setting', 'setting'),
+      *FILES[:2],
+      Column('SSIM', 'ssim/mean', '.3f'),
+      Column('LPIPS', 'lpips-alexnet/mean', '.3f'),
+      Column('dB above JPEG', 'above/JPEG', signed),
+      Column('WebP', 'above/WEBP', signed),
+      Column('AVIF', 'above/AVIF', signed),
+    ),
+    of_models,
+  ),
+  'kodak-rates': Table(
+    'kodak-curve',
+    (
+      Column('codec', 'codec'),
+      Column('bits against JPEG', 'others/JPEG', gain),
+      Column('WebP', 'others/WEBP', gain),
+      Column('AVIF 4:2:0', 'others/AVIF', gain),
+      Column('AVIF 4:4:4', 'others/AVIF 4:4:4', gain),
+    ),
+    lambda rows: [row for row in rows if any(row['others'].values())],
+    key='rates',
+  ),
+  'kodak-published': Table(
+    'kodak-published',
+    (
+      Column('codec', 'codec', code),
+      Column('PSNR in dB at bits per pixel', 'points'),
+    ),
+    by_codec,
+  ),
+  'redundancy': Table(
+    'redundancy',
+    (
+      Column('code', 'code'),
+      Column('bits per pixel', 'bits_per_pixel', '.3f'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+      Column('dB at equal bits', 'against', signed),
+      Column('atoms a site', 'atoms', '.1f'),
+    ),
+  ),
+  'redundancy-trained': Table(
+    'redundancy-trained',
+    (
+      Column('steps', 'steps', ',d'),
+      Column('cosines', 'cosines', point),
+      Column('K = 128', 'learned', point),
+      Column('K = 128 at equal bits, dB', 'against', signed),
+    ),
+  ),
+  'small-files': Table(
+    'cifar10-codec',
+    (
+      Column('setting', 'setting'),
+      *FILES,
+      Column('dB above WebP', 'above_webp', signed),
+    ),
+  ),
+  'small-files-context': Table(
+    'cifar10-codec-context',
+    (
+      Column('model', 'model', code),
+      Column('setting', 'setting'),
+      Column('bits per pixel', 'bits_per_pixel', '.3f'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+      Column('dB above WebP', 'above_webp', signed),
+    ),
+  ),
+  'atom-order': Table(
+    'atom-order',
+    (
+      Column('bits a site: atoms (levels)', 'name'),
+      Column('S = 1', 'S1', site_bits),
+      Column('S = 2', 'S2', site_bits),
+      Column('S = 4', 'S4', site_bits),
+    ),
+  ),
+  'coefficient-bits': Table(
+    'coefficient-bits',
+    (
+      Column('bits of a coefficient', 'bits'),
+      Column('`lloyd`: PSNR, bits per pixel', 'lloyd', cost),
+      Column('`mu_law`: PSNR, bits per pixel', 'mu_law', cost),
+    ),
+  ),
+  'damaged-files': Table(
+    'damaged-files',
+    (Column('files', 'count', ',d'), Column('outcome', 'outcome')),
+  ),
+}
