@@ -19,6 +19,7 @@ from lasers_jax.codec.state import load as load_state
 from lasers_jax.core import storage
 from lasers_jax.core.storage import held, writing
 from lasers_jax.errors import InputError
+from lasers_jax.experiment.shipped import own_folder
 from lasers_jax.networks.autoencoder import Autoencoder
 
 FITTED_TO = 5_000  # images of the training split
@@ -121,17 +122,18 @@ def new_state(model: Any, choice: Choice, source: Any = None) -> State:
     source: of the images; None takes training images.
 
   Raises:
-    InputError: there are none.
+    InputError: there are none, or the model comes with the package.
   """
   logging.info('counting the codes of images for %s', choice.file)
   try:
     batches = list(model.sample_batches(FITTED_TO, source))
   except InputError as error:
     raise _not_fitted(model.path, choice, error) from error
+  folder = own_folder(model.folder, None)
   state = fit_state(
     model.module, model.variables, batches, choice, model.weights
   )
-  return store_state(model.folder, choice, state)
+  return store_state(folder, choice, state)
 
 
 def store_state(folder: str, choice: Choice, state: State) -> State:

@@ -126,6 +126,9 @@ def test_results_do_not_go_into_the_package():
   )
   with pytest.raises(lj.InputError, match='comes with the package'):
     generate.sample_all([lj.load('photo-codec')], ['histogram'], 2)
+  model = lj.load('photo-codec').with_(step=0.3)
+  with pytest.raises(lj.InputError, match='comes with the package'):
+    model.fit_codec(np.zeros((2, 64, 64, 3), np.uint8))
   assert shipped.own_folder(path, '/there') == '/there'
   assert shipped.own_folder('/runs/mine', None) == '/runs/mine'
 
