@@ -32,9 +32,11 @@ USUAL = {
   'bottleneck': {'K': 1024},
 }
 BLOCKS = {
-  'network': {'name': 'block', 'D': 192},
+  'batch_size': 8,
+  'data': {'side': 96},  # what a filter sees of edges is not those of crops
+  'network': {'name': 'block', 'D': 192, 'filter_blocks': 5},
   'bottleneck': {'limit': 127, 'max_step_scale': 6.0},
-  'optimizer': {'learning_rate': 3e-4},
+  'optimizer': {'learning_rate': 5e-4},
 }
 ENTROPY = {**BLOCKS, 'loss': {'weights': {'rate': 8e-5}}}
 PREFIXES = {

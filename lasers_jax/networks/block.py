@@ -5,6 +5,11 @@ Natarajan and K. R. Rao, IEEE Trans. Computers, 1974), and the output of the
 convolutions, on the map of blocks, starts at zero: with D = 3f² channels the
 model begins without loss, and learns which channels are worth their bits, and
 how blocks go together.
+
+A filter of the decoded pixels may follow, whose output starts at zero, too. It
+takes away what coarse steps leave at the edges of blocks and of things, as the
+loop filters of video codecs do (for convolutions: C. Dong et al., "Compression
+artifacts reduction by a deep convolutional network", ICCV 2015).
 """
 
 import itertools
@@ -19,16 +24,25 @@ from lasers_jax.errors import InputError
 from lasers_jax.networks import layers
 from lasers_jax.networks.vqvae import ResidualStack
 
+_SQUARE = 2  # the side of what the filter takes as one site
 _CHROMA = 2.0  # a difference of colours stands as late as so high a frequency
 
 
 class BlockFields(nn.Module):
-  """Holds the fields that BlockEncoder and BlockDecoder share."""
+  """Holds the fields that BlockEncoder and BlockDecoder share.
+
+  Attributes:
+    channels, blocks: of the residual convolutions on the map of blocks.
+    filter_channels, filter_blocks: of those of the decoder on squares of
+      2 x 2 pixels; no blocks, no filter.
+  """
 
   D: Count
   f: Count = 8
   channels: Count = 192
   blocks: Whole = 3
+  filter_channels: Count = 48
+  filter_blocks: Whole = 0
   dtype: jnp.dtype = jnp.float32
 
 
@@ -63,7 +77,18 @@ class BlockDecoder(BlockFields):
     start = cosine_transform(self.f, self.D).T
     to_image = _linear(start, self.dtype, name='to_image')
     x = to_image(jnp.concatenate([z, h], axis=-1))
-    return layers.depth_to_space(x, self.f).astype(jnp.float32)
+    x = layers.depth_to_space(x, self.f)
+    if self.filter_blocks:
+      x += self._filter(x)
+    return x.astype(jnp.float32)
+
+  def _filter(self, x: jax.Array) -> jax.Array:
+    """What is to be added to images: at first zero."""
+    h = layers.space_to_depth(x, _SQUARE)
+    h = _around(h, self.filter_channels, self.filter_blocks, self.dtype)
+    zeros = np.zeros((0, 3 * _SQUARE**2), np.float32)
+    change = _linear(zeros, self.dtype, name='filtered')(h)
+    return layers.depth_to_space(change, _SQUARE)
 
 
 def cosine_transform(f: int, d: int) -> np.ndarray:

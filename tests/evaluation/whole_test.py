@@ -26,7 +26,15 @@ NETWORKS = {
   'resnet': dict(
     name='resnet', D=4, channels=8, multipliers=(1, 2), blocks=1, attention=(2,)
   ),
-  'block': dict(name='block', D=4, f=4, channels=8, blocks=1),
+  'block': dict(
+    name='block',
+    D=4,
+    f=4,
+    channels=8,
+    blocks=1,
+    filter_channels=4,
+    filter_blocks=1,
+  ),
   'vector': dict(name='vector', D=4, side=4, channels=4, num_downsamples=1),
   'maskgit': dict(
     name='maskgit', D=4, channels=8, multipliers=(1, 2), blocks=1

@@ -8,7 +8,13 @@ from lasers_jax.errors import InputError
 from lasers_jax.networks import BlockDecoder, BlockEncoder
 from lasers_jax.networks.block import cosine_transform
 
-SMALL = {'f': 4, 'channels': 8, 'blocks': 1}
+SMALL = {
+  'f': 4,
+  'channels': 8,
+  'blocks': 1,
+  'filter_channels': 6,
+  'filter_blocks': 1,
+}
 IMAGES = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8, 12, 3))
 IMAGES = jnp.asarray(IMAGES, jnp.float32)
 
@@ -39,6 +45,24 @@ def test_it_starts_without_loss():
   assert copies.shape == IMAGES.shape
   assert copies.dtype == jnp.float32
   np.testing.assert_allclose(copies, IMAGES, atol=1e-5)
+
+
+def test_a_filter_reads_across_the_edges_of_blocks():
+  """The convolutions on the map of blocks, which start at zero, add nothing."""
+  decoder = BlockDecoder(D=48, **SMALL)
+  z = jax.random.normal(jax.random.key(1), (1, 1, 4, 48))
+  params = start(decoder, z)['params']
+  kernel = params['filtered']['kernel']
+  assert not np.any(kernel)
+  params = {**params, 'filtered': {'kernel': kernel + 1, 'bias': np.ones(12)}}
+
+  def decode(z):
+    return decoder.apply({'params': params}, z)
+
+  other = decode(z.at[0, 0, 0].add(1.0))
+  changed = np.any(other != decode(z), axis=(0, 1, 3))
+  # Two 3 x 3 convolutions of squares of 2 x 2 pixels.
+  np.testing.assert_array_equal(changed, np.arange(16) < 4 + 2 * 2)
 
 
 def test_fewer_channels_are_the_lowest_frequencies():
