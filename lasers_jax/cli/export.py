@@ -9,6 +9,7 @@ programs take it in place of a workdir. --format writes for programs that are
 not of this project instead:
 
   diffusers  a folder that the classes of diffusers read
+  onnx       graphs of ONNX that encode and decode; PyTorch makes them
   stablehlo  programs of jax.export that encode and decode
   torch      a module of PyTorch in one file, and its weights
 """

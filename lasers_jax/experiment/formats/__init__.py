@@ -11,12 +11,13 @@ from typing import Any
 from lasers_jax.core import storage
 from lasers_jax.errors import InputError, unknown
 from lasers_jax.experiment import codecs, exported
-from lasers_jax.experiment.formats import diffusers, stablehlo, torch
+from lasers_jax.experiment.formats import diffusers, onnx, stablehlo, torch
 from lasers_jax.experiment.formats.common import statistics
 
 # By name: (model, ...) -> the contents of files by their names.
 FORMATS = {
   'diffusers': diffusers.files,
+  'onnx': onnx.files,
   'stablehlo': stablehlo.files,
   'torch': torch.files,
 }

@@ -25,26 +25,29 @@ _OF_FLAX = ('parent', 'name', 'dtype')
 NETWORKS = {'resnet': ResNetEncoder, 'vqvae': VQVAEEncoder}
 
 
-def files(model: Any) -> dict[str, bytes]:
+def files(model: Any, name: str = 'torch') -> dict[str, bytes]:
   """Returns the files of a TrainedModel.
+
+  Args:
+    name: of the format that is made of them.
 
   Raises:
     InputError: the module has no such network or bottleneck.
   """
-  common.check_plain(model, 'torch')
+  common.check_plain(model, name)
   encoder = model.module.encoder
-  kinds = [name for name, kind in NETWORKS.items() if type(encoder) is kind]
+  kinds = [key for key, kind in NETWORKS.items() if type(encoder) is kind]
   if not kinds:
     raise InputError(
-      f"format='torch' holds the networks {' and '.join(NETWORKS)}, not "
+      f'format={name!r} holds the networks {" and ".join(NETWORKS)}, not '
       f'{type(encoder).__name__}'
     )
-  coded = gathered(model, 'torch')
-  names = [x for x in encoder.__dataclass_fields__ if x not in _OF_FLAX]
-  fields = {name: getattr(encoder, name) for name in names}
+  coded = gathered(model, name)
+  fields = [x for x in encoder.__dataclass_fields__ if x not in _OF_FLAX]
+  values = {field: getattr(encoder, field) for field in fields}
   about = {
-    **common.describe(model, 'torch'),
-    'network': {'name': kinds[0], **fields},
+    **common.describe(model, name),
+    'network': {'name': kinds[0], **values},
     'codes': {**coded.about, 'mean': 'kernel' in coded.arrays},
   }
   return {
