@@ -14,7 +14,7 @@ import pathlib
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ import numpy as np
 
 from lasers_jax.errors import InputError, shown
 
+# Given the names of a file, gives those to read.
+Choose = Callable[[Collection[str]], Iterable[str]]
 LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # a number, pickled
 # Bytes of a pickle: those of checkpoints have a tenth. What Python makes of one
 # can be two hundred times as large.
@@ -204,7 +206,7 @@ def _parameter(tensor, *_):
   return tensor
 
 
-def read_torch_zip(file: pathlib.Path) -> dict[str, np.ndarray]:
+def read_torch_zip(file: pathlib.Path, choose: Choose) -> dict[str, np.ndarray]:
   """Reads what torch.save writes since PyTorch 1.6: names -> arrays.
 
   Raises:
@@ -222,19 +224,22 @@ def read_torch_zip(file: pathlib.Path) -> dict[str, np.ndarray]:
     if archive.getinfo(index).file_size > _LONGEST:
       raise pickle.UnpicklingError('too long')
     unpickler = _Unpickler(io.BytesIO(archive.read(index)))
-    tensors = _tensors(unpickler, unpickler.load(), file)
+    tensors = _chosen(_tensors(unpickler, unpickler.load(), file), choose)
     folder = index.removesuffix('data.pkl') + 'data/'
     return _arrays(tensors, lambda key: archive.read(folder + key), file)
 
 
-def read_torch_legacy(file: pathlib.Path) -> dict[str, np.ndarray]:
+def read_torch_legacy(
+  file: pathlib.Path, choose: Choose
+) -> dict[str, np.ndarray]:
   """Reads what PyTorch saved before 1.6: five pickles, then the storages."""
   with open(file, 'rb') as stream:
     head = io.BytesIO(stream.read(_LONGEST))
     for _ in range(3):  # the magic number, the version and the machine
       _Unpickler(head).load()
     unpickler = _Unpickler(head)
-    tensors = _tensors(unpickler, unpickler.load(), file)
+    tensors = _chosen(_tensors(unpickler, unpickler.load(), file), choose)
+    wanted = {tensor.storage.key for tensor in tensors.values()}
     keys = _Unpickler(head).load()
     stream.seek(head.tell())
     left, data = os.path.getsize(file) - head.tell(), {}
@@ -244,7 +249,10 @@ def read_torch_legacy(file: pathlib.Path) -> dict[str, np.ndarray]:
       left -= 8 + length
       if left < 0:
         raise EOFError('a storage goes on after the end')
-      data[key] = stream.read(length)
+      if key in wanted:
+        data[key] = stream.read(length)
+      else:
+        stream.seek(length, os.SEEK_CUR)
   return _arrays(tensors, data.__getitem__, file)
 
 
@@ -275,6 +283,10 @@ def _tensors(
     )
   logging.info('%s: the arrays are those of its entry %r', file, chosen[0])
   return nested[chosen[0]]
+
+
+def _chosen(tensors: dict[str, _Tensor], choose: Choose) -> dict[str, _Tensor]:
+  return {name: tensors[name] for name in choose(tensors)}
 
 
 def _tensors_in(found: Any) -> dict[str, _Tensor]:

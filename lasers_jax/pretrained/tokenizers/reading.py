@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -83,8 +83,8 @@ def _read(path: str) -> Tokenizer:
 def _files(path: str) -> tuple[list[str], dict[str, Any], Arrays]:
   """Reads the files of a tokenizer: their paths, the config, and the arrays."""
   if not storage.is_folder(path):
-    arrays = read_weights(path)
-    if all(name[:1].isdigit() for name in arrays):
+    arrays = read_weights(path, _of_tokenizer)
+    if _is_half(arrays):
       return _pair(path, arrays)
     return [path], {}, arrays
   config_file = os.path.join(path, diffusers.CONFIG)
@@ -96,7 +96,7 @@ def _files(path: str) -> tuple[list[str], dict[str, Any], Arrays]:
       f'{_FILES[0]}'
     )
   config = _config(config_file)
-  return [config_file, found[0]], config, read_weights(found[0])
+  return [config_file, found[0]], config, read_weights(found[0], _of_tokenizer)
 
 
 def _pair(
@@ -154,16 +154,35 @@ def _config(file: str) -> dict[str, Any]:
   return config
 
 
+def _is_half(names: Collection[str]) -> bool:
+  """Returns whether names are of an encoder or a decoder alone."""
+  return all(name[:1].isdigit() for name in names)
+
+
+def _of_tokenizer(names: Collection[str]) -> list[str]:
+  """Returns the names of the tokenizer, or of half of one, in a model."""
+  prefix = '' if _is_half(names) else _prefix(names)
+  return [name for name in names if name.startswith(prefix)]
+
+
 def _within_prefix(arrays: Arrays) -> Arrays:
-  """Returns the arrays of the tokenizer in those of a larger model."""
+  """Returns the arrays of a tokenizer by their names within it."""
+  prefix = _prefix(arrays)
+  return {
+    _outside(name.removeprefix(prefix)): array for name, array in arrays.items()
+  }
+
+
+def _prefix(names: Collection[str]) -> str:
+  """Returns how the names of the tokenizer in a model begin.
+
+  Raises:
+    InputError: there is none.
+  """
   for prefix in _PREFIXES:
     ends = f'{prefix}encoder.', f'{prefix}decoder.'
-    if any(name.startswith(ends) for name in arrays):
-      return {
-        _outside(name.removeprefix(prefix)): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-      }
+    if any(name.startswith(ends) for name in names):
+      return prefix
   raise InputError('there are no arrays encoder.* or decoder.* in the weights')
 
 
