@@ -18,7 +18,7 @@ from lasers_jax.pretrained.tokenizers import (
   read_tokenizer,
 )
 
-_ENDINGS = '.safetensors', '.ckpt', '.pth', '.pt', '.bin'
+_ENDINGS = '.safetensors', '.ckpt', '.pth', '.pt', '.bin', '.onnx'
 # Of nothing but evaluation: images are measured whole, a few at a time.
 _CONFIG = {
   'steps': 1,

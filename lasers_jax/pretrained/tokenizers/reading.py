@@ -19,6 +19,7 @@ from lasers_jax.pretrained.weights import read_weights
 WEIGHTS = 'diffusion_pytorch_model'
 _FILES = (f'{WEIGHTS}.safetensors', f'{WEIGHTS}.fp16.safetensors')
 _FILES += (f'{WEIGHTS}.bin',)
+_HALVES = 'encoder', 'decoder'
 _PREFIXES = ('', 'first_stage_model.', 'vae.')
 # Where the authors of FLUX.2 have what others have outside both networks.
 _INSIDE = 'encoder.quant_conv.', 'decoder.post_quant_conv.'
@@ -104,24 +105,23 @@ def _pair(
 ) -> tuple[list[str], dict[str, Any], Arrays]:
   """Reads the other one of the files of an encoder and a decoder."""
   folder, name = os.path.split(path)
-  here, there = 'encoder', 'decoder'
-  if here not in name:
-    here, there = there, here
+  first, second = light.HALVES if light.is_half(arrays) else _HALVES
+  here, there = (first, second) if first in name else (second, first)
   before, found, after = name.rpartition(here)
   other = os.path.join(folder, before + there + after)
   if not found or not storage.exists(other):
     raise InputError(
       f'{path} is half of a tokenizer, and the other is not beside it: name '
-      'them X_encoder.pth and X_decoder.pth'
+      f'them X_{first}* and X_{second}*'
     )
   files = {here: path, there: other}
   halves = {here: arrays, there: read_weights(other)}
   both = {
     f'{side}.{name}': array
-    for side, half in halves.items()
-    for name, array in half.items()
+    for side, word in zip(_HALVES, (first, second), strict=True)
+    for name, array in halves[word].items()
   }
-  return [files['encoder'], files['decoder']], {}, both
+  return [files[first], files[second]], {}, both
 
 
 def _networks(arrays: Arrays, config: Mapping[str, Any]) -> Networks:
@@ -156,7 +156,7 @@ def _config(file: str) -> dict[str, Any]:
 
 def _is_half(names: Collection[str]) -> bool:
   """Returns whether names are of an encoder or a decoder alone."""
-  return all(name[:1].isdigit() for name in names)
+  return all(name[:1].isdigit() for name in names) or light.is_half(names)
 
 
 def _of_tokenizer(names: Collection[str]) -> list[str]:

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from lasers_jax.errors import InputError
 from lasers_jax.networks import ResNetDecoder, ResNetEncoder
 from lasers_jax.pretrained.tokenizers import names, read_tokenizer
+from tests.pretrained.tokenizers import light_files
 from tests.pretrained.torch_files import as_legacy, as_zip
 
 FIELDS = {
@@ -99,6 +100,7 @@ def kinds():
     'pth': ({'w.pth': as_zip(taming)}, 'w.pth'),
     'ckpt': ({'w.ckpt': as_zip(lightning)}, 'w.ckpt'),
     'legacy': ({'w.bin': as_legacy(taming)}, 'w.bin'),
+    'onnx': (light_files.files(), 'VAEencoder.onnx'),
   }
 
 
@@ -154,7 +156,7 @@ def outcomes(kind, count, folder, seed=0):
   rng, found = np.random.default_rng(seed), collections.Counter()
   for name, data in files.items():
     (folder / name).write_bytes(data)
-  path = folder if len(files) > 1 else folder / which
+  path = folder if 'config.json' in files else folder / which
   said, *_ = outcome(path)
   assert said == 'read', said
   longest, most = 0.0, 0
