@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -122,6 +123,8 @@ def read_source(experiment: settings.Experiment) -> Source | None:
       f'network.pretrained={path} has other weights than when the run began: '
       f'hash {found.hash} now, {about.source_hash} then; bring them back'
     )
+  params = _widened(found.params, shapes, experiment.model.channels)
+  found = found._replace(variables=found.variables | {'params': params})
   there, here = (
     {name: x.shape for name, x in flat_names(tree).items()}
     for tree in (found.params, shapes)
@@ -133,6 +136,29 @@ def read_source(experiment: settings.Experiment) -> Source | None:
         f'there and {here.get(name, "missing")} in the config'
       )
   return found
+
+
+def _widened(params: Any, shapes: Any, channels: int) -> Any:
+  """Returns parameters of networks whose images have so many channels.
+
+  Those after RGB, as the mask of inpainting, have no weight in the beginning.
+  """
+  wanted = {name: x.shape for name, x in flat_names(shapes).items()}
+
+  def widen(name: str, leaf: np.ndarray) -> np.ndarray:
+    if leaf.ndim != 4:
+      return leaf
+    *sides, rows, width = leaf.shape
+    pixels = rows // 3  # of a block, where a kernel sees it as channels
+    shape = *sides, pixels * channels, width
+    if wanted.get(name) != shape or rows % 3:
+      return leaf
+    more = np.zeros((*sides, pixels, channels - 3, width), leaf.dtype)
+    leaf = leaf.reshape(*sides, pixels, 3, width)
+    return np.concatenate([leaf, more], axis=-2).reshape(shape)
+
+  leaves = [widen(*pair) for pair in flat_names(params).items()]
+  return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def _ours(path: str, shapes: Mapping[str, Any]) -> Source:

@@ -289,4 +289,5 @@ def network_shapes(model: Autoencoder) -> dict[str, Any]:
     return {name: x.get('params', {}) for name, x in found.items()}
 
   f = model.encoder.f
-  return jax.eval_shape(draw, jax.ShapeDtypeStruct((1, f, f, 3), jnp.float32))
+  image = jax.ShapeDtypeStruct((1, f, f, model.channels), jnp.float32)
+  return jax.eval_shape(draw, image)

@@ -25,6 +25,7 @@ from lasers_jax.pretrained.tokenizers import Tokenizer
 from lasers_jax.training.objective import Objective
 from tests import tiny
 from tests.experiment.priors.conftest import config as prior_config
+from tests.pretrained.tokenizers import light_files
 
 pytestmark = pytest.mark.slow
 
@@ -325,3 +326,22 @@ def test_bottlenecks_are_compared_on_frozen_latents(pictures, source, tmp_path):
   assert entries[0].error is None, entries[0].error
   assert entries[0].fields == {'depth': 2, 'inner': {'K': 4}}
   assert settings.from_config(entries[0].config).model.frozen
+
+
+@pytest.mark.parametrize('kind', ['ours', 'light'])
+def test_a_mask_is_not_seen_in_the_beginning(kind, source, pictures, tmp_path):
+  if kind == 'light':
+    for name, data in light_files.files(np.random.default_rng(0)).items():
+      (tmp_path / name).write_bytes(data)
+    source = tmp_path / 'VAEencoder.onnx'
+  given = config(pictures, source, frozen=False)
+  given |= {'degradation': {'name': 'inpaint'}}
+  given['loss'] = {'pixel': 'mse', 'weights': WEIGHTS}
+  run = settings.from_config(tokenizers.completed(given))
+  params = loading.read_source(run).params['encoder']
+  images = np.random.default_rng(1).random((2, 16, 16, 4), np.float32) - 0.5
+  found = run.model.encoder.apply({'params': params}, images)
+  model = lj.load(source)
+  params = model.variables['params']['encoder']
+  z = model.module.encoder.apply({'params': params}, images[..., :3])
+  np.testing.assert_allclose(found, z, rtol=1e-4, atol=1e-4)
