@@ -89,6 +89,8 @@ def test_commands_are_those_of_the_programs(page, name, words, monkeypatch):
   if name in ('train', 'compare'):
     assert given['workdir'] or given.get('dry_run')
     config = given['config'].to_dict()
+    if given.get('model'):
+      config['network'] |= {'pretrained': given['model']}
     if config['network'].get('pretrained'):
       with pytest.raises(InputError, match='/my/.* does not exist'):
         settings.from_config(config)

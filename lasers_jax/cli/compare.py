@@ -9,6 +9,10 @@ bottlenecks are trained once, as they are. A name such as residual-simvq makes
 copies of another bottleneck than vq, and vq+gan adds a part of
 lasers_jax/experiment/presets/decoders.py.
 
+--model=diffusers:/my/vae, or of any other model, compares codes of its latents:
+the networks are its own, and stay as they are. --config=recode has what else
+this asks for.
+
 Each run has a folder in the workdir. The same command resumes, skips what is
 finished, and writes table.md, table.json, curves.png and pictures.png (the
 reconstructions).
@@ -26,6 +30,7 @@ from lasers_jax.core.ranges import Positive
 from lasers_jax.core.storage import check_folder, read_text
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.compare import compare
+from lasers_jax.experiment.loading import NAMES
 from lasers_jax.metrics.registry import load_metrics
 from lasers_jax.training import workdir
 
@@ -41,6 +46,13 @@ def define_flags() -> None:
     'bits_per_pixel',
     '0.5625,2',
     'Rates to compare at, joined by commas.',
+  )
+  flags.DEFINE(
+    command_line.Model(),
+    'model',
+    None,
+    'Trained model, or a tokenizer of another project, whose networks all runs '
+    'have, frozen; those of the config if unset.',
   )
   evaluate.define_metrics()
   for name in ('metrics', 'metric_weights'):
@@ -58,8 +70,12 @@ def main() -> int:
   path = workdir.locate(program.WORKDIR.value)
   check_folder(path, 'choose another --workdir')
   metrics = load_metrics(given.metrics, given.metric_weights)
+  config = given.config.to_dict()
+  if given.model:
+    source = NAMES.get(given.model, given.model)
+    config['network'] = {'pretrained': source, 'frozen': True}
   done = compare(
-    given.config.to_dict(),
+    config,
     given.bottlenecks,
     given.bits_per_pixel,
     path,

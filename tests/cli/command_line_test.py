@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from lasers_jax.cli import command_line, compare, program, sample, train
 from lasers_jax.core import ranges
 from lasers_jax.errors import InputError
+from lasers_jax.experiment import loading
 
 FILE = """
 from ml_collections import ConfigDict
@@ -22,6 +23,8 @@ def get_config(argument=''):
   config.bits = placeholder(int)
   return config
 """
+
+OWN = list(loading.NAMES.items())[:1]  # a model of the package, by its name
 
 
 @pytest.fixture
@@ -188,3 +191,27 @@ def test_lists_of_nothing_are_refused(monkeypatch, script, name):
   monkeypatch.setattr(program, 'WORKDIR', workdir)
   with pytest.raises(InputError, match=f'^--{name} is empty'):
     script.main()
+
+
+@pytest.mark.parametrize('model, source', [('a/b.ckpt', 'a/b.ckpt'), *OWN])
+def test_codes_of_a_model_are_compared_on_its_frozen_networks(
+  monkeypatch, model, source
+):
+  given = types.SimpleNamespace(
+    config=ConfigDict({'steps': 1, 'network': {'name': 'resnet', 'D': 4}}),
+    model=model,
+    bottlenecks=['vq'],
+    bits_per_pixel=[1.0],
+    metrics=[],
+    metric_weights={},
+  )
+  workdir = types.SimpleNamespace(value='workdir')
+  monkeypatch.setattr(compare, 'flags', types.SimpleNamespace(FLAGS=given))
+  monkeypatch.setattr(program, 'WORKDIR', workdir)
+  monkeypatch.setattr(program, 'set_up_jax', lambda saves: None)
+  monkeypatch.setattr(compare, 'check_folder', lambda *_: None)
+  called = []
+  monkeypatch.setattr(compare, 'compare', lambda *x: called.append(x))
+  assert compare.main() == program.STOPPED
+  network = {'pretrained': source, 'frozen': True}
+  assert called[0][0] == {'steps': 1, 'network': network}
