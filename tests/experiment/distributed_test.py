@@ -9,11 +9,13 @@ import signal
 import socket
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from lasers_jax.cli import program
 from lasers_jax.experiment import evaluate, loop
+from lasers_jax.experiment.loading import load
 from tests import tiny
 from tests.core.metadata import VM, metadata_server
 
@@ -184,6 +186,28 @@ def test_two_processes_say_the_same_of_data(tmp_path):
   for log in logs:
     assert f"error: there is no folder '{tmp_path}/none'" in log
     assert 'Traceback' not in log
+
+
+def test_frozen_networks_are_those_of_one_process(tiny_run, pictures, tmp_path):
+  changes = dict(
+    steps=2,
+    network__pretrained=str(tiny_run.workdir),
+    network__frozen=True,
+    loss__pixel='latent',
+    mesh__fsdp=2,
+  )
+  config = tiny.config(pictures, **changes)
+  loop.train_and_evaluate(config, str(tmp_path / 'one'))
+  flags = tiny.train_flags(pictures, tmp_path / 'two', **changes)
+  for _, log in finish(start(2, slurm, 'train.py', *flags)):
+    assert f'frozen     {tiny_run.workdir}' in log
+  two = tmp_path / 'two'
+  losses = [tiny.losses(x) for x in (two, tmp_path / 'one')]
+  np.testing.assert_allclose(*losses, rtol=1e-4)
+  # A checkpoint has the bottleneck alone, and loading reads the rest.
+  here, there = (load(x).variables['params'] for x in (two, tiny_run.workdir))
+  for part in 'encoder', 'decoder':
+    jax.tree.map(np.testing.assert_array_equal, here[part], there[part])
 
 
 def test_two_processes_evaluate_as_one(elastic_run, tiny_run):
