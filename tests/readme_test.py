@@ -1,6 +1,7 @@
 """What the README and the pages say to run, runs."""
 
 import importlib
+import os
 import pathlib
 import re
 import shlex
@@ -162,3 +163,11 @@ def test_the_readme_is_short():
 def test_each_page_is_in_the_navigation(path):
   navigation = (ROOT / 'mkdocs.yml').read_text(encoding='utf-8')
   assert f': {path.relative_to(ROOT / "docs").as_posix()}\n' in navigation
+
+
+@pytest.mark.parametrize(
+  'name', ['evaluate', 'codec', 'export', 'latents', 'sample', 'compare']
+)
+def test_a_model_of_diffusers_keeps_its_scheme(name, monkeypatch):
+  given = parsed(name, ['--model=diffusers:vae'], monkeypatch)
+  assert given['model'] == f'diffusers:{os.path.abspath("vae")}'

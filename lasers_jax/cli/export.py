@@ -17,7 +17,7 @@ not of this project instead:
 from absl import flags
 
 from lasers_jax import inference
-from lasers_jax.cli import program
+from lasers_jax.cli import command_line, program
 from lasers_jax.cli.command_line import Number, Path
 from lasers_jax.core.ranges import Whole
 from lasers_jax.errors import InputError
@@ -26,6 +26,7 @@ from lasers_jax.experiment.loading import load
 
 
 def define_flags() -> None:
+  command_line.define_model()
   whole = Number(Whole)
   flags.DEFINE(
     whole, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'
@@ -46,10 +47,11 @@ def define_flags() -> None:
 
 def main() -> None:
   given = flags.FLAGS
-  if not program.WORKDIR.value or not given.output:
-    raise InputError('--workdir=FOLDER and --output=FOLDER are needed')
+  path = given.model or program.WORKDIR.value
+  if not path or not given.output:
+    raise InputError('--workdir=FOLDER, or --model, and --output are needed')
   program.set_up_jax()
-  model = load(program.WORKDIR.value, given.checkpoint)
+  model = load(path, given.checkpoint)
   model.export(given.output, given.format, side=given.side)
   count = sum(inference.count_parameters(model.variables).values())
   print(

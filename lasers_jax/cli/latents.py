@@ -3,11 +3,12 @@
   lasers-jax latents --model=runs/photos --data=folder:/my/images /my/latents
   lasers-jax latents --model=photos-model --content=codes gs://bucket/codes
 
-The model is a workdir or an exported model; the images are those of --data, the
-`data.name` of a config, or else its own. Each split becomes a folder of shards,
-safetensors or array_record, with labels and names, and stats.json, which is
-written last: mean and std of each channel, the count of images and the hash of
-the model. The same command goes on where it was stopped. In PyTorch:
+The model is a workdir, an exported model or a tokenizer of another project; the
+images are those of --data, the `data.name` of a config, or else its own. Each
+split becomes a folder of shards, safetensors or array_record, with labels and
+names, and stats.json, which is written last: mean and std of each channel, the
+count of images and the hash of the model. The same command goes on where it was
+stopped. In PyTorch:
 
   arrays = safetensors.torch.load_file('/my/latents/train/00000.safetensors')
   x = (arrays['latents'] - mean) / std      # [n, H, W, D]: channels are last
@@ -18,7 +19,7 @@ import os
 from absl import flags
 
 from lasers_jax.cli import program
-from lasers_jax.cli.command_line import Number, Path
+from lasers_jax.cli.command_line import Model, Number
 from lasers_jax.core.ranges import Whole, declared
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.latent_shards import (
@@ -31,7 +32,12 @@ from lasers_jax.experiment.loading import load
 
 
 def define_flags() -> None:
-  flags.DEFINE(Path(), 'model', None, 'Workdir or exported model.')
+  flags.DEFINE(
+    Model(),
+    'model',
+    None,
+    'Workdir, exported model, or a tokenizer of another project.',
+  )
   flags.DEFINE(
     Number(Whole),
     'checkpoint',
