@@ -110,6 +110,18 @@ def test_an_exported_one_is_read_again(copied, tmp_path):
   )
 
 
+@pytest.mark.parametrize('name', ['kl', 'kl16', 'vq'])
+def test_its_scale_travels_with_an_export(name, copied, tmp_path):
+  folder, golden = copied(name)
+  model = lj.load(f'diffusers:{folder}')
+  model.export(tmp_path / 'again', format='diffusers')
+  again = lj.load(f'diffusers:{tmp_path}/again')
+  np.testing.assert_allclose(again.scale, model.scale, rtol=1e-6)
+  np.testing.assert_array_equal(again.shift, model.shift)
+  images = golden['images']
+  np.testing.assert_array_equal(again.latents(images), model.latents(images))
+
+
 def test_user_errors_are_one_line(copied, tmp_path):
   folder, _ = copied('vq')
   model = lj.load(f'diffusers:{folder}')

@@ -22,8 +22,17 @@ def statistics(model: Any) -> dict[str, Any]:
 def moments(model: Any) -> dict[str, list[float]]:
   """Returns mean and deviation of latents by channel, where they are known.
 
-  The names are those of the configs of diffusers.
+  The names are those of the configs of diffusers. Of a tokenizer of another
+  project they are what its files say.
   """
+  scale, shift = (getattr(model, name, None) for name in ('scale', 'shift'))
+  if scale is not None and shift is not None:
+    if (scale == 1).all() and not shift.any():
+      return {}
+    return {
+      'latents_mean': shift.tolist(),
+      'latents_std': (1 / scale).tolist(),
+    }
   found = statistics(model)
   if 'mean' not in found:
     return {}
