@@ -25,8 +25,9 @@ import functools
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -44,7 +45,7 @@ from lasers_jax.decoders import Plain
 from lasers_jax.evaluation import rate_distortion
 from lasers_jax.experiment.presets import bottlenecks
 from lasers_jax.experiment.settings import build_model
-from lasers_jax.metrics.registry import load_metrics
+from lasers_jax.metrics.registry import Metrics, load_metrics
 from lasers_jax.networks.autoencoder import Autoencoder
 from lasers_jax.training.objective import LossSettings, Objective
 from lasers_jax.training.optimizer import OptimizerSettings, make_optimizer
@@ -107,7 +108,49 @@ class Nothing(nn.Module):
     return z[..., :3]
 
 
-def cached(path: str, compute) -> np.ndarray:
+class Task(NamedTuple):
+  """What is coded, and how the result is measured.
+
+  Attributes:
+    images: uint8 [n, SIDE, SIDE, 3].
+    test: their latents [n, H, W, D].
+    z: latents of training images.
+  """
+
+  model: lj.TrainedModel
+  images: np.ndarray
+  test: np.ndarray
+  z: np.ndarray
+  metrics: Metrics
+
+  def measured(self, latents: np.ndarray) -> dict[str, Any]:
+    """Returns the errors of coded latents, and of what is decoded of them."""
+    scale = 1 / self.z.std((0, 1, 2))
+    centred = self.test - self.test.mean((0, 1, 2))
+    variance = np.mean((centred * scale) ** 2)
+    error = np.mean(((latents - self.test) * scale) ** 2)
+    copies = self.model.decode_latents(latents, (SIDE, SIDE))
+    found = quality(self.images, copies, self.metrics)
+    return {'nmse': float(error / variance), **found}
+
+
+def open_task(args: argparse.Namespace) -> Task:
+  model = lj.load(args.tokenizer)
+  kodak = open_source(f'folder:{args.test}', 'all')
+  images = np.stack([center_crop(x['image'], SIDE) for x in kodak])
+  source = open_source(args.train, 'train')
+  numbers = np.linspace(0, len(source) - 1, args.images).astype(int)
+
+  def latents_of_training() -> np.ndarray:
+    crops = (center_crop(source[i]['image'], 128)[None] for i in numbers)
+    return np.concatenate([model.latents(crop) for crop in crops])
+
+  z = cached(f'{args.cache}/train.npy', latents_of_training)
+  test = cached(f'{args.cache}/test.npy', lambda: model.latents(images))
+  return Task(model, images, test, z, load_metrics(['lpips-alexnet']))
+
+
+def cached(path: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
   if not os.path.exists(path):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     np.save(path, compute())
@@ -165,7 +208,84 @@ def quality(images, others, metrics) -> dict[str, Any]:
   return {k: x for k, x in found.items() if isinstance(x, dict) and 'mean' in x}
 
 
+def coded_row(
+  task: Task, kind: str, fields: dict[str, Any], args: argparse.Namespace
+) -> dict[str, Any]:
+  """Trains a bottleneck; returns its row."""
+  section, weights = bottlenecks.choose(kind, K=1024)
+  section = merge(section, fields)
+  section.pop('patch')
+  width, sites = task.z.shape[-1], task.z.shape[1:3]
+  network = {'name': 'vqvae', 'D': width}
+  module = Autoencoder(
+    Given(D=width),
+    build_model(network, {**section, 'patch': args.patch}).bottleneck,
+    Plain(network=Nothing()),
+    patch=args.patch,
+    standardized=True,
+    channels=width,
+  )
+  variables = train(module, weights | {'pixel': 1.0}, task.z, args)
+  latents = np.concatenate([coded(module, variables, x) for x in task.test])
+  bits = module.bottleneck.map_bits(*(n // args.patch for n in sites))
+  pixels = math.prod(sites) * task.model.module.encoder.f**2
+  file = file_bits(module, variables, task.z, task.test)
+  return {
+    'bottleneck': section,
+    'fixed': bits and bits / pixels,
+    'file': file and file / SIDE**2,
+    'steps': args.steps,
+    **task.measured(latents),
+  }
+
+
+def classical_row(task: Task, coder: rate_distortion.Coder) -> dict[str, Any]:
+  """Returns the row of files of Pillow."""
+  row = rate_distortion.measure(coder, task.images, task.metrics)
+  row['file'] = row.pop('bits_per_pixel')
+  del row['seconds_per_megapixel']
+  return row
+
+
+def rows_of(
+  task: Task, args: argparse.Namespace
+) -> dict[str, Callable[[], dict[str, Any]]]:
+  """Returns what measures each row, by its name."""
+  ceiling = {'fixed': None, 'file': None}
+  found = {'continuous': lambda: {**ceiling, **task.measured(task.test)}}
+  width = task.z.shape[-1] * args.patch**2
+  for name, (kind, fields) in settings(width).items():
+    found[name] = functools.partial(coded_row, task, kind, fields, args)
+  for coder in rate_distortion.classical():
+    name = f'{coder.name} {coder.setting}'
+    found[name] = functools.partial(classical_row, task, coder)
+  return found
+
+
 def main() -> None:
+  args = arguments()
+  task = open_task(args)
+  rows = record.Record(
+    args.output,
+    __doc__,
+    tokenizer=os.path.basename(args.tokenizer),
+    hash=task.model.hash,
+    trained_on=f'{args.images} images of {os.path.basename(args.train)}, '
+    'middle 128 x 128',
+    test=f'{len(task.images)} images, middle {SIDE} x {SIDE}',
+    **{k: getattr(args, k) for k in ('patch', 'steps', 'batch', 'rate')},
+  )
+  only = args.only.split(';') if args.only else []
+  for name, measure in rows_of(task, args).items():
+    if name not in rows and (name in only or not only):
+      row = measure()
+      rows.add(name, **row)
+      print(name, row, flush=True)
+  if not only:
+    rows.finish()
+
+
+def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--tokenizer', required=True)
   parser.add_argument('--patch', type=int, default=1)
@@ -178,87 +298,7 @@ def main() -> None:
   parser.add_argument('--batch', type=int, default=16)
   parser.add_argument('--rate', type=float, default=3e-3)
   parser.add_argument('--only', default='', help='names of rows, with ;')
-  args = parser.parse_args()
-  model = lj.load(args.tokenizer)
-  metrics = load_metrics(['lpips-alexnet'])
-  kodak = open_source(f'folder:{args.test}', 'all')
-  images = np.stack([center_crop(x['image'], SIDE) for x in kodak])
-  source = open_source(args.train, 'train')
-  numbers = np.linspace(0, len(source) - 1, args.images).astype(int)
-  z = cached(
-    f'{args.cache}/train.npy',
-    lambda: np.concatenate(
-      [
-        model.latents(center_crop(source[i]['image'], 128)[None])
-        for i in numbers
-      ]
-    ),
-  )
-  test = cached(f'{args.cache}/test.npy', lambda: model.latents(images))
-  rows = record.Record(
-    args.output,
-    __doc__,
-    tokenizer=os.path.basename(args.tokenizer),
-    hash=model.hash,
-    trained_on=f'{args.images} images of {os.path.basename(args.train)}, '
-    'middle 128 x 128',
-    test=f'{len(images)} images, middle {SIDE} x {SIDE}',
-    **{k: getattr(args, k) for k in ('patch', 'steps', 'batch', 'rate')},
-  )
-  scale = 1 / z.std((0, 1, 2))
-  variance = np.mean(((test - test.mean((0, 1, 2))) * scale) ** 2)
-  pixels, width = SIDE**2, z.shape[-1] * args.patch**2
-
-  only = args.only.split(';') if args.only else []
-
-  def is_due(name):
-    return name not in rows and (name in only or not only)
-
-  def add(name, latents, **more):
-    error = np.mean(((latents - test) * scale) ** 2)
-    found = quality(
-      images, model.decode_latents(latents, (SIDE, SIDE)), metrics
-    )
-    rows.add(name, nmse=float(error / variance), **more, **found)
-    brief = {k: x['mean'] for k, x in found.items()}
-    print(name, more, float(error / variance), brief, flush=True)
-
-  if is_due('continuous'):
-    add('continuous', test, fixed=None, file=None)
-  for name, (kind, fields) in settings(width).items():
-    if not is_due(name):
-      continue
-    section, weights = bottlenecks.choose(kind, K=1024)
-    section = merge(section, fields)
-    section.pop('patch')
-    network = {'name': 'vqvae', 'D': z.shape[-1]}
-    module = Autoencoder(
-      Given(D=z.shape[-1]),
-      build_model(network, {**section, 'patch': args.patch}).bottleneck,
-      Plain(network=Nothing()),
-      patch=args.patch,
-      standardized=True,
-    )
-    variables = train(module, weights | {'pixel': 1.0}, z, args)
-    latents = np.concatenate([coded(module, variables, x) for x in test])
-    bits = module.bottleneck.map_bits(*(n // args.patch for n in z.shape[1:3]))
-    fixed = None
-    if bits is not None:
-      fixed = bits / (math.prod(z.shape[1:3]) * model.module.encoder.f**2)
-    file = file_bits(module, variables, z, test)
-    add(
-      name, latents, bottleneck=section, fixed=fixed,
-      file=file and file / pixels, steps=args.steps,
-    )  # fmt: skip
-  for coder in rate_distortion.classical():
-    name = f'{coder.name} {coder.setting}'
-    if is_due(name):
-      row = rate_distortion.measure(coder, images, metrics)
-      row['file'] = row.pop('bits_per_pixel')
-      del row['seconds_per_megapixel']
-      rows.add(name, **row)
-  if not only:
-    rows.finish()
+  return parser.parse_args()
 
 
 if __name__ == '__main__':
