@@ -39,12 +39,20 @@ SECTIONS = {
 }
 
 
-def measure(section: dict, data: DataSettings) -> dict[str, dict]:
-  """Returns the metrics of each method, with their protocol."""
+def measure(
+  section: dict, data: DataSettings, bits_per_pixel: float | None = None
+) -> dict[str, dict]:
+  """Returns the metrics of each method, with their protocol.
+
+  Args:
+    bits_per_pixel: as of `measure_baselines`.
+  """
   fields = {k: x for k, x in section.items() if k != 'name'}
   degradation = DEGRADATIONS[section['name']](**fields)
   batches = data.evaluation_batches(data.open(data.test), 8, 1)
-  found = measure_baselines(degradation, batches, make_mesh(data=1), ALWAYS)
+  found = measure_baselines(
+    degradation, batches, make_mesh(data=1), ALWAYS, bits_per_pixel
+  )
   rows = known({**ALWAYS.of_images, **degradation.measures()})
   words = {name: row.protocol for name, row in rows.items()}
   return {name: {**x, 'protocol': words} for name, x in found.items()}
