@@ -18,6 +18,7 @@ from lasers_jax.data import DataSettings
 from lasers_jax.degradations import DEGRADATIONS
 from lasers_jax.evaluation import protocol
 from lasers_jax.evaluation.baselines import measure_baselines
+from lasers_jax.experiment.small_images import senders
 from lasers_jax.metrics.registry import ALWAYS, known
 
 SECTIONS = {
@@ -45,14 +46,14 @@ def measure(
   """Returns the metrics of each method, with their protocol.
 
   Args:
-    bits_per_pixel: as of `measure_baselines`.
+    bits_per_pixel: at most, where the small image is sent as a file.
   """
   fields = {k: x for k, x in section.items() if k != 'name'}
   degradation = DEGRADATIONS[section['name']](**fields)
   batches = data.evaluation_batches(data.open(data.test), 8, 1)
-  found = measure_baselines(
-    degradation, batches, make_mesh(data=1), ALWAYS, bits_per_pixel
-  )
+  sent = senders(degradation, data, bits_per_pixel)
+  mesh = make_mesh(data=1)
+  found = measure_baselines(degradation, batches, mesh, ALWAYS, sent)
   rows = known({**ALWAYS.of_images, **degradation.measures()})
   words = {name: row.protocol for name, row in rows.items()}
   return {name: {**x, 'protocol': words} for name, x in found.items()}

@@ -13,6 +13,7 @@ METHODS = {
   'tv': 'total variation',
   'nlm': 'non-local means',
   'webp_small': 'small image by WebP, bicubic',
+  'photo_codec_small': 'small image by photo-codec, bicubic',
 }
 
 

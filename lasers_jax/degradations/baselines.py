@@ -5,9 +5,7 @@ super-resolution the small one), and where it is the truth, bool [H, W], to the
 restored image [H, W, 3].
 """
 
-import bisect
 import importlib
-import io
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -53,39 +51,6 @@ def baselines(degradation: Degradation) -> Mapping[str, Restore | Missing]:
   if isinstance(degradation, Deblocking):
     return {'tv': lambda image, known: _tv(image, 0.03)}
   return {}
-
-
-def small_by_webp(
-  image: np.ndarray, height: int, width: int, bits_per_pixel: float
-) -> tuple[np.ndarray, float]:
-  """Sends the small image as WebP, and enlarges it by Keys' cubic.
-
-  Args:
-    image: float32 [h, w, 3] in [0, 1].
-    height, width: of the result.
-    bits_per_pixel: of the result, at most; the best quality within is taken,
-      and the least one where none is.
-
-  Returns:
-    The result [height, width, 3], and its bits per pixel.
-  """
-  picture = Image.fromarray(np.round(255 * image).astype(np.uint8))
-
-  def written(quality: int) -> io.BytesIO:
-    file = io.BytesIO()
-    picture.save(file, 'WEBP', quality=quality)
-    return file
-
-  def bits_of(quality: int) -> float:
-    return 8 * len(written(quality).getvalue()) / (height * width)
-
-  # Nearly always, more quality takes more bytes.
-  fitting = bisect.bisect_right(range(101), bits_per_pixel, key=bits_of)
-  quality = max(fitting - 1, 0)
-  with Image.open(written(quality)) as sent:
-    small = np.asarray(sent, np.float32) / 255
-  large = _enlarge(Image.Resampling.BICUBIC)(small, np.ones((height, width)))
-  return large, bits_of(quality)
 
 
 def _enlarge(way: Image.Resampling) -> Restore:

@@ -12,14 +12,10 @@ from lasers_jax.core.images import as_rgb, to_float, to_uint8_range
 from lasers_jax.core.padding import pad, sizes_of
 from lasers_jax.core.sharding import put_batch, replicated
 from lasers_jax.degradations import Degradation, in_evaluation
-from lasers_jax.degradations.baselines import (
-  Missing,
-  baselines,
-  small_by_webp,
-)
-from lasers_jax.degradations.superres import SuperResolution
+from lasers_jax.degradations.baselines import Missing, baselines
 from lasers_jax.evaluation.degraded import each_row
 from lasers_jax.evaluation.protocol import compare
+from lasers_jax.evaluation.sending import Senders
 from lasers_jax.metrics import statistics
 from lasers_jax.metrics.registry import Metrics
 
@@ -51,60 +47,53 @@ def measure_baselines(
   batches: Iterable[dict[str, np.ndarray]],
   mesh: Mesh,
   metrics: Metrics,
-  bits_per_pixel: float | None = None,
+  senders: Senders,
 ) -> dict[str, dict[str, Any]]:
   """Measures methods without a model on the images that a model would see.
 
   Args:
     batches, mesh, metrics: as of `protocol.measure`.
-    bits_per_pixel: of a model, for `webp_small` of super-resolution: the small
-      image is sent at so many bits, and enlarged.
+    senders: others by name, which send what they observe as a file.
 
   Returns:
     By name, each metric of single images as `protocol.summarize` has it; or
     {'missing': the reason}. `input` is of the degraded images as they are;
-    `webp_small` has its own `bits_per_pixel`.
+    what was sent has its own `bits_per_pixel`.
   """
+  methods = dict(baselines(degradation))
   found: dict[str, dict[int, dict]] = {}
-  missing = {}
   for batch in batches:
-    rows, sides = list(each_row(degradation, batch)), batch['image'].shape[1:3]
-    unrestored = [pad(x.inputs[..., :3], sides=sides) for _, x in rows]
-    made: dict[str, list] = {'input': unrestored}
-    for name, restore in baselines(degradation).items():
-      if isinstance(restore, Missing):
-        missing[name] = {'missing': restore.reason}
-        continue
-      for image, degraded in rows:
-        truth = image[: degraded.inputs.shape[0], : degraded.inputs.shape[1]]
-        observed = degradation.observed(truth, degraded)
-        result = restore(observed, degraded.known[..., 0] > 0)
-        result = np.asarray(result, np.float32)
-        made.setdefault(name, []).append(pad(result, sides=sides))
+    rows = list(each_row(degradation, batch))
+    sides = batch['image'].shape[1:3]
+    pairs = [_observed(degradation, *row) for row in rows]
+    made = {'input': [x.inputs[..., :3] for _, x in rows]}
+    for name, restore in methods.items():
+      if not isinstance(restore, Missing):
+        made[name] = [np.asarray(restore(*x), np.float32) for x in pairs]
     bits = {}
-    if bits_per_pixel and isinstance(degradation, SuperResolution):
-      sent = _sent(degradation, rows, bits_per_pixel)
-      made['webp_small'] = [pad(x, sides=sides) for x, _ in sent]
-      bits['webp_small'] = np.array([x for _, x in sent], np.float32)
+    for name, send in senders.items():
+      if not isinstance(send, Missing):
+        sent = [send(*x) for x in pairs]
+        made[name] = [x for x, _ in sent]
+        bits[name] = np.array([x for _, x in sent], np.float32)
     for name, results in made.items():
+      results = [pad(x, sides=sides) for x in results]
       values = _score(
         degradation, metrics, mesh, batch, rows, results, bits.get(name)
       )
       found.setdefault(name, {}).update(values)
+  absent = {**methods, **senders}.items()
   return {
     **{name: _summary(values) for name, values in found.items()},
-    **missing,
+    **{k: {'missing': x.reason} for k, x in absent if isinstance(x, Missing)},
   }
 
 
-def _sent(degradation, rows, bits_per_pixel) -> list[tuple[np.ndarray, float]]:
-  """Returns images whose small ones were sent, and their bits per pixel."""
-  found = []
-  for image, degraded in rows:
-    height, width, _ = degraded.inputs.shape
-    small = degradation.observed(image[:height, :width], degraded)
-    found.append(small_by_webp(small, height, width, bits_per_pixel))
-  return found
+def _observed(degradation, image, degraded) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what is observed of a padded image, and where it is the truth."""
+  known = degraded.known[..., 0] > 0
+  truth = image[: known.shape[0], : known.shape[1]]
+  return degradation.observed(truth, degraded), known
 
 
 def _score(

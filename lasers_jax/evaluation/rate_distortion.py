@@ -39,8 +39,13 @@ def classical() -> Iterator[Coder]:
   """Yields the codecs of Pillow, at several qualities each."""
   for name, qualities in CLASSICAL.items():
     for quality in qualities:
-      encode = functools.partial(_encode, name, quality)
-      yield Coder(name, f'quality {quality}', encode, _decode)
+      yield by_pillow(name, quality)
+
+
+def by_pillow(name: str, quality: int) -> Coder:
+  """Returns a codec of Pillow by a name in CLASSICAL, at a quality."""
+  encode = functools.partial(_encode, name, quality)
+  return Coder(name, f'quality {quality}', encode, _decode)
 
 
 def _encode(name: str, quality: int, image: np.ndarray) -> bytes:

@@ -27,6 +27,7 @@ from lasers_jax.evaluation.baselines import measure_baselines
 from lasers_jax.experiment.figures import reconstruction_figure
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.small_images import senders
 from lasers_jax.metrics.registry import ALWAYS, Metrics, known, load_metrics
 from lasers_jax.training import workdir
 from lasers_jax.training.metric_lines import read_metrics
@@ -151,7 +152,9 @@ def of_restoration(
       batches,
       model.mesh,
       metrics,
-      experiment.bits_per_pixel,
+      senders(
+        experiment.degradation, experiment.data, experiment.bits_per_pixel
+      ),
     )
   if model.module.decoder.is_stochastic:
     images = experiment.data.first_images(source, draws.IMAGES)

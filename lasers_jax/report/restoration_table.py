@@ -93,7 +93,7 @@ def without_a_model(named: Mapping[str, Results]) -> Table:
 
 
 def missing(named: Mapping[str, Results]) -> dict[str, str]:
-  """Returns the methods whose library is missing, with the reason."""
+  """Returns the methods that were not measured, with the reason."""
   found = _baselines(named).items()
   return {
     name.replace('_', ' '): x['missing'] for name, x in found if 'missing' in x

@@ -9,11 +9,7 @@ import pytest
 from PIL import Image
 
 from lasers_jax.degradations import DEGRADATIONS, in_evaluation
-from lasers_jax.degradations.baselines import (
-  Missing,
-  baselines,
-  small_by_webp,
-)
+from lasers_jax.degradations.baselines import Missing, baselines
 from lasers_jax.metrics import restoration, similarity
 from tests import tiny
 
@@ -121,17 +117,3 @@ def test_opencv_fills_a_plane():
   made = restored(DEGRADATIONS['inpaint'](mask='centre'), image)
   for name in 'telea', 'navier_stokes':
     np.testing.assert_allclose(255 * made[name], image, atol=2)
-
-
-def test_a_small_image_is_sent_within_its_bits():
-  image = np.asarray(Image.fromarray(tiny.images(1)[0]).resize((128, 128)))
-  settings = DEGRADATIONS['superres'](scale=2)
-  degraded = in_evaluation(settings, image, 0)
-  small = settings.observed(image, degraded)
-  truth, errors = image / 255, []
-  for asked in 0.2, 0.5, 1e-6:
-    made, bits = small_by_webp(small, 128, 128, asked)
-    assert made.shape == (128, 128, 3)
-    assert bits <= asked or asked == 1e-6  # no file is so small
-    errors.append(np.mean((made - truth) ** 2))
-  assert errors[1] < errors[0] < errors[2]

@@ -1,11 +1,15 @@
 """Damage of padded batches is that of each image alone."""
 
+import functools
+
 import numpy as np
 
 from lasers_jax.core import sharding
 from lasers_jax.degradations import DEGRADATIONS, in_evaluation
+from lasers_jax.degradations.baselines import Missing
 from lasers_jax.evaluation import degraded
 from lasers_jax.evaluation.baselines import measure_baselines, restored_simply
+from lasers_jax.evaluation.sending import WEBP, send_small
 from lasers_jax.metrics.registry import ALWAYS
 from tests import tiny
 
@@ -40,7 +44,12 @@ def test_images_are_degraded_without_their_padding():
 def test_baselines_read_no_padding_and_count_images_alone():
   given, settings = batch(), DEGRADATIONS['superres'](scale=2)
   mesh = sharding.make_mesh(data=1)
-  found = measure_baselines(settings, [given], mesh, ALWAYS, 8.0)
+  sent = {
+    'webp_small': functools.partial(send_small, WEBP, 8.0),
+    'other': Missing('it is not there'),
+  }
+  found = measure_baselines(settings, [given], mesh, ALWAYS, sent)
+  assert found['other'] == {'missing': 'it is not there'}
   assert found['lanczos']['psnr']['count'] == 2
   assert found['webp_small']['bits_per_pixel']['mean'] > 0
   errors = []
