@@ -27,7 +27,7 @@ from lasers_jax.experiment.settings import from_config
 from lasers_jax.report.comparison import side_by_side
 
 CLEAN = 'clean'
-RESTORATIONS = 'superres 2', 'superres 4', 'inpaint centre', 'inpaint strokes'
+TASKS = CLEAN, 'superres 2', 'superres 4', 'inpaint centre', 'inpaint strokes'
 Run = tuple[str, dict | None, compare.Entry]  # task, its section, the model
 
 
@@ -40,7 +40,7 @@ def plan(given: argparse.Namespace) -> list[Run]:
   """Lists the models to train, in the order in which they are trained."""
   runs: dict[str, Run] = {}
   for rate in given.bits_per_pixel:
-    for task in (CLEAN, *RESTORATIONS):
+    for task in given.tasks:
       config, folder = config_of(given, task), os.path.join(given.workdir, task)
       for x in compare.plan(config, given.bottlenecks, [rate], folder):
         rounded = x.name == 'none' and x.rate is not None
@@ -91,7 +91,7 @@ def train_and_measure(entry: compare.Entry) -> dict:
 def measure_methods(given: argparse.Namespace, record: Record) -> None:
   """Measures what needs no model, on the same images."""
   for rate in given.bits_per_pixel:
-    for task in RESTORATIONS:
+    for task in (x for x in given.tasks if x != CLEAN):
       section = restorations.SECTIONS[task]
       resized = section['name'] == 'superres'
       prefix = f'{task} {rate:g}' if resized else task
@@ -111,7 +111,7 @@ def measure_methods(given: argparse.Namespace, record: Record) -> None:
 
 def draw(runs: list[Run], path: str) -> None:
   """Draws the first images by the methods and by the models of each task."""
-  for task in RESTORATIONS:
+  for task in TASKS[1:]:
     done = [
       x
       for name, _, x in runs
@@ -138,6 +138,7 @@ def parse() -> argparse.Namespace:
   add('--workdir', required=True, help='folder of the models')
   add('--json', default='', help='file of the results')
   add('--picture', help='where to draw: a path without its suffix')
+  add('--tasks', default=','.join(TASKS))
   add('--bottlenecks', default='lasers,vq,residual,fsq,none')
   add('--bits_per_pixel', default='2,0.5625')
   add('--side', type=int, default=32, help='of an image in pixels')
@@ -147,6 +148,7 @@ def parse() -> argparse.Namespace:
   add('--batch_size', type=int, default=16)
   add('--pictures', type=int, default=8)
   given = parser.parse_args()
+  given.tasks = given.tasks.split(',')
   given.bottlenecks = given.bottlenecks.split(',')
   given.bits_per_pixel = [float(x) for x in given.bits_per_pixel.split(',')]
   return given
