@@ -225,8 +225,21 @@ def test_two_processes_evaluate_as_one(elastic_run, tiny_run):
     np.testing.assert_allclose(two[0][name], one[0][name], rtol=1e-4)
 
 
-def test_two_processes_write_one_set_of_results(elastic_run, tmp_path):
-  flags = f'--workdir={elastic_run.workdir}', f'--output={tmp_path / "two"}'
+def means(results, path=''):
+  """The mean of each metric of results, by its path."""
+  if isinstance(results.get('mean'), float):  # a method has this name, too
+    return {path: results['mean']}
+  groups = {k: x for k, x in results.items() if isinstance(x, dict)}
+  found = [means(x, f'{path}/{k}') for k, x in groups.items()]
+  return {k: x for group in found for k, x in group.items()}
+
+
+def test_two_processes_write_one_set_of_results(pictures, tmp_path):
+  config = tiny.config(pictures, steps=2)
+  config['degradation'] = {'name': 'inpaint', 'mask': 'mixed'}
+  workdir = str(tmp_path / 'run')
+  loop.train_and_evaluate(config, workdir)
+  flags = f'--workdir={workdir}', f'--output={tmp_path / "two"}'
   with tpu_vm(0) as first, tpu_vm(1) as second:
     servers = first, second
 
@@ -242,11 +255,21 @@ def test_two_processes_write_one_set_of_results(elastic_run, tmp_path):
   assert said[0][0][0].startswith('PSNR ')
   assert said[1][0] == []
   two = json.loads((tmp_path / 'two' / 'results.json').read_text())
-  one = evaluate.evaluate(
-    str(elastic_run.workdir), output=str(tmp_path / 'one')
-  )
+  one = evaluate.evaluate(workdir, output=str(tmp_path / 'one'))
   assert two['protocol']['weights'] == one['protocol']['weights']
-  for name in 'psnr', 'ssim':
-    np.testing.assert_allclose(two[name]['mean'], one[name]['mean'], rtol=1e-6)
+  # The same damage, image by image, as the share of holes says.
+  assert two['hole'] == one['hole']
+  expected, found = means(one), means(two)
+  assert {
+    '/ssim',
+    '/psnr_hole',
+    '/clean/psnr',
+    '/input/psnr',
+    '/pasted/psnr',
+    '/baselines/biharmonic/psnr_hole',
+  } < expected.keys()
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
   for name in 'usage', 'perplexity', 'bits_per_pixel':
     assert two[name] == one[name]
