@@ -1,13 +1,14 @@
 """The section of a degradation on the command line, for any config."""
 
 import sys
+import types
 
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
 import lasers_jax as lj
-from lasers_jax.cli import command_line
+from lasers_jax.cli import codec, command_line
 from lasers_jax.errors import InputError
 
 
@@ -66,3 +67,22 @@ def test_the_face_takes_it_by_name():
     InputError, match="name is 'inpant': did you mean inpaint"
   ):
     lj.config('cifar10', degradation='inpant')
+
+
+@pytest.mark.parametrize(
+  'words, given',
+  [
+    ('decode a.lz b', {'degradation': True, 'model': 'run'}),
+    ('curve a.png', {'masks': 'masks', 'model': 'run'}),
+    ('encode a.png b', {'degradation': True, 'prior': 'run'}),
+  ],
+)
+def test_a_file_is_restored_by_encode_of_a_model_alone(
+  monkeypatch, words, given
+):
+  unset = dict.fromkeys(('degradation', 'masks', 'prior', 'model'))
+  found = types.SimpleNamespace(**unset | given)
+  monkeypatch.setattr(codec.flags, 'FLAGS', found)
+  monkeypatch.setattr(codec.program, 'set_up_jax', lambda: None)
+  with pytest.raises(InputError, match='are of encode by a --model'):
+    codec.main(words.split())

@@ -157,6 +157,12 @@ def test_what_cannot_be_restored_is_one_line(model, tiny_run, truths):
   assert changed.experiment.degradation.mask == 'centre'
 
 
+def test_a_run_goes_on_with_its_own_degradation_alone(holes, pictures):
+  said = "another config: degradation.mask is 'mixed' there and 'centre' here"
+  with pytest.raises(InputError, match=said):
+    train(pictures, holes[0], name='inpaint', mask='centre')
+
+
 @pytest.mark.parametrize(
   ('section', 'said'),
   [

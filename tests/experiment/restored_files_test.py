@@ -59,7 +59,7 @@ def test_the_file_of_a_damaged_picture_decodes_to_that_of_evaluation(
     np.testing.assert_array_equal(decoded, picture)
 
 
-def test_masks_that_are_missing_are_one_line(model, tmp_path):
+def test_masks_that_are_missing_or_do_not_fit_are_one_line(model, tmp_path):
   file = str(tmp_path / 'a.png')
   Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file)
   read = codec_files.reader_of_degraded(model, None)
@@ -67,6 +67,12 @@ def test_masks_that_are_missing_are_one_line(model, tmp_path):
     codec_files.encode_files(model, [file], str(tmp_path / 'x'), read=read)
   read = codec_files.reader_of_degraded(model, str(tmp_path / 'masks'))
   with pytest.raises(InputError, match=r'a.png: no image: '):
+    codec_files.encode_files(model, [file], str(tmp_path / 'x'), read=read)
+  (tmp_path / 'masks').mkdir()
+  mask = Image.fromarray(np.zeros((8, 16), np.uint8))
+  mask.save(tmp_path / 'masks' / 'a.png')
+  said = r'a.png: the mask is 8x16 and the image 16x16: they must be of one'
+  with pytest.raises(InputError, match=said):
     codec_files.encode_files(model, [file], str(tmp_path / 'x'), read=read)
 
 
@@ -133,6 +139,10 @@ def test_a_comparison_has_the_methods_without_a_model(pictures, tmp_path):
   model = load(entries[0].path)
   small = np.zeros((8, 10, 3), np.uint8)
   assert model.restore(small).shape == (16, 20, 3)
+  whole = model.with_config(data={'whole': True})
+  said = 'scale=2 does not divide an image of 15x16: crop it'
+  with pytest.raises(InputError, match=said):
+    evaluate.evaluate(whole, data=[np.zeros((15, 16, 3), np.uint8)])
 
 
 def test_noise_of_25_is_reduced_by_2_decibels(pictures, tmp_path):
