@@ -27,6 +27,8 @@ from lasers_jax.experiment.settings import from_config
 from lasers_jax.report.comparison import side_by_side
 
 CLEAN = 'clean'
+BEST = 'lanczos', 'biharmonic'  # of super-resolution and of inpainting
+DRAWN = 3  # images of each task
 TASKS = CLEAN, 'superres 2', 'superres 4', 'inpaint centre', 'inpaint strokes'
 Run = tuple[str, dict | None, compare.Entry]  # task, its section, the model
 
@@ -74,7 +76,6 @@ def config_of(given: argparse.Namespace, task: str) -> dict:
     batch_size=given.batch_size,
     evaluate_every=0,
     checkpoint_every=given.steps,
-    evaluation__pictures=given.pictures,
   )
 
 
@@ -110,25 +111,34 @@ def measure_methods(given: argparse.Namespace, record: Record) -> None:
 
 
 def draw(runs: list[Run], path: str) -> None:
-  """Draws the first images by the methods and by the models of each task."""
-  for task in TASKS[1:]:
-    done = [
-      x
-      for name, _, x in runs
-      if name == task
-      and os.path.exists(os.path.join(x.path, compare.RECONSTRUCTIONS))
-    ]
-    experiment = from_config(done[0].config)
-    images = compare.first_images(experiment, done[0].path)
-    rows = restored_simply(experiment.degradation, images)
-    rows |= {
-      os.path.basename(x.path): compare.read_reconstructions(x.path)
-      for x in done
-    }
-    save_png(
-      f'{path}-{task.replace(" ", "-")}.png',
-      side_by_side(list(rows), list(rows.values()), images),
-    )
+  """Draws the first images of each task, side by side: a row each model.
+
+  Above the models stand the originals, the input, and the best method without
+  a model; below, those models alone that all tasks have.
+  """
+  shown: dict[str, dict[str, list]] = {}
+  for task, section, entry in runs:
+    if section and os.path.exists(pictures_of(entry)):
+      rows = shown.setdefault(task, {})
+      if not rows:
+        experiment = from_config(entry.config)
+        rows['original'] = compare.first_images(experiment, entry.path)
+        simply = restored_simply(experiment.degradation, rows['original'])
+        rows |= {x: simply[x] for x in simply if x in ('input', *BEST)}
+      made = compare.read_reconstructions(entry.path)
+      rows[os.path.basename(entry.path)] = made
+  merged: dict[str, list] = {}
+  for rows in shown.values():
+    for name, images in rows.items():
+      row = 'best method' if name in BEST else name
+      merged[row] = merged.get(row, []) + images[:DRAWN]
+  originals = merged.pop('original')
+  whole = {k: x for k, x in merged.items() if len(x) == len(originals)}
+  save_png(path, side_by_side(list(whole), list(whole.values()), originals))
+
+
+def pictures_of(entry: compare.Entry) -> str:
+  return os.path.join(entry.path, compare.RECONSTRUCTIONS)
 
 
 def parse() -> argparse.Namespace:
@@ -137,7 +147,7 @@ def parse() -> argparse.Namespace:
   add('data', help='as data.name of a config')
   add('--workdir', required=True, help='folder of the models')
   add('--json', default='', help='file of the results')
-  add('--picture', help='where to draw: a path without its suffix')
+  add('--picture', help='a PNG file to draw')
   add('--tasks', default=','.join(TASKS))
   add('--bottlenecks', default='lasers,vq,residual,fsq,none')
   add('--bits_per_pixel', default='2,0.5625')
@@ -146,7 +156,6 @@ def parse() -> argparse.Namespace:
   add('--channels', type=int, default=64, help='of the networks')
   add('--steps', type=int, default=1000)
   add('--batch_size', type=int, default=16)
-  add('--pictures', type=int, default=8)
   given = parser.parse_args()
   given.tasks = given.tasks.split(',')
   given.bottlenecks = given.bottlenecks.split(',')

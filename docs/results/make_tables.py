@@ -21,6 +21,7 @@ import tables_files
 import tables_machines
 import tables_recoding
 import tables_restoration
+import tables_restored
 import tables_speed
 from tables import Column, Row
 
@@ -30,6 +31,7 @@ MODULES = (
   tables_machines,
   tables_recoding,
   tables_restoration,
+  tables_restored,
   tables_speed,
 )
 TABLES = {name: x for module in MODULES for name, x in module.TABLES.items()}

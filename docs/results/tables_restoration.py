@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tables import Column, Row, Table, code, interval, rate
+from tables import Column, Row, Table, code, interval, rate, single
 
 METHODS = {
   'input': 'the input as it is',
@@ -73,7 +73,6 @@ def models(rows: list[Row]) -> list[Row]:
 
 _PSNR = Column('PSNR in dB (95 %)', 'psnr', interval)
 _SSIM = Column('SSIM', 'ssim/mean', '.3f')
-_CLEAN = Column('copy of a clean image in dB', 'clean/psnr/mean', '.2f')
 _METHOD = Column('damage', 'damage'), Column('method', 'name')
 _Y_CUT = Column('PSNR of Y, border cut', 'psnr_y_cropped/mean', '.2f')
 _SMALL = Column('consistency in dB', 'consistency/mean', '.2f')
@@ -99,21 +98,19 @@ TABLES = {
     (*_METHOD, _PSNR, Column('PSNR of Y', 'psnr_y/mean', '.2f'), _SSIM),
     of('denoise', 'deblock', 'colorize'),
   ),
-  'cifar10-superres': Table(
-    'cifar10-superres', (*_MODEL, _PSNR, _CLEAN, _Y_CUT, _SMALL), models
-  ),
   'cifar10-superres-input': Table(
     'cifar10-superres-input', (*_MODEL, _PSNR, _Y_CUT, _SMALL), models
   ),
-  'cifar10-inpaint': Table(
-    'cifar10-inpaint',
+  'cifar10-superres-longer': Table(
+    'cifar10-superres-longer',
     (
-      *_MODEL,
-      _HOLE,
-      _PSNR,
-      Column('known pixels pasted', 'pasted/psnr/mean', '.2f'),
-      _CLEAN,
+      Column('model', 'name', code),
+      Column('steps', 'steps', ',d'),
+      Column('bits per pixel', 'rate'),
+      Column('PSNR in dB (95 %)', 'results/psnr', interval),
+      Column('PSNR of Y, border cut', 'results/psnr_y_cropped/mean', '.2f'),
+      Column('consistency in dB', 'results/consistency/mean', '.2f'),
     ),
-    models,
+    single,
   ),
 }
