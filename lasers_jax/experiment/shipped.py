@@ -37,9 +37,8 @@ MODELS = {
     'mate-backgrounds, plasma-workspace-wallpapers and palapeli-data (CC BY, '
     'CC BY-SA, GPL) and in the wheels of scikit-image and scikit-learn.',
     command='lasers-jax train --config=codec:lasers --workdir=runs/codec '
-    '--config.data.name=folder:images --config.steps=40000 '
-    '--config.evaluate_every=0, stopped at step 22,647 and brought to its end '
-    'by --config.steps=28000',
+    '--config.data.name=folder:images --config.steps=12000 '
+    '--config.evaluate_every=0',
   ),
 }
 
