@@ -59,17 +59,31 @@ def filled(line: Line, values: Row) -> Row:
 
 
 def overview(rows: list[Row]) -> list[Row]:
-  """PSNR; of inpainting that of the holes."""
-  return [filled(*x) for x in by_line(rows, 'psnr_hole').items()]
+  """PSNR; of inpainting that of the holes. What was sent has the bits it took,
+  task by task.
+  """
+  spent: dict[Line, list[str]] = {}
+  for row in sorted(rows, key=lambda x: x['task']):
+    if row.get('method') in SENT and 'bits_per_pixel' in row['results']:
+      mean = row['results']['bits_per_pixel']['mean']
+      spent.setdefault(line_of(row), []).append(f'{mean:.2f}')
+  return [
+    filled(line._replace(bits=', '.join(spent.get(line, [line.bits]))), x)
+    for line, x in by_line(rows, 'psnr_hole').items()
+  ]
 
 
 def above(rows: list[Row]) -> list[Row]:
   """How far models are above the best method without one, in dB."""
   found = by_line(rows, 'psnr_hole')
   methods = [x for line, x in found.items() if not line.is_model]
-  best = {k: max(x[k] for x in methods if k in x) for k in TASKS}
+  best = {
+    k: max(x[k] for x in methods if k in x)
+    for k in TASKS
+    if any(k in x for x in methods)
+  }
   return [
-    filled(line, {k: x[k] - best[k] for k in TASKS if k in x})
+    filled(line, {k: x[k] - best[k] for k in best if k in x})
     for line, x in found.items()
     if line.is_model and x.keys() != {COPY}
   ]
@@ -91,22 +105,31 @@ def costs(rows: list[Row]) -> list[Row]:
 
 
 def columns(
-  head: str, style: str | Callable, *, copy: bool = True
+  head: str, style: str | Callable, *tasks: str
 ) -> tuple[Column, ...]:
-  shown = {COPY: 'copy of a clean image', **TASKS} if copy else TASKS
+  title = {COPY: 'copy of a clean image', **TASKS}
   return (
     Column(head, 'name'),
     Column('bits per pixel', 'bits'),
-    *(Column(title, task, style) for task, title in shown.items()),
+    *(Column(title[x], x, style) for x in tasks),
   )
 
 
-OVERVIEW = columns('model or method', '.2f')
-ABOVE = columns('model', signed, copy=False)
-COSTS = columns('cost of', '.2f')
+LARGER = 'superres 2', 'superres 4'
+OVERVIEW = columns('model or method', '.2f', COPY, *TASKS)
+ABOVE = columns('model', signed, *TASKS)
+COSTS = columns('cost of', '.2f', COPY, *TASKS)
 
 TABLES = {
   'cifar10-restorations': Table('cifar10-restorations', OVERVIEW, overview),
   'cifar10-restorations-above': Table('cifar10-restorations', ABOVE, above),
   'cifar10-restorations-costs': Table('cifar10-restorations', COSTS, costs),
+  'clothing-restorations': Table(
+    'clothing-restorations',
+    columns('model or method', '.2f', *LARGER),
+    overview,
+  ),
+  'clothing-restorations-above': Table(
+    'clothing-restorations', columns('model', signed, *LARGER), above
+  ),
 }
