@@ -73,6 +73,17 @@ TABLES = {
     lambda rows: [row for row in rows if any(row['others'].values())],
     key='rates',
   ),
+  'channel-weights': Table(
+    'channel-weights',
+    (
+      Column('step', 'step', 'g'),
+      Column('least', 'least', '.2f'),
+      Column('lowest tenth', 'lowest tenth', '.2f'),
+      Column('median', 'median', '.2f'),
+      Column('highest tenth', 'highest tenth', '.2f'),
+      Column('most', 'most', '.2f'),
+    ),
+  ),
   'kodak-published': Table(
     'kodak-published',
     (
