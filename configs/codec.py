@@ -12,9 +12,9 @@ The argument chooses the bottleneck:
   sets     `lasers` of S = 4 atoms a site, by sets: --S=1,2,3,4
 
 and others by their own names. In the first two, blocks start as the cosines of
-JPEG, a filter of the decoded pixels follows, and training shows the decoder many
-steps. Time: some forty minutes on one CPU core; twice the steps are worth it. To
-expect: docs/results/files.md.
+JPEG, a filter of the decoded pixels follows, and training shows the decoder
+many steps. Time: some forty minutes on one CPU core; twice the steps are worth
+it. To expect: docs/results/files.md.
 """
 
 from ml_collections import ConfigDict
