@@ -34,18 +34,17 @@ def weights(model: lj.TrainedModel, images: np.ndarray) -> np.ndarray:
     return module.apply(variables, images).latent.quantized
 
   @jax.jit
-  def weight(latents, channel, signs):
-    change = 0.5 * step * signs
-    moved = latents.at[..., channel].add(change)
-    ends = [
-      module.apply(variables, x, method='decode_latent')
-      for x in (moved, latents)
-    ]
-    return jnp.sum((ends[0] - ends[1]) ** 2) / jnp.sum(change**2)
+  def decoded(latents):
+    return module.apply(variables, latents, method='decode_latent')
+
+  def weight(channel):
+    moved = decoded(latents.at[..., channel].add(change))
+    return jnp.sum((moved - still) ** 2) / jnp.sum(change**2)
 
   latents = quantized(images)
   signs = jax.random.rademacher(jax.random.key(0), latents.shape[:-1], float)
-  return np.array([weight(latents, k, signs) for k in range(latents.shape[-1])])
+  still, change = decoded(latents), 0.5 * step * signs
+  return np.array([weight(k) for k in range(latents.shape[-1])])
 
 
 def main() -> None:
