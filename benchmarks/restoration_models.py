@@ -70,6 +70,7 @@ def config_of(given: argparse.Namespace, task: str) -> dict:
     **{f'degradation__{key}': x for key, x in section.items()},
     **{f'data__{key}': x for key, x in data.items()},
     data__side=given.side,
+    network__f=given.f,
     network__channels=given.channels,
     network__residual_channels=given.channels // 4,
     steps=given.steps,
@@ -153,6 +154,7 @@ def parse() -> argparse.Namespace:
   add('--bits_per_pixel', default='2,0.5625')
   add('--side', type=int, default=32, help='of an image in pixels')
   add('--split', default='test', help='to measure on')
+  add('--f', type=int, default=4, help='down-sampling factor of the encoder')
   add('--channels', type=int, default=64, help='of the networks')
   add('--steps', type=int, default=1000)
   add('--batch_size', type=int, default=16)
