@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
 DEMO_FLAGS ?=
+ROWS ?=
 WITH_COMPILER := .[dev,tpu]
 
-.PHONY: install compiler demo test quick lint docs
+.PHONY: install compiler demo test quick lint docs results
 
 install: $(VENV)/installed
 
@@ -55,6 +56,11 @@ lint: install
 docs: $(VENV)/docs
 	$(BIN)/python docs/results/make_tables.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The result files that the tables are made from, or those of some rows; days.
+results: $(VENV)/core
+	$(BIN)/python benchmarks/suite.py $(ROWS)
+	$(BIN)/python docs/results/make_tables.py
 
 $(VENV)/docs: requirements.txt pyproject.toml
 	$(call set_up,.[docs])

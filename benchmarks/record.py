@@ -79,6 +79,13 @@ class Record:
     self.rows[name] = {'name': name, **fields}
     self._write(complete=False)
 
+  def take(self, found: dict) -> None:
+    """Takes head and rows of another file; rows of other names stay."""
+    rows = {row['name']: row for row in found['rows']}
+    self.rows |= rows
+    self._head = {k: x for k, x in found.items() if k != 'rows'}
+    self.finish()
+
   def finish(self) -> None:
     """Says that no row is missing."""
     self._write(complete=True)
