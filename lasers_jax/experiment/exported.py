@@ -42,7 +42,14 @@ from lasers_jax.training import workdir
 WEIGHTS = 'model.safetensors'
 STATS = 'stats.json'
 CARD = 'README.md'
-_FILES = (workdir.CONFIG, STATS, CARD, 'codec*.npz', WEIGHTS)  # as written
+_FILES = (  # of a model or a prior, as they are written
+  workdir.CONFIG,
+  workdir.FINGERPRINTS,
+  STATS,
+  CARD,
+  'codec*.npz',
+  WEIGHTS,
+)
 
 
 class Found(NamedTuple):
@@ -87,25 +94,31 @@ def write(folder: str, model: Any, found: Found, half: bool = False) -> None:
     'licence': found.licence,
   }
   title, complete = os.path.basename(folder), with_defaults(model.config)
-  arrays = {
-    name: np.array(x, _stored(x.dtype) if half else x.dtype, order='C')
-    for name, x in flat_names(jax.device_get(model.variables)).items()
-  }
+  stored = model.variables
   if model.experiment.source.frozen:  # the others are those of the source
     kept = network_shapes(model.module)
-    params = without(model.variables['params'], kept)
-    trained = {**model.variables, 'params': params}
-    arrays = {name: arrays[name] for name in flat_names(trained)}
-  metadata = {'weights': model.weights, 'step': str(model.step)}
+    stored = {**stored, 'params': without(stored['params'], kept)}
   with written_whole(folder) as part:
     workdir.write_config(part, model.config)
-    with storage.written_whole(os.path.join(part, WEIGHTS)) as file:
-      file.write(save(arrays, metadata))
+    metadata = {'weights': model.weights, 'step': str(model.step)}
+    write_weights(os.path.join(part, WEIGHTS), stored, metadata, half)
     write_text(os.path.join(part, STATS), as_json(stats))
     card = model_card.card(title, complete, stats, about)
     write_text(os.path.join(part, CARD), card)
     for source in found.codecs:
       _copy(source, os.path.join(part, os.path.basename(source)))
+
+
+def write_weights(
+  path: str, variables: Any, metadata: dict[str, str], half: bool
+) -> None:
+  """Writes variables by flat names; see `write` and `read`."""
+  arrays = {
+    name: np.array(x, _stored(x.dtype) if half else x.dtype, order='C')
+    for name, x in flat_names(jax.device_get(variables)).items()
+  }
+  with storage.written_whole(path) as file:
+    file.write(save(arrays, metadata))
 
 
 def halved(variables: Any) -> Any:
@@ -192,12 +205,11 @@ def _upload(part: str, folder: str) -> None:
     _copy(os.path.join(part, name), os.path.join(folder, name))
 
 
-def metadata(folder: str) -> dict[str, str]:
-  """Returns what the weights of an exported model say of themselves.
+def metadata(path: str) -> dict[str, str]:
+  """Returns what a file of weights says of itself.
 
   `weights` is their hash, `step` that of the run.
   """
-  path = os.path.join(folder, WEIGHTS)
   with (
     storage.as_local(path) as copy,
     safe_open(copy, framework='numpy') as file,
@@ -205,17 +217,17 @@ def metadata(folder: str) -> dict[str, str]:
     return file.metadata() or {}
 
 
-def read(folder: str, shapes: Any, frozen: Any) -> tuple[Any, int]:
+def read(path: str, shapes: Any, frozen: Any) -> tuple[Any, int]:
   """Reads the variables of an exported model, and its step.
 
   Args:
+    path: of the file of weights.
     shapes: the shapes of the variables in the file according to the config.
     frozen: the parameters that are not in the file; {} for none.
 
   Raises:
     InputError: the file is damaged, or of another model than the config.
   """
-  path = os.path.join(folder, WEIGHTS)
   try:
     with (
       storage.as_local(path) as copy,

@@ -192,13 +192,23 @@ def frozen_params(experiment: settings.Experiment, mesh: Mesh) -> Any:
   return jax.device_put(source.params, sharding.replicated(mesh))
 
 
-def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
+def _config_of(path: str) -> dict[str, Any]:
+  """Reads the config of a model.
+
+  Raises:
+    InputError: there is none, or it is of a prior.
+  """
   config = workdir.load_config(path)
   if 'stage_one' in config:
     raise InputError(
       f'{path} is a prior and no model: name the model that it is of, '
       f'{config["stage_one"].get("path")}; `load_prior` and --prior read priors'
     )
+  return config
+
+
+def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
+  config = _config_of(path)
   experiment = settings.from_config(config)
   mesh = experiment.evaluation_mesh()
   state = restore(experiment, path, checkpoint, mesh)
@@ -208,14 +218,15 @@ def _load_workdir(path: str, checkpoint: int | None) -> TrainedModel:
 
 
 def _load_exported(path: str) -> TrainedModel:
-  config = workdir.load_config(path)
+  config = _config_of(path)
   experiment = settings.from_config(config)
   mesh = experiment.evaluation_mesh()
   # An export has no state of an optimizer.
   side, module = experiment.data.side, experiment.model
   shapes = evaluation_variables(state_shapes(module, optax.identity(), side))
   frozen = jax.device_get(frozen_params(experiment, mesh))
-  variables, step = exported.read(path, shapes, frozen)
+  file = os.path.join(path, exported.WEIGHTS)
+  variables, step = exported.read(file, shapes, frozen)
   variables = jax.device_put(variables, sharding.replicated(mesh))
   return TrainedModel(experiment, variables, config, mesh, step, path)
 

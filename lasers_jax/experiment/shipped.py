@@ -57,10 +57,11 @@ def models() -> dict[str, dict[str, Any]]:
 def _describe(name: str, about: About) -> dict[str, Any]:
   path = folder(name)
   files = sorted(os.listdir(path))
+  weights = exported.metadata(os.path.join(path, exported.WEIGHTS))['weights']
   return {
     **about._asdict(),
     'bytes': sum(os.path.getsize(os.path.join(path, x)) for x in files),
-    'weights': exported.metadata(path)['weights'],
+    'weights': weights,
     'codecs': [x for x in files if x.startswith('codec')],
   }
 

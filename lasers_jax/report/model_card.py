@@ -44,6 +44,34 @@ images = model.reconstruct(images)  # uint8 or float in [0, 1], [B, h, w, 3]
 
 {licence}
 """
+_PRIOR_CARD = """# {title}
+
+A prior over the {view} of a trained model, trained with `lasers_jax`.
+
+```python
+import lasers_jax as lj
+
+prior = lj.load_prior('{title}')
+images = prior.images(prior.draw(prior.balanced_labels(16)))
+```
+
+## What it is
+
+* Prior: {prior}
+* Parameters: {parameters}
+* Of the model: `{model}`, whose weights have the hash {weights}
+* Classes: {classes}
+
+## How it was trained
+
+* Steps: {step:,} of {steps:,}, with {batch_size} images each
+* Optimizer: {optimizer}
+* Code of the project: {version}
+
+## Licence
+
+{licence}
+"""
 _SOURCE = 'pretrained', 'frozen', 'source_hash'
 _NO_LICENCE = (
   'Unknown: the licence of the model is not stated here. The licence of the '
@@ -86,6 +114,34 @@ def card(
     version=about['version'],
     results=_results(stats['results']),
     latents=_latents(stats['latent']),
+    licence=about['licence'] or _NO_LICENCE,
+  )
+
+
+def prior_card(
+  title: str, config: Mapping[str, Any], about: Mapping[str, Any]
+) -> str:
+  """Returns the card of a prior.
+
+  Args:
+    title: the name of the prior.
+    config: complete, nested dictionaries.
+    about: `step`, `parameters` of each part, `classes`, `version` and
+      `licence`, which may be empty.
+  """
+  return _PRIOR_CARD.format(
+    title=title,
+    view=config['view'],
+    prior=_fields(config['prior']),
+    parameters=f'{sum(about["parameters"].values()):,}',
+    model=config['stage_one']['path'],
+    weights=config['stage_one']['weights'],
+    classes=', '.join(about['classes']) or 'none',
+    step=about['step'],
+    steps=config['steps'],
+    batch_size=config['batch_size'],
+    optimizer=_fields(config['optimizer']),
+    version=about['version'],
     licence=about['licence'] or _NO_LICENCE,
   )
 

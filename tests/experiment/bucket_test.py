@@ -253,7 +253,7 @@ def test_a_store_that_fails_is_no_damage(model, folder, monkeypatch):
   for act in (
     lambda: lj.load(folder),
     lambda: codecs.load_state(f'{folder}/codec.npz'),
-    lambda: exported.read(folder, None, {}),
+    lambda: exported.read(f'{folder}/{exported.WEIGHTS}', None, {}),
     lambda: exported.known_results(folder, 'x', {}),
     lambda: vector.load(f'{folder}/prior.npz'),
     lambda: read_weights(f'{folder}/a.npz'),

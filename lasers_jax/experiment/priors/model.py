@@ -19,11 +19,11 @@ from lasers_jax.codec.prior_walk import PriorWalk
 from lasers_jax.core import ranges, sharding
 from lasers_jax.core.images import check_images, check_one
 from lasers_jax.errors import InputError, unknown
-from lasers_jax.experiment import sections
+from lasers_jax.experiment import exported, sections
 from lasers_jax.experiment.foreign import with_images
-from lasers_jax.experiment.loading import load
+from lasers_jax.experiment.loading import find, load
 from lasers_jax.experiment.model import TrainedModel
-from lasers_jax.experiment.priors import running, settings
+from lasers_jax.experiment.priors import exporting, running, settings
 from lasers_jax.experiment.priors.labels import CLASSES, find_class
 from lasers_jax.experiment.priors.settings import PriorExperiment
 from lasers_jax.experiment.priors.views import (
@@ -233,6 +233,25 @@ class TrainedPrior:
     """
     return self.images(self._codec.read(data)[None])[0]
 
+  def export(
+    self, folder: str | os.PathLike, half: bool = False, licence: str = ''
+  ) -> None:
+    """Writes the prior into a folder that needs no checkpoint.
+
+    `load_prior` reads it, with the model that it is of from where that was in
+    training. An exported prior in the folder is replaced; any other content is
+    refused. The folder is written whole or not at all.
+
+    Args:
+      half: whether to round the weights to float16: half the bytes, and other
+        files than the prior writes.
+      licence: of the prior, for its card.
+
+    Raises:
+      InputError: the folder cannot be written, or hold the prior.
+    """
+    exporting.write(self, os.fspath(folder), half, licence)
+
   @functools.cached_property
   def _codec(self) -> PriorCodec:
     """Returns what writes and reads files.
@@ -268,15 +287,23 @@ def load_prior(
   """Reads a trained prior, and the model that it is of.
 
   Args:
-    path: the workdir of the prior.
-    checkpoint: its step; None takes the newest that is whole.
+    path: the workdir of the prior or the folder of an exported one, or the name
+      of one that comes with the package, as in `lasers_jax.models()`.
+    checkpoint: of a workdir, its step; None takes the newest that is whole.
     model: that of the prior; None loads it from where it was in training.
 
   Raises:
     InputError: there is no such prior, it is damaged, or the model has other
       weights than in training.
   """
-  path = workdir.locate(os.fspath(path))
+  path = find(os.fspath(path))
+  is_exported = exported.is_exported(path)
+  if is_exported and checkpoint is not None:
+    raise InputError(
+      f'{path} is an exported prior and has no checkpoints: leave out the '
+      f'checkpoint {checkpoint}'
+    )
+  path = path if is_exported else workdir.locate(path)
   config = settings.load_config(path)
   experiment = settings.from_config(config)
   stage_one = experiment.stage_one
@@ -287,7 +314,10 @@ def load_prior(
   view = with_planes(view_of(model, experiment), known)
   names = known.get(CLASSES, {}).get('names', [])
   prior = prior_of(experiment, view, len(names))
-  variables, step = _restore(experiment, prior, view, path, checkpoint, model)
+  if is_exported:
+    variables, step = exporting.read(path, prior, view.example(), model.mesh)
+  else:
+    variables, step = _restore(experiment, prior, view, path, checkpoint, model)
   return TrainedPrior(
     experiment,
     prior,
