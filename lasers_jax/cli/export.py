@@ -5,14 +5,16 @@
 The folder has the config, the averaged weights (safetensors), statistics of
 latents and a model card; also results and tables of the codec, where the
 workdir has them. lasers_jax.load('photos-model') reads it, and the other
-programs take it in place of a workdir. --format writes for programs that are
-not of this project instead:
+programs take it in place of a workdir. --prior=WORKDIR exports a prior of maps
+instead of a model. --format writes for programs that are not of this project:
 
   diffusers  a folder that the classes of diffusers read
   onnx       graphs of ONNX that encode and decode; PyTorch makes them
   stablehlo  programs of jax.export that encode and decode
   torch      a module of PyTorch in one file, and its weights
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -23,10 +25,12 @@ from lasers_jax.core.ranges import Whole
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.formats import FORMATS
 from lasers_jax.experiment.loading import load
+from lasers_jax.experiment.priors.model import load_prior
 
 
 def define_flags() -> None:
   command_line.define_model()
+  flags.DEFINE(Path(), 'prior', None, 'Workdir of a trained prior of maps.')
   whole = Number(Whole)
   flags.DEFINE(
     whole, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'
@@ -47,16 +51,26 @@ def define_flags() -> None:
 
 def main() -> None:
   given = flags.FLAGS
-  path = given.model or program.WORKDIR.value
+  path = given.prior or given.model or program.WORKDIR.value
   if not path or not given.output:
-    raise InputError('--workdir=FOLDER, or --model, and --output are needed')
+    raise InputError(
+      '--workdir=FOLDER, or --model or --prior, and --output are needed'
+    )
   program.set_up_jax()
-  model = load(path, given.checkpoint)
-  model.export(given.output, given.format, side=given.side)
-  count = sum(inference.count_parameters(model.variables).values())
+  if given.prior:
+    if given.format:
+      raise InputError(
+        f'--format={given.format} is of models: leave out --prior'
+      )
+    found: Any = load_prior(path, given.checkpoint)
+    found.export(given.output)
+  else:
+    found = load(path, given.checkpoint)
+    found.export(given.output, given.format, side=given.side)
+  count = sum(inference.count_parameters(found.variables).values())
   print(
-    f'{given.output}: step {model.step}, {count:,} parameters, '
-    f'weights {model.weights}'
+    f'{given.output}: step {found.step}, {count:,} parameters, '
+    f'weights {found.weights}'
   )
 
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 
 import lasers_jax as lj
+from lasers_jax.cli import export
 from lasers_jax.experiment import exported
 
 
@@ -88,3 +90,20 @@ def test_what_is_wrong_is_one_line(folder, run, tmp_path):
   (other / 'config.json').write_text(json.dumps(config))
   with pytest.raises(lj.InputError, match='is of another model'):
     lj.load_prior(other)
+
+
+def test_the_program_exports_a_prior(run, tmp_path, monkeypatch, capsys):
+  given = types.SimpleNamespace(
+    prior=str(run.workdir),
+    checkpoint=2,
+    output=str(tmp_path / 'out'),
+    format=None,
+  )
+  monkeypatch.setattr(export.flags, 'FLAGS', given)
+  monkeypatch.setattr(export.program, 'set_up_jax', lambda: None)
+  export.main()
+  assert 'step 2, ' in capsys.readouterr().out
+  assert lj.load_prior(given.output).step == 2
+  given.format = 'torch'
+  with pytest.raises(lj.InputError, match='--format=torch is of models'):
+    export.main()
