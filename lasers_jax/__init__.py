@@ -27,6 +27,7 @@ _HOMES = {
   'batch_omp': 'lasers_jax.coding',
   'bottlenecks': 'lasers_jax',
   'config': 'lasers_jax.cli.configs',
+  'draw': 'lasers_jax.experiment.generate',
   'evaluate': 'lasers_jax.experiment.evaluate',
   'load': 'lasers_jax.experiment.loading',
   'load_prior': 'lasers_jax.experiment.priors.model',

@@ -24,6 +24,7 @@ NAMES = {
   'batch_omp',
   'bottlenecks',
   'config',
+  'draw',
   'evaluate',
   'load',
   'load_prior',

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from lasers_jax import inference
@@ -87,6 +88,29 @@ def sample_all(
   return rows
 
 
+def draw(model: TrainedModel, prior: str, n: int, seed: int = 0) -> np.ndarray:
+  """Draws images from a prior that `sample` has fitted to a model.
+
+  Args:
+    model: of a workdir that has the prior, or one that came with it.
+    prior: its words, as they were fitted: 'pmfs', 'pmfs:k=100'.
+    n: images to draw.
+    seed: of the draw. The images depend on it and on n alone.
+
+  Returns:
+    uint8 [n, side, side, 3].
+
+  Raises:
+    InputError: it is not fitted, or was to other weights.
+  """
+  file = prior_file(model.folder, prior)
+  fitted, state = vector.load(file, {'weights': model.weights})
+  latents = vector.draw(fitted, state, jax.random.key(seed), n, model.mesh)
+  side = model.experiment.data.side
+  shape = *model.module.sites(side, side), model.module.encoder.D
+  return model.decode_latents(np.asarray(latents).reshape(n, *shape))
+
+
 def suited(prior: vector.Prior, model: TrainedModel) -> vector.Prior:
   """Returns a prior that suits a model; a histogram gets the width of a site.
 
@@ -165,7 +189,7 @@ def sample(
     prior, subject.real.train.latents, n, seed, model.mesh
   )
   logging.info('fitted in %.2f s, drew in %.3f s', *seconds.values())
-  file = os.path.join(model.folder, 'samples', f'{file_name(spec)}.npz')
+  file = prior_file(model.folder, spec)
   about = {'weights': subject.protocol['weights']}
   vector.save(file, prior, state, about)
   images = model.decode_latents(latents.reshape(n, *subject.shape))
@@ -205,6 +229,11 @@ def describe_protocol(model: TrainedModel, real: Real, features: str) -> dict:
     'weights': model.weights,
     'commit': provenance.commit(),
   }
+
+
+def prior_file(folder: str, spec: str) -> str:
+  """Returns the path of a fitted prior of the model in a folder."""
+  return os.path.join(folder, 'samples', f'{file_name(spec)}.npz')
 
 
 def file_name(spec: str) -> str:

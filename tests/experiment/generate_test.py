@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from lasers_jax.errors import InputError
 from lasers_jax.experiment import generate, loading, loop
 from lasers_jax.metrics import classifier
 from lasers_jax.priors import vector
+from lasers_jax.report import grids
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -81,6 +83,20 @@ def test_each_model_has_a_row_for_each_sampler(found):
   assert len(table.splitlines()) == 2 + 2 * (1 + 2)
   picture = np.asarray(Image.open(output / 'pictures.png'))
   assert picture.std() > 0
+
+
+def test_a_prior_that_was_fitted_draws_the_same_images_again(found, paths):
+  for path in paths:
+    images = generate.draw(loading.load(path), SPECS[0], N)
+    cells = [images[i : i + generate.GRID] for i in range(0, N, generate.GRID)]
+    kept = Image.open(f'{path}/samples/pmfs-k3.png')
+    np.testing.assert_array_equal(grids.grid(cells), np.asarray(kept))
+    assert np.any(generate.draw(loading.load(path), SPECS[0], N, 1) != images)
+  with pytest.raises(InputError, match='no prior at .*gmm.npz: fit one first'):
+    generate.draw(loading.load(paths[0]), 'gmm', 2)
+  shutil.copy(f'{paths[0]}/samples/pmfs-k3.npz', f'{paths[1]}/samples/kde.npz')
+  with pytest.raises(InputError, match='weights'):
+    generate.draw(loading.load(paths[1]), 'kde', 2)
 
 
 def test_rows_carry_their_protocol(found, folder):
