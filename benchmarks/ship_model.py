@@ -1,16 +1,15 @@
-"""Writes a trained codec as a model that comes with the package.
+"""Writes a trained model as one that comes with the package.
 
-  python benchmarks/ship_model.py runs/codec
-  python benchmarks/ship_model.py runs/codec --name=photo-codec \\
+  python benchmarks/ship_model.py mnist-ae runs/mnist/ae
+  python benchmarks/ship_model.py photo-codec runs/codec \\
     --step=0.225 --others=0.12,0.4
 
-Reads a workdir of configs/codec.py and writes lasers_jax/models/NAME, where an
-earlier model is replaced: weights rounded to float16, and the states by which
-it encodes without training images: at the step that it is to have, with and
-without a context model, and with one at other steps. These are fitted to the
-training images of the workdir, some minutes each; they and the weights go
-together. What the files do not say (summary, licence, command) is in
-experiment/shipped.py.
+Reads a workdir and writes lasers_jax/models/NAME, where an earlier model is
+replaced: weights rounded to float16, and what experiment/shipped.py says comes
+with them, fitted to the training images of the workdir. Of a codec that is the
+states by which it encodes without these: at the step that it is to have, with
+and without a context model, and with one at other steps, some minutes each. Of
+a prior it is its state.
 """
 
 import argparse
@@ -19,14 +18,22 @@ import pathlib
 import shutil
 import tempfile
 
-from lasers_jax.experiment import shipped
+from lasers_jax.experiment import generate, shipped
 from lasers_jax.experiment.codecs import Choice
 from lasers_jax.experiment.loading import load
 
 DATA = 'folder:images'  # in place of a path of this machine
 
 
-def fit(folder: str, steps: list[float]) -> None:
+def fit_prior(folder: str, name: str) -> None:
+  """Writes the state of a prior of an exported model, and no pictures."""
+  generate.sample_all([load(folder)], [name])
+  for path in pathlib.Path(folder, 'samples').iterdir():
+    if path.suffix != '.npz':
+      path.unlink()
+
+
+def fit_codec(folder: str, steps: list[float]) -> None:
   """Writes the states of the codec of an exported model."""
   model = load(folder)
   choices = [Choice(), Choice(context=True)]
@@ -38,22 +45,26 @@ def fit(folder: str, steps: list[float]) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser()
+  parser.add_argument('name', choices=shipped.MODELS)
   parser.add_argument('workdir')
-  parser.add_argument('--name', default='photo-codec', choices=shipped.MODELS)
   parser.add_argument('--step', type=float, default=0.225)
   parser.add_argument('--others', default='0.12,0.4')
   given = parser.parse_args()
   target, about = shipped.folder(given.name), shipped.MODELS[given.name]
   trained = load(given.workdir)
-  trained = trained.with_config(bottleneck={'step': given.step})
+  if about.fitted == 'codec':
+    trained = trained.with_config(bottleneck={'step': given.step})
   with tempfile.TemporaryDirectory() as scratch:
     folder = os.path.join(scratch, given.name)
     trained.export(folder, half=True, licence=about.licence)
-    fit(folder, [float(x) for x in given.others.split(',')])
-    for name in 'config.json', 'README.md':
+    if about.fitted == 'codec':
+      fit_codec(folder, [float(x) for x in given.others.split(',')])
+    else:
+      fit_prior(folder, about.fitted)
+    data = trained.config['data']['name']
+    for name in ('config.json', 'README.md') if '/' in data else ():
       path = pathlib.Path(folder, name)
       text = path.read_text(encoding='utf-8')
-      data = trained.config['data']['name']
       path.write_text(text.replace(data, DATA), encoding='utf-8')
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns('.*'))

@@ -20,11 +20,14 @@ class About(NamedTuple):
     summary: one line.
     licence: of the weights, and of the data that they were trained on.
     command: by which they were trained.
+    fitted: what comes with it, fitted to its training images: 'codec', or a
+      prior of `lasers_jax.draw`.
   """
 
   summary: str
   licence: str
   command: str
+  fitted: str
 
 
 MODELS = {
@@ -39,6 +42,16 @@ MODELS = {
     command='lasers-jax train --config=codec:lasers --workdir=runs/codec '
     '--config.data.name=folder:images --config.steps=12000 '
     '--config.evaluate_every=0',
+    fitted='codec',
+  ),
+  'mnist-ae': About(
+    summary='digits to 32 numbers and back; the prior pmfs draws new ones',
+    licence='Apache License 2.0, as the project. Trained on 55,000 digits of '
+    'MNIST (Y. LeCun and C. Cortes; CC BY-SA 3.0 according to '
+    'https://keras.io/api/datasets/mnist).',
+    command='lasers-jax train --config=mnist:ae --workdir=runs/mnist/ae '
+    '--config.steps=4000',
+    fitted='pmfs',
   ),
 }
 
@@ -47,22 +60,24 @@ def models() -> dict[str, dict[str, Any]]:
   """Returns the models that come with the package, by the names `load` takes.
 
   Returns:
-    Of each: `summary`, `licence` and `command` as text; `bytes` of all its
-    files; `weights`, the hash of its arrays; `codecs`, the files of the choices
-    that it can encode by without training images.
+    Of each: `summary`, `licence`, `command` and `fitted` as text; `bytes` of
+    all its files; `weights`, the hash of its arrays; `codecs`, the files of the
+    choices that it can encode by without training images.
   """
   return {name: _describe(name, about) for name, about in MODELS.items()}
 
 
 def _describe(name: str, about: About) -> dict[str, Any]:
   path = folder(name)
-  files = sorted(os.listdir(path))
+  files = [
+    os.path.join(place, x) for place, _, names in os.walk(path) for x in names
+  ]
   weights = exported.metadata(os.path.join(path, exported.WEIGHTS))['weights']
   return {
     **about._asdict(),
-    'bytes': sum(os.path.getsize(os.path.join(path, x)) for x in files),
+    'bytes': sum(map(os.path.getsize, files)),
     'weights': weights,
-    'codecs': [x for x in files if x.startswith('codec')],
+    'codecs': sorted(x for x in os.listdir(path) if x.startswith('codec')),
   }
 
 
