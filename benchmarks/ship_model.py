@@ -5,7 +5,7 @@
     --step=0.225 --others=0.12,0.4
 
 Reads a workdir and writes lasers_jax/models/NAME, where an earlier model is
-replaced: weights rounded to float16, and what experiment/shipped.py says comes
+replaced: weights rounded to float16, their results, and what experiment/shipped.py says comes
 with them, fitted to the training images of the workdir. Of a codec that is the
 states by which it encodes without these: at the step that it is to have, with
 and without a context model, and with one at other steps, some minutes each. Of
@@ -20,9 +20,19 @@ import tempfile
 
 from lasers_jax.experiment import generate, shipped
 from lasers_jax.experiment.codecs import Choice
+from lasers_jax.experiment.evaluate import evaluate
 from lasers_jax.experiment.loading import load
+from lasers_jax.experiment.model import TrainedModel
 
 DATA = 'folder:images'  # in place of a path of this machine
+
+
+def export(trained: TrainedModel, folder: str, licence: str) -> None:
+  """Writes the model with float16 weights, and the results of these."""
+  unmeasured = f'{folder}-unmeasured'
+  trained.export(unmeasured, half=True, licence=licence)
+  evaluate(unmeasured, output=unmeasured)
+  load(unmeasured).export(folder, half=True, licence=licence)
 
 
 def fit_prior(folder: str, name: str) -> None:
@@ -56,7 +66,7 @@ def main() -> None:
     trained = trained.with_config(bottleneck={'step': given.step})
   with tempfile.TemporaryDirectory() as scratch:
     folder = os.path.join(scratch, given.name)
-    trained.export(folder, half=True, licence=about.licence)
+    export(trained, folder, about.licence)
     if about.fitted == 'codec':
       fit_codec(folder, [float(x) for x in given.others.split(',')])
     else:
