@@ -5,11 +5,11 @@
     --step=0.225 --others=0.12,0.4
 
 Reads a workdir and writes lasers_jax/models/NAME, where an earlier model is
-replaced: weights rounded to float16, their results, and what experiment/shipped.py says comes
-with them, fitted to the training images of the workdir. Of a codec that is the
-states by which it encodes without these: at the step that it is to have, with
-and without a context model, and with one at other steps, some minutes each. Of
-a prior it is its state.
+replaced: weights rounded to float16, their results, and what the table in
+experiment/shipped.py says comes with them, fitted to the training images of the
+workdir. Of a codec that is the states by which it encodes without these: at the
+step that it is to have, with and without a context model, and with one at other
+steps, some minutes each. Of a prior it is its state.
 """
 
 import argparse
