@@ -12,6 +12,7 @@ then 1. On an accelerator rows are longer, and the result file names the card.
 """
 
 import argparse
+import glob
 import json
 import os
 import shlex
@@ -26,7 +27,14 @@ from record import Record
 from suite_rows import Row
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMED = 'model', 'prior', 'bottleneck', 'asked_bits_per_pixel'
+NAMED = (  # fields by which the rows of a result are told apart
+  'model',
+  'prior',
+  'bottleneck',
+  'asked_bits_per_pixel',
+  'codec',
+  'setting',
+)
 AGAIN = 75  # what a program ends with that was stopped and can go on
 PROGRAMS = {
   'lasers-jax': [
@@ -55,6 +63,7 @@ def run(commands: list[str]) -> bool:
   for command in commands:
     print(f'$ {command}', flush=True)
     name, *words = shlex.split(command)
+    words = [y for x in words for y in sorted(glob.glob(x)) or [x]]
     code = AGAIN
     while code == AGAIN:
       code = subprocess.run([*PROGRAMS[name], *words], check=False).returncode
@@ -66,20 +75,21 @@ def run(commands: list[str]) -> bool:
 def collect(row: Row, commands: list[str], given: argparse.Namespace) -> None:
   """Puts what a row has found into its result file, in place of older rows.
 
-  A file of a program in this folder has rows already. The list that `compare`
-  or `sample` leaves becomes a row for each model.
+  A file of a program in this folder has named rows already. What `compare`,
+  `sample` or `codec curve` leaves becomes a row for each of its rows.
   """
   path = os.path.join(given.results, f'{row.file}.json')
   record = Record(path, str(__doc__), given.device)
   text = Path(row.found.format(runs=given.runs)).read_text('utf-8')
   found: Any = json.loads(text)
-  if isinstance(found, dict):
+  if 'command' in found:
     record.take(found)
     return
+  rows = found if isinstance(found, list) else found['rows']
   told = {'commands': commands, 'device': given.device, **row.told}
-  for model in found:
-    names = [str(model[x]) for x in NAMED if model.get(x) is not None]
-    record.add(' '.join([row.name, *names]), **told, **model)
+  for one in rows:
+    names = [str(one[x]) for x in NAMED if one.get(x) is not None]
+    record.add(' '.join([row.name, *names]), **told, **one)
   record.finish()
 
 

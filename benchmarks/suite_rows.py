@@ -90,6 +90,33 @@ def longer() -> Iterator[Row]:
       )
 
 
+def files() -> Iterator[Row]:
+  """Files of photographs by four codes of the same network."""
+  settings = {
+    'lasers': '--quantizer_step=0.12,0.225,0.4,0.7',
+    'entropy': '--quantizer_step=0.1,0.2,0.35,0.6',
+    'sets+block': '--S=1,2,3,4',
+    'residual+block': '',
+  }
+  for name, words in settings.items():
+    folder = f'{{runs}}/files/{name}'
+    train = (
+      f'lasers-jax train --config=codec:{name} --workdir={folder} '
+      '--config.data.name=folder:images --config.steps={steps} '
+      '--config.evaluate_every=0'
+    )
+    curve = (
+      f'lasers-jax codec curve --model={folder} {words} --context kodak/*.png'
+    )
+    yield Row(
+      f'files/{name}',
+      'kodak-networks',
+      (train, ' '.join(curve.split())),
+      f'{folder}/curve.json',
+      (3_000, 50_000),
+    )
+
+
 def measured(
   name: str, file: str, words: str, flag: str = '--json', **fields: Any
 ) -> Row:
@@ -181,6 +208,7 @@ ROWS: tuple[Row, ...] = (
     config='codec:vq',
     steps=(500, 5_000),
   ),
+  *files(),
   *codes(),
   *restorations(),
   digits(),

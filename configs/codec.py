@@ -13,8 +13,9 @@ The argument chooses the bottleneck:
 
 and others by their own names. In the first two, blocks start as the cosines of
 JPEG, a filter of the decoded pixels follows, and training shows the decoder
-many steps. Time: some forty minutes on one CPU core; twice the steps are worth
-it. To expect: docs/results/files.md.
+many steps; others have this network by +block, as in sets+block. Time: some
+forty minutes on one CPU core; twice the steps are worth it. To expect:
+docs/results/files.md.
 """
 
 from ml_collections import ConfigDict
@@ -74,6 +75,11 @@ def get_config(argument: str = 'lasers') -> ConfigDict:
     'evaluate_every': 1_500,
     'checkpoints_kept': 1,
   }
-  name = NAMES.get(argument, argument)
+  first, *parts = argument.split('+')
+  name = NAMES.get(first, first)
   own = OWN.get(name, USUAL)
-  return ConfigDict(presets.complete(merge(config, own), name))
+  if 'block' in parts:
+    own = {**BLOCKS, 'bottleneck': own['bottleneck']}
+    parts.remove('block')
+  argument = '+'.join([name, *parts])
+  return ConfigDict(presets.complete(merge(config, own), argument))

@@ -105,6 +105,17 @@ def test_every_bottleneck_can_be_asked_for(name):
     assert get_config(name, bottleneck).bottleneck.name == expected
 
 
+def test_any_code_has_the_blocks_of_the_codec():
+  whole = get_config('codec', 'lasers')
+  for argument, name in ('sets+block', 'lasers'), ('vq+block+lpips', 'vq'):
+    config = get_config('codec', argument)
+    assert config.bottleneck.name == name
+    assert config.network == whole.network
+    assert config.data.side == whole.data.side
+  assert config.loss.weights.perceptual
+  assert get_config('codec', 'lasers+lpips').bottleneck.name == 'priced'
+
+
 def test_the_codec_of_sets_is_lasers():
   config = get_config('codec', 'sets')
   assert config.bottleneck.name == 'lasers'
