@@ -14,6 +14,7 @@ from jax import Array, lax
 from lasers_jax import coding
 from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_plane
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.parts import Parts
 from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.core.ranges import Count, Decay, Several, Whole, check_fields
 from lasers_jax.errors import InputError
@@ -54,6 +55,8 @@ class Bottleneck(nn.Module):
       `decode` reads, as it does where it goes straight through to z.
     adjustable: fields that may change after training, since nothing that was
       learned depends on them.
+    counted_by: the field that says how many `parts` a site has, where the first
+      ones alone are a code as well.
     D: width of a latent vector.
     K: atoms or codes of a codebook; a field of those that have one.
     revive_every: steps from one `revive` to the next; 0 never.
@@ -62,6 +65,7 @@ class Bottleneck(nn.Module):
   CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
   loss_weights: ClassVar[Mapping[str, float]] = {}
   adjustable: ClassVar[tuple[str, ...]] = ()
+  counted_by: ClassVar[str] = ''
   held: ClassVar[bool] = False
 
   D: Count = 16
@@ -120,6 +124,10 @@ class Bottleneck(nn.Module):
   def indices(self, codes: Any) -> Array:
     """Returns the atoms or codes in use: int32 in [0, symbols)."""
     return codes
+
+  def parts(self, codes: Any) -> Parts | None:
+    """Returns what the code of each site adds up; None if it is no sum."""
+    return None
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''
@@ -251,6 +259,11 @@ class LookUp(Bottleneck):
   def decode(self, codes: Array) -> Array:
     """Looks up codes [...]: float32 [..., D]."""
     return self._codes()[codes]
+
+  def parts(self, codes: Array) -> Parts:
+    rows, once = self._codes(), jnp.ones((*codes.shape, 1), jnp.float32)
+    rest = jnp.zeros(self.D, jnp.float32)
+    return Parts(codes[..., None], once, rows, rest, (('code', len(rows)),))
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''

@@ -25,6 +25,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.parts import Parts, channels
 from lasers_jax.bottlenecks.rates import Asked, Fields, channel_bits
 from lasers_jax.coding.scalar import (
   Levels,
@@ -97,6 +98,13 @@ class Numbers(Bottleneck):
     values = self.levels.value.values[codes]
     scale = like_sites(self.scale.value, codes)
     return like_sites(self.centre.value, codes) + scale * values
+
+  def parts(self, codes: Array) -> Parts | None:
+    if self.value_bits is None:
+      return None
+    centre, rows = self.centre.value, jnp.eye(self.D, dtype=jnp.float32)
+    amounts = self.decode(codes) - like_sites(centre, codes)
+    return channels('channel', amounts, rows, centre)
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''

@@ -15,6 +15,7 @@ from lasers_jax.bottlenecks.base import (
   use_stats,
 )
 from lasers_jax.bottlenecks.coder import Coder, Sites, transfer_planes
+from lasers_jax.bottlenecks.parts import Parts, strongest_first
 from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import SparseCode
 from lasers_jax.coding.keep import keep_largest
@@ -37,6 +38,8 @@ class Dense(Bottleneck):
       continuous.
     coefficient_bits: bits of a stored number, where `keep` is set.
   """
+
+  counted_by = 'keep'
 
   K: Several = 512
   keep: Count | None = None
@@ -91,6 +94,12 @@ class Dense(Bottleneck):
     flat = SparseCode(codes.atoms.reshape(-1, m), values.reshape(-1, m))
     rows = coding.reconstruct(flat, self._atoms())
     return rows.reshape(*codes.atoms.shape[:-1], self.D)
+
+  def parts(self, codes: Any) -> Parts | None:
+    if self.keep is None:
+      return None
+    values, rest = self._restore(codes), jnp.zeros(self.D, jnp.float32)
+    return strongest_first('atom', codes.atoms, values, self._atoms().T, rest)
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''

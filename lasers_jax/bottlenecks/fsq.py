@@ -24,6 +24,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.parts import Parts, channels
 from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import finite
 from lasers_jax.coding.search import linear
@@ -129,6 +130,13 @@ class Scalars(Bottleneck):
     """Turns codes [...] back into quantized latents: float32 [..., D]."""
     values = self._values(finite.to_digits(codes.reshape(-1), self.levels))
     return self.widen(values).reshape(*codes.shape, self.D)
+
+  def parts(self, codes: Array) -> Parts:
+    values = self._values(finite.to_digits(codes.reshape(-1), self.levels))
+    units = jnp.eye(len(self.levels), dtype=jnp.float32)
+    rest = self.widen(jnp.zeros_like(units[:1]))
+    amounts = values.reshape(*codes.shape, -1)
+    return channels('scalar', amounts, self.widen(units) - rest, rest[0])
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''

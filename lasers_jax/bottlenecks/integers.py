@@ -13,6 +13,7 @@ from lasers_jax.bottlenecks.base import (
   like_sites,
 )
 from lasers_jax.bottlenecks.coder import Coder, Sites
+from lasers_jax.bottlenecks.parts import Parts, channels
 from lasers_jax.bottlenecks.rates import Asked, Fields, channel_bits
 from lasers_jax.core.ranges import Amount, Positive, Range
 
@@ -66,6 +67,11 @@ class Integers(Bottleneck):
   def decode(self, codes: Array) -> Array:
     """Multiplies integers [..., D] by the spacings: float32 [..., D]."""
     return codes.astype(jnp.float32) * like_sites(self._basis(), codes)
+
+  def parts(self, codes: Array) -> Parts:
+    rest = jnp.zeros(self.D, jnp.float32)
+    rows = self.atoms()[:, 0, 0]
+    return channels('channel', codes.astype(jnp.float32), rows, rest)
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''

@@ -24,6 +24,7 @@ from lasers_jax.bottlenecks.base import (
 from lasers_jax.bottlenecks.coder import Coder, Sites
 from lasers_jax.bottlenecks.coefficients import Coefficients
 from lasers_jax.bottlenecks.gradients import straight_through
+from lasers_jax.bottlenecks.parts import Parts, strongest_first
 from lasers_jax.bottlenecks.prefixes import draw_prefixes
 from lasers_jax.bottlenecks.rates import Asked, Fields
 from lasers_jax.coding import SparseCode
@@ -77,6 +78,7 @@ class Lasers(Codebook):
   }
   loss_weights: ClassVar = {'dictionary': 1.0, 'commitment': 0.25}
   adjustable = ('S', 'coefficient_bits', 'pursuit')
+  counted_by = 'S'
   held = True
 
   S: Count = 5
@@ -199,6 +201,10 @@ class Lasers(Codebook):
     flat = SparseCode(*(x.reshape(-1, self.S) for x in codes))
     signals = self._reconstruct(self._read(*flat), self._atoms())
     return signals.reshape(*codes.atoms.shape[:-1], -1)
+
+  def parts(self, codes: SparseCode) -> Parts:
+    code, rows = self._read(*codes), self._atoms().T
+    return strongest_first('atom', *code, rows, self.mean.value)
 
   def transfer(
     self, coder: Coder, sites: Sites, codes: Any = None, name: str = ''

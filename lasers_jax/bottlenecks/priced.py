@@ -25,6 +25,7 @@ from lasers_jax.bottlenecks.base import (
 )
 from lasers_jax.bottlenecks.gradients import straight_through
 from lasers_jax.bottlenecks.integers import Limit, Stepped
+from lasers_jax.bottlenecks.parts import Parts
 from lasers_jax.coding.priced import (
   geometric_bits,
   priced_integers,
@@ -111,6 +112,11 @@ class Priced(Stepped):
   def decode(self, codes: Array) -> Array:
     """Turns integers [..., D + extras] into latents float32 [..., D]."""
     return self._read(codes, self._steps(codes, False))
+
+  def parts(self, codes: Array) -> Parts:
+    names = (('channel', self.D), ('atom', self.extras))
+    found = super().parts(codes)
+    return found._replace(rest=self.mean.value, names=names)
 
   def initialize(self, z: Array) -> None:
     """Takes the mean, the laws and extra atoms of a first batch.

@@ -21,6 +21,7 @@ from lasers_jax.bottlenecks.base import (
   site_mean,
 )
 from lasers_jax.bottlenecks.coder import Coder, Sites
+from lasers_jax.bottlenecks.parts import Parts, joined
 from lasers_jax.bottlenecks.prefixes import draw_prefixes
 from lasers_jax.bottlenecks.rates import USUAL_BITS, Asked, Fields
 from lasers_jax.core.ranges import Count, Fraction
@@ -102,6 +103,11 @@ class Copies(Bottleneck, kw_only=True):
       for i, code in enumerate(given)
     )
 
+  def _parts(self, codes: Sequence[Any]) -> list[Parts] | None:
+    """What each copy adds up; None where one is no sum."""
+    each = [x.parts(code) for x, code in zip(self.copies, codes, strict=True)]
+    return None if None in each else each
+
   def energies(self, name: str = '') -> dict[str, np.ndarray]:
     found = {}
     for i, copy in enumerate(self.copies):
@@ -125,6 +131,8 @@ class Residual(Copies, kw_only=True):
     dropout: fraction of the images of a batch for which training uses only the
       first levels, from 1 to all of them with equal odds.
   """
+
+  counted_by = 'depth'
 
   depth: Count = 4
   dropout: Fraction = 0.0
@@ -186,6 +194,10 @@ class Residual(Copies, kw_only=True):
     for level, code in zip(self.copies[1:], codes[1:], strict=True):
       quantized = quantized + level.decode(code)
     return quantized
+
+  def parts(self, codes: Sequence[Any]) -> Parts | None:
+    each = self._parts(codes)
+    return None if each is None else joined('level', each)
 
   def initialize(self, z: Array) -> None:
     """Starts each level from a first batch, less the levels before it."""
@@ -280,6 +292,13 @@ class Product(Copies, kw_only=True):
       copy.decode(code) for copy, code in zip(self.copies, codes, strict=True)
     ]
     return jnp.concatenate(parts, axis=-1)
+
+  def parts(self, codes: Sequence[Any]) -> Parts | None:
+    each, d = self._parts(codes), self.inner.D
+    if each is None:
+      return None
+    wide = [x.among(i * d, self.D) for i, x in enumerate(each)]
+    return joined('slice', wide)
 
   def initialize(self, z: Array) -> None:
     for copy, part in zip(self.copies, self._slices(z), strict=True):
