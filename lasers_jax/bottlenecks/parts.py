@@ -1,7 +1,7 @@
 """Codes taken apart: what each atom or code of a site adds to its latent."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +11,7 @@ class Parts(NamedTuple):
   """Holds codes as sums: quantized = rest + Σ amounts · rows[indices].
 
   The parts of a site come as a shorter code would keep them: level by level, or
-  the strongest first.
+  the strongest first. Arrays are of JAX, or of NumPy outside of modules.
 
   Attributes:
     indices: int32 [..., M], rows that a site adds.
@@ -22,10 +22,10 @@ class Parts(NamedTuple):
       ('atom', A).
   """
 
-  indices: Array
-  amounts: Array
-  rows: Array
-  rest: Array
+  indices: Any
+  amounts: Any
+  rows: Any
+  rest: Any
   names: tuple[tuple[str, int], ...]
 
   def among(self, start: int, width: int) -> 'Parts':

@@ -106,7 +106,8 @@ class Copies(Bottleneck, kw_only=True):
   def _parts(self, codes: Sequence[Any]) -> list[Parts] | None:
     """What each copy adds up; None where one is no sum."""
     each = [x.parts(code) for x, code in zip(self.copies, codes, strict=True)]
-    return None if None in each else each
+    sums = [x for x in each if x is not None]
+    return sums if len(sums) == self.count else None
 
   def energies(self, name: str = '') -> dict[str, np.ndarray]:
     found = {}

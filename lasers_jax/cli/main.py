@@ -14,6 +14,7 @@ PROGRAMS = {
   'sample': 'draws new images by vector priors, and scores them',
   'export': 'writes a model into a folder that needs nothing else',
   'codec': 'compresses images to small files, and reads them back',
+  'explore': 'shows the code of an image, site by site, on a page',
   'latents': 'writes latents or codes into shards, for others to train on',
   'pack': 'packs images into shards that training reads at random',
 }
