@@ -43,8 +43,8 @@ class Bottleneck(nn.Module):
   `__call__(z, train, mask=None)`, where `mask`, bool [..., H, W], says which
   sites count in losses, statistics and learning (the others are padding, and
   coded all the same). A subclass with a discrete code also defines
-  `bits_per_site`, `symbols`, `indices`, `at_rate` and `transfer`; one that
-  learns atoms or codes also `initialize` and `revive`. Gradients touch `params`
+  `bits_per_site`, `symbols`, `indices`, `at_rate` and `transfer`, and `parts`
+  where its codes add something up; one that learns atoms or codes also `initialize` and `revive`. Gradients touch `params`
   alone; statistics live in the collection `codebook`, which is written only in
   training. Random draws take the key stream `bottleneck`.
 

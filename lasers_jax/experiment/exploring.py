@@ -115,14 +115,11 @@ def _use(model: TrainedModel, parts: Parts) -> Use:
   counts = np.bincount(parts.indices[used], minlength=total)
   order = np.argsort(-counts, kind='stable')[:ALONE]
   numbers = order[counts[order] > 0]
-  pictures = np.zeros((0, 1, 1, 3), np.uint8)
-  if parts.rows.size:
-    pictures = part_pictures.alone(
-      model.module, model.variables, parts, numbers
-    )
+  shown = numbers if parts.rows.size else numbers[:0]
+  pictures = part_pictures.alone(model.module, model.variables, parts, shown)
   each = np.concatenate([np.where(used, x, 0) for x in parts[:2]], axis=-1)
   patterns = np.unique(each.reshape(-1, each.shape[-1]), axis=0)
-  return Use(counts, pictures, numbers[: len(pictures)], len(patterns))
+  return Use(counts, pictures, shown, len(patterns))
 
 
 def _site_bits(model: TrainedModel, image: np.ndarray) -> float:

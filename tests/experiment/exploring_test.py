@@ -152,6 +152,17 @@ def _parts(model, image):
   return code_rates.rates(model, image).codes[0].parts
 
 
+def test_a_code_of_zeros_has_no_pictures(coded, image):
+  model, _ = coded
+  parts = _parts(model, image)
+  parts = parts._replace(amounts=0 * parts.amounts)
+  arguments = model.module, model.variables, parts
+  found = part_pictures.added(*arguments, 8)
+  assert len(found.pictures) == 1  # of grey
+  assert (found.pictures == 128).all()
+  assert exploring._use(model, parts).counts.sum() == 0
+
+
 def test_many_sites_share_the_pictures(coded, monkeypatch):
   model, _ = coded
   monkeypatch.setattr(part_pictures, 'MOST', 40)

@@ -109,7 +109,7 @@ def test_other_kinds_are_parts():
 
 def test_bits_are_said_to_be_of_a_file_or_nominal():
   nominal = Page(explore.render(exploration(bits=False, size=None), ORIGIN))
-  assert 'fixed length, 8 a site' in nominal.text
+  assert 'fixed length, 8 bits a site' in nominal.text
   assert 'in a file' not in nominal.text
   both = explore.render(exploration(), ORIGIN)
   assert 'Bits per pixel in a file</dt><dd class="value">3.083<' in both
@@ -118,6 +118,14 @@ def test_bits_are_said_to_be_of_a_file_or_nominal():
   data = data_of(text)
   assert data['stops'][0]['remark'] == 'of a real file of 100 bytes'
   assert 'type="range"' not in text
+
+
+def test_a_code_of_zeros_has_a_page():
+  none = Code(*(np.zeros((*SITES, 2), int),) * 2, np.zeros(SITES, int), None)
+  empty = Use(np.zeros(8, int), np.zeros((0, 1, 1, 3), np.uint8), [], 1)
+  found = exploration(codes=[none], use=empty)
+  text = Page(explore.render(found, ORIGIN)).text
+  assert '0 of 8 codes are used' in text
 
 
 def test_nothing_comes_from_elsewhere():
@@ -185,15 +193,15 @@ _SEEN = [
   '42.11 dB | 0.500 | nominal, of fixed length: 48 bits',
   '28.13 dB | 0.250 | nominal, of fixed length: 24 bits',
   'true | 1 of 2 | 1',
-  'Row 0, column 1: 1.3 bits. 2 codes.'
+  'Row 0, column 1: 1.3 bits of the file. 2 codes.'
   ' | level 1, code 2 × 2.5aloneadds here, up to 2'
   ' | level 2, code 3 × −0.123, left outadds here, up to 3 | 33.3333% | 0',
-  'Row 1, column 2: 6.3 bits: no code of its own, filled in from the sites '
-  'around. Held. | 66.6667% | 1',
-  'Row 0, column 0: 0 bits. 2 codes.'
+  'Row 1, column 2: 6.3 bits of the file. All codes are zero. '
+  'Held. | 66.6667% | 1',
+  'Row 0, column 0: 0 bits of the file. 2 codes.'
   ' | level 1, code 0 × 1aloneadds here, up to 0'
   ' | level 2, code 1 × 1, left outadds here, up to 1 | 0% | 0',
-  'Row 0, column 2: 2.5 bits. 2 codes.'
+  'Row 0, column 2: 2.5 bits of the file. 2 codes.'
   ' | level 1, code 0 × 1aloneadds here, up to 4'
   ' | level 2, code 1 × 1, left outadds here, up to 5 | 66.6667% | 0',
   'asked | 0 | broken | 0 | over | false',
