@@ -44,9 +44,10 @@ class Bottleneck(nn.Module):
   sites count in losses, statistics and learning (the others are padding, and
   coded all the same). A subclass with a discrete code also defines
   `bits_per_site`, `symbols`, `indices`, `at_rate` and `transfer`, and `parts`
-  where its codes add something up; one that learns atoms or codes also `initialize` and `revive`. Gradients touch `params`
-  alone; statistics live in the collection `codebook`, which is written only in
-  training. Random draws take the key stream `bottleneck`.
+  where its codes add something up; one that learns atoms or codes also
+  `initialize` and `revive`. Gradients touch `params` alone; statistics live in
+  the collection `codebook`, which is written only in training. Random draws
+  take the key stream `bottleneck`.
 
   Attributes:
     CHOICES: the words that a field may be, where it is one of a few.

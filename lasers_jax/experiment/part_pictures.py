@@ -86,15 +86,15 @@ def added(
   empty, single = background(parts), parts.indices.shape[-1] == 1
 
   def windows() -> Iterator[np.ndarray]:
+    n, middle = window.sites, (window.middle, window.middle)
     for row, column in places:
-      n = window.sites
       there = around[row : row + n, column : column + n]
       yield there
       for i in range(used[row, column]):
         without = there.copy()
         index, amount = (x[row, column, i] for x in parts[:2])
-        less = without[n // 2, n // 2] - amount * parts.rows[index]
-        without[n // 2, n // 2] = empty if single else less
+        less = without[middle] - amount * parts.rows[index]
+        without[middle] = empty if single else less
         yield without
 
   images = _decode(module, variables, windows(), window)

@@ -221,7 +221,7 @@ def _about(added: Added) -> str:
   text = (
     'Alone: decoded by itself, its contrast stretched. Adds here: the decoded '
     'surroundings with it, less those without it, around grey, × '
-    f'{added.gain:.1f}; the largest difference is of 255.'
+    f'{added.gain:.1f}; "up to" is the largest difference, of 255.'
   )
   if added.every > 1:
     text += f' One of {added.every} × {added.every} sites has such pictures.'

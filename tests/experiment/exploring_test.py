@@ -1,6 +1,7 @@
 """The code of one image, taken apart."""
 
 import math
+import types
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from skimage.data import chelsea
 
 import lasers_jax as lj
+from lasers_jax.cli import explore as command
 from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
 from lasers_jax.experiment import code_rates, exploring, part_pictures, settings
@@ -268,3 +270,10 @@ def test_images_and_pages_that_cannot_be_are_one_line(coded, image, tmp_path):
   Image.fromarray(image).save(tmp_path / 'a.png')
   with pytest.raises(InputError, match='no/a.html cannot be written'):
     write_page(model, str(tmp_path / 'a.png'), str(tmp_path / 'no/a.html'))
+
+
+def test_the_command_needs_a_model_and_an_image(monkeypatch):
+  given = types.SimpleNamespace(model=None, output='explore.html')
+  monkeypatch.setattr(command.flags, 'FLAGS', given)
+  with pytest.raises(InputError, match='a model and an image'):
+    command.main(['picture.png'])
