@@ -2,21 +2,26 @@
 
 F. Shi et al., "Taming scalable visual tokenizer for autoregressive image
 generation", arXiv 2412.02692 (IBQ). The logits of all sites and all codes,
-[N, K], never exist at once: sites are taken in chunks, in both passes.
+[N, K], never exist at once: codes are taken in blocks, in both passes. A block
+has all sites, so that a mesh that splits these splits each block: chunks of
+sites would be smaller than the devices are many.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.distances import best_code
-from lasers_jax.coding.search import map_blocks, split_blocks
 
-# Logits of a chunk: 128 MiB, and a few arrays of that size live at a time.
+# Logits of a block: 128 MiB, and a few arrays of that size live at a time; but
+# blocks of fewer codes are not worth their loop.
 _ENTRIES = 2**25
+_FEWEST = 4096
+# In place of the logit of a code that is none: its probability is 0.
+_NONE = -1e30
 
 
 @jax.jit
@@ -51,7 +56,7 @@ def pass_through(soft: Array, codebook: Array, indices: Array) -> Array:
 
 
 def propagate(
-  signals: Array, codebook: Array, indices: Array, chunk: int | None = None
+  signals: Array, codebook: Array, indices: Array, block: int | None = None
 ) -> Array:
   """Looks up codes with the gradient of softmax(z·Cᵀ) (IBQ).
 
@@ -60,20 +65,20 @@ def propagate(
   Args:
     signals: float32 [N, D]; codebook: float32 [K, D].
     indices: int32 [N], the codes that were chosen.
-    chunk: sites at once, at most; None takes what fits. It changes memory and
+    block: codes at once, at most; None takes what fits. It changes memory and
       time, not the result.
 
   Returns:
     float32 [N, D], equal to codebook[indices].
   """
+  blocks = _split(signals, codebook, block)
+  total = _log_sums(signals, blocks, 1.0)
 
-  def soften(block: Array) -> Array:
-    p = jax.nn.softmax(block @ codebook.T)
-    return p @ lax.stop_gradient(codebook)
+  def soften(some: _Codes) -> Array:
+    p = jnp.exp(_logits(signals, some, 1.0) - total[:, None])
+    return p @ lax.stop_gradient(some.codes)
 
-  # What is inside is computed again for its gradient, not kept.
-  soften = jax.checkpoint(soften)
-  soft = map_blocks(soften, signals, _chunk(signals, codebook, chunk))
+  soft, _ = _over_blocks(lambda some: (soften(some), None), blocks)
   return pass_through(soft, codebook, indices)
 
 
@@ -82,7 +87,7 @@ def entropies(
   codebook: Array,
   weights: Array,
   temperature: float,
-  chunk: int | None = None,
+  block: int | None = None,
 ) -> tuple[Array, Array]:
   """Returns the entropies of single choices of codes, and of their mean.
 
@@ -93,39 +98,71 @@ def entropies(
     signals: float32 [N, D]; codebook: float32 [K, D].
     weights: float32 [N], of sum 1: how much each site counts.
     temperature: positive.
-    chunk: as of `propagate`.
+    block: as of `propagate`.
 
   Returns:
     The mean of the entropies of the sites, and the entropy of the mean of
     their p: scalars in [0, log K].
   """
+  blocks = _split(signals, codebook, block)
+  total = _log_sums(signals, blocks, temperature)
 
-  def sums(block: tuple[Array, Array]) -> tuple[Array, Array]:
-    z, weight = block
-    log_p = jax.nn.log_softmax(z @ codebook.T / temperature)
+  def sums(some: _Codes) -> tuple[Array, Array]:
+    log_p = _logits(signals, some, temperature) - total[:, None]
     p = jnp.exp(log_p)
-    return -jnp.sum(weight @ (p * log_p)), weight @ p
+    return -jnp.sum(p * log_p, axis=1), weights @ p
 
-  sites = (signals, weights)
-  each, mean = _sum_chunks(sums, sites, _chunk(signals, codebook, chunk))
-  return each, -jnp.sum(mean * jnp.log(jnp.maximum(mean, 1e-30)))
-
-
-def _chunk(signals: Array, codebook: Array, chunk: int | None) -> int:
-  """How many sites at once are compared with K codes."""
-  chunk = chunk or _ENTRIES // len(codebook)
-  return max(1, min(chunk, len(signals)))
+  each, mean = _over_blocks(sums, blocks)
+  return weights @ each, -jnp.sum(mean * jnp.log(jnp.maximum(mean, 1e-30)))
 
 
-def _sum_chunks(function: Callable[[Any], Any], sites: Any, chunk: int) -> Any:
-  """Adds up what a function gives for the chunks; zeros pad the last one."""
+class _Codes(NamedTuple):
+  """Holds blocks of codes, or one of them.
+
+  Attributes:
+    codes: float32 [blocks, block, D] or [block, D].
+    real: bool [blocks, block] or [block]; False where a block is filled up.
+  """
+
+  codes: Array
+  real: Array
+
+
+def _split(signals: Array, codebook: Array, block: int | None) -> _Codes:
+  k, d = codebook.shape
+  block = min(block or max(_ENTRIES // len(signals), _FEWEST), k)
+  count = -(-k // block)
+  codes = jnp.pad(codebook, ((0, count * block - k), (0, 0)))
+  real = jnp.arange(count * block) < k
+  return _Codes(codes.reshape(count, block, d), real.reshape(count, block))
+
+
+def _logits(signals: Array, some: _Codes, temperature: float) -> Array:
+  """Returns the logits of a block: float32 [N, block]."""
+  return jnp.where(some.real, signals @ some.codes.T / temperature, _NONE)
+
+
+def _log_sums(signals: Array, blocks: _Codes, temperature: float) -> Array:
+  """Returns log Σ exp(logits) over all codes: float32 [N]."""
+
+  def add(total: Array, some: _Codes) -> tuple[Array, None]:
+    logits = _logits(signals, some, temperature)
+    return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), None
+
+  start = jnp.full(len(signals), _NONE, jnp.float32)
+  return lax.scan(jax.checkpoint(add), start, blocks)[0]
+
+
+def _over_blocks(
+  function: Callable[[_Codes], tuple[Array, Array | None]], blocks: _Codes
+) -> tuple[Array, Array | None]:
+  """Adds up a function's first result over blocks, and lists its second."""
+  # What is inside is computed again for its gradient, not kept.
   function = jax.checkpoint(function)
-  chunks = split_blocks(sites, chunk)
-  first = jax.tree.map(lambda x: x[0], chunks)
-  shapes = jax.eval_shape(function, first)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  first = jax.eval_shape(function, jax.tree.map(lambda x: x[0], blocks))[0]
 
-  def add(total: Any, block: Any) -> tuple[Any, None]:
-    return jax.tree.map(jnp.add, total, function(block)), None
+  def add(total: Array, some: _Codes) -> tuple[Array, Array | None]:
+    one, other = function(some)
+    return total + one, other
 
-  return lax.scan(add, zeros, chunks)[0]
+  return lax.scan(add, jnp.zeros(first.shape, first.dtype), blocks)

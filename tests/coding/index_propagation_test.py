@@ -10,7 +10,7 @@ from lasers_jax.coding.index_propagation import (
 )
 
 N, D, K = 37, 8, 16
-CHUNKS = (5, None)  # which divides N unevenly, and all at once
+BLOCKS = (5, None)  # which divides K unevenly, and all at once
 
 
 def normal(shape, seed):
@@ -42,13 +42,13 @@ def test_largest_product(arrays):
   np.testing.assert_array_equal(largest_product(signals, twins), expected + K)
 
 
-def propagation(arrays, chunk):
+def propagation(arrays, block):
   """Returns the value, and the gradients of its product with g."""
   signals, codes, g = arrays
   indices = largest_product(signals, codes)
 
   def loss(signals, codes):
-    value = propagate(signals, codes, indices, chunk)
+    value = propagate(signals, codes, indices, block)
     return jnp.sum(g * value), value
 
   slope = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
@@ -57,8 +57,8 @@ def propagation(arrays, chunk):
   return gradients
 
 
-@pytest.mark.parametrize('chunk', CHUNKS)
-def test_propagation_by_hand(arrays, chunk):
+@pytest.mark.parametrize('block', BLOCKS)
+def test_propagation_by_hand(arrays, block):
   """Through the look-up, and through p: ds = p (g·c - Σ p (g·c))."""
   z, c, g = (np.asarray(x, np.float64) for x in arrays)
   p = softmax(z @ c.T)
@@ -67,7 +67,7 @@ def test_propagation_by_hand(arrays, chunk):
   to_codes = from_logits.T @ z
   np.add.at(to_codes, np.argmax(z @ c.T, axis=1), g)
 
-  to_signals, found = propagation(arrays, chunk)
+  to_signals, found = propagation(arrays, block)
   np.testing.assert_allclose(to_signals, from_logits @ c, atol=2e-5)
   np.testing.assert_allclose(found, to_codes, atol=2e-5)
   assert np.all(np.any(found != 0, axis=1)), 'every code has a gradient'
@@ -89,8 +89,8 @@ def test_propagation_is_the_straight_through_one_hot(arrays):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize('chunk', CHUNKS)
-def test_entropies_are_those_of_the_definition(arrays, chunk):
+@pytest.mark.parametrize('block', BLOCKS)
+def test_entropies_are_those_of_the_definition(arrays, block):
   z, c, _ = arrays
   weights = np.random.default_rng(3).uniform(size=N)
   weights[:4] = 0
@@ -106,7 +106,7 @@ def test_entropies_are_those_of_the_definition(arrays, chunk):
     return -weights @ jnp.sum(p * jnp.log(p), axis=1) + 2 * mean @ jnp.log(mean)
 
   def chunked(signals, codes):
-    found = entropies(signals, codes, weights, 0.7, chunk)
+    found = entropies(signals, codes, weights, 0.7, block)
     return found[0] - 2 * found[1], found
 
   slope = jax.jit(jax.grad(chunked, (0, 1), has_aux=True))
