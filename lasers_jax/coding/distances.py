@@ -17,7 +17,13 @@ from lasers_jax.coding.numbers import (
   finite_rows,
   power_of_two,
 )
-from lasers_jax.coding.search import in_blocks, largest, matmul, take
+from lasers_jax.coding.search import (
+  in_small_blocks,
+  largest,
+  largest_of_columns,
+  matmul,
+  take,
+)
 
 
 def squared_distances(x: Array, y: Array) -> Array:
@@ -80,17 +86,36 @@ def best_code(signals: Array, codebook: Array, by_distance: bool) -> Array:
   codes, mean, exponent, index = centre(codebook)
   half_norms = 0.5 * jnp.sum(codes**2, axis=1)
 
-  def search(block: Array) -> Array:
+  def prepare(block: Array) -> tuple[Array, Array]:
+    """Returns the rows that codes are multiplied with, and how norms count."""
     block = finite_rows(block)
     # Neither a signal nor the difference to its mean may leave float32: the
     # unit of a row is that of its largest number, or of the codes.
     unit = exponents(jnp.max(jnp.abs(block), axis=1, keepdims=True))
     if not by_distance:
-      return largest(matmul(block * power_of_two(-unit), codes.T))
+      rows = block * power_of_two(-unit)
+      return rows, jnp.zeros_like(rows[:, :1])
     unit = jnp.maximum(unit, exponent)
     ratio = power_of_two(exponent - unit)
-    rows = block * power_of_two(-unit) - ratio * mean
-    return largest(matmul(rows, codes.T) - ratio * half_norms[None])
+    return block * power_of_two(-unit) - ratio * mean, ratio
 
-  best = in_blocks(search, as_float32(signals), codes.shape[0])
+  def score(rows: Array, ratio: Array, codes: Array, half: Array) -> Array:
+    products = matmul(rows, codes.T)
+    return products - ratio * half[None] if by_distance else products
+
+  def by_sites(signals: Array) -> Array:
+    def search(block: Array) -> Array:
+      return largest(score(*prepare(block), codes, half_norms))
+
+    return in_small_blocks(search, signals, len(codes))
+
+  def by_codes(signals: Array) -> Array:
+    rows, ratio = prepare(signals)
+    return largest_of_columns(
+      lambda some: score(rows, ratio, *some), (codes, half_norms), len(rows)
+    )
+
+  best = lax.platform_dependent(
+    as_float32(signals), cpu=by_sites, default=by_codes
+  )
   return take(index, best)

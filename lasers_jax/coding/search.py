@@ -48,6 +48,49 @@ def _largest_at_once(scores: Array) -> Array:
   return _index(score, index, scores.shape[1])
 
 
+def largest_of_columns(
+  function: Callable[[Any], Array], columns: Any, n: int
+) -> Array:
+  """Finds the largest of the scores that a function gives for columns.
+
+  These are taken in blocks, where all scores have more than 2^28 entries. A
+  block has all rows, and a mesh that splits these splits every block.
+
+  Args:
+    function: maps a pytree of arrays [block, ...] to float32 [N, block].
+    columns: a pytree of arrays [K, ...].
+    n: N.
+
+  Returns:
+    int32 [N], in [0, K), as `largest`.
+  """
+  k = jax.tree.leaves(columns)[0].shape[0]
+  count = -(-n * k // _ENTRIES_ON_ACCELERATOR)
+  if count <= 1:
+    return largest(function(columns))
+  block = -(-k // count)
+  numbers = jnp.arange(count * block, dtype=jnp.int32).reshape(count, block)
+
+  def arrange(x: Array) -> Array:
+    padding = ((0, count * block - k), *[(0, 0)] * (x.ndim - 1))
+    return jnp.pad(x, padding).reshape(count, block, *x.shape[1:])
+
+  def better(best: tuple[Array, Array], some: tuple[Any, Array]):
+    part, indices = some
+    scores = jnp.where(indices < k, function(part), -jnp.inf)
+    scores = lax.stop_gradient(scores)  # as in `largest`
+    indices = jnp.broadcast_to(indices, scores.shape)
+    score, index = _reduce_to_largest(scores, indices, 1)
+    wins = score > best[0]
+    found = jnp.where(wins, score, best[0]), jnp.where(wins, index, best[1])
+    return found, None
+
+  start = tuple(jnp.full(n, x) for x in _NOTHING)
+  blocks = jax.tree.map(arrange, columns), numbers
+  score, index = lax.scan(better, start, blocks)[0]
+  return _index(score, index, k)
+
+
 def largest_two(scores: Array) -> tuple[Array, Array]:
   """Finds the best columns of the two best groups of columns of each row.
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lasers_jax.coding import search
+from lasers_jax.coding import distances, search
 
 GIB = 2**28  # numbers
 
@@ -97,3 +97,48 @@ def test_linear_maps_a_row_alike_whatever_comes_along(
   for rows in (slice(0, 1), slice(100, 131), slice(None, None, -1)):
     some = linear(x[rows], kernel)
     np.testing.assert_array_equal(some, together[rows])
+
+
+@pytest.mark.parametrize('entries', [1, 50, 10 * 23, 10**6])
+def test_blocks_of_columns_give_the_largest_of_all(entries, monkeypatch):
+  monkeypatch.setattr(search, '_ENTRIES_ON_ACCELERATOR', entries)
+  rng = np.random.default_rng(1)
+  scores = rng.integers(-3, 3, (10, 23)).astype(np.float32)  # of many ties
+  scores[3], scores[4, 20] = -np.inf, np.inf
+  columns = {'scores': jnp.asarray(scores.T)}
+  seen = []
+
+  def function(part):
+    seen.append(part['scores'].shape[0])
+    return part['scores'].T
+
+  find = lambda x: search.largest_of_columns(function, x, 10)  # noqa: E731
+  found = np.asarray(jax.jit(find)(columns))
+  expected = np.argmax(scores, axis=1)
+  expected[3] = found[3]  # of a row where none is larger, any
+  np.testing.assert_array_equal(found, expected)
+  assert 0 <= found[3] < 23
+  assert max(seen) == min(23, -(-23 // -(-230 // entries)))
+  # An index has no gradient, in a loop neither.
+  slope = jax.jit(jax.grad(lambda x: jnp.sum(find(x) * 1.0)))
+  assert not np.any(slope(columns)['scores'])
+
+
+def test_both_ways_to_find_the_best_code_agree(monkeypatch):
+  """That of a CPU, by sites, and that of an accelerator, by codes."""
+  rng = np.random.default_rng(2)
+  signals, codes = (rng.standard_normal((n, 8)).astype('f4') for n in (64, 40))
+  codes[5], codes[7] = np.nan, codes[6]
+  ways = []
+  monkeypatch.setattr(search, '_ENTRIES_ON_ACCELERATOR', 300)
+  monkeypatch.setattr(
+    distances.lax,
+    'platform_dependent',
+    lambda *args, cpu, default: (ways.append(default), cpu(*args))[1],
+  )
+  for by_distance in True, False:
+    ways.clear()
+    found = distances.best_code(signals, codes, by_distance)
+    other = ways[0](jnp.asarray(signals))
+    assert np.any(np.asarray(found) > 20)
+    np.testing.assert_array_equal(found, distances.centre(codes).index[other])
