@@ -1,10 +1,13 @@
-"""Executes the Python snippets of pages, one after the other, with few steps.
+"""Executes the Python code of pages and notebooks.
 
-  python tests/run_snippets.py README.md
+  python tests/run_snippets.py README.md examples/quickstart.ipynb
 
-Runs in the current folder and by the `lasers_jax` that is installed.
+The snippets of a page run one after the other, each with names of its own and
+with few steps. The cells of a notebook run as one program, as they stand. Runs
+in the current folder and by the `lasers_jax` that is installed.
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -16,9 +19,22 @@ def snippets(text: str) -> list[str]:
   return [block.replace('steps=600', 'steps=2') for block in blocks]
 
 
+def cells(text: str) -> list[dict]:
+  """Returns the code cells of a notebook, from top to bottom."""
+  found = json.loads(text)['cells']
+  return [cell for cell in found if cell['cell_type'] == 'code']
+
+
+def program(text: str) -> str:
+  """Returns the code of a notebook without the magics of IPython."""
+  code = '\n'.join(''.join(cell['source']) for cell in cells(text))
+  return re.sub(r'^%.*$', '', code, flags=re.MULTILINE)
+
+
 def run(name: str, text: str) -> None:
-  """Executes the snippets of a page, each with names of its own."""
-  for code in snippets(text):
+  """Executes the snippets of a page, or the cells of a notebook."""
+  notebook = name.endswith('.ipynb')
+  for code in [program(text)] if notebook else snippets(text):
     exec(compile(code, name, 'exec'), {})
 
 
