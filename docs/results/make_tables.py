@@ -19,6 +19,7 @@ from typing import Any
 import tables
 import tables_files
 import tables_machines
+import tables_papers
 import tables_recoding
 import tables_restoration
 import tables_restored
@@ -29,6 +30,7 @@ MODULES = (
   tables,
   tables_files,
   tables_machines,
+  tables_papers,
   tables_recoding,
   tables_restoration,
   tables_restored,
