@@ -143,8 +143,10 @@ def view_of(model: TrainedModel, experiment: PriorExperiment) -> View:
   Raises:
     InputError: the model's code has no events.
   """
-  data = model.experiment.data
-  view = View(model, experiment.view, data.side, experiment.order)
+  if model.experiment.data.whole:  # of any size; a view is of squares
+    model = model.with_config(data={'whole': False})
+  side = model.experiment.data.side
+  view = View(model, experiment.view, side, experiment.order)
   if experiment.view == 'codes':
     view.events  # noqa: B018  raises where there are none
   return view

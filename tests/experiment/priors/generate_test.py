@@ -68,6 +68,17 @@ def test_files_are_written_beside_the_prior(prior, row, run):
       assert np.asarray(picture).std() > 0
 
 
+def test_images_are_squares_though_the_model_was_measured_on_whole_ones(
+  prior, run
+):
+  data = {'name': 'photos', 'resize': 32, 'whole': True}
+  whole = prior.view.model.with_config(data=data)
+  model = load_prior(run.workdir, model=whole).view.model
+  source = model.open_split(model.experiment.data.test)
+  images = model.experiment.data.first_images(source, 2)
+  assert [x.shape for x in images] == [(tiny.SIDE, tiny.SIDE, 3)] * 2
+
+
 def test_a_masked_prior_shows_an_image_as_it_is_drawn(prior, monkeypatch):
   monkeypatch.setattr(generate, 'complete', lambda *_: None)
   monkeypatch.setattr(generate, 'BOUNDS', 16)
