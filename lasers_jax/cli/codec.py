@@ -1,9 +1,9 @@
 """Compresses images to small files, and reads them back, by a trained model.
 
-  python codec.py encode --model=runs/photos images/*.png files/
-  python codec.py decode --model=runs/photos files/*.lz decoded/
-  python codec.py info files/*.lz
-  python codec.py curve --model=runs/photos --S=1,2,3 \\
+  lasers-jax codec encode --model=runs/photos images/*.png files/
+  lasers-jax codec decode --model=runs/photos files/*.lz decoded/
+  lasers-jax codec info files/*.lz
+  lasers-jax codec curve --model=runs/photos --S=1,2,3 \\
     --coefficient_bits=4,6 images/*.png
 
 The last word of encode and decode is the folder to write into. Images may have
@@ -23,14 +23,14 @@ of them apply depends on the bottleneck:
   priced    --quantizer_step --price
   all       --context
 
-  python codec.py encode --prior=runs/photos-ar images/*.png files/
-  python codec.py decode --prior=runs/photos-ar files/*.lz decoded/
+  lasers-jax codec encode --prior=runs/photos-ar images/*.png files/
+  lasers-jax codec decode --prior=runs/photos-ar files/*.lz decoded/
 
-codes images by the probabilities of a trained prior `ar` (train_prior.py):
+codes images by the probabilities of a trained prior `ar` (`lasers-jax prior`):
 smaller files, of images of the side that it was trained on, which can be
 decoded only on the same kind of machine: see --prior below.
 
-  python codec.py encode --model=runs/repair --degradation noisy/*.png files/
+  lasers-jax codec encode --model=runs/repair --degradation noisy/*.png files/
 
 restores degraded images while it codes them, by a model that was trained with a
 section `degradation`: the files are those of the restored images.
@@ -83,10 +83,10 @@ def main(words: list[str]) -> None:
   required = {'info': 1, 'curve': 1, 'encode': 2, 'decode': 2}
   if len(files) < required.get(command, len(files) + 1):
     raise InputError(
-      'python codec.py encode|decode --model=WORKDIR FILE ... FOLDER (or '
+      'lasers-jax codec encode|decode --model=WORKDIR FILE ... FOLDER (or '
       '--prior=WORKDIR), '
-      'python codec.py curve --model=WORKDIR FILE ... or '
-      'python codec.py info FILE ...'
+      'lasers-jax codec curve --model=WORKDIR FILE ... or '
+      'lasers-jax codec info FILE ...'
     )
   if (given.degradation or given.masks) and (
     command != 'encode' or given.prior

@@ -1,6 +1,6 @@
 """Trains bottlenecks at equal bits, and sets their results side by side.
 
-  python compare.py --config=configs/cifar10.py --workdir=runs/comparison \\
+  lasers-jax compare --config=cifar10 --workdir=runs/comparison \\
     --bottlenecks=lasers,vq,fsq,none --bits_per_pixel=0.5625,2
 
 Networks, data, steps, seed and optimizer are those of the config. For each

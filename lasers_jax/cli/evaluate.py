@@ -1,6 +1,6 @@
 """Measures a trained model over a whole split.
 
-  python evaluate.py --workdir=runs/photos
+  lasers-jax evaluate --workdir=runs/photos
 
 Writes results.json, results.png and report.html into the workdir (or --output)
 and prints the results on one line.

@@ -1,6 +1,6 @@
 """Writes a trained model into a folder that needs no checkpoint and no data.
 
-  python export.py --workdir=runs/photos --output=photos-model
+  lasers-jax export --workdir=runs/photos --output=photos-model
 
 The folder has the config, the averaged weights (safetensors), statistics of
 latents and a model card; also results and tables of the codec, where the

@@ -1,13 +1,13 @@
 """Trains a prior over the codes or latents of a trained model, or resumes.
 
-  python train_prior.py --config=prior:ar --model=runs/vq --workdir=runs/vq-ar
+  lasers-jax prior --config=prior:ar --model=runs/vq --workdir=runs/vq-ar
 
 The argument of the config is ar, masked or flow. --model is a workdir or an
 exported model, and stays as it is. The same command resumes the run of the
 workdir. The keys of the config are in the class of the prior and in
 lasers_jax/experiment/priors/settings.py.
 
-  python train_prior.py --config=prior:flow+XL --model=imagenet256:kl+gan \\
+  lasers-jax prior --config=prior:flow+XL --model=imagenet256:kl+gan \\
     --classes=1000 --dry_run=v5e:16x16
 
 compiles the step for machines that need not be there, over the codes or latents

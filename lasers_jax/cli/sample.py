@@ -1,6 +1,6 @@
 """Draws new images from trained autoencoders, and scores them.
 
-  python sample.py --workdir=runs/mnist/vae --priors=pmfs,gmm,kde
+  lasers-jax sample --workdir=runs/mnist/vae --priors=pmfs,gmm,kde
 
 Each prior is fitted to the latents of the training split. WORKDIR/samples gets
 its state (NAME.npz), a grid of new images (NAME.png) and its scores (NAME.json)
@@ -8,9 +8,9 @@ beside those of held-out real images. With several workdirs, joined by commas,
 --output=FOLDER gets one table of all: table.md, table.json and pictures.png.
 Runs in one process, with all its devices.
 
-  python sample.py --prior=runs/vq-ar --drawing=guidance=1.5,top_k=100
+  lasers-jax sample --prior=runs/vq-ar --drawing=guidance=1.5,top_k=100
 
-draws from a trained prior of maps (train_prior.py) as many images of each
+draws from a trained prior of maps (`lasers-jax prior`) as many images of each
 class, scores them, and measures the bits of the test split. Its folder samples/
 gets results, pictures and report. With --complete=FILE,FILE it draws what is
 not --given of these images instead, for each of --classes, into --output.
@@ -90,7 +90,7 @@ def main() -> None:
     raise InputError(f'--priors is empty: {", ".join(vector.PRIORS)}')
   program.set_up_jax()
   if jax.process_count() > 1:
-    raise InputError('sample.py runs in one process')
+    raise InputError('lasers-jax sample runs in one process')
   rows = sample_all(
     [with_images(load(path), given.data, given.side) for path in paths],
     given.priors,
@@ -108,7 +108,7 @@ def draw_from_prior(given: flags.FlagValues) -> None:
     raise InputError('--prior names a workdir itself: leave out --workdir')
   program.set_up_jax()
   if jax.process_count() > 1:
-    raise InputError('sample.py runs in one process')
+    raise InputError('lasers-jax sample runs in one process')
   prior = load_prior(given.prior).with_words(given.drawing)
   if not given.complete:
     row = sample_prior(prior, given.n, given.seed, given.features)

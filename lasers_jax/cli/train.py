@@ -1,13 +1,13 @@
 """Trains an autoencoder, or resumes a run.
 
-  python train.py --config=configs/photos.py:lasers --workdir=runs/photos
+  lasers-jax train --config=photos:lasers --workdir=runs/photos
 
 The same command resumes the run of the workdir. Every key of the config is also
 a flag, such as --config.steps=1000 or --config.optimizer.learning_rate=1e-3.
 The keys of a config, with their defaults, are in WORKDIR/config.json of a run
 and in the classes of lasers_jax/experiment/settings.py.
 
-  python train.py --config=configs/photos.py:lasers --dry_run=v5e:4x4,h100:8
+  lasers-jax train --config=photos:lasers --dry_run=v5e:4x4,h100:8
 
 compiles the step for machines that need not be there, and prints what it needs.
 """

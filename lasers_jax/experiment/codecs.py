@@ -72,7 +72,7 @@ def no_state(bottleneck: Bottleneck, folder: str, choice: Choice) -> InputError:
   words = 'context=True' if choice.context else ''
   return InputError(
     f'no {choice.file} of these weights in {folder}: model.fit_codec({words}) '
-    'counts the codes of training images, and so does python codec.py encode '
+    'counts the codes of training images, and so does lasers-jax codec encode '
     f'--model={folder}'
   )
 

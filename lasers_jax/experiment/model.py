@@ -173,7 +173,7 @@ class TrainedModel:
     return None if bits is None else bits / (height * width)
 
   def compress(self, image: Any, context: bool = False) -> bytes:
-    """Returns the bytes of an image uint8 [h, w, 3], as `codec.py encode` does.
+    """Returns the bytes of an image uint8 [h, w, 3], as `codec encode` does.
 
     Args:
       context: whether to use the context model; see `fit_codec`.

@@ -1,6 +1,6 @@
 """Results of several models and priors side by side, as Markdown.
 
-A row is the JSON that `sample.py` writes for a model and a prior.
+A row is the JSON that `lasers-jax sample` writes for a model and a prior.
 """
 
 from collections.abc import Mapping, Sequence

@@ -182,7 +182,7 @@ def test_files_need_counted_codes(copied_run, tmp_path):
     model.compress(image)
   assert str(error.value) == (
     f'no codec.npz of these weights in {copied_run}: model.fit_codec() counts '
-    'the codes of training images, and so does python codec.py encode '
+    'the codes of training images, and so does lasers-jax codec encode '
     f'--model={copied_run}'
   )
   model.fit_codec(tiny.images(8))

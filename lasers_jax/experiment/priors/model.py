@@ -205,7 +205,7 @@ class TrainedPrior:
     return np.asarray(cells.all(axis=(1, 3)))
 
   def compress(self, image: Any) -> bytes:
-    """Returns the file of an image, as `codec.py encode --prior` writes it.
+    """Returns the file of an image, as `codec encode --prior` writes it.
 
     Its codes are coded by the probabilities that an `ar` prior gives them, and
     without the class. `decompress` reads it on the same kind of machine.

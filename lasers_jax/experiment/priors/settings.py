@@ -130,7 +130,7 @@ def load_config(path: str) -> dict:
   if 'stage_one' not in config:
     raise InputError(
       f'{path} is a model and no prior: train one over it, in a workdir of its '
-      'own (train_prior.py --model)'
+      'own (lasers-jax prior --model)'
     )
   return config
 

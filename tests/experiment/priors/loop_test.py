@@ -190,7 +190,7 @@ def test_models_and_priors_are_told_apart(run, model, tmp_path):
       act()
     assert str(error.value) == (
       f'{model} is a model and no prior: train one over it, in a workdir of '
-      'its own (train_prior.py --model)'
+      'its own (lasers-jax prior --model)'
     )
   assert not (model / 'latents').exists()
 
