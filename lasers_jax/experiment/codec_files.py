@@ -16,6 +16,7 @@ from lasers_jax.core.storage import (
   as_json,
   as_local,
   check_folder,
+  is_folder,
   one_line,
   read_bytes,
   write_text,
@@ -97,7 +98,7 @@ def _encode(
 
   _each(targets, act)
   print(
-    f'{len(targets)} images, {sum(sizes)} bytes, '
+    f'{_images(len(targets))}, {sum(sizes)} bytes, '
     f'{8 * sum(sizes) / sum(pixels):.4g} bits per pixel'
   )
 
@@ -118,7 +119,11 @@ def decode_files(
       save_png(target, image)
 
   _each(targets, act)
-  print(f'{len(files)} images')
+  print(_images(len(files)))
+
+
+def _images(count: int) -> str:
+  return '1 image' if count == 1 else f'{count} images'
 
 
 def print_info(files: list[str]) -> None:
@@ -262,6 +267,8 @@ def read_picture(file: str) -> np.ndarray:
   Raises:
     InputError: it is no image, or cannot be read.
   """
+  if is_folder(file):
+    raise InputError('no image: a folder; name its files, as FOLDER/*.png')
   try:
     with as_local(file) as path:
       return read_image(path)

@@ -145,6 +145,8 @@ def test_pictures_that_are_none_are_one_line(
   with pytest.raises(InputError, match='x.png: no image: ') as error:
     codec_files.encode_files(coded_run[0], [str(path)], str(tmp_path / 'out'))
   assert '\n' not in str(error.value)
+  remedy = 'no image: a folder; name its files, as FOLDER/*.png'
+  assert (remedy in str(error.value)) == (kind == 'folder')
 
 
 @pytest.mark.parametrize('kind', ['folder', 'empty', 'picture', 'missing'])
@@ -198,7 +200,7 @@ def test_names_that_are_no_utf8(coded_run, some_pictures, tmp_path, capsys):
     coded_run[0], [str(tmp_path / f'{name}.lz')], str(tmp_path / 'out')
   )
   assert os.listdir(tmp_path / 'out') == [f'{name}.png']
-  assert '1 images' in capsys.readouterr().out
+  assert '1 image\n' in capsys.readouterr().out
 
 
 def test_two_pictures_of_one_name(coded_run):
@@ -238,7 +240,7 @@ def test_a_model_encodes_otherwise_than_it_was_trained(
 @pytest.mark.parametrize('words', [[], ['encode', 'a.png'], ['sing', 'a', 'b']])
 def test_how_it_is_called(words, monkeypatch):
   monkeypatch.setattr(codec.program, 'set_up_jax', lambda: None)
-  with pytest.raises(InputError, match='python codec.py encode|decode'):
+  with pytest.raises(InputError, match=r'lasers-jax codec encode\|decode'):
     codec.main(words)
 
 

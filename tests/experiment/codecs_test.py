@@ -96,7 +96,7 @@ def test_another_process_with_one_device_reads_the_same(
   )
   out, log = process.communicate(timeout=240)
   assert process.returncode == 0, log
-  assert out == '1 images\n'
+  assert out == '1 image\n'
   found = np.asarray(Image.open(tmp_path / '1.png'))
   expected = coded_run[1].decode((some_files / '1.lz').read_bytes())
   np.testing.assert_array_equal(found, expected)

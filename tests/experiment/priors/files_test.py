@@ -103,7 +103,7 @@ def test_the_program_codes_by_a_prior(run, tmp_path):
   Image.fromarray(tiny.images(1)[0]).save(tmp_path / 'a.png')
   prior, file = f'--prior={run.workdir}', tmp_path / 'a.lz'
   out = ran('encode', prior, tmp_path / 'a.png', tmp_path)
-  assert f'1 images, {os.path.getsize(file)} bytes' in out
+  assert f'1 image, {os.path.getsize(file)} bytes' in out
   ran('decode', prior, file, tmp_path / 'out')
   found = np.asarray(Image.open(tmp_path / 'out' / 'a.png'))
   trained = load_prior(run.workdir)
