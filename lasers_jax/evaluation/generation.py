@@ -59,8 +59,8 @@ def read(
     padded = {tuple(map(model.padded, x)) for x in sides}
     if len(padded) > 1:
       raise InputError(
-        'a prior needs images of one size: set data.resize and data.side '
-        'so that all are cropped alike'
+        'a prior needs images of one size: train the model with '
+        '--config.data.whole=false, or on images that are all alike'
       )
     ((h, w),) = padded
     own = batch['image'][:, :h, :w]

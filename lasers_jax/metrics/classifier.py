@@ -141,7 +141,7 @@ def train_classifier(
   if not len(labels) or labels.min() < 0:
     raise InputError(
       'the classifier needs a label for each image, and this data set has '
-      'none: choose other features'
+      'none: --features=fd-vgg16 needs none'
     )
   module = recipe.network(int(labels.max()) + 1)
   variables = _init(module, jax.random.key(seed), images.shape[1:], True)

@@ -111,7 +111,7 @@ def test_pictures_are_of_one_size(images, mesh):
   model, variables = build('none')
   larger = np.tile(images, (1, 2, 1, 1))
   both = [*batches(images), *batches(larger)]
-  with pytest.raises(InputError, match='needs images of one size'):
+  with pytest.raises(InputError, match='of one size: train the model with '):
     generation.read(model, variables, both, mesh)
 
 
