@@ -19,6 +19,9 @@ def train(
 ) -> TrainedModel:
   """Trains a model, or resumes its run, and returns it.
 
+  It prints nothing. `logging.basicConfig(level=logging.INFO)` before it shows
+  how far the run is.
+
   Args:
     config: nested dictionaries, as `lasers_jax.config` returns them.
     workdir: the folder of the run; the same call resumes a run there.

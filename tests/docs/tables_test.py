@@ -59,6 +59,7 @@ def test_another_number_in_a_file_changes_its_pages(copied):
   done = make_tables(copied)
   assert {line.split()[0] for line in done.stdout.splitlines()} == {
     'README.md',
+    'docs/papers/lasers.md',
     'docs/results/comparison.md',
   }
   assert '0.1235' in (copied / 'README.md').read_text()
