@@ -7,6 +7,7 @@ has all sites, so that a mesh that splits these splits each block: chunks of
 sites would be smaller than the devices are many.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -71,15 +72,41 @@ def propagate(
   Returns:
     float32 [N, D], equal to codebook[indices].
   """
-  blocks = _split(signals, codebook, block)
+  block = _block(signals, codebook, block)
+  soft = _soften(block, signals, codebook)
+  return pass_through(soft, codebook, indices)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _soften(block: int, signals: Array, codebook: Array) -> Array:
+  """Returns softmax(z·Cᵀ) sg(C): float32 [N, D]."""
+  return _soften_forward(block, signals, codebook)[0]
+
+
+def _soften_forward(block: int, signals: Array, codebook: Array):
+  blocks = _split(codebook, block)
   total = _log_sums(signals, blocks, 1.0)
 
-  def soften(some: _Codes) -> Array:
+  def add(soft: Array, some: _Codes) -> tuple[Array, None]:
     p = jnp.exp(_logits(signals, some, 1.0) - total[:, None])
-    return p @ lax.stop_gradient(some.codes)
+    return soft + p @ some.codes, None
 
-  soft, _ = _over_blocks(lambda some: (soften(some), None), blocks)
-  return pass_through(soft, codebook, indices)
+  soft, _ = lax.scan(add, jnp.zeros_like(signals), blocks)
+  return soft, (signals, codebook, total, soft)
+
+
+def _soften_backward(block: int, kept: tuple, g: Array):
+  signals, codebook, total, soft = kept
+  mean = jnp.sum(g * soft, axis=1, keepdims=True)  # of g·c, by p
+
+  def slope(some: _Codes) -> Array:
+    p = jnp.exp(_logits(signals, some, 1.0) - total[:, None])
+    return p * (g @ some.codes.T - mean)
+
+  return _pull_back(slope, signals, codebook, block)
+
+
+_soften.defvjp(_soften_forward, _soften_backward)
 
 
 def entropies(
@@ -104,16 +131,87 @@ def entropies(
     The mean of the entropies of the sites, and the entropy of the mean of
     their p: scalars in [0, log K].
   """
-  blocks = _split(signals, codebook, block)
+  block = _block(signals, codebook, block)
+  return _entropies(block, temperature, signals, codebook, weights)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _entropies(
+  block: int, temperature: float, signals: Array, codebook: Array, weights
+) -> tuple[Array, Array]:
+  found, _ = _entropies_forward(block, temperature, signals, codebook, weights)
+  return found
+
+
+def _entropies_forward(
+  block: int, temperature: float, signals: Array, codebook: Array, weights
+):
+  blocks = _split(codebook, block)
   total = _log_sums(signals, blocks, temperature)
 
-  def sums(some: _Codes) -> tuple[Array, Array]:
+  def add(each: Array, some: _Codes) -> tuple[Array, Array]:
     log_p = _logits(signals, some, temperature) - total[:, None]
     p = jnp.exp(log_p)
-    return -jnp.sum(p * log_p, axis=1), weights @ p
+    return each - jnp.sum(p * log_p, axis=1), weights @ p
 
-  each, mean = _over_blocks(sums, blocks)
-  return weights @ each, -jnp.sum(mean * jnp.log(jnp.maximum(mean, 1e-30)))
+  each, mean = lax.scan(add, jnp.zeros_like(total), blocks)
+  log_mean = jnp.log(jnp.maximum(mean, 1e-30))
+  found = weights @ each, -jnp.sum(mean * log_mean)
+  return found, (signals, codebook, weights, total, log_mean)
+
+
+def _entropies_backward(
+  block: int, temperature: float, kept: tuple, g: tuple[Array, Array]
+):
+  """Of s = ∂/∂p, the slope by the logits is p (s - Σ p s)."""
+  signals, codebook, weights, total, log_mean = kept
+  of_each, of_mean = g
+
+  def inner(some: _Codes, log_mean: Array) -> tuple[Array, Array]:
+    log_p = _logits(signals, some, temperature) - total[:, None]
+    return jnp.exp(log_p), -of_each * log_p - of_mean * (log_mean + 1)[None]
+
+  def add(sums: Array, some: tuple[_Codes, Array]) -> tuple[Array, None]:
+    p, slopes = inner(*some)
+    return sums + jnp.sum(p * slopes, axis=1), None
+
+  blocks = _split(codebook, block)
+  sums, _ = lax.scan(add, jnp.zeros_like(total), (blocks, log_mean))
+
+  def slope(some: _Codes, log_mean: Array) -> Array:
+    p, slopes = inner(some, log_mean)
+    return weights[:, None] * p * (slopes - sums[:, None]) / temperature
+
+  to_signals, to_codes = _pull_back(
+    slope, signals, codebook, block, (log_mean,)
+  )
+  return to_signals, to_codes, sums
+
+
+_entropies.defvjp(_entropies_forward, _entropies_backward)
+
+
+def _pull_back(
+  slope: Callable[..., Array],
+  signals: Array,
+  codebook: Array,
+  block: int,
+  more: tuple[Array, ...] = (),
+) -> tuple[Array, Array]:
+  """Returns the gradients to signals and codes of slopes of their products.
+
+  Args:
+    slope: maps a block of codes, and of `more`, to float32 [N, block].
+  """
+
+  def add(total: Array, some: tuple) -> tuple[Array, Array]:
+    slopes = slope(*some)
+    return total + slopes @ some[0].codes, slopes.T @ signals
+
+  blocks = _split(codebook, block), *more
+  to_signals, parts = lax.scan(add, jnp.zeros_like(signals), blocks)
+  to_codes = parts.reshape(-1, codebook.shape[1])[: len(codebook)]
+  return to_signals, to_codes
 
 
 class _Codes(NamedTuple):
@@ -128,9 +226,14 @@ class _Codes(NamedTuple):
   real: Array
 
 
-def _split(signals: Array, codebook: Array, block: int | None) -> _Codes:
+def _block(signals: Array, codebook: Array, block: int | None) -> int:
+  """How many codes at once are compared with N sites."""
+  block = block or max(_ENTRIES // max(len(signals), 1), _FEWEST)
+  return min(block, len(codebook))
+
+
+def _split(codebook: Array, block: int) -> _Codes:
   k, d = codebook.shape
-  block = min(block or max(_ENTRIES // len(signals), _FEWEST), k)
   count = -(-k // block)
   codes = jnp.pad(codebook, ((0, count * block - k), (0, 0)))
   real = jnp.arange(count * block) < k
@@ -150,19 +253,4 @@ def _log_sums(signals: Array, blocks: _Codes, temperature: float) -> Array:
     return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), None
 
   start = jnp.full(len(signals), _NONE, jnp.float32)
-  return lax.scan(jax.checkpoint(add), start, blocks)[0]
-
-
-def _over_blocks(
-  function: Callable[[_Codes], tuple[Array, Array | None]], blocks: _Codes
-) -> tuple[Array, Array | None]:
-  """Adds up a function's first result over blocks, and lists its second."""
-  # What is inside is computed again for its gradient, not kept.
-  function = jax.checkpoint(function)
-  first = jax.eval_shape(function, jax.tree.map(lambda x: x[0], blocks))[0]
-
-  def add(total: Array, some: _Codes) -> tuple[Array, Array | None]:
-    one, other = function(some)
-    return total + one, other
-
-  return lax.scan(add, jnp.zeros(first.shape, first.dtype), blocks)
+  return lax.scan(add, start, blocks)[0]
