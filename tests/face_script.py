@@ -9,7 +9,7 @@ import lasers_jax as lj
 
 # Train on photographs that come along.
 config = lj.config(
-  'photos', bottleneck='vq', steps=20, evaluate_every=0, bottleneck__K=64
+  'photos', bottleneck='vq', steps=2, evaluate_every=0, bottleneck__K=64
 )
 lj.train(config, 'run')
 

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from lasers_jax.bottlenecks import BOTTLENECKS, VQ, Bottleneck, start
-from tests.bottlenecks.rows import ROWS, B, D, assert_same, build, normal
+from tests.bottlenecks.rows import (
+  ROWS,
+  B,
+  D,
+  assert_same,
+  build,
+  normal,
+  shape_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +23,7 @@ FIRST = {ROWS[x]['name']: ROWS[x] for x in reversed(ROWS)}
 @pytest.mark.parametrize('name', BOTTLENECKS)
 def test_four_lines_code_and_decode(name):
   module = build(**FIRST[name])
-  z = normal((B, 2, 2, D))
+  z = normal(shape_of(module))  # of which others have compiled the parts
   variables = start(module, z, jax.random.key(0))
   codes = module.apply(variables, z, method='encode')
   quantized = module.apply(variables, codes, method='decode')

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import subjaxprs
 
 from lasers_jax import coding
 from lasers_jax.coding.hyperbolic import most_likely_class
@@ -59,7 +60,13 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize('call', CALLS)
+# Of these the numbers are compared: the last three begin in the type that
+# comes in. The rest is in float32 from the start, and compiling it twice would
+# take longer than to look whether it is.
+COMPARED = 'omp', 'online', 'rounded', 'priced', 'levels'
+
+
+@pytest.mark.parametrize('call', COMPARED)
 def test_results_are_those_of_float32(call):
   expected = CALLS[call]()
   with jax.enable_x64(True):
@@ -69,3 +76,25 @@ def test_results_are_those_of_float32(call):
     assert a.dtype == b.dtype
     exact = np.issubdtype(a.dtype, np.integer)
     np.testing.assert_allclose(a, b, 0, 0 if exact else 2e-6)
+
+
+@pytest.mark.parametrize('call', [x for x in CALLS if x not in COMPARED])
+def test_nothing_is_computed_in_float64(call):
+  expected = jax.make_jaxpr(CALLS[call])()
+  with jax.enable_x64(True):
+    found = jax.make_jaxpr(CALLS[call])()
+  assert not list(wide(found.jaxpr))
+  types = ([x.dtype for x in traced.out_avals] for traced in (expected, found))
+  assert len(set(map(tuple, types))) == 1
+
+
+def wide(jaxpr):
+  """Yields the operations of a program that give arrays of float64."""
+  for equation in jaxpr.eqns:
+    # Scalars are Python's numbers, and take the type of others.
+    if any(
+      x.aval.dtype == np.float64 and x.aval.ndim for x in equation.outvars
+    ):
+      yield equation
+  for inner in subjaxprs(jaxpr):
+    yield from wide(inner)
