@@ -41,16 +41,17 @@ def main() -> None:
     platform='tpu', topology_name='v5e:2x2'
   )
   devices = np.array(topology.devices).reshape(2, 2)
-  for axes in (('data', 'model'), ('data', None)):
-    mesh = jax.sharding.Mesh(devices, ('data', 'model'))
-    problem = (
+  mesh = jax.sharding.Mesh(devices, ('data', 'model'))
+  # Where each device has all atoms, one form stands for the others: they
+  # search by the same functions.
+  for axis, functions in (('model', FUNCTIONS), (None, FUNCTIONS[:1])):
+    signals, atoms = (
       jax.ShapeDtypeStruct(
         shape, jnp.float32, sharding=jax.NamedSharding(mesh, jax.P(*split))
       )
-      for shape, split in (((N, D), axes[:1]), ((D, K), (None, axes[1])))
+      for shape, split in (((N, D), ('data',)), ((D, K), (None, axis)))
     )
-    signals, atoms = problem
-    for function in FUNCTIONS:
+    for function in functions:
       program = jax.jit(function).lower(signals, atoms).compile()
       searches = r'= (\(\w+\[.*, s32\[.*?\)) reduce\('
       print(*re.findall(searches, program.as_text()), sep='\n')
