@@ -61,10 +61,17 @@ class OptimizerSettings:
 def learning_rate_schedule(
   settings: OptimizerSettings, peak: float, steps: int
 ) -> optax.Schedule:
-  """Returns the warm-up and cosine decay of a run of some steps."""
+  """Returns the warm-up and cosine decay of a run of some steps.
+
+  Where nothing decays, it is one schedule for any number of steps: a run that
+  goes on for longer has the same program, and need not compile it again.
+  """
+  first = 0.0 if settings.warmup else peak
+  if settings.final == 1:
+    return optax.linear_schedule(first, peak, max(settings.warmup, 1))
   updates = max(steps // settings.accumulate, 1)
   return optax.warmup_cosine_decay_schedule(
-    init_value=0.0 if settings.warmup else peak,
+    init_value=first,
     peak_value=peak,
     warmup_steps=settings.warmup,
     decay_steps=max(updates, settings.warmup + 1),

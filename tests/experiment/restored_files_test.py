@@ -30,7 +30,8 @@ def first_images(model, count):
 @pytest.fixture(scope='module')
 def model(pictures, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('holes') / 'run'
-  return train(pictures, workdir, {'name': 'inpaint'}, steps=2)
+  # As in restoration_test.py: one program serves both.
+  return train(pictures, workdir, {'name': 'inpaint', 'mask': 'mixed'})
 
 
 def test_the_file_of_a_damaged_picture_decodes_to_that_of_evaluation(
@@ -86,6 +87,8 @@ def test_a_diffusion_decoder_draws_restorations(pictures, tmp_path):
   }
   degradation = {'name': 'inpaint', 'mask': 'centre', 'protocol': 'input'}
   config = tiny.config(pictures, steps=2)
+  config['bottleneck'] = {'name': 'vq', 'K': 16}
+  config['loss']['weights'] = {'pixel': 10.0, 'commitment': 0.25}
   config['loss']['weights']['diffusion'] = 1.0
   config |= {'decoder': decoder, 'degradation': degradation}
   loop.train_and_evaluate(config, str(tmp_path / 'run'))

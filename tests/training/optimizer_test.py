@@ -148,6 +148,20 @@ def test_warmup_and_cosine():
     np.testing.assert_allclose(rate(step), value, rtol=1e-5, err_msg=step)
 
 
+@pytest.mark.parametrize('warmup', [0, 3])
+def test_a_rate_that_stays_is_one_program_for_any_steps(warmup):
+  settings = OptimizerSettings(warmup=warmup, final=1.0)
+  rates = [learning_rate_schedule(settings, 0.1, steps) for steps in (5, 900)]
+  programs = [str(jax.make_jaxpr(rate)(jnp.int32(0))) for rate in rates]
+  assert programs[0] == programs[1]
+  # As the cosine has it that decays to the whole of the rate, bit for bit.
+  cosine = optax.warmup_cosine_decay_schedule(
+    0.0 if warmup else 0.1, 0.1, warmup, 900, 0.1
+  )
+  for step in 0, 1, 2, 3, 4, 899:
+    assert rates[0](step) == cosine(step)
+
+
 def test_without_warmup_the_first_step_is_full():
   assert learning_rate_schedule(OptimizerSettings(), 2.0, 10)(0) == 2.0
 
