@@ -9,7 +9,12 @@ import lasers_jax as lj
 
 # Train on photographs that come along.
 config = lj.config(
-  'photos', bottleneck='vq', steps=2, evaluate_every=0, bottleneck__K=64
+  'photos',
+  bottleneck='vq',
+  bottleneck__K=64,
+  steps=2,
+  evaluate_every=0,
+  tensorboard=False,  # TensorFlow takes long to import
 )
 lj.train(config, 'run')
 
