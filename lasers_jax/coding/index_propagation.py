@@ -73,7 +73,7 @@ def propagate(
     float32 [N, D], equal to codebook[indices].
   """
   block = _block(signals, codebook, block)
-  soft = _soften(block, signals, codebook)
+  soft = jnp.asarray(_soften(block, signals, codebook))
   return pass_through(soft, codebook, indices)
 
 

@@ -85,7 +85,7 @@ def largest_of_columns(
     found = jnp.where(wins, score, best[0]), jnp.where(wins, index, best[1])
     return found, None
 
-  start = tuple(jnp.full(n, x) for x in _NOTHING)
+  start = jnp.full(n, _NOTHING[0]), jnp.full(n, _NOTHING[1])
   blocks = jax.tree.map(arrange, columns), numbers
   score, index = lax.scan(better, start, blocks)[0]
   return _index(score, index, k)
