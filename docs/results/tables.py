@@ -159,6 +159,17 @@ LEARNING = (
   Column('ms an update', 'update', 'g'),
 )
 
+DRAWS = (
+  Column('prior', 'prior', code),
+  Column('FD to test', 'distances/frechet', '.4g'),
+  Column('precision', 'manifold/precision', '.3f'),
+  Column('recall', 'manifold/recall', '.3f'),
+  Column('coverage', 'manifold/coverage', '.3f'),
+  Column('nearest image', 'nearest_image', '.3f'),
+  Column('class accuracy', 'accuracy', percent),
+  Column('bits per pixel', 'bits'),
+)
+
 TABLES = {
   'headlines': Table(
     'cifar10-comparison',
@@ -215,19 +226,8 @@ TABLES = {
       Column('seen', 'seen', '.4f'),
     ),
   ),
-  'map-draws': Table(
-    'map-draws',
-    (
-      Column('prior', 'prior', code),
-      Column('FD to test', 'distances/frechet', '.4g'),
-      Column('precision', 'manifold/precision', '.3f'),
-      Column('recall', 'manifold/recall', '.3f'),
-      Column('coverage', 'manifold/coverage', '.3f'),
-      Column('nearest image', 'nearest_image', '.3f'),
-      Column('class accuracy', 'accuracy', percent),
-      Column('bits per pixel', 'bits'),
-    ),
-  ),
+  'map-draws': Table('map-draws', DRAWS),
+  'cifar10-draws': Table('cifar10-draws', DRAWS),
   'sparse-codes': Table(
     'sparse-codes',
     (
