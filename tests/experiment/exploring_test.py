@@ -1,6 +1,7 @@
 """The code of one image, taken apart."""
 
 import math
+import shutil
 import types
 
 import jax
@@ -33,9 +34,12 @@ def image():
 
 
 @pytest.fixture(scope='module')
-def coded(coded_run, image):
-  """A model with a codec, and what is found."""
-  model, _ = coded_run
+def coded(coded_run, tmp_path_factory, image):
+  """A model with a codec, without contexts, and what is found."""
+  path = tmp_path_factory.mktemp('coded') / 'run'
+  others = shutil.ignore_patterns('codec-*')  # of other tests
+  shutil.copytree(coded_run[0].path, path, ignore=others)
+  model = lj.load(path)
   return model, explore(model, image)
 
 
