@@ -213,10 +213,12 @@ class captured_log(logging.Handler):
     self._name, self.lines = name, []
 
   def __enter__(self):
-    root = logging.getLogger()
-    self._level = root.level
-    root.addHandler(self)
-    root.setLevel(logging.INFO)
+    logger = logging.getLogger(self._name)
+    self._before = logger.level, logger.disabled
+    logger.addHandler(self)
+    # Whatever another test has made of the loggers of libraries.
+    logger.setLevel(logging.INFO)
+    logger.disabled = False
     return self.lines
 
   def emit(self, record):
@@ -224,8 +226,10 @@ class captured_log(logging.Handler):
       self.lines.append(record.getMessage())
 
   def __exit__(self, *_):
-    logging.getLogger().removeHandler(self)
-    logging.getLogger().setLevel(self._level)
+    logger = logging.getLogger(self._name)
+    logger.removeHandler(self)
+    level, logger.disabled = self._before
+    logger.setLevel(level)
 
 
 _OPTIONS = {
