@@ -28,6 +28,7 @@ def made(suite, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'docs' / 'results').mkdir(parents=True)
   monkeypatch.setattr(suite, 'device', lambda: 'a core (cpu)')
+  monkeypatch.setattr(suite.signal, 'signal', lambda *_: None)
 
   def make(*rows):
     monkeypatch.setattr(suite.suite_rows, 'ROWS', rows)
