@@ -1,6 +1,6 @@
 """The rows that suite.py makes: what is trained and measured for which file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -63,29 +63,18 @@ def compared(
   return Row(name, file, (command.strip(),), f'{folder}/table.json', **fields)
 
 
-def comparisons() -> Iterator[Row]:
+def seeded(
+  group: str, file: str, bottlenecks: Iterable[str], steps: tuple[int, int]
+) -> Iterator[Row]:
   """Each bottleneck, at two rates, by three seeds."""
   for seed in SEEDS:
-    for name in BOTTLENECKS:
+    for name in bottlenecks:
       yield compared(
-        f'comparison/seed-{seed}/{name}',
-        'cifar10-seeds',
+        f'{group}/seed-{seed}/{name}',
+        file,
         name,
         f'--config.seed={seed}',
-        told={'seed': seed},
-      )
-
-
-def longer() -> Iterator[Row]:
-  """The best of them for longer."""
-  for seed in SEEDS:
-    for name in BEST:
-      yield compared(
-        f'longer/seed-{seed}/{name}',
-        'cifar10-longer',
-        name,
-        f'--config.seed={seed}',
-        steps=(7_000, 50_000),
+        steps=steps,
         told={'seed': seed},
       )
 
@@ -190,8 +179,8 @@ def speed() -> Iterator[Row]:
 
 
 ROWS: tuple[Row, ...] = (
-  *comparisons(),
-  *longer(),
+  *seeded('comparison', 'cifar10-seeds', BOTTLENECKS, (1_000, 7_000)),
+  *seeded('longer', 'cifar10-longer', BEST, (7_000, 50_000)),
   compared(
     'vq-1024', 'cifar10-vq-1024-runs', 'vq', rates='0.625', told={'seed': 0}
   ),

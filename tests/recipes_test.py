@@ -21,9 +21,8 @@ WORDS = [
   for word in (word, f'{word}+gan', f'{word}+swycc')
 ]
 WORDS += [('ffhq256', word) for word in ('vq+gan', 'lasers+gan', 'none+swycc')]
-# Each network, loss and discriminator once: none+gan is kl+gan but for a code
-# that none+swycc has, too.
-TRACED = ['vq+gan', 'lasers+gan', 'kl+gan', 'ibq+gan', 'none+swycc']
+# Each network, loss and discriminator once.
+TRACED = ['vq+gan', 'lasers+gan', 'kl+gan', 'ibq+gan', 'none+gan', 'none+swycc']
 
 
 def config_of(name, word):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lasers_jax.coding.distances import best_code
+from lasers_jax.coding.search import split_columns
 
 # Logits of a block: 128 MiB, and a few arrays of that size live at a time; but
 # blocks of fewer codes are not worth their loop.
@@ -233,11 +234,8 @@ def _block(signals: Array, codebook: Array, block: int | None) -> int:
 
 
 def _split(codebook: Array, block: int) -> _Codes:
-  k, d = codebook.shape
-  count = -(-k // block)
-  codes = jnp.pad(codebook, ((0, count * block - k), (0, 0)))
-  real = jnp.arange(count * block) < k
-  return _Codes(codes.reshape(count, block, d), real.reshape(count, block))
+  codes, numbers = split_columns(codebook, block)
+  return _Codes(codes, numbers < len(codebook))
 
 
 def _logits(signals: Array, some: _Codes, temperature: float) -> Array:

@@ -68,12 +68,7 @@ def largest_of_columns(
   count = -(-n * k // _ENTRIES_ON_ACCELERATOR)
   if count <= 1:
     return largest(function(columns))
-  block = -(-k // count)
-  numbers = jnp.arange(count * block, dtype=jnp.int32).reshape(count, block)
-
-  def arrange(x: Array) -> Array:
-    padding = ((0, count * block - k), *[(0, 0)] * (x.ndim - 1))
-    return jnp.pad(x, padding).reshape(count, block, *x.shape[1:])
+  blocks = split_columns(columns, -(-k // count))
 
   def better(best: tuple[Array, Array], some: tuple[Any, Array]):
     part, indices = some
@@ -86,9 +81,26 @@ def largest_of_columns(
     return found, None
 
   start = jnp.full(n, _NOTHING[0]), jnp.full(n, _NOTHING[1])
-  blocks = jax.tree.map(arrange, columns), numbers
   score, index = lax.scan(better, start, blocks)[0]
   return _index(score, index, k)
+
+
+def split_columns(columns: Any, block: int) -> tuple[Any, Array]:
+  """Arranges arrays [K, ...] as [K / block, block, ...]; zeros fill the last.
+
+  Returns:
+    The arranged pytree, and the number of each entry, int32 [K / block, block];
+    those from K on are none.
+  """
+  k = jax.tree.leaves(columns)[0].shape[0]
+  count = -(-k // block)
+
+  def arrange(x: Array) -> Array:
+    padding = ((0, count * block - k), *[(0, 0)] * (x.ndim - 1))
+    return jnp.pad(x, padding).reshape(count, block, *x.shape[1:])
+
+  numbers = jnp.arange(count * block, dtype=jnp.int32)
+  return jax.tree.map(arrange, columns), numbers.reshape(count, block)
 
 
 def largest_two(scores: Array) -> tuple[Array, Array]:
