@@ -28,7 +28,7 @@ _CONFIG = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ForeignModel(TrainedModel):
   """A tokenizer of another project: all that a trained model does.
 

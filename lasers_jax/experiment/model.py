@@ -29,7 +29,7 @@ from lasers_jax.networks.autoencoder import Autoencoder
 SAMPLED = 1_000  # training images that statistics of latents are of
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TrainedModel:
   """A trained model: it encodes, decodes, reconstructs and compresses images.
 
@@ -56,8 +56,13 @@ class TrainedModel:
   changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   # By the file or the name of their state. A changed model starts without any.
   _codecs: dict[Any, ModelCodec] = dataclasses.field(
-    default_factory=dict, init=False, repr=False
+    default_factory=dict, init=False
   )
+
+  def __repr__(self) -> str:
+    bottleneck = self.config['bottleneck']['name']
+    kind = type(self).__name__
+    return f'<{kind} {self.path!r}: {bottleneck}, step {self.step}>'
 
   @property
   def module(self) -> Autoencoder:
@@ -207,9 +212,7 @@ class TrainedModel:
     Raises:
       InputError: the code is continuous, or there are no images to fit to.
     """
-    source = None
-    if images is not None:
-      source = sources.by_role(images)['train']
+    source = None if images is None else sources.by_role(images)['train']
     self.encoder(Choice(context=context), source)
 
   def encoder(
@@ -341,11 +344,7 @@ class TrainedModel:
       home = sharding.replicated(mesh)
       variables = jax.device_put(jax.device_get(variables), home)
     return dataclasses.replace(
-      self,
-      experiment=experiment,
-      config=config,
-      mesh=mesh,
-      variables=variables,
+      self, experiment=experiment, config=config, mesh=mesh, variables=variables
     )
 
   def _through(self, images: Any, single: bool) -> np.ndarray:

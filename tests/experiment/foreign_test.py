@@ -13,6 +13,7 @@ import lasers_jax as lj
 from lasers_jax.core.images import to_uint8_range
 from lasers_jax.experiment.priors.loop import train_prior
 from lasers_jax.experiment.priors.model import load_prior
+from lasers_jax.pretrained.tokenizers import read_tokenizer
 from tests.tiny import make_pictures
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -69,6 +70,8 @@ def test_codes_are_those_of_the_source(copied):
   np.testing.assert_array_equal(codes, golden['indices'])
   assert_near(model.decode(codes), golden['decoded'])
   assert model.bits_per_pixel(32, 48) == 6 / 4
+  assert repr(model) == f"<ForeignModel 'diffusers:{folder}': vq, step 0>"
+  assert len(repr(read_tokenizer(str(folder)))) < 2_000
 
 
 def test_a_compressed_file(copied):

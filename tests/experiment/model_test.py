@@ -141,6 +141,11 @@ def test_bits_per_pixel(model):
   assert model.bits_per_pixel(15, 16) == (7 + 2 * 8) / 4 * 16 / 15
 
 
+def test_it_is_shown_in_one_line(model):
+  text = repr(model)
+  assert text == f"<TrainedModel '{model.path}': lasers, step {model.step}>"
+
+
 def test_a_changed_copy_changes_nothing_else(model):
   fewer = model.with_(S=1)
   assert fewer.encode(GOOD).atoms.shape[-1] == 1

@@ -41,7 +41,7 @@ from lasers_jax.training.prior_step import prior_state_shapes
 from lasers_jax.training.state import evaluation_variables
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TrainedPrior:
   """A trained prior and the model of its view.
 
@@ -68,6 +68,10 @@ class TrainedPrior:
   path: str
   drawing: DrawingSettings
   config: Mapping[str, Any]
+
+  def __repr__(self) -> str:
+    model = self.view.model
+    return f'<TrainedPrior {self.path!r}: {self.name} of {model!r}>'
 
   @property
   def name(self) -> str:

@@ -48,9 +48,9 @@ class Tokenizer:
   """
 
   network: dict[str, Any]
-  params: dict[str, Any]
+  params: dict[str, Any] = dataclasses.field(repr=False)
   bottleneck: dict[str, Any]
-  codebook: np.ndarray | None
+  codebook: np.ndarray | None = dataclasses.field(repr=False)
   scale: np.ndarray
   shift: np.ndarray
   source: str

@@ -28,6 +28,7 @@ def test_an_exported_prior_draws_and_writes_what_it_did(prior, folder):
   found = lj.load_prior(folder)
   assert found.weights == prior.weights
   assert (found.step, found.names) == (prior.step, prior.names)
+  assert repr(found) == f"<TrainedPrior '{folder}': ar of {found.view.model}>"
   labels = prior.labels(['cats', 'dogs'])
   views = prior.draw(labels, seed=3)
   np.testing.assert_array_equal(found.draw(labels, seed=3), views)
