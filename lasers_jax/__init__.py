@@ -13,7 +13,7 @@ factor between the sides of an image and of its latent.
 import importlib
 from typing import Any
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # The module of each name. It is imported at the first use of the name, so that
 # `import lasers_jax` is fast.
