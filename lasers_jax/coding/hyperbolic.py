@@ -1,8 +1,9 @@
 """Classes in hyperbolic space: the Poincaré ball of curvature -c.
 
 R. Shimizu, Y. Mukuta and T. Harada, "Hyperbolic neural networks++", ICLR 2021.
-A vector u of the tangent space at zero stands for the point x = exp0(u) of the
-ball. c = 0 is flat space, the limit of the formulas.
+A vector u of the tangent space at zero stands for the point of the ball
+exp0(u) = tanh(√c|u|) u / (√c|u|). c = 0 is flat space, the limit of the
+formulas.
 """
 
 import functools
@@ -18,22 +19,6 @@ from lasers_jax.coding.search import in_blocks, largest
 # The largest √c |u|. A product of two hyperbolic functions of twice that is
 # some 1e17, whose square is still a float32.
 _FURTHEST = 10.0
-
-
-def exp0(tangents: Array, c: float) -> Array:
-  """Maps tangent vectors at zero into the ball: tanh(√c|u|) u / (√c|u|).
-
-  Args:
-    tangents: float32 [..., D], of any length.
-    c: curvature, at least 0.
-
-  Returns:
-    float32 [..., D], of norm at most (1 - 1e-5) / √c; the tangents if c is 0.
-  """
-  if c == 0:
-    return tangents
-  norms = c**0.5 * _norms(tangents)
-  return tangents * (jnp.minimum(jnp.tanh(norms), 1 - 1e-5) / norms)
 
 
 def mlr_logits(
