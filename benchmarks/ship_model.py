@@ -7,9 +7,10 @@
 Reads a workdir and writes lasers_jax/models/NAME, where an earlier model is
 replaced: weights rounded to float16, their results, and what the table in
 experiment/shipped.py says comes with them, fitted to the training images of the
-workdir. Of a codec that is the states by which it encodes without these: at the
-step that it is to have, with and without a context model, and with one at other
-steps, some minutes each. Of a prior it is its state.
+workdir. Of a codec that is the states by which it encodes without these: with
+and without a context model, and with one at other steps of a price, up to some
+minutes each. Of a prior of one vector an image it is its state. A prior over
+maps is trained over a model that is there already.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from lasers_jax.experiment.codecs import Choice
 from lasers_jax.experiment.evaluate import evaluate
 from lasers_jax.experiment.loading import load
 from lasers_jax.experiment.model import TrainedModel
+from lasers_jax.experiment.priors.model import load_prior
 
 DATA = 'folder:images'  # in place of a path of this machine
 
@@ -53,32 +55,45 @@ def fit_codec(folder: str, steps: list[float]) -> None:
     model.encoder(choice)
 
 
+def write(given: argparse.Namespace, folder: str) -> None:
+  """Writes the model into a folder."""
+  about = shipped.MODELS[given.name]
+  if about.reader == 'load_prior':
+    prior = load_prior(given.workdir)
+    prior.export(folder, half=True, licence=about.licence)
+    return
+  trained = load(given.workdir)
+  if given.step:
+    trained = trained.with_config(bottleneck={'step': given.step})
+  export(trained, folder, about.licence)
+  if about.fitted == 'codec':
+    fit_codec(folder, given.others)
+  elif about.fitted:
+    fit_prior(folder, about.fitted)
+  data = trained.config['data']['name']
+  for name in ('config.json', 'README.md') if '/' in data else ():
+    path = pathlib.Path(folder, name)
+    text = path.read_text(encoding='utf-8')
+    path.write_text(text.replace(data, DATA), encoding='utf-8')
+
+
+def steps(text: str) -> list[float]:
+  return [float(x) for x in text.split(',')]
+
+
 def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument('name', choices=shipped.MODELS)
   parser.add_argument('workdir')
-  parser.add_argument('--step', type=float, default=0.225)
-  parser.add_argument('--others', default='0.12,0.4')
+  parser.add_argument('--step', type=float, help='of the price, as it is then')
+  parser.add_argument('--others', type=steps, default=[], help='of more states')
   given = parser.parse_args()
-  target, about = shipped.folder(given.name), shipped.MODELS[given.name]
-  trained = load(given.workdir)
-  if about.fitted == 'codec':
-    trained = trained.with_config(bottleneck={'step': given.step})
+  target = shipped.folder(given.name)
   with tempfile.TemporaryDirectory() as scratch:
     folder = os.path.join(scratch, given.name)
-    export(trained, folder, about.licence)
-    if about.fitted == 'codec':
-      fit_codec(folder, [float(x) for x in given.others.split(',')])
-    else:
-      fit_prior(folder, about.fitted)
-    data = trained.config['data']['name']
-    for name in ('config.json', 'README.md') if '/' in data else ():
-      path = pathlib.Path(folder, name)
-      text = path.read_text(encoding='utf-8')
-      path.write_text(text.replace(data, DATA), encoding='utf-8')
+    write(given, folder)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns('.*'))
-  print(shipped.models()[given.name])
 
 
 if __name__ == '__main__':

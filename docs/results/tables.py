@@ -87,11 +87,41 @@ def with_rates(rows: list[Row]) -> list[Row]:
     if row['results']:
       bits = row['results']['bits_per_pixel']
       done.append({**row, 'rate': rate(bits['fixed_length'])})
-  order = lambda row: (  # noqa: E731
-    row['asked_bits_per_pixel'] or float('inf'),
-    -row['results']['psnr']['mean'],
-  )
-  return sorted(done, key=order)
+  return sorted(done, key=_best_first)
+
+
+def _best_first(row: Row) -> tuple[float, float]:
+  asked = row['asked_bits_per_pixel'] or float('inf')
+  return asked, -row['results']['psnr']['mean']
+
+
+def over_seeds(rows: list[Row]) -> list[Row]:
+  """Joins the rows that differ by their seed alone: means, and the spread."""
+  groups: dict[str, list[Row]] = {}
+  for row in with_rates(rows):
+    groups.setdefault(f'{row["bottleneck"]} {row["rate"]}', []).append(row)
+  return sorted(map(_joined, groups.values()), key=_best_first)
+
+
+def _joined(rows: list[Row]) -> Row:
+  def mean(*keys: str) -> float:
+    values = [row['results'] for row in rows]
+    for key in keys:
+      values = [x.get(key) if x else None for x in values]
+    return None if None in values else sum(values) / len(values)
+
+  every = [row['results']['psnr']['mean'] for row in rows]
+  results = {
+    'psnr': {
+      'mean': mean('psnr', 'mean'),
+      'low': min(every),
+      'high': max(every),
+    },
+    'ssim': {'mean': mean('ssim', 'mean')},
+    'usage': mean('usage'),
+    'perplexity': mean('perplexity'),
+  }
+  return {**rows[0], 'seeds': len(rows), 'results': results}
 
 
 def headlines(rows: list[Row]) -> list[Row]:
@@ -189,6 +219,18 @@ TABLES = {
       *QUALITY,
     ),
     with_rates,
+  ),
+  'seeds': Table(
+    'cifar10-seeds',
+    (
+      Column('bottleneck', 'bottleneck', code),
+      Column('settings', 'settings', settings),
+      Column('bits per pixel', 'rate'),
+      Column('seeds', 'seeds'),
+      Column('PSNR in dB (lowest to highest)', 'results/psnr', interval),
+      *QUALITY[1:],
+    ),
+    over_seeds,
   ),
   'vq-1024': Table(
     'cifar10-vq-1024',

@@ -157,10 +157,11 @@ def define_flags() -> None:
   )
   define_images()
   flags.DEFINE(
-    Path(),
+    Model(),
     'prior',
     None,
-    'Workdir of a trained prior ar, by which to encode and decode instead; it '
+    'Workdir of a trained prior ar, or the name of one that comes along, by '
+    'which to encode and decode instead; it '
     'finds its model where that was in training, or at --model. A file is '
     'decoded only with the same weights, version of JAX, program and kind of '
     'device (CPU: model and vector instructions) that encoded it, since a '

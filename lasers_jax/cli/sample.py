@@ -20,7 +20,7 @@ import jax
 from absl import flags
 
 from lasers_jax.cli import command_line, program
-from lasers_jax.cli.command_line import Number, Path
+from lasers_jax.cli.command_line import Model, Number, Path
 from lasers_jax.core.ranges import Seed, Several
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.foreign import with_images
@@ -60,9 +60,15 @@ def define_flags() -> None:
     Path(),
     'output',
     None,
-    'Folder of one table of all workdirs, if wanted; or file of completions.',
+    'Folder of one table of all workdirs, or of what --prior has drawn, if '
+    'wanted; or file of completions.',
   )
-  flags.DEFINE(Path(), 'prior', None, 'Workdir of a trained prior of maps.')
+  flags.DEFINE(
+    Model(),
+    'prior',
+    None,
+    'Workdir of a trained prior of maps, or the name of one that comes along.',
+  )
   flags.DEFINE_list(
     'drawing',
     [],
@@ -111,7 +117,7 @@ def draw_from_prior(given: flags.FlagValues) -> None:
     raise InputError('lasers-jax sample runs in one process')
   prior = load_prior(given.prior).with_words(given.drawing)
   if not given.complete:
-    row = sample_prior(prior, given.n, given.seed, given.features)
+    row = sample_prior(prior, given.n, given.seed, given.features, given.output)
     print(generation_table.table([row]), end='')
     return
   if not given.output:

@@ -1,8 +1,10 @@
 """The models that come with the package: they need nothing else."""
 
 import fnmatch
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,7 @@ from skimage.data import chelsea
 
 import lasers_jax as lj
 from lasers_jax.experiment import codecs, exported, generate, shipped
+from lasers_jax.experiment.priors.generate import sample_prior
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = list(shipped.MODELS)
@@ -22,6 +25,16 @@ FILES = [path for path in MODELS.rglob('*') if path.is_file()]
 CODECS = [
   name for name, about in shipped.MODELS.items() if about.fitted == 'codec'
 ]
+
+
+def psnr(found, image):
+  error = np.square(found.astype(float) - image).mean()
+  return 10 * np.log10(255**2 / error)
+
+
+def read(name):
+  """Reads a model or prior that comes along, as the list says."""
+  return getattr(lj, shipped.MODELS[name].reader)(name)
 
 
 @pytest.fixture(scope='module')
@@ -44,9 +57,9 @@ def test_the_folders_are_those_of_the_table():
 
 def test_the_wheel_has_every_file():
   settings = tomllib.loads((ROOT / 'pyproject.toml').read_text())
-  patterns = settings['tool']['setuptools']['package-data']['lasers_jax']
+  patterns = settings['tool']['setuptools']['package-data']['lasers_jax.models']
   for path in FILES:
-    name = path.relative_to(ROOT / 'lasers_jax').as_posix()
+    name = path.relative_to(MODELS).as_posix()
     assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
 
 
@@ -58,7 +71,7 @@ def test_what_is_listed_is_true(name):
   assert about['bytes'] == sum(x.stat().st_size for x in files)
   assert about['bytes'] < 10e6
   assert (path / exported.WEIGHTS).stat().st_size < 6.3e6
-  assert about['weights'] == lj.load(name).weights
+  assert about['weights'] == read(name).weights
   assert about['codecs'] == sorted(x.name for x in path.glob('codec*.npz'))
   for text in about['summary'], about['licence'], about['command']:
     assert text
@@ -80,33 +93,82 @@ def test_a_prior_that_comes_along_draws_digits(elsewhere):
   images = lj.draw(model, 'pmfs', 16)
   assert images.shape == (16, 28, 28, 3)
   assert len(np.unique(images.reshape(16, -1), axis=0)) == 16
-  again = model.reconstruct(images)
-  error = np.square(again.astype(float) - images).mean()
-  assert 10 * np.log10(255**2 / error) > 18  # it knows what it draws
+  assert psnr(model.reconstruct(images), images) > 18  # it knows what it draws
   # Ink in the middle, and a dark border.
   assert images[:, 10:18, 10:18].mean() > 40 > 8 > images[:, :2].mean()
   with pytest.raises(lj.InputError, match='there is no prior at .*gmm.npz'):
     lj.draw(model, 'gmm', 2)
 
 
+@pytest.mark.slow
+def test_a_prior_over_maps_draws_the_class_that_is_asked_for(elsewhere):
+  prior = lj.load_prior('mnist-ar')
+  model = prior.view.model
+  assert model.weights == lj.models()['mnist-vq']['weights']
+  assert prior.config['stage_one']['path'] == 'mnist-vq'  # on any machine
+  labels = prior.labels(['0'] * 8 + ['1'] * 8)
+  ink = prior.images(prior.draw(labels)).astype(float)[..., 0]
+  middle = ink[:, 12:16, 12:16].mean((1, 2))
+  assert np.median(middle[:8]) < 30 < 130 < np.median(middle[8:])
+  assert len(np.unique(ink.reshape(16, -1), axis=0)) == 16
+  with pytest.raises(lj.InputError, match='^mnist-ar comes with the package'):
+    sample_prior(prior)
+  with pytest.raises(lj.InputError, match='is a prior and no model'):
+    lj.load('mnist-ar')
+
+
+def test_a_model_of_the_package_is_known_by_its_name():
+  assert shipped.named(shipped.folder('mnist-vq')) == 'mnist-vq'
+  assert shipped.named('/runs/mnist-vq') == '/runs/mnist-vq'
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_page_says_what_was_measured(name):
+  page = (ROOT / 'docs' / 'models.md').read_text()
+  (row,) = re.findall(rf'^\| `{name}` \|.*', page, re.MULTILINE)
+  stats = pathlib.Path(shipped.folder(name), exported.STATS)
+  results = json.loads(stats.read_text())['results'] if stats.exists() else None
+  if results:
+    bits = results['bits_per_pixel']['fixed_length']
+    said = bits if isinstance(bits, str) else f'{bits:.4g}'
+    assert f' | {said} | {results["psnr"]["mean"]:.2f} on ' in row
+
+
 @pytest.mark.parametrize('name', CODECS)
 def test_it_compresses_wherever_one_is(name, image, elsewhere):
   pytest.importorskip('constriction')
   model = lj.load(name)
-  sizes = []
+  sizes = {}
   for file in lj.models()[name]['codecs']:
     state = codecs.load_state(os.path.join(model.path, file))
     choice = codecs.Choice(state.changes, context='context' in file)
     assert choice.file == file
     data = model.encoder(choice).encode(image)
     found = model.decompress(data)
-    error = np.mean((found.astype(float) - image) ** 2)
     assert found.shape == image.shape
-    assert 10 * np.log10(255**2 / error) > 24
-    sizes.append(len(data))
-  assert min(sizes) < 0.5 * max(sizes) < 0.1 * image.nbytes
+    if name == 'photo-codec':
+      assert psnr(found, image) > 24
+    elif not choice.changes:
+      np.testing.assert_array_equal(found, model.reconstruct(image))
+    sizes[file] = len(data)
+  assert max(sizes.values()) < 0.25 * image.nbytes
+  if name != 'mnist-vq':  # contexts of digits say nothing of a cat
+    assert sizes['codec-context.npz'] < sizes['codec.npz']
   assert model.compress(image) == model.encoder().encode(image)
   assert not os.listdir(elsewhere)
+
+
+def test_a_step_of_the_photo_codec_is_a_rate(image):
+  pytest.importorskip('constriction')
+  model, sizes, quality = lj.load('photo-codec'), [], []
+  for step in 0.12, 0.225, 0.4:
+    other = model.with_(step=step)
+    data = other.compress(image, context=True)
+    sizes.append(len(data))
+    quality.append(psnr(model.decompress(data), image))
+  assert sizes == sorted(sizes, reverse=True)
+  assert quality == sorted(quality, reverse=True)
+  assert sizes[-1] < 0.5 * sizes[0] < 0.1 * image.nbytes
 
 
 def test_a_folder_of_that_name_comes_first(elsewhere):

@@ -22,6 +22,7 @@ from lasers_jax.experiment.codec_files import read_picture
 from lasers_jax.experiment.priors import latents, measuring, running
 from lasers_jax.experiment.priors.labels import labels_for, shown_classes
 from lasers_jax.experiment.priors.model import TrainedPrior
+from lasers_jax.experiment.shipped import own_folder
 from lasers_jax.metrics import classifier
 from lasers_jax.priors.maps.masked import Masked
 from lasers_jax.report import prior_figures
@@ -62,16 +63,19 @@ def sample_prior(
   n: int = 10_000,
   seed: int = 0,
   features: str | None = None,
+  output: str | None = None,
 ) -> dict[str, Any]:
   """Draws images of all classes, scores them, and measures bits.
 
-  Writes results, pictures and a report into the folder `samples` of the prior.
+  Writes results, pictures and a report into a folder `samples`.
 
   Args:
     n: images to draw, as many of each class.
     seed: of the draws.
     features: the network that compares images: a key of classifier.RECIPES, or
       a metric of sets; None takes the recipe that suits the images.
+    output: where the folder is, and codes of images are kept; None is that of
+      the prior.
 
   Returns:
     The row of results, as `generation_table` takes it.
@@ -81,9 +85,10 @@ def sample_prior(
   """
   if n < 2:
     raise InputError(f'n = {n} images cannot be scored: draw 2 or more')
-  folder = os.path.join(prior.path, FOLDER)
+  output = own_folder(prior.path, output)
+  folder = os.path.join(output, FOLDER)
   check_folder(folder)
-  row, found = measure(prior, n, seed, features)
+  row, found = measure(prior, n, seed, features, output)
   name = file_name(prior)
   write_text(os.path.join(folder, f'{name}.json'), as_json(row))
   with optional(f'pictures and report of {name}'):
@@ -92,9 +97,12 @@ def sample_prior(
 
 
 def measure(
-  prior: TrainedPrior, n: int, seed: int, features: str | None
+  prior: TrainedPrior, n: int, seed: int, features: str | None, cache: str
 ) -> tuple[dict[str, Any], Found]:
-  """Draws and scores images; returns the row of results, and what it is of."""
+  """Draws and scores images; returns the row of results, and what it is of.
+
+  Codes of test images are kept in the folder `cache`.
+  """
   model = prior.view.model
   data, pixels = model.experiment.data, prior.view.side**2
   if features is None:
@@ -115,7 +123,7 @@ def measure(
     subject.real.extractor, again, model.mesh
   )
   source = model.open_split(data.test)
-  test = latents.code_split(prior.view, source, prior.path, mirrored=False)
+  test = latents.code_split(prior.view, source, cache, mirrored=False)
   test['label'] = labels_for(test['label'], prior.names, data.test)
   measured = measuring.measure(
     prior.prior, prior.variables, test, prior.mesh, pixels

@@ -44,6 +44,7 @@ from lasers_jax.experiment.priors.views import (
   view_of,
   with_planes,
 )
+from lasers_jax.experiment.shipped import named
 from lasers_jax.experiment.stepping import Batches, Stepping, take_steps
 from lasers_jax.priors.maps.base import MapPrior
 from lasers_jax.report import grids
@@ -117,8 +118,8 @@ def train_prior(
   trained = load(model)
   config = with_stage_one(config, trained)
   experiment = settings.from_config(config)
-  named = experiment.stage_one
-  trained = with_images(trained, named.data, named.side)
+  stage_one = experiment.stage_one
+  trained = with_images(trained, stage_one.data, stage_one.side)
   mesh = sharding.make_mesh(**vars(experiment.mesh))
   sharding.check_batch(experiment.batch_size, mesh, 'batch_size')
   found = open_data(experiment, local(trained), path)
@@ -155,7 +156,7 @@ def train_prior(
 
 
 def with_stage_one(config: Mapping[str, Any], model: TrainedModel) -> dict:
-  """Returns a config that names the model, by its path and weights.
+  """Returns a config that has the model's path, or name, and weights.
 
   Raises:
     InputError: it names another model already.
@@ -166,7 +167,11 @@ def with_stage_one(config: Mapping[str, Any], model: TrainedModel) -> dict:
       f'the config is of a prior over the model with weights {known}, and '
       f'{model.path} has {model.weights}'
     )
-  found = {'path': model.path, 'step': model.step, 'weights': model.weights}
+  found = {
+    'path': named(model.path),
+    'step': model.step,
+    'weights': model.weights,
+  }
   return {**config, 'stage_one': {**config.get('stage_one', {}), **found}}
 
 

@@ -28,12 +28,17 @@ def prior(run):
 
 
 @pytest.fixture(scope='module')
-def row(prior):
+def output(tmp_path_factory):
+  return tmp_path_factory.mktemp('drawn')
+
+
+@pytest.fixture(scope='module')
+def row(prior, output):
   with pytest.MonkeyPatch.context() as patch:
     for name, recipe in classifier.RECIPES.items():
       short = dataclasses.replace(recipe, steps=3)
       patch.setitem(classifier.RECIPES, name, short)
-    return generate.sample_prior(prior, N, seed=1, features=classifier.NAME)
+    return generate.sample_prior(prior, N, 1, classifier.NAME, str(output))
 
 
 def test_a_row_has_bits_floors_classes_and_its_protocol(prior, row):
@@ -53,8 +58,10 @@ def test_a_row_has_bits_floors_classes_and_its_protocol(prior, row):
   assert 'ar' in generation_table.table([row])
 
 
-def test_files_are_written_beside_the_prior(prior, row, run):
-  folder = run.workdir / 'samples'
+def test_files_are_written_where_they_are_to_go(row, output, run):
+  folder = output / 'samples'
+  assert {x.name for x in output.iterdir()} == {'samples', 'latents'}
+  assert not (run.workdir / 'samples').exists()
   kept = json.loads((folder / 'ar.json').read_text())
   assert kept == json.loads(json.dumps(row))
   page = (folder / 'ar.html').read_text()
