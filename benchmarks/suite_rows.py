@@ -133,7 +133,7 @@ def codes() -> Iterator[Row]:
 def restorations() -> Iterator[Row]:
   """Damaged images through bottlenecks, and by methods without a model."""
   for name, words in (
-    ('cifar10', "cifar10 --split='test[:1000]'"),
+    ('cifar10', 'cifar10'),
     ('clothing', 'folder:clothing128 --side=64 --batch_size=4'),
   ):
     yield measured(
