@@ -168,6 +168,12 @@ QUALITY = (
   Column('usage', 'results/usage', percent),
   Column('perplexity', 'results/perplexity', '.0f'),
 )
+ONE_MODEL = (
+  Column('bottleneck', 'name', code),
+  Column('steps', 'steps', ',d'),
+  Column('bits per pixel', 'rate'),
+  *QUALITY,
+)
 PERCEPTUAL = (
   Column('PSNR in dB', 'psnr', '.2f'),
   Column('SSIM', 'ssim', '.3f'),
@@ -242,16 +248,8 @@ TABLES = {
     ),
     with_rates,
   ),
-  'vq-7000': Table(
-    'cifar10-vq-7000',
-    (
-      Column('bottleneck', 'name', code),
-      Column('steps', 'steps', ',d'),
-      Column('bits per pixel', 'rate'),
-      *QUALITY,
-    ),
-    single,
-  ),
+  'vq-7000': Table('cifar10-vq-7000', ONE_MODEL, single),
+  'lasers-7000': Table('cifar10-lasers-7000', ONE_MODEL, single),
   'code-bits': Table(
     'code-bits',
     (
