@@ -111,12 +111,9 @@ def _joined(rows: list[Row]) -> Row:
     return None if None in values else sum(values) / len(values)
 
   every = [row['results']['psnr']['mean'] for row in rows]
+  psnr = {'mean': mean('psnr', 'mean'), 'low': min(every), 'high': max(every)}
   results = {
-    'psnr': {
-      'mean': mean('psnr', 'mean'),
-      'low': min(every),
-      'high': max(every),
-    },
+    'psnr': psnr if len(rows) > 1 else every[0],
     'ssim': {'mean': mean('ssim', 'mean')},
     'usage': mean('usage'),
     'perplexity': mean('perplexity'),

@@ -82,7 +82,9 @@ class Entropy(Stepped):
       self._follow(lax.stop_gradient(exact), mask, 1 - self.decay)
     quantized = quantized.astype(z.dtype)
     if train:
-      quantized = straight_through(z, quantized)
+      # Beyond the last integer the code stays the same, whatever moves.
+      last = (self.limit + 0.5) * self.step * times
+      quantized = straight_through(jnp.clip(z, -last, last), quantized)
     return Latent(quantized, codes, losses, stats)
 
   def encode(self, z: Array) -> Array:

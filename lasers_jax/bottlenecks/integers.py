@@ -20,6 +20,9 @@ from lasers_jax.core.ranges import Amount, Positive, Range
 Limit = Annotated[int, Range(1, 2**15 - 1)]
 
 
+REACH = 2.0  # of the integers of a fixed length; latents start about 1 large
+
+
 class Integers(Bottleneck):
   """Rounds each channel to multiples of its own spacing b: q = b k.
 
@@ -104,6 +107,11 @@ class Stepped(Integers):
   step: Positive = 0.1
   price: Amount = 0.0
   max_step_scale: Annotated[float, Range(1)] = 1.0
+
+  @classmethod
+  def at_rate(cls, asked: Asked) -> Fields:
+    fields = super().at_rate(asked)
+    return {**fields, 'step': round(REACH / (fields['limit'] + 0.5), 4)}
 
   @property
   def chooses(self) -> bool:

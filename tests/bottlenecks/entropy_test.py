@@ -56,6 +56,18 @@ def test_the_nearest_multiple_within_the_limit(z, step):
   np.testing.assert_allclose(latent.quantized, step * expected)
 
 
+def test_the_image_moves_no_latent_beyond_the_last_integer(z):
+  """Straight through, it would drive them on, and the code stays the same."""
+  module, variables = started(limit=1, step=2.0)
+
+  def seen(z):
+    return jnp.sum(train(module, variables, z).quantized)
+
+  expected = np.abs(np.asarray(z)) < 3
+  assert 0.5 < expected.mean() < 0.9
+  np.testing.assert_array_equal(jax.grad(seen)(z), expected)
+
+
 @pytest.mark.parametrize('step', [1.0, 0.5])
 def test_the_rate_is_what_the_prior_says_of_the_codes(z, step):
   module, variables = started(step=step)

@@ -70,6 +70,8 @@ def test_most_meet_the_rate_of_512_codes():
     ('fsq', 1, {'levels': (2,)}),
     ('bsq', 32, {'bits': 32}),
     ('lattice', 48, {'limit': 3}),
+    ('entropy', 32, {'limit': 1, 'step': 1.3333}),
+    ('priced', 48, {'limit': 3, 'step': 0.5714}),
     ('residual', 32, {'depth': 4, 'inner': {'K': 256}}),
     ('residual', 13, {'depth': 13, 'inner': {'K': 2}}),
     ('product', 32, {'groups': 4, 'inner': {'K': 256}}),
