@@ -55,6 +55,12 @@ def interval(value: Row | float) -> str:
   return text.replace(' ', SPACE)
 
 
+def spread(value: Row) -> str:
+  """Writes a mean with the least and the most, where there are several."""
+  one = value['low'] == value['high']
+  return interval(value['mean'] if one else value)
+
+
 def settings(value: Row) -> str:
   """Writes {'K': 8, 'inner': {'K': 2}} as 'K = 8, inner K = 2'."""
   words = []
@@ -113,7 +119,7 @@ def _joined(rows: list[Row]) -> Row:
   every = [row['results']['psnr']['mean'] for row in rows]
   psnr = {'mean': mean('psnr', 'mean'), 'low': min(every), 'high': max(every)}
   results = {
-    'psnr': psnr if len(rows) > 1 else every[0],
+    'psnr': psnr,
     'ssim': {'mean': mean('ssim', 'mean')},
     'usage': mean('usage'),
     'perplexity': mean('perplexity'),
@@ -230,7 +236,7 @@ TABLES = {
       Column('settings', 'settings', settings),
       Column('bits per pixel', 'rate'),
       Column('seeds', 'seeds'),
-      Column('PSNR in dB (lowest to highest)', 'results/psnr', interval),
+      Column('PSNR in dB (lowest to highest)', 'results/psnr', spread),
       *QUALITY[1:],
     ),
     over_seeds,
