@@ -135,6 +135,7 @@ def main() -> None:
   # The command that runs ends with this program.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(AGAIN))
   os.makedirs(given.runs, exist_ok=True)
+  os.makedirs(given.results, exist_ok=True)
   results = [make(row, given) for row in chosen]
   sys.exit(0 if chosen and all(results) else 1)
 
