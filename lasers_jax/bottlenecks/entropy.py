@@ -82,7 +82,7 @@ class Entropy(Stepped):
       self._follow(lax.stop_gradient(exact), mask, 1 - self.decay)
     quantized = quantized.astype(z.dtype)
     if train:
-      # Beyond the last integer the code stays the same, whatever moves.
+      # No small change beyond the last integer changes the code.
       last = (self.limit + 0.5) * self.step * times
       quantized = straight_through(jnp.clip(z, -last, last), quantized)
     return Latent(quantized, codes, losses, stats)
