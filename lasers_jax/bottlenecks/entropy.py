@@ -80,11 +80,11 @@ class Entropy(Stepped):
     stats['relative_error'] = relative_error(exact, quantized, mask)
     if self.tracks(train):
       self._follow(lax.stop_gradient(exact), mask, 1 - self.decay)
-    quantized = quantized.astype(z.dtype)
     if train:
       # No small change beyond the last integer changes the code.
       last = (self.limit + 0.5) * self.step * times
-      quantized = straight_through(jnp.clip(z, -last, last), quantized)
+      quantized = straight_through(jnp.clip(exact, -last, last), quantized)
+    quantized = quantized.astype(z.dtype)
     return Latent(quantized, codes, losses, stats)
 
   def encode(self, z: Array) -> Array:

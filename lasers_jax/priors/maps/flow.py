@@ -147,6 +147,8 @@ class Flow(MapPrior):
     mean, covariance = moments(np.asarray(view).reshape(-1, self.D))
     if self.normalise == 'pca':
       variances, axes = np.linalg.eigh(covariance)
+      # A channel that never changes is on no axis, not on 1e-16 of some.
+      axes = np.where(covariance.diagonal()[:, None] > 0, axes, 0)
       least = np.full(self.D, NO_VARIANCE * variances[-1])
     else:
       variances, axes = covariance.diagonal(), np.eye(self.D)

@@ -22,11 +22,13 @@ class Sets(NamedTuple):
     planes: numbers of the planes of ranks, ascending.
     atoms: int32 [V], of each rank.
     levels: int32 [V], of each rank; zeros where levels have planes.
+    level_planes: numbers of the planes of levels, one a member, or none.
   """
 
   planes: tuple[int, ...]
   atoms: np.ndarray
   levels: np.ndarray
+  level_planes: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -45,7 +45,8 @@ class Pairs(NamedTuple):
     width = len(self.sizes)
     planes = tuple(range(first, first + s * width))
     atoms, levels = np.divmod(self.order, 1 if self.apart else self.levels)
-    return Sets(planes[::width], atoms, levels)
+    over = planes[1::2] if self.apart else ()
+    return Sets(planes[::width], atoms, levels, over)
 
   def events(self, atoms: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Returns the events of members [..., S]: [..., S or 2 S]."""
