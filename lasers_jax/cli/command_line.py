@@ -115,6 +115,16 @@ class NamedPaths(flags.ArgumentParser):
     return 'NAME=PATH, joined by commas'
 
 
+def define_prior() -> None:
+  """Defines --prior, for programs that draw from a prior or export it."""
+  flags.DEFINE(
+    Model(),
+    'prior',
+    None,
+    'Workdir of a trained prior of maps, or the name of one that comes along.',
+  )
+
+
 def define_model() -> None:
   """Defines --model, for programs that measure or use a model."""
   flags.DEFINE(

@@ -20,7 +20,7 @@ from absl import flags
 
 from lasers_jax import inference
 from lasers_jax.cli import command_line, program
-from lasers_jax.cli.command_line import Model, Number, Path
+from lasers_jax.cli.command_line import Number, Path
 from lasers_jax.core.ranges import Whole
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.formats import FORMATS
@@ -30,12 +30,7 @@ from lasers_jax.experiment.priors.model import load_prior
 
 def define_flags() -> None:
   command_line.define_model()
-  flags.DEFINE(
-    Model(),
-    'prior',
-    None,
-    'Workdir of a trained prior of maps, or the name of one that comes along.',
-  )
+  command_line.define_prior()
   whole = Number(Whole)
   flags.DEFINE(
     whole, 'checkpoint', None, 'Step of the checkpoint; the newest if unset.'

@@ -20,7 +20,7 @@ import jax
 from absl import flags
 
 from lasers_jax.cli import command_line, program
-from lasers_jax.cli.command_line import Model, Number, Path
+from lasers_jax.cli.command_line import Number, Path
 from lasers_jax.core.ranges import Seed, Several
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.foreign import with_images
@@ -63,12 +63,7 @@ def define_flags() -> None:
     'Folder of one table of all workdirs, or of what --prior has drawn, if '
     'wanted; or file of completions.',
   )
-  flags.DEFINE(
-    Model(),
-    'prior',
-    None,
-    'Workdir of a trained prior of maps, or the name of one that comes along.',
-  )
+  command_line.define_prior()
   flags.DEFINE_list(
     'drawing',
     [],
