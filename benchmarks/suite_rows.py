@@ -130,6 +130,16 @@ def codes() -> Iterator[Row]:
     )
 
 
+def rules() -> Iterator[Row]:
+  """How codebooks and dictionaries learn."""
+  for name, file, words in (
+    ('codebooks', 'cifar10-codebooks', 'vq others'),
+    ('learning', 'cifar10-lasers-learning', 'lasers --seeds=0,1,2'),
+  ):
+    words = f'codebooks.py {words} --workdir={{runs}}/{name} --steps={{steps}}'
+    yield measured(name, file, words)
+
+
 def restorations() -> Iterator[Row]:
   """Damaged images through bottlenecks, and by methods without a model."""
   for name, words in (
@@ -199,6 +209,7 @@ ROWS: tuple[Row, ...] = (
   ),
   *files(),
   *codes(),
+  *rules(),
   *restorations(),
   digits(),
   *speed(),
