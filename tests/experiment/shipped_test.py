@@ -76,7 +76,10 @@ def test_what_is_listed_is_true(name):
   for text in about['summary'], about['licence'], about['command']:
     assert text
     assert '\n' not in text
-  assert about['licence'] in (path / 'README.md').read_text()
+  card = (path / 'README.md').read_text()
+  assert about['licence'] in card
+  assert card.startswith(f'# {name}\n')
+  assert f"lj.{about['reader']}('{name}')" in card
 
 
 @pytest.mark.parametrize('name', NAMES)
