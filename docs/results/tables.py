@@ -101,12 +101,17 @@ def _best_first(row: Row) -> tuple[float, float]:
   return asked, -row['results']['psnr']['mean']
 
 
-def over_seeds(rows: list[Row]) -> list[Row]:
-  """Joins the rows that differ by their seed alone: means, and the spread."""
-  groups: dict[str, list[Row]] = {}
+def join_seeds(rows: list[Row], *keys: str) -> list[Row]:
+  """Joins the rows that are alike in these keys: means, and the spread."""
+  groups: dict[tuple, list[Row]] = {}
   for row in with_rates(rows):
-    groups.setdefault(f'{row["bottleneck"]} {row["rate"]}', []).append(row)
+    groups.setdefault(tuple(row[key] for key in keys), []).append(row)
   return sorted(map(_joined, groups.values()), key=_best_first)
+
+
+def over_seeds(rows: list[Row]) -> list[Row]:
+  """Joins the rows of a bottleneck at a rate."""
+  return join_seeds(rows, 'bottleneck', 'rate')
 
 
 def _joined(rows: list[Row]) -> Row:
