@@ -30,19 +30,19 @@ BY_LOSS = {'learning': 'loss'}
 VQ: dict[str, dict[str, Any]] = {
   'moving averages': NO_REVIVAL,
   'moving averages, revival': {},
-  'moving averages, K-means start': {'start': 'kmeans', **NO_REVIVAL},
-  'moving averages, Sinkhorn': {'assignment': 'sinkhorn', **NO_REVIVAL},
-  'moving averages, cosine': {'distance': 'cosine', **NO_REVIVAL},
-  'moving averages, rotation': {'gradient': 'rotation', **NO_REVIVAL},
-  'moving averages, rotation, revival': {'gradient': 'rotation'},
   'loss': {**BY_LOSS, **NO_REVIVAL},
   'loss, revival': BY_LOSS,
   'loss, affine': {**BY_LOSS, 'affine': 2.0, **NO_REVIVAL},
-  'loss, affine, revival': {**BY_LOSS, 'affine': 2.0},
   'loss, synchronized': {**BY_LOSS, 'synchronized': 0.2, **NO_REVIVAL},
-  'loss, synchronized, revival': {**BY_LOSS, 'synchronized': 0.2},
   'alternated': {'learning': 'alternated', **NO_REVIVAL},
+  'moving averages, K-means start': {'start': 'kmeans', **NO_REVIVAL},
+  'moving averages, Sinkhorn': {'assignment': 'sinkhorn', **NO_REVIVAL},
+  'moving averages, rotation': {'gradient': 'rotation', **NO_REVIVAL},
+  'loss, affine, revival': {**BY_LOSS, 'affine': 2.0},
   'alternated, revival': {'learning': 'alternated'},
+  'loss, synchronized, revival': {**BY_LOSS, 'synchronized': 0.2},
+  'moving averages, rotation, revival': {'gradient': 'rotation'},
+  'moving averages, cosine': {'distance': 'cosine', **NO_REVIVAL},
 }
 
 

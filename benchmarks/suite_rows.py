@@ -133,7 +133,7 @@ def codes() -> Iterator[Row]:
 def rules() -> Iterator[Row]:
   """How codebooks and dictionaries learn."""
   for name, file, words in (
-    ('codebooks', 'cifar10-codebooks', 'vq others'),
+    ('codebooks', 'cifar10-codebooks', 'others vq'),
     ('learning', 'cifar10-lasers-learning', 'lasers --seeds=0,1,2'),
   ):
     words = f'codebooks.py {words} --workdir={{runs}}/{name} --steps={{steps}}'
