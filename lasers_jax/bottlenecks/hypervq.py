@@ -155,5 +155,5 @@ class HyperVQ(LookUp, Codebook):
     noisy = (logits + noise) / self.temperature
     table, indices = self._codes(), largest(noisy)
     soft = jax.nn.softmax(noisy) @ lax.stop_gradient(table)
-    quantized = pass_through(soft, table, indices)
+    quantized = pass_through(soft, table[indices])
     return quantized.reshape(z.shape), indices.reshape(z.shape[:-1])

@@ -62,12 +62,14 @@ class IBQ(LookUp):
   ) -> Latent:
     codes = self.encode(lax.stop_gradient(z))
     plain = self.decode(codes)
-    quantized = self._propagate(z, codes) if train else plain
+    choices = self._soft_choices(z, mask)
+    soft = choices.soft.reshape(z.shape)
+    quantized = index_propagation.pass_through(soft, plain) if train else plain
     exact = z.astype(jnp.float32)
     losses = {
       'double': site_mean((quantized - exact) ** 2, mask),
       **codebook_losses(exact, plain, mask),
-      'entropy': self._entropy_loss(z, mask),
+      'entropy': choices.each - choices.together,
     }
     _, stats = use_stats(codes, self.K, mask)
     stats['relative_error'] = relative_error(exact, plain, mask)
@@ -78,18 +80,13 @@ class IBQ(LookUp):
     indices = index_propagation.largest_product(self._signals(z), self.codes)
     return indices.reshape(z.shape[:-1])
 
-  def _propagate(self, z: Array, codes: Array) -> Array:
-    quantized = index_propagation.propagate(
-      self._signals(z), self.codes, codes.reshape(-1)
-    )
-    return quantized.reshape(z.shape)
-
-  def _entropy_loss(self, z: Array, mask: Array | None) -> Array:
+  def _soft_choices(
+    self, z: Array, mask: Array | None
+  ) -> index_propagation.SoftChoices:
     signals = self._signals(z)
     counts = jnp.ones(len(signals), bool) if mask is None else mask.reshape(-1)
     counts = counts.astype(jnp.float32)
     weights = counts / jnp.maximum(jnp.sum(counts), 1)
-    each, together = index_propagation.entropies(
+    return index_propagation.soft_choices(
       signals, self.codes, weights, self.entropy_temperature
     )
-    return each - together

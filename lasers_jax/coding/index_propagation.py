@@ -8,7 +8,6 @@ sites would be smaller than the devices are many.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -41,178 +40,122 @@ def largest_product(signals: Array, codebook: Array) -> Array:
   return best_code(signals, codebook, by_distance=False)
 
 
-def pass_through(soft: Array, codebook: Array, indices: Array) -> Array:
-  """Looks up the chosen codes, with the gradient of a soft choice.
+class SoftChoices(NamedTuple):
+  """What softmax(z·Cᵀ) says of the codes of N sites.
+
+  Attributes:
+    soft: p @ sg(C), p = softmax(z·Cᵀ): float32 [N, D].
+    each: the mean entropy of the sites' p = softmax(z·Cᵀ / temperature), a
+      scalar in [0, log K]. If it is small, each site is sure of its code.
+    together: the entropy of the mean of these p, likewise. If it is large, the
+      sites together use all codes.
+  """
+
+  soft: Array
+  each: Array
+  together: Array
+
+
+def soft_choices(
+  signals: Array,
+  codebook: Array,
+  weights: Array,
+  temperature: float,
+  block: int | None = None,
+) -> SoftChoices:
+  """Returns the mean of the codes and the entropies of soft choices.
+
+  All of it has one gradient to the codebook: one product in a block, and one
+  sum over the devices of a mesh.
+
+  Args:
+    signals: float32 [N, D]; codebook: float32 [K, D].
+    weights: float32 [N], of sum 1: how much each site counts in the entropies.
+    temperature: of the entropies; positive.
+    block: codes at once, at most; None takes what fits. It changes memory and
+      time, not the result.
+  """
+  block = _block(signals, codebook, block)
+  found = _choose(block, temperature, signals, codebook, weights)
+  return SoftChoices(*found)
+
+
+def pass_through(soft: Array, chosen: Array) -> Array:
+  """Returns the chosen codes, with the gradient of a soft choice.
 
   This is the straight-through one-hot vector times the codebook: the value, and
   the gradient to the codebook, are those of the look-up; the gradient to the
   probabilities p is that of `soft`.
 
   Args:
-    soft: [N, D], p @ sg(codebook).
-    codebook: [K, D].
-    indices: int32 [N], the codes that were chosen.
+    soft: [..., D], p @ sg(codebook).
+    chosen: [..., D], codebook[indices].
   """
   # The usual soft + sg(hard - soft) rounds; this adds zero.
-  return codebook[indices] + (soft - lax.stop_gradient(soft))
-
-
-def propagate(
-  signals: Array, codebook: Array, indices: Array, block: int | None = None
-) -> Array:
-  """Looks up codes with the gradient of softmax(z·Cᵀ) (IBQ).
-
-  Every code has a gradient, not only the chosen ones.
-
-  Args:
-    signals: float32 [N, D]; codebook: float32 [K, D].
-    indices: int32 [N], the codes that were chosen.
-    block: codes at once, at most; None takes what fits. It changes memory and
-      time, not the result.
-
-  Returns:
-    float32 [N, D], equal to codebook[indices].
-  """
-  block = _block(signals, codebook, block)
-  soft = jnp.asarray(_soften(block, signals, codebook))
-  return pass_through(soft, codebook, indices)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _soften(block: int, signals: Array, codebook: Array) -> Array:
-  """Returns softmax(z·Cᵀ) sg(C): float32 [N, D]."""
-  return _soften_forward(block, signals, codebook)[0]
-
-
-def _soften_forward(block: int, signals: Array, codebook: Array):
-  blocks = _split(codebook, block)
-  total = _log_sums(signals, blocks, 1.0)
-
-  def add(soft: Array, some: _Codes) -> tuple[Array, None]:
-    p = jnp.exp(_logits(signals, some, 1.0) - total[:, None])
-    return soft + p @ some.codes, None
-
-  soft, _ = lax.scan(add, jnp.zeros_like(signals), blocks)
-  return soft, (signals, codebook, total, soft)
-
-
-def _soften_backward(block: int, kept: tuple, g: Array):
-  signals, codebook, total, soft = kept
-  mean = jnp.sum(g * soft, axis=1, keepdims=True)  # of g·c, by p
-
-  def slope(some: _Codes) -> Array:
-    p = jnp.exp(_logits(signals, some, 1.0) - total[:, None])
-    return p * (g @ some.codes.T - mean)
-
-  return _pull_back(slope, signals, codebook, block)
-
-
-_soften.defvjp(_soften_forward, _soften_backward)
-
-
-def entropies(
-  signals: Array,
-  codebook: Array,
-  weights: Array,
-  temperature: float,
-  block: int | None = None,
-) -> tuple[Array, Array]:
-  """Returns the entropies of single choices of codes, and of their mean.
-
-  Both are of p = softmax(z·Cᵀ / temperature). If the first is small, each site
-  is sure of its code; if the second is large, the sites together use all codes.
-
-  Args:
-    signals: float32 [N, D]; codebook: float32 [K, D].
-    weights: float32 [N], of sum 1: how much each site counts.
-    temperature: positive.
-    block: as of `propagate`.
-
-  Returns:
-    The mean of the entropies of the sites, and the entropy of the mean of
-    their p: scalars in [0, log K].
-  """
-  block = _block(signals, codebook, block)
-  return _entropies(block, temperature, signals, codebook, weights)
+  return chosen + (soft - lax.stop_gradient(soft))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _entropies(
+def _choose(
   block: int, temperature: float, signals: Array, codebook: Array, weights
-) -> tuple[Array, Array]:
-  found, _ = _entropies_forward(block, temperature, signals, codebook, weights)
+) -> tuple[Array, Array, Array]:
+  found, _ = _choose_forward(block, temperature, signals, codebook, weights)
   return found
 
 
-def _entropies_forward(
+def _choose_forward(
   block: int, temperature: float, signals: Array, codebook: Array, weights
 ):
   blocks = _split(codebook, block)
-  total = _log_sums(signals, blocks, temperature)
+  totals = _log_sums(signals, blocks, temperature)
 
-  def add(each: Array, some: _Codes) -> tuple[Array, Array]:
-    log_p = _logits(signals, some, temperature) - total[:, None]
-    p = jnp.exp(log_p)
-    return each - jnp.sum(p * log_p, axis=1), weights @ p
+  def add(carry: tuple[Array, Array], some: _Codes):
+    soft, each = carry
+    p, log_share = _shares(signals, some, totals, temperature)
+    share = jnp.exp(log_share)
+    each -= jnp.sum(share * log_share, axis=1)
+    return (soft + p @ some.codes, each), weights @ share
 
-  each, mean = lax.scan(add, jnp.zeros_like(total), blocks)
+  start = jnp.zeros_like(signals), jnp.zeros(len(signals), jnp.float32)
+  (soft, each), mean = lax.scan(add, start, blocks)
   log_mean = jnp.log(jnp.maximum(mean, 1e-30))
-  found = weights @ each, -jnp.sum(mean * log_mean)
-  return found, (signals, codebook, weights, total, log_mean)
+  found = soft, weights @ each, -jnp.sum(mean * log_mean)
+  return found, (signals, codebook, weights, totals, soft, log_mean)
 
 
-def _entropies_backward(
-  block: int, temperature: float, kept: tuple, g: tuple[Array, Array]
+def _choose_backward(
+  block: int, temperature: float, kept: tuple, g: tuple[Array, Array, Array]
 ):
   """Of s = ∂/∂p, the slope by the logits is p (s - Σ p s)."""
-  signals, codebook, weights, total, log_mean = kept
-  of_each, of_mean = g
+  signals, codebook, weights, totals, soft, log_mean = kept
+  of_soft, of_each, of_mean = g
+  mean = jnp.sum(of_soft * soft, axis=1, keepdims=True)  # Σ p s of `soft`
+  blocks = _split(codebook, block), log_mean
 
-  def inner(some: _Codes, log_mean: Array) -> tuple[Array, Array]:
-    log_p = _logits(signals, some, temperature) - total[:, None]
-    return jnp.exp(log_p), -of_each * log_p - of_mean * (log_mean + 1)[None]
+  def entropic(some: _Codes, log_mean: Array) -> tuple[Array, Array, Array]:
+    p, log_share = _shares(signals, some, totals, temperature)
+    slopes = -of_each * log_share - of_mean * (log_mean + 1)[None]
+    return p, jnp.exp(log_share), slopes
 
   def add(sums: Array, some: tuple[_Codes, Array]) -> tuple[Array, None]:
-    p, slopes = inner(*some)
-    return sums + jnp.sum(p * slopes, axis=1), None
+    _, share, slopes = entropic(*some)
+    return sums + jnp.sum(share * slopes, axis=1), None
 
-  blocks = _split(codebook, block)
-  sums, _ = lax.scan(add, jnp.zeros_like(total), (blocks, log_mean))
+  none = jnp.zeros(len(signals), jnp.float32)
+  sums, _ = lax.scan(add, none, blocks)
 
-  def slope(some: _Codes, log_mean: Array) -> Array:
-    p, slopes = inner(some, log_mean)
-    return weights[:, None] * p * (slopes - sums[:, None]) / temperature
+  def pull(total: Array, some: tuple[_Codes, Array]) -> tuple[Array, Array]:
+    p, share, slopes = entropic(*some)
+    slopes = weights[:, None] * share * (slopes - sums[:, None]) / temperature
+    slopes += p * (of_soft @ some[0].codes.T - mean)
+    return total + slopes @ some[0].codes, slopes.T @ signals
 
-  to_signals, to_codes = _pull_back(
-    slope, signals, codebook, block, (log_mean,)
-  )
+  to_signals, parts = lax.scan(pull, jnp.zeros_like(signals), blocks)
+  to_codes = parts.reshape(-1, codebook.shape[1])[: len(codebook)]
   return to_signals, to_codes, sums
 
 
-_entropies.defvjp(_entropies_forward, _entropies_backward)
-
-
-def _pull_back(
-  slope: Callable[..., Array],
-  signals: Array,
-  codebook: Array,
-  block: int,
-  more: tuple[Array, ...] = (),
-) -> tuple[Array, Array]:
-  """Returns the gradients to signals and codes of slopes of their products.
-
-  Args:
-    slope: maps a block of codes, and of `more`, to float32 [N, block].
-  """
-
-  def add(total: Array, some: tuple) -> tuple[Array, Array]:
-    slopes = slope(*some)
-    return total + slopes @ some[0].codes, slopes.T @ signals
-
-  blocks = _split(codebook, block), *more
-  to_signals, parts = lax.scan(add, jnp.zeros_like(signals), blocks)
-  to_codes = parts.reshape(-1, codebook.shape[1])[: len(codebook)]
-  return to_signals, to_codes
+_choose.defvjp(_choose_forward, _choose_backward)
 
 
 class _Codes(NamedTuple):
@@ -238,17 +181,35 @@ def _split(codebook: Array, block: int) -> _Codes:
   return _Codes(codes, numbers < len(codebook))
 
 
-def _logits(signals: Array, some: _Codes, temperature: float) -> Array:
+def _logits(signals: Array, some: _Codes) -> Array:
   """Returns the logits of a block: float32 [N, block]."""
-  return jnp.where(some.real, signals @ some.codes.T / temperature, _NONE)
+  return jnp.where(some.real, signals @ some.codes.T, _NONE)
 
 
-def _log_sums(signals: Array, blocks: _Codes, temperature: float) -> Array:
-  """Returns log Σ exp(logits) over all codes: float32 [N]."""
+def _log_sums(
+  signals: Array, blocks: _Codes, temperature: float
+) -> tuple[Array, Array]:
+  """Returns log Σ exp(logits) over all codes: float32 [N].
 
-  def add(total: Array, some: _Codes) -> tuple[Array, None]:
-    logits = _logits(signals, some, temperature)
-    return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), None
+  Of the logits, and of those divided by the temperature.
+  """
+
+  def add(totals: tuple[Array, Array], some: _Codes):
+    logits = _logits(signals, some)
+    both = logits, logits / temperature
+    return tuple(
+      jnp.logaddexp(total, jax.nn.logsumexp(x, axis=1))
+      for total, x in zip(totals, both, strict=True)
+    ), None
 
   start = jnp.full(len(signals), _NONE, jnp.float32)
-  return lax.scan(add, start, blocks)[0]
+  return lax.scan(add, (start, start), blocks)[0]
+
+
+def _shares(
+  signals: Array, some: _Codes, totals: tuple[Array, Array], temperature: float
+) -> tuple[Array, Array]:
+  """Returns p of a block of codes, and log p at the temperature."""
+  logits = _logits(signals, some)
+  of_logits, of_divided = (total[:, None] for total in totals)
+  return jnp.exp(logits - of_logits), logits / temperature - of_divided

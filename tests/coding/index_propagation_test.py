@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lasers_jax.coding.index_propagation import (
-  entropies,
   largest_product,
-  propagate,
+  pass_through,
+  soft_choices,
 )
 
 N, D, K = 37, 8, 16
@@ -48,7 +48,9 @@ def propagation(arrays, block):
   indices = largest_product(signals, codes)
 
   def loss(signals, codes):
-    value = propagate(signals, codes, indices, block)
+    even = jnp.full(N, 1 / N)
+    soft = soft_choices(signals, codes, even, 0.7, block).soft
+    value = pass_through(soft, codes[indices])
     return jnp.sum(g * value), value
 
   slope = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
@@ -106,7 +108,7 @@ def test_entropies_are_those_of_the_definition(arrays, block):
     return -weights @ jnp.sum(p * jnp.log(p), axis=1) + 2 * mean @ jnp.log(mean)
 
   def chunked(signals, codes):
-    found = entropies(signals, codes, weights, 0.7, block)
+    _, *found = soft_choices(signals, codes, weights, 0.7, block)
     return found[0] - 2 * found[1], found
 
   slope = jax.jit(jax.grad(chunked, (0, 1), has_aux=True))
@@ -118,13 +120,31 @@ def test_entropies_are_those_of_the_definition(arrays, block):
   assert not np.any(gradients[0][:4])
 
 
+@pytest.mark.parametrize('block', BLOCKS)
+def test_a_gradient_of_all_is_the_sum_of_those_of_each(arrays, block):
+  signals, codes, g = arrays
+  even = jnp.full(N, 1 / N)
+
+  def gradients(*scales):
+    def loss(signals, codes):
+      soft, *found = soft_choices(signals, codes, even, 0.7, block)
+      terms = jnp.sum(g * soft), *found
+      return sum(a * x for a, x in zip(scales, terms, strict=True))
+
+    return jax.jit(jax.grad(loss, (0, 1)))(signals, codes)
+
+  parts = zip(*(gradients(*row) for row in 3 * np.eye(3)), strict=True)
+  for one, each in zip(gradients(3, 3, 3), parts, strict=True):
+    np.testing.assert_allclose(one, sum(each), atol=1e-5)
+
+
 def test_entropies_at_their_ends():
   """Sure and varied, sure and alike, unsure: of K codes at the corners."""
   codes, even = 1e3 * jnp.eye(D), jnp.full(D, 1 / D)
   most = np.log(D)
 
   def total(signals):
-    found = entropies(signals, codes, even, 0.01)
+    _, *found = soft_choices(signals, codes, even, 0.01)
     return sum(found), found
 
   slope = jax.jit(jax.grad(total, has_aux=True))
@@ -143,10 +163,9 @@ def test_all_logits_are_never_in_memory():
   n, d, k = 4096, 16, 262_144
 
   def loss(signals, codes, weights):
-    indices = largest_product(signals, codes)
-    quantized = propagate(signals, codes, indices)
-    each, together = entropies(signals, codes, weights, 0.01)
-    return jnp.sum(quantized**2) + each - together
+    chosen = codes[largest_product(signals, codes)]
+    soft, each, together = soft_choices(signals, codes, weights, 0.01)
+    return jnp.sum(pass_through(soft, chosen) ** 2) + each - together
 
   shapes = [jax.ShapeDtypeStruct(s, 'f4') for s in ((n, d), (k, d), (n,))]
   compiled = jax.jit(jax.grad(loss, (0, 1))).lower(*shapes).compile()
