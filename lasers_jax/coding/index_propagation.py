@@ -8,7 +8,7 @@ sites would be smaller than the devices are many.
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def soft_choices(
   """
   block = _block(signals, codebook, block)
   found = _choose(block, temperature, signals, codebook, weights)
-  return SoftChoices(*found)
+  return cast(SoftChoices, found)
 
 
 def pass_through(soft: Array, chosen: Array) -> Array:
@@ -98,7 +98,7 @@ def pass_through(soft: Array, chosen: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _choose(
   block: int, temperature: float, signals: Array, codebook: Array, weights
-) -> tuple[Array, Array, Array]:
+) -> SoftChoices:
   found, _ = _choose_forward(block, temperature, signals, codebook, weights)
   return found
 
@@ -119,12 +119,12 @@ def _choose_forward(
   start = jnp.zeros_like(signals), jnp.zeros(len(signals), jnp.float32)
   (soft, each), mean = lax.scan(add, start, blocks)
   log_mean = jnp.log(jnp.maximum(mean, 1e-30))
-  found = soft, weights @ each, -jnp.sum(mean * log_mean)
+  found = SoftChoices(soft, weights @ each, -jnp.sum(mean * log_mean))
   return found, (signals, codebook, weights, totals, soft, log_mean)
 
 
 def _choose_backward(
-  block: int, temperature: float, kept: tuple, g: tuple[Array, Array, Array]
+  block: int, temperature: float, kept: tuple, g: SoftChoices
 ):
   """Of s = ∂/∂p, the slope by the logits is p (s - Σ p s)."""
   signals, codebook, weights, totals, soft, log_mean = kept
@@ -194,13 +194,13 @@ def _log_sums(
   Of the logits, and of those divided by the temperature.
   """
 
+  def joined(total: Array, logits: Array) -> Array:
+    return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1))
+
   def add(totals: tuple[Array, Array], some: _Codes):
     logits = _logits(signals, some)
-    both = logits, logits / temperature
-    return tuple(
-      jnp.logaddexp(total, jax.nn.logsumexp(x, axis=1))
-      for total, x in zip(totals, both, strict=True)
-    ), None
+    divided = logits / temperature
+    return (joined(totals[0], logits), joined(totals[1], divided)), None
 
   start = jnp.full(len(signals), _NONE, jnp.float32)
   return lax.scan(add, (start, start), blocks)[0]
