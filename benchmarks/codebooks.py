@@ -130,26 +130,29 @@ def train_and_measure(run: Run) -> dict[str, Any]:
 
 
 def draw(rows: list[dict], path: str) -> None:
-  """Draws perplexity over training: the rules of vq, and the others."""
-  figure = Figure(figsize=(9, 4.5), layout='constrained')
-  panels = figure.subplots(1, 2, sharey=True)
-  for axes, groups, title in zip(
-    panels, (('vq',), ('others',)), ('rules of vq', 'others'), strict=True
-  ):
-    known = [key for group in groups for key in GROUPS[group].rules]
-    drawn = [x for x in rows if (x['bottleneck'], x['rule']) in known]
-    for i, row in enumerate(drawn):
+  """Draws perplexity over training: the rules of vq, and other bottlenecks."""
+  panels: dict[str, list[dict]] = {
+    'vq by moving averages': [],
+    'vq by a loss, or in turns with the decoder': [],
+    'other bottlenecks': [],
+  }
+  averages, losses, others = panels.values()
+  for row in rows:
+    by_averages = row['rule'].startswith('moving')
+    panel = averages if by_averages else losses if row['rule'] else others
+    panel.append(row)
+  figure = Figure(figsize=(13, 4.5), layout='constrained')
+  all_axes = figure.subplots(1, len(panels), sharey=True)
+  for axes, (title, drawn) in zip(all_axes, panels.items(), strict=True):
+    for row in drawn:
       curve, label = row['training'], row['rule'] or row['bottleneck']
       style = '--' if 'revival' in row['rule'] else '-'
-      colour = f'C{i % 10}'
-      axes.plot(
-        curve['step'], curve['perplexity'], style, c=colour, label=label
-      )
+      axes.plot(curve['step'], curve['perplexity'], style, label=label)
     axes.set(xlabel='step of training', title=title, yscale='log')
     axes.grid(alpha=0.3)
-    axes.legend(fontsize='x-small')
-  panels[0].set_ylabel('perplexity of the codes of a batch')
-  figure.savefig(path, dpi=120)
+    axes.legend(fontsize='x-small', loc='lower right')
+  all_axes[0].set_ylabel('perplexity of the codes of a batch')
+  figure.savefig(path, dpi=110)
 
 
 def parse() -> argparse.Namespace:
