@@ -10,7 +10,7 @@ of training takes so many operations (GFLOP) an image:
   vq+gan           72.9 M   1,344    200,000   7.94; 4.98 with K = 16,384 [1]
   lasers+gan      103.6 M   1,325     50,000   none; 3.20 of RQ-VAE [2]
   kl+gan           86.0 M   2,650    200,000   0.90, of OpenImages [3]
-  ibq+gan         174.9 M   2,486  1,650,000   1.00 [4]
+  ibq+gan         174.9 M   2,315  1,650,000   1.00 [4]
   none+gan         56.9 M   1,563  1,000,000   none
   none+swycc      288.3 M   2,178  1,000,000   none; CMMD 0.15 [5]
 
@@ -29,8 +29,8 @@ at 40 % of the peak on H100, without waiting for images or other devices.
   lasers+gan  h100:8     24.3 of 59.3 GiB       107 ms a step       1.5 hours
   kl+gan      v5e:16x16   3.8 of 15.8 GiB        84 ms a step       4.7 hours
   kl+gan      h100:8     28.1 of 59.3 GiB       214 ms a step        12 hours
-  ibq+gan     v5e:16x16   6.8 of 15.8 GiB       130 ms a step        60 hours
-  ibq+gan     h100:8     36.8 of 59.3 GiB       201 ms a step        92 hours
+  ibq+gan     v5e:16x16   6.3 of 15.8 GiB       117 ms a step        54 hours
+  ibq+gan     h100:8     36.8 of 59.3 GiB       187 ms a step        86 hours
   none+gan    v5e:16x16   3.1 of 15.8 GiB        71 ms a step        20 hours
   none+gan    h100:8     35.9 of 59.3 GiB       126 ms a step        35 hours
   none+swycc  v5e:16x16   6.8 of 15.8 GiB        94 ms a step        26 hours
