@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import tables
+import tables_codebooks
 import tables_files
 import tables_machines
 import tables_papers
@@ -28,6 +29,7 @@ from tables import Column, Row
 
 MODULES = (
   tables,
+  tables_codebooks,
   tables_files,
   tables_machines,
   tables_papers,
