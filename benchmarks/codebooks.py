@@ -6,9 +6,9 @@
 
 The words choose groups of GROUPS. Data, networks, steps and optimizer are those
 of configs/cifar10.py. Each row has its results on the test split, and how many
-codes the batches of training used, as means over --log_every steps: `usage`,
-the fraction of all codes, and `perplexity`, of a batch of 2,048 sites. The same
-command goes on where it was. Time: two minutes a row on one core.
+codes single batches of training used, one in --log_every steps: `usage`, the
+fraction of all codes, and `perplexity`, of 2,048 sites. The same command goes
+on where it was. Time: two minutes a row on one core.
 """
 
 import argparse
@@ -16,13 +16,13 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 from matplotlib.figure import Figure
 from record import Record
+from training import train_and_measure
 
 import lasers_jax as lj
 from lasers_jax.core.trees import merge
-from lasers_jax.experiment import compare, evaluate
+from lasers_jax.experiment import compare
 from lasers_jax.training.metric_lines import read_metrics
 
 NO_REVIVAL = {'revive_every': 0}
@@ -109,12 +109,10 @@ def of_entry(entry: compare.Entry, rule: str, seed: int, fields: dict) -> Run:
   return Run(entry.name, rule, entry.rate, seed, entry.path, config, chosen)
 
 
-def train_and_measure(run: Run) -> dict[str, Any]:
+def make(run: Run) -> dict[str, Any]:
   """Trains a model; returns its results, and how many codes were in use."""
-  model = lj.train(run.config, run.path)
-  found = evaluate.measure(model, baselines=False).results
+  found = train_and_measure(run.config, run.path)
   lines = read_metrics(run.path)
-  jax.clear_caches()
   return {
     'bottleneck': run.bottleneck,
     'rule': run.rule,
@@ -139,13 +137,16 @@ def draw(rows: list[dict], path: str) -> None:
   averages, losses, others = panels.values()
   for row in rows:
     by_averages = row['rule'].startswith('moving')
-    panel = averages if by_averages else losses if row['rule'] else others
-    panel.append(row)
-  figure = Figure(figsize=(13, 4.5), layout='constrained')
-  all_axes = figure.subplots(1, len(panels), sharey=True)
+    of_vq = averages if by_averages else losses
+    (of_vq if row['bottleneck'] == 'vq' else others).append(row)
+  panels = {title: drawn for title, drawn in panels.items() if drawn}
+  width = 13 * len(panels) / 3
+  figure = Figure(figsize=(width, 4.5), layout='constrained')
+  all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
   for axes, (title, drawn) in zip(all_axes, panels.items(), strict=True):
     for row in drawn:
-      curve, label = row['training'], row['rule'] or row['bottleneck']
+      curve, name = row['training'], row['bottleneck']
+      label = row['rule'] if name == 'vq' else f'{name} {row["rule"]}'.strip()
       style = '--' if 'revival' in row['rule'] else '-'
       axes.plot(curve['step'], curve['perplexity'], style, label=label)
     axes.set(xlabel='step of training', title=title, yscale='log')
@@ -177,7 +178,7 @@ def main() -> None:
   )
   for run in plan(given):
     if run.name not in record:
-      record.add(run.name, **train_and_measure(run))
+      record.add(run.name, **make(run))
       psnr = record.rows[run.name]['results']['psnr']['mean']
       print(f'{run.name}: PSNR {psnr:.2f} dB', flush=True)
   record.finish()

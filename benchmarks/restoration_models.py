@@ -15,14 +15,14 @@ minute a model of CIFAR-10 on one core.
 import argparse
 import os
 
-import jax
 import restorations
 from record import Record
+from training import train_and_measure
 
 import lasers_jax as lj
 from lasers_jax.core.images import save_png
 from lasers_jax.evaluation.baselines import restored_simply
-from lasers_jax.experiment import compare, evaluate
+from lasers_jax.experiment import compare
 from lasers_jax.experiment.settings import from_config
 from lasers_jax.report.comparison import side_by_side
 
@@ -80,13 +80,11 @@ def config_of(given: argparse.Namespace, task: str) -> dict:
   )
 
 
-def train_and_measure(entry: compare.Entry) -> dict:
+def make(entry: compare.Entry) -> dict:
   """Trains a model; returns its results, and keeps its first images."""
-  model = lj.train(entry.config, entry.path)
-  found = evaluate.measure(model, baselines=False).results
+  found = train_and_measure(entry.config, entry.path)
   images = compare.reconstruct(entry.path)
   compare.write_reconstructions(entry.path, images)
-  jax.clear_caches()
   return found
 
 
@@ -172,7 +170,7 @@ def main() -> None:
   for task, section, entry in runs:
     name = f'{task} {os.path.basename(entry.path)}'
     if name not in record:
-      results = train_and_measure(entry)
+      results = make(entry)
       record.add(
         name,
         task=task,

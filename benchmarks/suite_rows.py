@@ -133,8 +133,12 @@ def codes() -> Iterator[Row]:
 def rules() -> Iterator[Row]:
   """How codebooks and dictionaries learn."""
   for name, file, words in (
-    ('codebooks', 'cifar10-codebooks', 'others vq'),
-    ('learning', 'cifar10-lasers-learning', 'lasers --seeds=0,1,2'),
+    ('codebooks', 'cifar10-codebooks', 'others vq --picture=docs/collapse.png'),
+    (
+      'learning',
+      'cifar10-lasers-learning',
+      'lasers --seeds=0,1,2 --log_every=100',
+    ),
   ):
     words = f'codebooks.py {words} --workdir={{runs}}/{name} --steps={{steps}}'
     yield measured(name, file, words)

@@ -6,7 +6,6 @@ from tables import (
   Row,
   Table,
   code,
-  interval,
   join_seeds,
   percent,
   spread,
@@ -49,9 +48,7 @@ TABLES = {
     (
       Column('bottleneck', 'bottleneck', code),
       Column('rule', 'rule'),
-      Column('PSNR in dB (95 %)', 'results/psnr', interval),
-      Column('usage', 'results/usage', percent),
-      Column('perplexity', 'results/perplexity', '.0f'),
+      *QUALITY,
       Column('usage of a batch', 'last/usage', percent),
       Column('perplexity of a batch', 'last/perplexity', '.0f'),
     ),
