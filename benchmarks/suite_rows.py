@@ -132,16 +132,28 @@ def codes() -> Iterator[Row]:
 
 def rules() -> Iterator[Row]:
   """How codebooks and dictionaries learn."""
-  for name, file, words in (
-    ('codebooks', 'cifar10-codebooks', 'others vq --picture=docs/collapse.png'),
+  for name, file, words, steps in (
+    (
+      'codebooks',
+      'cifar10-codebooks',
+      'others vq --picture=docs/collapse.png',
+      (1_000, 7_000),
+    ),
     (
       'learning',
       'cifar10-lasers-learning',
       'lasers --seeds=0,1,2 --log_every=100',
+      (1_000, 7_000),
+    ),
+    (
+      'longer/learning',
+      'cifar10-lasers-learning-longer',
+      'lasers --log_every=100',
+      (7_000, 50_000),
     ),
   ):
     words = f'codebooks.py {words} --workdir={{runs}}/{name} --steps={{steps}}'
-    yield measured(name, file, words)
+    yield measured(name, file, words, steps=steps)
 
 
 def restorations() -> Iterator[Row]:

@@ -16,6 +16,7 @@ import argparse
 import io
 import logging
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,7 +47,10 @@ class Coded(NamedTuple):
 
 
 def train(workdir: str, steps: int) -> lj.TrainedModel:
-  """Returns a codec of photographs, its contexts fitted, too."""
+  """Returns a codec of photographs, its contexts fitted, too.
+
+  Ends the program where training was asked to stop.
+  """
   config = lj.config(
     'codec:lasers',
     data__name='photos',
@@ -62,7 +66,10 @@ def train(workdir: str, steps: int) -> lj.TrainedModel:
     evaluation__batch_size=1,
     mesh__data=1,
   )
-  model = lj.train(config, workdir).with_(step=STEP)
+  model = lj.train(config, workdir)
+  if model.step < steps:  # asked to stop
+    sys.exit(f'stopped at step {model.step}: the same command goes on')
+  model = model.with_(step=STEP)
   model.fit_codec(context=True)
   return model
 

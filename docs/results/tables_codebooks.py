@@ -2,13 +2,13 @@
 
 from tables import (
   QUALITY,
+  SEEDS,
   Column,
   Row,
   Table,
   code,
   join_seeds,
   percent,
-  spread,
   with_rates,
 )
 
@@ -42,6 +42,12 @@ def by_revival(rows: list[Row]) -> list[Row]:
   ]
 
 
+LEARNING = (
+  Column('`learning`', 'rule', code),
+  Column('bits per pixel', 'rate'),
+  *SEEDS,
+)
+
 TABLES = {
   'codebooks': Table(
     'cifar10-codebooks',
@@ -63,15 +69,8 @@ TABLES = {
     ),
     by_revival,
   ),
-  'lasers-learning': Table(
-    'cifar10-lasers-learning',
-    (
-      Column('`learning`', 'rule', code),
-      Column('bits per pixel', 'rate'),
-      Column('seeds', 'seeds'),
-      Column('PSNR in dB (lowest to highest)', 'results/psnr', spread),
-      *QUALITY[1:],
-    ),
-    over_seeds,
+  'lasers-learning': Table('cifar10-lasers-learning', LEARNING, over_seeds),
+  'lasers-learning-longer': Table(
+    'cifar10-lasers-learning-longer', LEARNING, over_seeds
   ),
 }
