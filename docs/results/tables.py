@@ -220,12 +220,12 @@ SEEDS = (
   *QUALITY[1:],
 )
 
-COMPARED = (
+SETTING = (
   Column('bottleneck', 'bottleneck', code),
   Column('settings', 'settings', settings),
   Column('bits per pixel', 'rate'),
-  *QUALITY,
 )
+COMPARED = (*SETTING, *QUALITY)
 
 TABLES = {
   'headlines': Table(
@@ -238,16 +238,7 @@ TABLES = {
     headlines,
   ),
   'comparison': Table('cifar10-comparison', COMPARED, with_rates),
-  'seeds': Table(
-    'cifar10-seeds',
-    (
-      Column('bottleneck', 'bottleneck', code),
-      Column('settings', 'settings', settings),
-      Column('bits per pixel', 'rate'),
-      *SEEDS,
-    ),
-    over_seeds,
-  ),
+  'seeds': Table('cifar10-seeds', (*SETTING, *SEEDS), over_seeds),
   'longer': Table('cifar10-longer', COMPARED, with_rates),
   'vq-1024': Table('cifar10-vq-1024', COMPARED, with_rates),
   'vq-7000': Table('cifar10-vq-7000', ONE_MODEL, single),
