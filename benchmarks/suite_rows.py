@@ -80,19 +80,26 @@ def seeded(
 
 
 def files() -> Iterator[Row]:
-  """Files of photographs by four codes of the same network."""
-  settings = {
-    'lasers': '--quantizer_step=0.12,0.225,0.4,0.7',
-    'entropy': '--quantizer_step=0.1,0.2,0.35,0.6',
-    'sets+block': '--S=1,2,3,4',
-    'residual+block': '',
-  }
-  for name, words in settings.items():
+  """Files of photographs by codes of the same network."""
+  priced = '--quantizer_step=0.12,0.225,0.4,0.7'
+  settings = (
+    ('lasers', 'lasers', '', f'{priced} --search=0,8'),
+    ('extras', 'lasers', ' --config.bottleneck.extras=192', priced),
+    (
+      'entropy',
+      'entropy',
+      '',
+      '--quantizer_step=0.1,0.2,0.35,0.6 --price=0.15 --search=0,8',
+    ),
+    ('sets', 'sets+block', '', '--S=1,2,3,4'),
+    ('residual', 'residual+block', '', ''),
+  )
+  for name, config, more, words in settings:
     folder = f'{{runs}}/files/{name}'
     train = (
-      f'lasers-jax train --config=codec:{name} --workdir={folder} '
+      f'lasers-jax train --config=codec:{config} --workdir={folder} '
       '--config.data.name=folder:images --config.steps={steps} '
-      '--config.evaluate_every=0'
+      f'--config.evaluate_every=0{more}'
     )
     curve = (
       f'lasers-jax codec curve --model={folder} {words} --context kodak/*.png'

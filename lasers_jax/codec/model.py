@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from lasers_jax import codec
+from lasers_jax.codec.choosing import by_bits, descend
 from lasers_jax.coding import scalar
 from lasers_jax.core.images import to_float
 from lasers_jax.core.padding import pad_one, sizes_of
@@ -57,24 +57,31 @@ class ModelCodec:
       state.hash(),
     )
 
-  def codes_of(self, image: np.ndarray) -> Any:
+  def codes_of(self, image: np.ndarray, search: int = 0) -> Any:
     """Codes an image uint8 [h, w, 3] of any size: NumPy arrays.
 
     Where a bit has a price, in a second pass by the bits of the file.
+
+    Args:
+      search: rounds of `descend` after that, for a model that allows them; see
+        `experiment.codecs.check_search`.
     """
     batch, sizes = pad_one(image, self.codec.pad_multiple)
     sites = self.model.coded_sites(*image.shape[:2])
-    [codes] = _coded(
-      self.model, self.variables, batch, sizes, {0: sites}, self.state.tables
-    )
+    fixed = self.model, self.variables
+    tables = self.state.tables
+    [codes] = _coded(*fixed, batch, sizes, {0: sites}, tables)
+    if search:
+      codes = descend(*fixed, tables, batch, sizes, codes, search)
     return codes
 
-  def encode(self, image: np.ndarray) -> bytes:
+  def encode(self, image: np.ndarray, search: int = 0) -> bytes:
     """Returns the file of an image uint8 [h, w, 3], or of a degraded one.
 
     Args:
       image: of a restoration also what the encoder sees of a degraded image,
         float32 [h, w, channels]: the file is then of the restored one.
+      search: as in `codes_of`.
 
     Raises:
       InputError: the decoder of the model needs more than a file.
@@ -84,7 +91,8 @@ class ModelCodec:
         'the decoder of this model sees the degraded image, which a file does '
         "not hold: train with degradation.protocol='code'"
       )
-    return self.codec.write(self.codes_of(image), *image.shape[:2])
+    codes = self.codes_of(image, search)
+    return self.codec.write(codes, *image.shape[:2])
 
   def decode(self, data: bytes) -> np.ndarray:
     """Returns the image of a file: uint8 [h, w, 3].
@@ -213,37 +221,7 @@ def _coded(
       one = jax.tree.map(lambda x, i=i: x[i], codes)
       yield model.bottleneck.crop(one, *sites)
     return
-  found = jax.device_get(_choices(model, variables, images, sizes))
-  for i, sites in real.items():
-    z, codes, values = (x[i] for x in found)
-    inside = tuple(slice(n) for n in sites)
-    bits = np.zeros(values.shape, np.float32)
-    bits[:, *inside] = codec.prices(
-      tables, codes[inside], model.bottleneck.limit, values[:, *inside]
-    )
-    codes = _choose(model, variables, z, values, bits)
-    yield np.asarray(codes)[inside]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _choices(model, variables, images, sizes):
-  """Signals, their codes, and what the integers of these may be: by rows."""
-
-  def choices(module, images):
-    output = module(images, sizes=sizes)
-    z = module.pack(output.z)
-    values = module.bottleneck.choices(z)
-    return z, output.latent.codes, jnp.moveaxis(values, 0, 1)
-
-  return model.apply(variables, to_float(images), method=choices)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _choose(model, variables, z, values, bits):
-  def choose(module):
-    return module.bottleneck.choose(z, values, bits)
-
-  return model.apply(variables, method=choose)
+  yield from by_bits(model, variables, tables, images, sizes, real)
 
 
 def _real(model, batch) -> Iterator[tuple[int, tuple[int, int]]]:

@@ -1,5 +1,7 @@
 """Compresses image files by a trained model; draws rate-distortion curves."""
 
+import functools
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +12,7 @@ import PIL
 from tqdm import tqdm
 
 from lasers_jax.codec.container import unpack
+from lasers_jax.codec.model import ModelCodec
 from lasers_jax.core import provenance
 from lasers_jax.core.images import save_png
 from lasers_jax.core.storage import (
@@ -26,7 +29,7 @@ from lasers_jax.core.storage import (
 from lasers_jax.data.sources import decode as read_image
 from lasers_jax.errors import InputError, optional
 from lasers_jax.evaluation import bjontegaard, protocol, rate_distortion
-from lasers_jax.experiment.codecs import AS_TRAINED, Choice
+from lasers_jax.experiment.codecs import AS_TRAINED, Choice, check_search
 from lasers_jax.experiment.model import TrainedModel
 from lasers_jax.experiment.priors.model import TrainedPrior
 from lasers_jax.experiment.restoring import prepare
@@ -42,14 +45,29 @@ def encode_files(
   folder: str,
   choice: Choice = AS_TRAINED,
   read: Callable[[str], np.ndarray] | None = None,
+  search: int = 0,
 ) -> None:
   """Writes the compressed file of each image into a folder; prints totals.
 
   Args:
     read: returns the image of a file; None is `read_picture`.
+    search: rounds in which the decoder improves the codes of each image.
+
+  Raises:
+    InputError: a user error.
   """
   targets = _targets(files, folder, ENDING)
-  _encode(targets, model.encoder(choice).encode, read or read_picture)
+  _, encode = _coding(model, choice, search)
+  _encode(targets, encode, read or read_picture)
+
+
+def _coding(
+  model: TrainedModel, choice: Choice, search: int
+) -> tuple[ModelCodec, Callable[[np.ndarray], bytes]]:
+  """The codec of a choice, and how it encodes an image."""
+  check_search(model.with_(**choice.changes), search)
+  codec = model.encoder(choice)
+  return codec, functools.partial(codec.encode, search=search)
 
 
 def reader_of_degraded(
@@ -145,6 +163,7 @@ def draw_curve(
   choices: list[Choice],
   metrics: Metrics,
   beside: Sequence[str] = (),
+  searches: Sequence[int] = (0,),
 ) -> None:
   """Measures choices of a model beside JPEG, WebP and AVIF on the same images.
 
@@ -154,6 +173,7 @@ def draw_curve(
   Args:
     beside: JSON files of codecs that were measured elsewhere on these images:
       `rows` with `codec`, `bits_per_pixel` and `psnr`, as in a curve.json.
+    searches: as `search` of `encode_files`, each with each choice.
 
   Raises:
     InputError: a user error.
@@ -165,7 +185,7 @@ def draw_curve(
   images = [_with_name(file, read_picture, file) for file in files]
   others = [row for file in beside for row in _measured_elsewhere(file)]
   check_folder(folder)
-  coders = [*rate_distortion.classical(), *_coders(model, choices)]
+  coders = [*rate_distortion.classical(), *_coders(model, choices, searches)]
   rows = [
     rate_distortion.measure(coder, images, metrics)
     for coder in tqdm(coders, unit='setting', disable=None)
@@ -200,15 +220,16 @@ def draw_curve(
 
 
 def _coders(
-  model: TrainedModel, choices: list[Choice]
+  model: TrainedModel, choices: list[Choice], searches: Sequence[int]
 ) -> Iterator[rate_distortion.Coder]:
   """The choices of a model as codecs to measure."""
   name = os.path.basename(os.path.normpath(model.path))
-  for choice in choices:
-    codec = model.encoder(choice)
+  for choice, search in itertools.product(choices, searches):
+    codec, encode = _coding(model, choice, search)
     fields = comparison.describe_settings(choice.changes) or 'as trained'
     fields += ', context' if choice.context else ''
-    yield rate_distortion.Coder(name, fields, codec.encode, codec.decode)
+    fields += f', search {search}' if search else ''
+    yield rate_distortion.Coder(name, fields, encode, codec.decode)
 
 
 def _measured_elsewhere(file: str) -> list[dict]:

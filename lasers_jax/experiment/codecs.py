@@ -16,8 +16,10 @@ from lasers_jax.codec.model import (
 )
 from lasers_jax.codec.state import State, as_bytes, load_kept, save
 from lasers_jax.codec.state import load as load_state
-from lasers_jax.core import storage
+from lasers_jax.core import ranges, storage
+from lasers_jax.core.ranges import Whole
 from lasers_jax.core.storage import held, writing
+from lasers_jax.decoders import DEFAULT
 from lasers_jax.errors import InputError
 from lasers_jax.experiment.shipped import own_folder
 from lasers_jax.networks.autoencoder import Autoencoder
@@ -224,6 +226,27 @@ def choices_of(
     )
     for row in itertools.product(*some)
   ]
+
+
+def check_search(model: Any, rounds: int) -> None:
+  """Raises InputError where a decoder cannot improve codes in such rounds.
+
+  Args:
+    model: a TrainedModel with the changes of the encoder.
+  """
+  ranges.check(rounds, Whole, 'search')
+  if not rounds:
+    return
+  bottleneck, decoder = model.module.bottleneck, model.config.get('decoder')
+  why = ''
+  if not bottleneck.chooses:
+    why = 'a price of bits, which priced and entropy have (--price above 0)'
+  elif (decoder or DEFAULT)['name'] != 'plain':
+    why = "a decoder of one pass: decoder.name='plain'"
+  elif model.experiment.degradation is not None:
+    why = 'the original image, and this model restores degraded ones'
+  if why:
+    raise InputError(f'a search requires {why}')
 
 
 def other_values(

@@ -118,9 +118,7 @@ class TrainedModel:
       )
     if single:
       codes = jax.tree.map(lambda x: np.asarray(x)[None], codes)
-    latents = jax.device_get(
-      inference.look_up(self.module, self.variables, codes)
-    )
+    latents = inference.look_up(self.module, self.variables, codes)
     images = self.decode_latents(latents, size)
     return images[0] if single else images
 
@@ -177,18 +175,23 @@ class TrainedModel:
     bits = self.module.map_bits(height, width)
     return None if bits is None else bits / (height * width)
 
-  def compress(self, image: Any, context: bool = False) -> bytes:
+  def compress(
+    self, image: Any, context: bool = False, search: int = 0
+  ) -> bytes:
     """Returns the bytes of an image uint8 [h, w, 3], as `codec encode` does.
 
     Args:
       context: whether to use the context model; see `fit_codec`.
+      search: rounds in which the decoder improves the codes; some 8.
 
     Raises:
-      InputError: the codec is not fitted yet: call `fit_codec` before.
+      InputError: the codec is not fitted yet: call `fit_codec` before. Or a
+        search requires what the model does not have.
     """
+    codecs.check_search(self, search)
     image = check_one(image)
     codec = self._stored_codec(Choice(self.changes, context=context))
-    return codec.encode(image)
+    return codec.encode(image, search)
 
   def decompress(self, data: bytes) -> np.ndarray:
     """Returns the image of the bytes of a file: uint8 [h, w, 3].
@@ -370,9 +373,7 @@ class TrainedModel:
     return [x.ndim for x in jax.tree.leaves(codes)]
 
   def _stored_codec(self, choice: Choice) -> ModelCodec:
-    """Returns the codec of a choice whose state is in the folder.
-
-    It is built once for each version of the file.
+    """Returns the stored codec of a choice, built once for each file version.
 
     Raises:
       InputError: there is no such state of these weights, or it is damaged.

@@ -47,7 +47,7 @@ def test_other_pictures_change_no_file(
 def test_an_interrupted_run_leaves_no_half_file(
   coded_run, some_pictures, tmp_path, monkeypatch
 ):
-  def interrupted(self, image):
+  def interrupted(self, image, search):
     raise KeyboardInterrupt
 
   monkeypatch.setattr(ModelCodec, 'encode', interrupted)
