@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -242,6 +243,25 @@ def test_how_it_is_called(words, monkeypatch):
   monkeypatch.setattr(codec.program, 'set_up_jax', lambda: None)
   with pytest.raises(InputError, match=r'lasers-jax codec encode\|decode'):
     codec.main(words)
+
+
+@pytest.mark.parametrize(
+  'search, message',
+  [
+    ([0, 8], 'encode takes one --S, .* --search$'),
+    ([], 'encode takes one --S, .* --search$'),
+    ([8], 'a search requires a price of bits'),
+  ],
+)
+def test_encode_takes_one_search(search, message, coded_run, monkeypatch):
+  unset = 'S coefficient_bits quantizer_step price pursuit context prior'
+  unset += ' degradation masks data side'
+  given = dict.fromkeys(unset.split())
+  given |= {'model': coded_run[0].path, 'levels': 'lloyd', 'search': search}
+  monkeypatch.setattr(codec.flags, 'FLAGS', types.SimpleNamespace(**given))
+  monkeypatch.setattr(codec.program, 'set_up_jax', lambda: None)
+  with pytest.raises(InputError, match=message):
+    codec.main(['encode', 'a.png', 'b'])
 
 
 @pytest.mark.parametrize('word', ['gs:/bucket/a', 's3:a', 'http://b/a'])

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 
 import numpy as np
 import pytest
@@ -15,8 +16,17 @@ from PIL import Image
 from skimage.data import chelsea
 
 import lasers_jax as lj
-from lasers_jax.experiment import codecs, exported, generate, shipped
+from lasers_jax.core.images import save_png
+from lasers_jax.evaluation import rate_distortion
+from lasers_jax.experiment import (
+  codec_files,
+  codecs,
+  exported,
+  generate,
+  shipped,
+)
 from lasers_jax.experiment.priors.generate import sample_prior
+from lasers_jax.metrics.registry import ALWAYS
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = list(shipped.MODELS)
@@ -172,6 +182,53 @@ def test_a_step_of_the_photo_codec_is_a_rate(image):
   assert sizes == sorted(sizes, reverse=True)
   assert quality == sorted(quality, reverse=True)
   assert sizes[-1] < 0.5 * sizes[0] < 0.1 * image.nbytes
+
+
+def test_a_search_gives_more_decibels_for_no_more_bits(
+  image, tmp_path, monkeypatch
+):
+  pytest.importorskip('constriction')
+  model, picture = lj.load('photo-codec'), str(tmp_path / 'cat.png')
+  image = image[:64, :64]
+  save_png(picture, image)
+  plain, searched = (model.compress(image, True, search=x) for x in (0, 4))
+  assert len(searched) <= len(plain)
+  better = psnr(model.decompress(searched), image)
+  assert better > psnr(model.decompress(plain), image) + 0.2
+  choice = codecs.Choice(context=True)
+  codec_files.encode_files(model, [picture], str(tmp_path), choice, search=4)
+  assert (tmp_path / 'cat.lz').read_bytes() == searched
+  monkeypatch.setattr(rate_distortion, 'CLASSICAL', {'JPEG': (10, 90)})
+  codec_files.draw_curve(
+    model, [picture], str(tmp_path), [choice], ALWAYS, searches=(0, 4)
+  )
+  rows = json.loads((tmp_path / 'curve.json').read_text())['rows']
+  assert [(row['setting'], row['bytes']) for row in rows[2:]] == [
+    ('as trained, context', len(plain)),
+    ('as trained, context, search 4', len(searched)),
+  ]
+
+
+def test_what_a_search_requires(image):
+  model = lj.load('photo-codec')
+  for search in -1, 1.5:
+    with pytest.raises(lj.InputError, match=f'search is {search}: it must be'):
+      model.compress(image, search=search)
+  with pytest.raises(lj.InputError, match=r'^a search requires a price of b'):
+    model.with_(price=0.0).compress(image, search=1)
+  with pytest.raises(lj.InputError, match=r'^a search requires a price of b'):
+    lj.load('cifar10-vq').compress(image, search=1)
+  for change, why in (
+    ({'decoder': {'name': 'diffusion'}}, "decoder of one pass: decoder.name='"),
+    ({'degradation': {'name': 'denoise'}}, 'the original image, and this mod'),
+  ):
+    other = types.SimpleNamespace(
+      module=model.module,
+      config={**model.config, **change},
+      experiment=types.SimpleNamespace(degradation=change.get('degradation')),
+    )
+    with pytest.raises(lj.InputError, match=f'^a search requires (a )?{why}'):
+      codecs.check_search(other, 1)
 
 
 def test_a_folder_of_that_name_comes_first(elsewhere):
