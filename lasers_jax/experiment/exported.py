@@ -5,7 +5,8 @@ model.safetensors  averaged parameters and statistics, by flat names such as
                    params/decoder/Conv_0/kernel; its metadata has the step and
                    the hash of the weights. Those of float32 may be stored as
                    float16, and are read as float32
-stats.json         statistics of latents and codes, bits per pixel, results
+stats.json         statistics of latents and codes, bits per pixel, results,
+                   and those of files, where `codec curve` measured them
 README.md          the model card
 codec*.npz         states of the codec, if any
 
@@ -34,6 +35,7 @@ from lasers_jax.core.arrays import flat_names
 from lasers_jax.core.storage import as_json, one_line, write_text, writing
 from lasers_jax.core.trees import merge, without
 from lasers_jax.errors import InputError
+from lasers_jax.evaluation.rate_distortion import CLASSICAL
 from lasers_jax.experiment.settings import with_defaults
 from lasers_jax.networks.autoencoder import network_shapes
 from lasers_jax.report import model_card
@@ -57,6 +59,7 @@ class Found(NamedTuple):
 
   latent: Mapping[str, Any]  # of `measure_latents`, or {'missing': reason}
   results: Mapping[str, Any] | None  # as in results.json
+  curve: Mapping[str, Any] | None  # of `known_curve`
   codecs: Sequence[str]  # files of codec states
   licence: str = ''  # of the model; unknown where empty
 
@@ -84,6 +87,7 @@ def write(folder: str, model: Any, found: Found, half: bool = False) -> None:
     'bits_per_pixel': 'continuous' if bits is None else bits,
     'latent': found.latent,
     'results': found.results,
+    'curve': found.curve,
   }
   decoder = model.module.decoder
   about = {
@@ -271,20 +275,39 @@ def known_results(
     weights: hash of the variables that the results must be of.
     bottleneck: section of the config that the results must be of.
   """
-  for name in ('results.json', STATS):
+  for found in _measured(folder, 'results.json', 'results'):
+    said = found['protocol']
+    if (said.get('weights'), said.get('bottleneck')) == (weights, bottleneck):
+      return found
+  return None
+
+
+def known_curve(folder: str, weights: str) -> dict[str, Any] | None:
+  """Reads what `codec curve` measured, as `known_results` reads results.
+
+  Returns:
+    `rows` of the model alone, and their `protocol`.
+  """
+  for found in _measured(folder, os.path.join('curve', 'curve.json'), 'curve'):
+    said, rows = found['protocol'], found.get('rows', [])
+    if said.get('weights') == weights:
+      own = [row for row in rows if row['codec'] not in CLASSICAL]
+      return {'rows': own, 'protocol': said}
+  return None
+
+
+def _measured(folder: str, file: str, key: str) -> Iterator[dict[str, Any]]:
+  """Yields what a file in a folder says, and its key in STATS; or neither."""
+  for name in (file, STATS):
     try:
       data = storage.read_bytes(os.path.join(folder, name))
     except OSError:
       continue
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
       found = json.loads(data)
-      found = found['results'] if name == STATS else found
-      said = found['protocol']
-    except (ValueError, KeyError, TypeError):
-      continue
-    if (said.get('weights'), said.get('bottleneck')) == (weights, bottleneck):
-      return found
-  return None
+      found = found[key] if name == STATS else found
+      if hasattr(found['protocol'], 'get'):
+        yield found
 
 
 def _describe(array: Any) -> str:

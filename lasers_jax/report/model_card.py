@@ -112,7 +112,7 @@ def card(
     optimizer=_fields(config['optimizer']),
     losses=_fields(config['loss']['weights'], ''),
     version=about['version'],
-    results=_results(stats['results']),
+    results=_results(stats['results'], stats['curve']),
     latents=_latents(stats['latent']),
     licence=about['licence'] or _NO_LICENCE,
   )
@@ -165,9 +165,35 @@ def _code(stats: Mapping[str, Any]) -> str:
   return f'{bits:.4g} bits per pixel of a {side}x{side} image, fixed length'
 
 
-def _results(results: Mapping[str, Any] | None) -> str:
-  if not results:
-    return 'Not measured. `lasers_jax.evaluate(model)` measures it.'
+def _results(
+  results: Mapping[str, Any] | None, curve: Mapping[str, Any] | None
+) -> str:
+  parts = [_quality(results)] if results else []
+  parts += [_files(curve)] if curve else []
+  missing = 'Not measured. `lasers_jax.evaluate(model)` measures it.'
+  return '\n\n'.join(parts) or missing
+
+
+def _files(curve: Mapping[str, Any]) -> str:
+  images = curve['protocol']['images']
+  lines = [
+    f'Files of {len(images)} images, from {images[0]} to {images[-1]}, all '
+    'bytes counted (`lasers-jax codec curve`):',
+    '',
+    '| setting | bits per pixel | PSNR in dB | SSIM |',
+    '| --- | --- | --- | --- |',
+  ]
+  for row in curve['rows']:
+    bits, psnr, ssim = (
+      row['bits_per_pixel'],
+      row['psnr']['mean'],
+      row['ssim']['mean'],
+    )
+    lines.append(f'| {row["setting"]} | {bits:.3f} | {psnr:.2f} | {ssim:.3f} |')
+  return '\n'.join(lines)
+
+
+def _quality(results: Mapping[str, Any]) -> str:
   said = results['protocol']
   lines = [
     f'{protocol.one_line(results)}.',

@@ -139,6 +139,31 @@ def test_the_card_says_what_it_is(folder, pictures):
   assert '{' not in text.replace("{'", '')
 
 
+def test_the_card_says_what_files_are(workdir, folder, tmp_path):
+  """Those that the weights of the model made, and none of JPEG."""
+  row = {'bits_per_pixel': 0.25, 'psnr': {'mean': 30.0}, 'ssim': {'mean': 0.9}}
+  rows = [
+    {'codec': name, 'setting': setting, **row}
+    for name, setting in (('JPEG', 'quality 1'), ('run', 'S=2'))
+  ]
+  said = {'weights': load(workdir).weights, 'images': ['a.png', 'b.png']}
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  (copy / 'curve').mkdir()
+  for name, weights in (('first', said['weights']), ('other', '0' * 16)):
+    found = {'rows': rows, 'protocol': {**said, 'weights': weights}}
+    (copy / 'curve' / 'curve.json').write_text(json.dumps(found))
+    load(copy).export(tmp_path / name)
+  text = (tmp_path / 'first' / 'README.md').read_text()
+  assert 'Files of 2 images, from a.png to b.png, all bytes counted' in text
+  assert '| S=2 | 0.250 | 30.00 | 0.900 |' in text
+  assert 'quality 1' not in text
+  load(tmp_path / 'first').export(tmp_path / 'again')  # as stats.json has it
+  assert (tmp_path / 'again' / 'README.md').read_text() == text.replace(
+    'first', 'again'
+  )
+  assert 'S=2' not in (tmp_path / 'other' / 'README.md').read_text()
+
+
 def test_results_of_other_weights_are_left_out(workdir, tmp_path):
   load(workdir, 4).export(tmp_path / 'older')
   stats = json.loads((tmp_path / 'older' / 'stats.json').read_text())

@@ -64,6 +64,7 @@ def _write_ours(folder: str, model: Any, half: bool, licence: str) -> None:
     exported.known_results(
       model.folder, model.weights, model.config['bottleneck']
     ),
+    exported.known_curve(model.folder, model.weights),
     codecs.states_of(model.folder, model.weights, model.changes),
     licence,
   )
