@@ -9,7 +9,8 @@ def site_bits(value: Row) -> str:
 
 
 def gain(value: float) -> str:
-  return f'{100 * value:+.0f}{SPACE}%'.replace('-', '−') if value else ''
+  text = f'{100 * value:+.0f}{SPACE}%'.replace('-', '−') if value else ''
+  return text.lstrip('+−') if text[1:2] == '0' else text
 
 
 def of_models(rows: list[Row]) -> list[Row]:
