@@ -116,7 +116,7 @@ def plot(rows: Sequence[dict], path: str, others: Sequence[dict] = ()) -> None:
     if others:  # as far as what was measured here
       axes.set(xlim=ends[0], ylim=ends[1])
     axes.grid(alpha=0.3, which='both')
-    axes.legend(loc='lower right')
+    axes.legend(loc='lower right', fontsize='small')
   with written_whole(path) as file:
     figure.savefig(file, format='png', dpi=120)
 
