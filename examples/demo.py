@@ -28,7 +28,6 @@ from lasers_jax import inference
 from lasers_jax.report.grids import grid
 
 STEP = 0.3  # of the integers: about 0.25 bits per pixel
-SEARCH = 8  # rounds in which the decoder improves the codes
 SHOWN = 256, 384  # pixels of each photograph, at full size
 ATOMS, LINE = 60, 15  # shown, and in a line
 
@@ -98,7 +97,7 @@ def code(
   found = Coded('lasers', [], [], []), Coded('JPEG', [], [], [])
   for i, image in enumerate(images):
     own, jpeg = folder / f'{i}.lz', folder / f'{i}.jpg'
-    own.write_bytes(model.compress(image, context=True, search=SEARCH))
+    own.write_bytes(model.compress(image, context=True))
     jpeg.write_bytes(smallest_jpeg(image, own.stat().st_size))
     decoded = model.decompress(own.read_bytes()), np.asarray(Image.open(jpeg))
     for coded, file, result in zip(found, (own, jpeg), decoded, strict=True):

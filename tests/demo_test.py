@@ -42,7 +42,6 @@ def test_the_picture_shows_pixels_as_they_are():
 def test_the_line_is_true_of_the_files(tmp_path, monkeypatch, capsys):
   pytest.importorskip('constriction')
   monkeypatch.setattr(fit_scales, 'STEPS', 20)
-  monkeypatch.setattr(demo, 'SEARCH', 1)
   words = ['demo.py', f'--workdir={tmp_path}', '--steps=1']
   monkeypatch.setattr(sys, 'argv', words)
   demo.main()
