@@ -13,6 +13,14 @@ def gain(value: float) -> str:
   return text.lstrip('+−') if text[1:2] == '0' else text
 
 
+def percent(value: float) -> str:
+  return f'{100 * value:+.1f}{SPACE}%'.replace('-', '−')
+
+
+def portion(value: float) -> str:
+  return f'{100 * value:.0f}{SPACE}%'
+
+
 def of_models(rows: list[Row]) -> list[Row]:
   """Rows of codecs of this project."""
   return [row for row in rows if row['codec'] not in CLASSICAL]
@@ -110,6 +118,18 @@ TABLES = {
       Column('cosines', 'cosines', point),
       Column('K = 128', 'learned', point),
       Column('K = 128 at equal bits, dB', 'against', signed),
+    ),
+  ),
+  'two-scales': Table(
+    'two-scales',
+    (
+      Column('step', 'step'),
+      Column('contexts', 'contexts'),
+      Column('cosines of an area', 'transform'),
+      Column('bits per pixel', 'bits_per_pixel', '.3f'),
+      Column('PSNR in dB', 'psnr', '.2f'),
+      Column('error + price', 'cost_change', percent),
+      Column('areas as one', 'share', portion),
     ),
   ),
   'small-files': Table(
