@@ -26,6 +26,8 @@ import suite_rows
 from record import Record
 from suite_rows import Row
 
+from lasers_jax.evaluation.rate_distortion import CLASSICAL
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = (  # fields by which the rows of a result are told apart
   'model',
@@ -76,7 +78,8 @@ def collect(row: Row, commands: list[str], given: argparse.Namespace) -> None:
   """Puts what a row has found into its result file, in place of older rows.
 
   A file of a program in this folder has named rows already. What `compare`,
-  `sample` or `codec curve` leaves becomes a row for each of its rows.
+  `sample` or `codec curve` leaves becomes a row for each of its rows, but for
+  codecs that others have made, which a curve is beside.
   """
   path = os.path.join(given.results, f'{row.file}.json')
   record = Record(path, str(__doc__), given.device)
@@ -87,7 +90,11 @@ def collect(row: Row, commands: list[str], given: argparse.Namespace) -> None:
     return
   rows = found if isinstance(found, list) else found['rows']
   told = {'commands': commands, 'device': given.device, **row.told}
+  if isinstance(found, dict) and 'protocol' in found:
+    told['protocol'] = found['protocol']
   for one in rows:
+    if one.get('codec') in CLASSICAL:
+      continue
     names = [str(one[x]) for x in NAMED if one.get(x) is not None]
     record.add(' '.join([row.name, *names]), **told, **one)
   record.finish()

@@ -108,7 +108,7 @@ def files() -> Iterator[Row]:
       f'files/{name}',
       'kodak-networks',
       (train, ' '.join(curve.split())),
-      f'{folder}/curve.json',
+      f'{folder}/curve/curve.json',
       (3_000, 50_000),
     )
 

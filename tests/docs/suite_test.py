@@ -73,6 +73,26 @@ def test_models_of_a_row_go_into_its_file(suite, made):
     assert x['commands'][0].startswith('python -c ')
 
 
+def test_a_curve_leaves_out_what_it_is_beside(suite, made):
+  rows = [
+    {'codec': 'JPEG', 'setting': 'quality 1'},
+    {'codec': 'mine', 'setting': 'step=0.2, search 8'},
+  ]
+  assert made(row(suite, leave({'rows': rows, 'protocol': {'a': 1}}))) == 0
+  [found] = results()['rows']
+  assert found['name'] == 'a/b mine step=0.2, search 8'
+  assert found['protocol'] == {'a': 1}
+
+
+def test_what_curves_leave_is_where_the_rows_look(suite):
+  """The folder of a curve is `MODEL/curve`, where no other is asked for."""
+  for one in suite.suite_rows.files():
+    *_, curve = one.commands
+    assert '--output' not in curve
+    model = curve.partition('--model=')[2].split()[0]
+    assert one.found == f'{model}/curve/curve.json'
+
+
 def test_what_is_done_is_passed_over_until_its_command_changes(suite, made):
   assert made(row(suite, leave(MODELS))) == 0
   assert made(row(suite, leave(MODELS))) == 0
