@@ -229,7 +229,6 @@ def _define_changes() -> None:
     'Predict each code from those around it by a network, which is trained '
     'once: smaller files, more time.',
   )
-
   flags.DEFINE(
     Numbers(Whole),
     'search',

@@ -186,14 +186,13 @@ def draw_curve(
   others = [row for file in beside for row in _measured_elsewhere(file)]
   check_folder(folder)
   coders = [*rate_distortion.classical(), *_coders(model, choices, searches)]
-  rows = [
-    rate_distortion.measure(coder, images, metrics)
-    for coder in tqdm(coders, unit='setting', disable=None)
-  ]
+  shown = tqdm(coders, unit='setting', disable=None)
+  rows = [rate_distortion.measure(coder, images, metrics) for coder in shown]
   classical = list(rate_distortion.CLASSICAL)
-  gains = [rate_distortion_curve.above(rows, other) for other in classical]
-  for row, *above in zip(rows, *gains, strict=True):
-    row['above'] = dict(zip(classical, above, strict=True))
+  for other in classical:
+    gains = rate_distortion_curve.above(rows, other)
+    for row, gain in zip(rows, gains, strict=True):
+      row.setdefault('above', {})[other] = gain
   rates = bjontegaard.against([*rows, *others], classical)
   found = {
     'rows': rows,

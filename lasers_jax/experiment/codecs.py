@@ -237,11 +237,11 @@ def check_search(model: Any, rounds: int) -> None:
   ranges.check(rounds, Whole, 'search')
   if not rounds:
     return
-  bottleneck, decoder = model.module.bottleneck, model.config.get('decoder')
+  decoder = model.config.get('decoder', DEFAULT)['name']
   why = ''
-  if not bottleneck.chooses:
+  if not model.module.bottleneck.chooses:
     why = 'a price of bits, which priced and entropy have (--price above 0)'
-  elif (decoder or DEFAULT)['name'] != 'plain':
+  elif decoder != 'plain':
     why = "a decoder of one pass: decoder.name='plain'"
   elif model.experiment.degradation is not None:
     why = 'the original image, and this model restores degraded ones'

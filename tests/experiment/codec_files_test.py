@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 
 from lasers_jax.cli import codec
-from lasers_jax.codec.model import (
-  ModelCodec,
-)
+from lasers_jax.codec.model import ModelCodec
 from lasers_jax.errors import InputError
 from lasers_jax.evaluation import bjontegaard, rate_distortion
 from lasers_jax.experiment import codec_files, codecs, loading
