@@ -4,7 +4,8 @@
 #   benchmarks/accelerator.sh [PIECE...]
 #
 # A piece writes OUT/PIECE.json, and is skipped where that file is complete;
-# one that was cut off goes on after the rows it has. Without arguments, all:
+# one that was cut off goes on after the rows it has, with the programs that it
+# had compiled (minutes on a card). Without arguments, all:
 #
 #   omp          sparse coding against the card's bandwidth, and PyTorch
 #   step         a training step: lasers, vq, none; JAX and PyTorch
@@ -31,6 +32,8 @@ quick=${QUICK:-}
 # Beside PyTorch on one card JAX must not take most of the memory.
 export XLA_PYTHON_CLIENT_PREALLOCATE=${XLA_PYTHON_CLIENT_PREALLOCATE:-false}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+export JAX_COMPILATION_CACHE_DIR=$out/compiled/jax
+export TORCHINDUCTOR_CACHE_DIR=$out/compiled/torch
 
 options() {  # prints the program of a piece and its flags, one a line
   case $1 in

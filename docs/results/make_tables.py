@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import tables
+import tables_accelerator
 import tables_codebooks
 import tables_files
 import tables_machines
@@ -29,6 +30,7 @@ from tables import Column, Row
 
 MODULES = (
   tables,
+  tables_accelerator,
   tables_codebooks,
   tables_files,
   tables_machines,

@@ -44,8 +44,8 @@ def code(text: str) -> str:
   return f'`{text}`'
 
 
-def percent(value: float) -> str:
-  return f'{100 * value:.1f}{SPACE}%'
+def percent(value: float, digits: int = 1) -> str:
+  return f'{100 * value:.{digits}f}{SPACE}%'
 
 
 def interval(value: Row | float) -> str:
@@ -239,7 +239,7 @@ TABLES = {
   ),
   'comparison': Table('cifar10-comparison', COMPARED, with_rates),
   'seeds': Table('cifar10-seeds', (*SETTING, *SEEDS), over_seeds),
-  'longer': Table('cifar10-longer', COMPARED, with_rates),
+  'longer': Table('cifar10-longer', (*SETTING, *SEEDS), over_seeds),
   'vq-1024': Table('cifar10-vq-1024', COMPARED, with_rates),
   'vq-7000': Table('cifar10-vq-7000', ONE_MODEL, single),
   'lasers-7000': Table('cifar10-lasers-7000', ONE_MODEL, single),
