@@ -44,12 +44,12 @@ class State(NamedTuple):
 
 def save(path: str, state: State) -> None:
   """Writes a state to one .npz file."""
-  write_arrays(path, _stored(state), _header(state))
+  write_arrays(path, _stored(state), _header(state), compress=True)
 
 
 def as_bytes(state: State) -> bytes:
   """Returns the file that `save` writes."""
-  return arrays_as_bytes(_stored(state), _header(state))
+  return arrays_as_bytes(_stored(state), _header(state), compress=True)
 
 
 def load(path: str) -> State:

@@ -14,6 +14,7 @@ from lasers_jax.core.storage import one_line, opened, written_whole
 from lasers_jax.errors import InputError
 
 _HEADER = 'header.json'  # the entry of a file that says what the others are
+_UNPACKED = 2**26  # bytes that the compressed arrays of a file may have, at most
 
 
 def flat_names(tree: Any) -> dict[str, Any]:
@@ -32,24 +33,33 @@ def flat_names(tree: Any) -> dict[str, Any]:
 
 
 def write_arrays(
-  path: str | os.PathLike, arrays: Mapping[str, np.ndarray], header: Any = None
+  path: str | os.PathLike,
+  arrays: Mapping[str, np.ndarray],
+  header: Any = None,
+  compress: bool = False,
 ) -> None:
   """Writes arrays to one .npz file, whole or not at all.
 
   Args:
     header: any value of JSON, beside the arrays; None writes none.
+    compress: for arrays of 64 MiB at most; larger ones are not read again.
   """
   with written_whole(path) as file:
-    np.savez(file, **_entries(arrays, header))
+    _save(file, arrays, header, compress)
 
 
 def arrays_as_bytes(
-  arrays: Mapping[str, np.ndarray], header: Any = None
+  arrays: Mapping[str, np.ndarray], header: Any = None, compress: bool = False
 ) -> bytes:
   """Returns the file that `write_arrays` writes."""
   file = io.BytesIO()
-  np.savez(file, **_entries(arrays, header))
+  _save(file, arrays, header, compress)
   return file.getvalue()
+
+
+def _save(file: Any, arrays: Mapping, header: Any, compress: bool) -> None:
+  save = np.savez_compressed if compress else np.savez
+  save(file, **_entries(arrays, header))
 
 
 def _entries(arrays: Mapping[str, np.ndarray], header: Any) -> dict[str, Any]:
@@ -77,7 +87,7 @@ def read_with_header(
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads an .npz file of `numpy.savez`; nothing in it is run.
 
-  Takes no more memory than the size of the file.
+  Takes no more memory than the size of the file and 64 MiB.
 
   Raises:
     FileNotFoundError: there is none.
@@ -87,8 +97,9 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
   try:
     with opened(path) as file, zipfile.ZipFile(file) as parts:
       # Compressed, a small file may hold more than there is memory for.
-      if any(x.compress_type != zipfile.ZIP_STORED for x in parts.infolist()):
-        raise ValueError('compressed')
+      packed = [x for x in parts.infolist() if x.compress_type]
+      if sum(x.file_size for x in packed) > _UNPACKED:
+        raise ValueError('its compressed arrays are too large')
       if parts.testzip():
         raise ValueError('a checksum does not fit')
       file.seek(0)

@@ -13,9 +13,11 @@ from lasers_jax.core.arrays import (
 )
 
 
-def test_arrays_are_read_as_they_were_saved(tmp_path):
-  arrays = {'a': np.arange(6).reshape(2, 3), 'b/c': np.float32([[1.5]])}
-  np.savez(tmp_path / 'x.npz', **arrays)
+@pytest.mark.parametrize('compress', [False, True])
+def test_arrays_are_read_as_they_were_saved(compress, tmp_path):
+  arrays = {'a': np.arange(6000).reshape(2, -1), 'b/c': np.float32([[1.5]])}
+  write_arrays(tmp_path / 'x.npz', arrays, compress=compress)
+  assert ((tmp_path / 'x.npz').stat().st_size < 24_000) == compress
   found = read_arrays(tmp_path / 'x.npz')
   assert found.keys() == arrays.keys()
   for name, array in arrays.items():
@@ -49,7 +51,7 @@ def _npy(array):
     lambda path: path.write_bytes(b''),
     lambda path: path.write_bytes(b'PK\3\4 something'),
     lambda path: path.write_text('{"weights": 3}'),
-    lambda path: np.savez_compressed(path, a=np.zeros(10**6)),
+    lambda path: np.savez_compressed(path, a=np.zeros(2**23 + 1)),
     lambda path: np.savez(path, a=np.array([{}], object)),
     lambda path: path.write_bytes(_npy(np.zeros(3))),
     lambda path: _pack(path, 'a.npy', b'text'),
