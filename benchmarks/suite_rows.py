@@ -80,11 +80,17 @@ def seeded(
 
 
 def files() -> Iterator[Row]:
-  """Files of photographs by codes of the same network."""
+  """Files of photographs by codes of the same network, and by a larger f."""
   priced = '--quantizer_step=0.12,0.225,0.4,0.7'
+  same = ''.join(
+    f' --config.network.{key}={value}'
+    for key, value in (('f', 8), ('D', 192), ('channels', 192))
+  )
+  extras = f'{same} --config.bottleneck.extras=192'
   settings = (
-    ('lasers', 'lasers', '', f'{priced} --search=0,8'),
-    ('extras', 'lasers', ' --config.bottleneck.extras=192', priced),
+    ('large', 'lasers', '', f'{priced} --search=0,8'),
+    ('lasers', 'lasers', same, f'{priced} --search=0,8'),
+    ('extras', 'lasers', extras, priced),
     (
       'entropy',
       'entropy',

@@ -1,4 +1,4 @@
-"""A codec for photographs, of your own images: f = 8, one model, many rates.
+"""A codec for photographs, of your own images: one model, many rates.
 
   python train.py --config=configs/codec.py:lasers --workdir=runs/codec \
     --config.data.name=folder:/my/images
@@ -7,14 +7,15 @@
 
 The argument chooses the bottleneck:
 
-  lasers   sparse codes with a price (`priced`): integers over K = D = 192 atoms
-  entropy  integers whose bits are a loss
+  lasers   sparse codes with a price (`priced`): integers over K = D = 768 atoms
+           of 16 x 16 pixels
+  entropy  integers whose bits are a loss, f = 8
   sets     `lasers` of S = 4 atoms a site, by sets: --S=1,2,3,4
 
-and others by their own names. In the first two, blocks start as the cosines of
-JPEG, a filter of the decoded pixels follows, and training shows the decoder
-many steps; others have this network by +block, as in sets+block. Time: some
-forty minutes on one CPU core; twice the steps are worth it. To expect:
+and others by their own names, f = 8. In the first two, blocks start as the
+cosines of JPEG, a filter of the decoded pixels follows, and training shows the
+decoder many steps; others have the network of `entropy` by +block, as in
+sets+block. Time: some half an hour on one CPU core. To expect:
 docs/results/files.md.
 """
 
@@ -40,6 +41,13 @@ BLOCKS = {
   'bottleneck': {'limit': 127, 'max_step_scale': 6.0},
   'optimizer': {'learning_rate': 5e-4},
 }
+PRICED = merge(
+  BLOCKS,
+  {
+    'network': {'f': 16, 'D': 768, 'channels': 64},
+    'bottleneck': {'limit': 255},  # white, in fine steps
+  },
+)
 ENTROPY = {**BLOCKS, 'loss': {'weights': {'rate': 8e-5}}}
 PREFIXES = {
   **USUAL,
@@ -56,7 +64,7 @@ PREFIXES = {
 
 # Arguments that are not the name of their bottleneck.
 NAMES = {'lasers': 'priced', 'sets': 'lasers'}
-OWN = {'priced': BLOCKS, 'entropy': ENTROPY, 'lasers': PREFIXES}
+OWN = {'priced': PRICED, 'entropy': ENTROPY, 'lasers': PREFIXES}
 
 
 def get_config(argument: str = 'lasers') -> ConfigDict:

@@ -58,7 +58,11 @@ def train(workdir: str, steps: int) -> lj.TrainedModel:
     data__whole=True,
     data__side=64,
     batch_size=16,
-    # A filter of pixels learns nothing to speak of in so few steps.
+    # Contexts of more channels need more photographs, and a filter of pixels
+    # learns nothing to speak of in so few steps.
+    network__f=8,
+    network__D=192,
+    network__channels=192,
     network__filter_blocks=0,
     optimizer__learning_rate=3e-4,
     steps=steps,

@@ -44,6 +44,17 @@ def cost(value: Row) -> str:
   return f'{signed(value["psnr"])} dB, {value["bits_per_pixel"]:.2f}'
 
 
+# Of codecs of one kind of file: PSNR beside those of Pillow at equal bits.
+AGAINST = (
+  Column('setting', 'setting'),
+  *FILES[:2],
+  Column('SSIM', 'ssim/mean', '.3f'),
+  Column('LPIPS', 'lpips-alexnet/mean', '.3f'),
+  Column('dB above JPEG', 'above/JPEG', signed),
+  Column('WebP', 'above/WEBP', signed),
+  Column('AVIF', 'above/AVIF', signed),
+)
+
 TABLES = {
   'kodak': Table(
     'kodak-codec',
@@ -58,17 +69,22 @@ TABLES = {
   ),
   'kodak-priced': Table(
     'kodak-curve',
-    (
-      Column('model', 'codec'),
-      Column('setting', 'setting'),
-      *FILES[:2],
-      Column('SSIM', 'ssim/mean', '.3f'),
-      Column('LPIPS', 'lpips-alexnet/mean', '.3f'),
-      Column('dB above JPEG', 'above/JPEG', signed),
-      Column('WebP', 'above/WEBP', signed),
-      Column('AVIF', 'above/AVIF', signed),
-    ),
+    (Column('model', 'codec'), *AGAINST),
     of_models,
+  ),
+  'kodak-networks': Table(
+    'kodak-networks', (Column('bottleneck', 'codec'), *AGAINST)
+  ),
+  'kodak-networks-rates': Table(
+    'kodak-networks',
+    (
+      Column('bottleneck', 'codec'),
+      Column('bits against `lasers`', 'others/lasers', gain),
+      Column('JPEG', 'others/JPEG', gain),
+      Column('WebP', 'others/WEBP', gain),
+      Column('AVIF', 'others/AVIF', gain),
+    ),
+    key='rates',
   ),
   'kodak-rates': Table(
     'kodak-curve',

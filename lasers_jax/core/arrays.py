@@ -14,7 +14,7 @@ from lasers_jax.core.storage import one_line, opened, written_whole
 from lasers_jax.errors import InputError
 
 _HEADER = 'header.json'  # the entry of a file that says what the others are
-_UNPACKED = 2**26  # bytes that the compressed arrays of a file may have, at most
+_UNPACKED = 2**26  # bytes of the compressed arrays of a file, at most
 
 
 def flat_names(tree: Any) -> dict[str, Any]:
