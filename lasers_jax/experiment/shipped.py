@@ -45,7 +45,7 @@ _CIFAR10 = (
 
 MODELS = {
   'photo-codec': About(
-    summary='photographs to small files and back: integers with a price, f = 8',
+    summary='photographs to small files and back: priced integers, f = 16',
     licence='Apache License 2.0, as the project. Trained on 1,536 photographs '
     'of clothing-dataset-small, which "can be freely used for any purpose": '
     'https://github.com/alexeygrigorev/clothing-dataset-small, and on squares '
@@ -53,8 +53,8 @@ MODELS = {
     'mate-backgrounds, plasma-workspace-wallpapers and palapeli-data (CC BY, '
     'CC BY-SA, GPL) and in the wheels of scikit-image and scikit-learn.',
     command='lasers-jax train --config=codec:lasers --workdir=runs/codec '
-    '--config.data.name=folder:images --config.steps=12000 '
-    '--config.evaluate_every=0',
+    '--config.data.name=folder:images --config.evaluate_every=0 '
+    '--config.bottleneck.limit=127',
     fitted='codec',
   ),
   'mnist-ae': About(

@@ -1,6 +1,7 @@
 """States of codecs in files, whole and damaged."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -65,6 +66,22 @@ def test_integers_take_few_bytes(numbers, bytes_each, tmp_path):
   same(load(path), state)
   assert load(path).tables['x@bias'].dtype == np.int64
   assert load(path).hash() == state.hash()
+
+
+def test_numbered_tables_are_kept_as_one_array(tmp_path):
+  path = str(tmp_path / 'codec.npz')
+  rows = {str(i): np.arange(1, 5)[None] + i for i in range(300)}
+  tables = {'atoms': np.array([[3, 4]]), **rows}
+  for some in tables, {**tables, '300': np.array([[1]])}:
+    state = STATE._replace(tables=some)
+    save(path, state)
+    same(load(path), state)
+    with np.load(path) as stored:
+      assert ('*' in stored) == (len(some) == len(tables))
+  save(path, STATE._replace(tables=tables))
+  whole = os.path.getsize(path)
+  np.savez_compressed(path, **tables)
+  assert whole < 0.1 * os.path.getsize(path)
 
 
 def test_any_bits_that_change_are_an_error_or_nothing(tmp_path):
