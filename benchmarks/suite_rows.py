@@ -82,9 +82,9 @@ def seeded(
 def files() -> Iterator[Row]:
   """Files of photographs by codes of the same network, and by a larger f."""
   priced = '--quantizer_step=0.12,0.225,0.4,0.7'
-  same = ''.join(
-    f' --config.network.{key}={value}'
-    for key, value in (('f', 8), ('D', 192), ('channels', 192))
+  same = (
+    ' --config.network.f=8 --config.network.D=192 '
+    '--config.network.channels=192 --config.bottleneck.limit=127'
   )
   extras = f'{same} --config.bottleneck.extras=192'
   settings = (
@@ -112,7 +112,7 @@ def files() -> Iterator[Row]:
     )
     yield Row(
       f'files/{name}',
-      'kodak-networks',
+      'kodak-networks-runs',
       (train, ' '.join(curve.split())),
       f'{folder}/curve/curve.json',
       (3_000, 50_000),

@@ -64,6 +64,7 @@ def train(workdir: str, steps: int) -> lj.TrainedModel:
     network__D=192,
     network__channels=192,
     network__filter_blocks=0,
+    bottleneck__limit=127,
     optimizer__learning_rate=3e-4,
     steps=steps,
     evaluate_every=0,

@@ -19,6 +19,7 @@ from lasers_jax.errors import InputError
 
 _HASH = 'hash'  # with it, an array that is missing shows
 _ROWS = '*'  # the tables 0, 1, 2, ... as one array: a name takes 230 bytes
+_MOST_ROWS = 2**16
 
 
 class State(NamedTuple):
@@ -63,8 +64,10 @@ def load(path: str) -> State:
   try:
     about, arrays = read_with_header(path)
     levels = arrays.pop('.levels', None)
-    for i, row in enumerate(arrays.pop(_ROWS, ())):
-      arrays[str(i)] = row
+    rows = arrays.pop(_ROWS, ())
+    if len(rows) > _MOST_ROWS:
+      raise ValueError(f'{_ROWS} has {len(rows)} tables')
+    arrays |= {str(i): row for i, row in enumerate(rows)}
     arrays = {name: _widened(array) for name, array in arrays.items()}
     state = State(about['weights'], about['changes'], arrays, levels)
     _check(state)
@@ -150,7 +153,8 @@ def _stored(state: State) -> dict[str, np.ndarray]:
   arrays = _arrays(state)
   numbers = sorted(int(x) for x in arrays if x.isdigit())
   rows = [arrays[str(i)] for i in numbers]
-  if numbers == [*range(len(rows))] and len({x.shape for x in rows}) == 1:
+  alike = len({x.shape for x in rows}) == 1
+  if alike and numbers == [*range(len(rows))] and len(rows) <= _MOST_ROWS:
     arrays = {k: x for k, x in arrays.items() if not k.isdigit()}
     arrays[_ROWS] = np.stack(rows)
   return {
