@@ -1,5 +1,6 @@
 """Writes checkpoints in the background; skips damaged ones when it reads."""
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -32,21 +33,28 @@ from lasers_jax.training.state import TrainState
 T = TypeVar('T')
 
 
-@contextlib.contextmanager
-def _without_late_errors():
-  """Hides the other reads of a damaged checkpoint, which fail after the first.
+class _Draining(asyncio.SelectorEventLoop):
+  """An event loop that an error closes when all of its tasks have ended."""
 
-  Orbax has closed their event loop by then, and each would print a traceback.
-  """
-  logger, hook = logging.getLogger('asyncio'), sys.unraisablehook
-  level = logger.level
-  logger.setLevel(logging.CRITICAL)
-  sys.unraisablehook = lambda _: None
+  def close(self) -> None:
+    # Of damage, the first read that fails ends the coroutine that Orbax waits
+    # for. TensorStore reports the others to the loop, closed or not.
+    failed = isinstance(sys.exc_info()[1], Exception)
+    while failed and (tasks := asyncio.all_tasks(self)):
+      everything = asyncio.gather(*tasks, return_exceptions=True)
+      self.run_until_complete(everything)
+    super().close()
+
+
+@contextlib.contextmanager
+def _all_reads_end():
+  """Lets every read of a checkpoint end, where one fails."""
+  usual = asyncio.new_event_loop
+  asyncio.new_event_loop = _Draining
   try:
     yield
   finally:
-    logger.setLevel(level)
-    sys.unraisablehook = hook
+    asyncio.new_event_loop = usual
 
 
 @contextlib.contextmanager
@@ -59,6 +67,17 @@ def _without_notes():
     yield
   finally:
     logger.setLevel(level)
+
+
+class _Manager(ocp.CheckpointManager):
+  """A manager that leaves requests to stop to the run.
+
+  JAX counts the calls that ask for them, and this class would ask by steps in
+  between: the one at which all processes stop could be missed.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
 
 
 # How often a reader begins anew, beside a run that removes what it reads.
@@ -89,12 +108,16 @@ class Checkpoints:
     """
     self._directory = os.path.join(absolute(workdir), 'checkpoints')
     self._read_only, self._lease = read_only, lease
+    # Folders at once: where one is refused, threads that wait for it would keep
+    # the program for five minutes.
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=max_to_keep, read_only=read_only
+      max_to_keep=max_to_keep,
+      read_only=read_only,
+      async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
     with _clear_store_errors(self._directory):
       self._manager = _listing(
-        lambda: ocp.CheckpointManager(
+        lambda: _Manager(
           self._directory,
           options=options,
           item_handlers=ocp.StandardCheckpointHandler(),
@@ -148,7 +171,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
 
-  @_without_late_errors()
+  @_all_reads_end()
   def restore(
     self, target: TrainState, step: int | None = None
   ) -> TrainState | None:

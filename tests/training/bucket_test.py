@@ -1,5 +1,6 @@
 """Checkpoints and workdirs in a bucket."""
 
+import threading
 import types
 
 import jax
@@ -15,10 +16,6 @@ from lasers_jax.training.monitor import Monitor
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import state_shapes
 from tests import stores, tiny
-
-pytestmark = pytest.mark.filterwarnings(
-  'ignore::pytest.PytestUnraisableExceptionWarning'
-)
 
 
 @pytest.fixture(scope='module')
@@ -119,6 +116,7 @@ def test_what_is_refused_now_is_not_damaged(run, whole, forbidden, part, log):
   'part', ['/7/default', 'commit_success'], ids=['arrays', 'mark']
 )
 def test_a_write_that_is_refused_is_one_line(run, whole, forbidden, part):
+  before = set(threading.enumerate())
   with pytest.raises(InputError) as error, Checkpoints(run) as checkpoints:
     state = checkpoints.restore(whole)
     forbidden.add(part)
@@ -128,6 +126,8 @@ def test_a_write_that_is_refused_is_one_line(run, whole, forbidden, part):
   said = str(error.value)
   assert said.startswith(f'no checkpoint could be written to {run}/checkpoi')
   assert '\n' not in said
+  # Nothing keeps the program from its end.
+  assert all(x.daemon for x in set(threading.enumerate()) - before)
   with Checkpoints(run) as checkpoints:
     assert checkpoints.steps == [4, 6]
     assert checkpoints.restore(whole).step == 6

@@ -1,12 +1,16 @@
+import asyncio
 import errno
+import functools
 import os
 import pathlib
 import shutil
+import threading
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.experimental import multihost_utils
 
 from lasers_jax.core import sharding
 from lasers_jax.errors import InputError
@@ -16,11 +20,6 @@ from lasers_jax.training.checkpoint import Checkpoints
 from lasers_jax.training.optimizer import make_optimizer
 from lasers_jax.training.state import state_shapes
 from tests import tiny
-
-# TensorStore's other reads end after the one that failed has ended the loop.
-pytestmark = pytest.mark.filterwarnings(
-  'ignore::pytest.PytestUnraisableExceptionWarning'
-)
 
 
 def target(**changes):
@@ -115,6 +114,49 @@ def test_a_damaged_one_is_passed_over(copied_run, whole, log, damage):
   assert 'checkpoint of step 6 is damaged and skipped (' in log[0]
   assert tiny.checkpoints(copied_run) == [4]
   assert (copied_run / 'checkpoints-damaged' / '6').exists()
+
+
+def test_writing_does_not_ask_whether_to_stop(
+  tiny_run, tmp_path, whole, monkeypatch
+):
+  asked = []
+  monkeypatch.setattr(
+    multihost_utils, 'reached_preemption_sync_point', asked.append
+  )
+  state = restore(tiny_run.workdir, whole, read_only=True)
+  with Checkpoints(str(tmp_path)) as checkpoints:
+    checkpoints.save(state)
+    checkpoints.wait()
+    assert checkpoints.steps == [6]
+  assert asked == []
+
+
+def test_reads_that_end_after_the_one_that_failed_are_waited_for():
+  ended = []
+
+  async def fail():
+    raise ValueError
+
+  async def end_late():
+    loop = asyncio.get_running_loop()
+    late = loop.create_future()
+    # As TensorStore does, from a thread of its own.
+    report = functools.partial(loop.call_soon_threadsafe, late.set_result, 1)
+    threading.Timer(0.2, report).start()
+    ended.append(await late)
+
+  async def read_all():
+    await asyncio.gather(fail(), end_late())
+
+  with checkpoint._all_reads_end():
+    loop = asyncio.new_event_loop()
+    with pytest.raises(ValueError):
+      try:
+        loop.run_until_complete(read_all())
+      finally:
+        loop.close()
+  assert ended == [1]
+  assert asyncio.new_event_loop is asyncio.events.new_event_loop
 
 
 def test_reading_alone_moves_nothing(copied_run, whole, log):
