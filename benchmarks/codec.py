@@ -1,13 +1,14 @@
 """Times codecs of whole images: megapixels a second, by part.
 
-  python benchmarks/codec.py
+  python benchmarks/codec.py --output=speed-codec.json
 
-The models are those of configs/photos.py, and those of integers of
-configs/codec.py, with random weights, initialized by a few crops of a
-photograph. Each codes an image of --height x --width pixels to a file and back,
-on whatever device there is, compilation apart. One interleaved run of --rounds;
-medians, and the median fraction of the time in the range coder, which runs on
-the host. Prints a table in Markdown.
+The models are `photo-codec`, which comes along, and those of configs/photos.py
+and of integers of configs/codec.py with random weights, initialized by a few
+crops of a photograph: their bits say nothing of quality. Each codes an image of
+--height x --width pixels to a file and back, on whatever device there is,
+compilation apart. One interleaved run of --rounds; medians, and the median
+fraction of the time in the range coder and the context model, which run on the
+host. Prints a table in Markdown.
 """
 
 import statistics
@@ -19,19 +20,25 @@ from types import ModuleType
 import jax
 import numpy as np
 from absl import app, flags
+from record import Record
 from skimage import data
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+import lasers_jax as lj
 from configs import codec, photos
 from lasers_jax.codec import State
 from lasers_jax.codec.model import ModelCodec, fit_tables
 from lasers_jax.core import sharding
 from lasers_jax.experiment import settings
+from lasers_jax.experiment.codecs import Choice
 
 _HEIGHT = flags.DEFINE_integer('height', 512, 'Side of the image in pixels.')
 _WIDTH = flags.DEFINE_integer('width', 768, 'Side of the image in pixels.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of the interleaved run.')
-CODECS = {
+_OUTPUT = flags.DEFINE_string('output', '', 'JSON file of the rows.')
+CODECS = {  # of which configs, where the weights are random; with contexts
+  'photo-codec': (None, False),
+  'photo-codec, context': (None, True),
   'lasers': (photos, False),
   'lasers, context': (photos, True),
   'vq': (photos, False),
@@ -40,17 +47,17 @@ CODECS = {
   'residual': (photos, False),
   'entropy': (codec, False),
   'entropy, context': (codec, True),
-  'priced': (codec, False),
-  'priced, context': (codec, True),
 }
 
 
 def build(
-  name: str, config: ModuleType, context: bool, image: np.ndarray
+  name: str, config: ModuleType | None, context: bool, image: np.ndarray
 ) -> ModelCodec:
-  """Builds a codec of random weights, fitted to the image's own codes."""
-  bottleneck = name.partition(',')[0]
-  model = settings.from_config(config.get_config(bottleneck).to_dict()).model
+  """Builds a codec; one of random weights is fitted to the image's codes."""
+  name = name.partition(',')[0]
+  if config is None:
+    return lj.load(name).encoder(Choice(context=context))
+  model = settings.from_config(config.get_config(name).to_dict()).model
   photograph = data.astronaut()
   crops = [photograph[i : i + 128, i : i + 128] for i in range(0, 320, 64)]
   images = np.stack(crops).astype(np.float32) / 255
@@ -98,9 +105,9 @@ def main(_) -> None:
       measured = times(coder, image)
       if i:  # the first round compiles
         found[name].append(measured)
-  print(
-    f'{_HEIGHT.value}×{_WIDTH.value} pixels, {jax.devices()[0].device_kind}\n'
-  )
+  size = f'{_HEIGHT.value}×{_WIDTH.value} pixels'
+  record = Record(_OUTPUT.value, __doc__, image=size, rounds=_ROUNDS.value)
+  print(f'{size}, {jax.devices()[0].device_kind}\n')
   print(
     '| codec | bits per pixel | encode, MP/s | range coder | decode, MP/s | '
     'range coder |\n|---|---|---|---|---|---|'
@@ -108,14 +115,17 @@ def main(_) -> None:
   megapixels = image[..., 0].size / 1e6
   for name, rows in found.items():
     encode, decode, writing, reading = np.transpose(rows)
-    bits = 8e-6 * len(coders[name].encode(image)) / megapixels
-    print(
-      f'| `{name}` | {bits:.3g} '
-      f'| {megapixels / statistics.median(encode):.2f} '
-      f'| {statistics.median(writing / encode):.0%} '
-      f'| {megapixels / statistics.median(decode):.2f} '
-      f'| {statistics.median(reading / decode):.0%} |'
-    )
+    row = {
+      'bits_per_pixel': 8e-6 * len(coders[name].encode(image)) / megapixels,
+      'encode': megapixels / statistics.median(encode),
+      'encode_coder': 100 * statistics.median(writing / encode),
+      'decode': megapixels / statistics.median(decode),
+      'decode_coder': 100 * statistics.median(reading / decode),
+    }
+    record.add(name, **row)
+    shown = [f'{row[k]:.3g}' for k in row]
+    print(f'| `{name}` | {" | ".join(shown)} |')
+  record.finish()
 
 
 if __name__ == '__main__':

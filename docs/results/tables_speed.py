@@ -78,10 +78,11 @@ TABLES = {
     'speed-codec',
     (
       Column('codec', 'name'),
+      Column('bits per pixel', 'bits_per_pixel', '.3g'),
       Column('encode, MP/s', 'encode', '.2f'),
-      Column('% in the range coder', 'encode_coder'),
+      Column('% in the range coder', 'encode_coder', '.0f'),
       Column('decode, MP/s', 'decode', '.2f'),
-      Column('% in the range coder', 'decode_coder'),
+      Column('% in the range coder', 'decode_coder', '.0f'),
     ),
   ),
   'speed-data': Table(
