@@ -86,6 +86,23 @@ TABLES = {
     ),
     key='rates',
   ),
+  'step-laws': Table(
+    'step-laws',
+    (
+      Column('steps in training', 'codec'),
+      Column('setting', 'setting'),
+      *FILES[:2],
+      Column('SSIM', 'ssim/mean', '.3f'),
+    ),
+  ),
+  'step-laws-rates': Table(
+    'step-laws',
+    (
+      Column('steps in training', 'codec'),
+      Column('bits against log s uniform', 'others/log s uniform', percent),
+    ),
+    key='rates',
+  ),
   'kodak-rates': Table(
     'kodak-curve',
     (

@@ -138,14 +138,14 @@ def test_the_mean_absolute_deviation_of_a_logistic_is_of_its_scale():
 
 
 def test_a_step_for_each_image(z):
-  """Drawn evenly by its logarithm; the rate is weighed by its square."""
+  """Drawn evenly by its reciprocal; the rate is weighed by its square."""
   module, variables = started(max_step_scale=4.0)
   latent = train(module, variables, z)
   error = np.asarray(latent.quantized - z).reshape(B, -1)
   steps = 2 * np.abs(error).max(axis=1)  # of 128 numbers: nearly the bound
   assert steps.min() < 1.2
   assert 3.3 < steps.max() <= 4.001
-  assert abs(np.median(steps) - 2) < 0.5
+  assert abs(np.median(1 / steps) - 0.625) < 0.12
   multiples = np.asarray(latent.quantized).reshape(B, -1)
   k = np.asarray(latent.codes).reshape(B, -1)
   of_each = np.sum(multiples * k, axis=1) / np.sum(k * k, axis=1)
